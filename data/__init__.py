@@ -1,0 +1,1 @@
+"""Travelling types, sources, schedule, collate and the resumable stream (leftmost room: imports no other)."""

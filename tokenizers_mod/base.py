@@ -1,0 +1,81 @@
+"""What a modality is: one class with both halves, and nothing else in the project knows its insides.
+
+CPU half (runs in loader workers, must pickle): `read` turns what a person has in hand into a checked
+array, `span` turns that array into a `Span`. Device half: `build(width)` gives the `nn.Module` that
+maps the concatenated `Span.data` of a batch to tokens Float["N D"], one row a token of every span.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError, nearest
+from data.types import Span
+
+
+@dataclass
+class Modality:
+    """Base of every modality: a dataclass whose fields are its settings (JSON values only).
+
+    Class attributes describe it to `generalist info --modalities`.
+    """
+
+    name: ClassVar[str]
+    raw: ClassVar[str] = ""  # the raw formats that `read` takes, in words
+    count: ClassVar[str] = ""  # the number of tokens, as a formula
+    kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
+
+    def read(self, raw: Any) -> Any:
+        """What a person has in hand (path, array, PIL image, str ...) -> a checked value for `span`.
+
+        Raises UserError naming what is wrong: empty, NaN or infinite, wrong shape, unreadable file.
+        """
+        return raw
+
+    def span(self, value: Any, rng: torch.Generator | None = None) -> Span:
+        """A checked value -> its Span. `rng` given means training (augmentation allowed)."""
+        raise NotImplementedError(f"{type(self).__name__} must define span")
+
+    def build(self, width: int) -> nn.Module:
+        """The device half: forward(data: dict[str, Tensor]) -> Float["N width"]."""
+        raise NotImplementedError(f"{type(self).__name__} must define build")
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready settings; `type(self)(**settings)` gives the same modality."""
+        return asdict(self)
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Modality:
+        valid = {f.name for f in fields(cls)}
+        for key in settings:
+            if key not in valid:
+                raise UserError(f"modality {cls.name}: no setting {key!r}; {nearest(key, valid)}")
+        return cls(**settings)
+
+
+def check_finite(array: Any, what: str) -> None:
+    """UserError when a float array or tensor holds NaN or infinity; says how many of how many."""
+    tensor = torch.as_tensor(array)
+    if tensor.is_floating_point():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise UserError(f"{what}: {bad} of {tensor.numel()} values are NaN or infinite; remove or impute them")
+
+
+def periodic(x: Tensor, frequencies: Tensor) -> Tensor:
+    """[sin(2 pi f x), cos(2 pi f x)] over the last axis: [...] x [F] -> [..., 2F]."""
+    angle = 2 * torch.pi * x.unsqueeze(-1) * frequencies
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
+    """Unit-scale sine-cosine positions, any real positions: [...] -> [..., width] (width even)."""
+    if width % 2:
+        raise ValueError(f"sine-cosine positions need an even width, got {width}")
+    rate = base ** (-torch.arange(width // 2, device=positions.device, dtype=torch.float32) / (width // 2))
+    angle = positions.float().unsqueeze(-1) * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
