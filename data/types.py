@@ -156,6 +156,7 @@ class Batch:
     candidates: the name of a shared candidate set, or None when `partners` hold the in-batch
     candidates (retrieval: row i's answer is partner i).
     symmetric: score both directions (retrieval).
+    scale: which learnable logit scale is used; smoothing: label smoothing of hard labels.
     """
 
     task: str
@@ -163,6 +164,8 @@ class Batch:
     candidates: str | None = None
     partners: Packed | None = None
     symmetric: bool = False
+    scale: str = "default"
+    smoothing: float = 0.0
     records: list[str] = field(default_factory=list)
 
     def to(self, device) -> Batch:

@@ -1,0 +1,58 @@
+"""Attention over packed tokens: one place that chooses how the groups of a layout are computed.
+
+Sequences of equal length lie end to end, so a group is a view [count, length] and costs no copy and no
+padding. Groups where every token sees every token go through the kernel without a mask; the rest get
+the mask of their blocks, built once a forward pass and shared by all layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from data.types import Layout
+
+
+def group_masks(layout: Layout) -> list[Tensor | None]:
+    """For each group Bool[count 1 length length], True = may be seen, or None where all may."""
+    return [None if g.plain else visible(layout, g.start, g.count, g.length) for g in layout.groups]
+
+
+def visible(layout: Layout, start: int, count: int, length: int) -> Tensor:
+    """The one mask rule: key j is seen by query i iff block[j] <= block[i] and (not hidden[j] or i == j)."""
+    block = layout.block[start : start + count * length].view(count, length)
+    hidden = layout.hidden[start : start + count * length].view(count, length)
+    earlier = block[:, None, :] <= block[:, :, None]
+    itself = torch.eye(length, dtype=torch.bool, device=block.device)
+    return (earlier & (~hidden[:, None, :] | itself)).unsqueeze(1)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    masks: list[Tensor | None],
+    prompts: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d].
+
+    prompts: keys and values Float[P H d] that every token of every sequence sees in front of its own
+    (deep prompts, never queries).
+    """
+    out = []
+    for group, mask in zip(layout.groups, masks, strict=True):
+        rows = slice(group.start, group.start + group.count * group.length)
+        shape = (group.count, group.length, *q.shape[1:])
+        qs, ks, vs = (t[rows].view(shape).transpose(1, 2) for t in (q, k, v))
+        if prompts is not None:
+            ks, vs = (
+                torch.cat([p.transpose(0, 1).expand(group.count, -1, -1, -1), t], dim=2)
+                for p, t in zip(prompts, (ks, vs), strict=True)
+            )
+            if mask is not None:
+                mask = torch.nn.functional.pad(mask, (len(prompts[0]), 0), value=True)
+        o = scaled_dot_product_attention(qs, ks, vs, attn_mask=mask)
+        out.append(o.transpose(1, 2).reshape(-1, *q.shape[1:]))
+    return out[0] if len(out) == 1 else torch.cat(out)

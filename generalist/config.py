@@ -1,0 +1,67 @@
+"""`GeneralistConfig`: the shared encoder, the modalities and the logit scales of one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from data.errors import UserError, nearest
+
+
+class GeneralistConfig(PreTrainedConfig):
+    """Configuration of a `GeneralistModel`; the defaults are a tiny model.
+
+    modalities: {name: settings of its tokenizer}. scales: names of the learnable logit scales.
+    layer_scale: initial per-channel residual gain, 0 leaves it out. drop_path: one rate in all layers
+    (Uni-Perceiver's "fixed"). embedding_norm: one LayerNorm shared by the tokens of all modalities.
+    output_head: LayerNorm + linear on every feature that is compared (spec 1.8).
+    mixers: token mixer of every layer, a name or a list; channel_mixers likewise.
+    """
+
+    model_type = "generalist"
+    attribute_map = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    layer_scale: float = 0.0
+    drop_path: float = 0.0
+    embedding_norm: bool = True
+    final_norm: bool = False
+    output_head: bool = True
+    initializer_range: float = 0.02
+    initial_scale: float = 10.0
+    mixers: str | list[str] = "attention"
+    channel_mixers: str | list[str] = "mlp"
+    modalities: dict[str, Any] | None = None
+    scales: list[str] | None = None
+    candidate_sets: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.modalities = dict(self.modalities or {})
+        self.scales = list(self.scales or ["default"])
+        self.candidate_sets = dict(self.candidate_sets or {})
+        super().__post_init__(**kwargs)
+        check(self)
+
+
+def check(config: GeneralistConfig) -> None:
+    """A configuration that cannot work is refused when it is read."""
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        if getattr(config, name) < 1:
+            raise UserError(f"model: {name} must be at least 1, got {getattr(config, name)}")
+    if config.hidden_size % config.num_attention_heads:
+        heads = [h for h in range(1, config.hidden_size + 1) if config.hidden_size % h == 0]
+        best = min(heads, key=lambda h: abs(h - config.num_attention_heads))
+        raise UserError(
+            f"model: {config.num_attention_heads} heads do not divide width {config.hidden_size}; use {best} heads"
+        )
+    from tokenizers_mod.modalities import MODALITIES
+
+    for name in config.modalities or {}:
+        if name not in MODALITIES:
+            raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")

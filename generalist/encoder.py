@@ -1,0 +1,73 @@
+"""The shared encoder: pre-norm blocks of a token mixer, a channel mixer and a residual rule.
+
+Uni-Perceiver spec 1.7: x += drop_path(g1 * mixer(LN1(x))); x += drop_path(g2 * mlp(LN2(x))), no final norm.
+It works on packed tokens only and knows nothing of modalities, tasks, devices or parallelism.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from data.types import Layout
+from generalist.attention import group_masks
+from generalist.config import GeneralistConfig
+from generalist.mixers import CHANNEL_MIXERS, TOKEN_MIXERS
+
+
+class DropPath(nn.Module):
+    """Drops a whole residual branch of a sequence with probability `rate` in training (1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        counts = torch.tensor([g.length for g in layout.groups for _ in range(g.count)], device=x.device)
+        keep = torch.rand(len(counts), device=x.device) >= self.rate
+        return x * (keep / (1 - self.rate)).repeat_interleave(counts).unsqueeze(1).to(x.dtype)
+
+
+class Block(nn.Module):
+    def __init__(self, config: GeneralistConfig, mixer: str, channel_mixer: str) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.mixer = TOKEN_MIXERS[mixer](width, config.num_attention_heads)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = CHANNEL_MIXERS[channel_mixer](width, config.intermediate_size, ACT2FN[config.hidden_act])
+        self.drop_path = DropPath(config.drop_path)
+        if config.layer_scale:
+            self.gamma1 = nn.Parameter(torch.full((width,), config.layer_scale))
+            self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
+        else:
+            self.gamma1 = self.gamma2 = None
+
+    def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+        prompts = None if prompts is None else self.norm1(prompts)
+        mixed = self.mixer(self.norm1(x), layout, masks, prompts)
+        x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
+        mixed = self.mlp(self.norm2(x))
+        return x + self.drop_path(mixed if self.gamma2 is None else self.gamma2 * mixed, layout)
+
+
+class Encoder(nn.Module):
+    """Packed tokens Float[N D] and their layout -> Float[N D]."""
+
+    def __init__(self, config: GeneralistConfig) -> None:
+        super().__init__()
+        n = config.num_hidden_layers
+        mixers = [config.mixers] * n if isinstance(config.mixers, str) else config.mixers
+        channels = [config.channel_mixers] * n if isinstance(config.channel_mixers, str) else config.channel_mixers
+        self.layers = nn.ModuleList(Block(config, m, c) for m, c in zip(mixers, channels, strict=True))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
+
+    def forward(self, x: Tensor, layout: Layout, prompts: list[Tensor | None] | None = None) -> Tensor:
+        """prompts: one Float[P D] (or None) a layer, seen by every token in front of its own sequence."""
+        masks = group_masks(layout)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, layout, masks, prompts[i] if prompts else None)
+        return x if self.norm is None else self.norm(x)

@@ -1,0 +1,54 @@
+"""What stands in the two slots of a block: token mixers and channel mixers, by explicit tables.
+
+A mixer says what it needs: `needs_grid` (every span must carry its H x W), `needs_order`, `causal` (can
+obey the causal blocks). A configuration that cannot work is refused when it is read.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from data.types import Layout
+from generalist.attention import attend
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused q, k, v matrix (1706.03762, section 3.2)."""
+
+    needs_grid: ClassVar[bool] = False
+    needs_order: ClassVar[bool] = False
+    causal: ClassVar[bool] = True
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+        """x: Float[N D]; prompts: Float[P D], already normalised like x -> Float[N D]."""
+        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        extra = None
+        if prompts is not None:
+            _, pk, pv = self.qkv(prompts).view(len(prompts), 3, self.heads, -1).unbind(1)
+            extra = (pk, pv)
+        return self.out(attend(q, k, v, layout, masks, extra).reshape(len(x), -1))
+
+
+class MLP(nn.Module):
+    """linear - activation - linear, token by token."""
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.activation = activation
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(x)))
+
+
+TOKEN_MIXERS: dict[str, type[nn.Module]] = {"attention": Attention}
+CHANNEL_MIXERS: dict[str, type[nn.Module]] = {"mlp": MLP}

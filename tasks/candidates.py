@@ -1,0 +1,148 @@
+"""Among what the answer is sought: a set of candidates that every sample of a task shares.
+
+A set gives its members as sequences of spans (asked at their summary token, encoded by the same model
+as the inputs), turns labels into targets over its members, and keeps what is needed to read an answer
+off a likelihood. Sets are saved with the model, so a prediction needs nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError, nearest
+from data.types import Span
+from tokenizers_mod import bins
+from tokenizers_mod.base import Modality
+
+
+@dataclass
+class CandidateSet(ABC):
+    """Base of the shared sets: a dataclass of JSON values."""
+
+    kind: ClassVar[str] = ""
+
+    @abstractmethod
+    def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        """The K members as sequences of spans, each asked at its summary token."""
+
+    @abstractmethod
+    def labels(self, modalities: dict[str, Modality]) -> list[str]:
+        """The K members in words."""
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Labels of asked tokens -> what `negative_log_likelihood` takes: int [...] or Float[... K]."""
+        return labels
+
+    def penalty(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        """A term added to the summed negative log-likelihood, or None."""
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass
+class Names(CandidateSet):
+    """Class names or answers as text: [summary, name]."""
+
+    names: list[str]
+    kind: ClassVar[str] = "names"
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise UserError(f"{len(self.names)} candidate(s) given: a likelihood needs at least two to choose among")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({n for n in self.names if self.names.count(n) > 1})
+            raise UserError(f"candidates stand twice: {twice}; every name must be there once")
+
+    def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        summary, text = modalities["summary"], modalities["text"]
+        return [[summary.span(None).ask([0]), text.span(text.read(name))] for name in self.names]
+
+    def labels(self, modalities: dict[str, Modality]) -> list[str]:
+        return list(self.names)
+
+
+@dataclass
+class Vocabulary(CandidateSet):
+    """Every entry of the text tokenizer's vocabulary as a two-token text: [summary, entry, end of text]."""
+
+    kind: ClassVar[str] = "vocabulary"
+
+    def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        summary, text = modalities["summary"], modalities["text"]
+        return [[summary.span(None).ask([0]), span] for span in text.vocabulary_spans()]  # type: ignore[attr-defined]
+
+    def labels(self, modalities: dict[str, Modality]) -> list[str]:
+        text = modalities["text"]
+        return [text.decode([i]) for i in range(text.vocabulary)]  # type: ignore[attr-defined]
+
+
+@dataclass
+class Numbers(CandidateSet):
+    """K bins of a standardised value as number tokens: [summary, number]; labels are values.
+
+    edges: K + 1 increasing bin edges in z units; sigma: width of the Gaussian soft label (HL-Gauss),
+    in bins. value = z * std + mean. auxiliary: weight of the squared error of the expectation, 0 for
+    the pure law.
+    """
+
+    edges: list[float]
+    sigma: float = 2.0
+    mean: float = 0.0
+    std: float = 1.0
+    auxiliary: float = 0.0
+    kind: ClassVar[str] = "numbers"
+
+    def __post_init__(self) -> None:
+        if len(self.edges) < 3:
+            raise UserError("number candidates need at least two bins (three edges)")
+
+    def _edges(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.edges, device=like.device, dtype=torch.float32)
+
+    def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        summary, number = modalities["summary"], modalities["number"]
+        centres = bins.centres(torch.tensor(self.edges))
+        return [[summary.span(None).ask([0]), number.span(c.reshape(1))] for c in centres]
+
+    def labels(self, modalities: dict[str, Modality]) -> list[str]:
+        centres = bins.centres(torch.tensor(self.edges)) * self.std + self.mean
+        return [f"{c:.4g}" for c in centres.tolist()]
+
+    def target(self, labels: Tensor) -> Tensor:
+        z = labels.float()
+        soft = bins.soft_labels(z.nan_to_num(), self._edges(z), self.sigma)
+        return torch.where(z.isnan().unsqueeze(-1), torch.full_like(soft, torch.nan), soft)
+
+    def penalty(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        if not self.auxiliary:
+            return None
+        z = labels.float()
+        error = (bins.expectation(log_p.exp(), self._edges(z)) - z.nan_to_num()) ** 2
+        return self.auxiliary * (error * ~z.isnan()).sum().reshape(1)
+
+    def expectation(self, log_p: Tensor) -> Tensor:
+        """Mean of the distribution in z units: [... K] -> [...]."""
+        return bins.expectation(log_p.exp(), self._edges(log_p))
+
+    def quantile(self, log_p: Tensor, q: float) -> Tensor:
+        """Quantile in z units: [... K] -> [...]."""
+        return bins.quantile(log_p.exp(), self._edges(log_p), q)
+
+
+KINDS: dict[str, type[CandidateSet]] = {"names": Names, "vocabulary": Vocabulary, "numbers": Numbers}
+
+
+def candidate_set(values: dict[str, Any]) -> CandidateSet:
+    """The inverse of `to_dict`."""
+    values = dict(values)
+    kind = values.pop("kind", "")
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of candidate set {kind!r}; {nearest(kind, KINDS)}")
+    return KINDS[kind](**values)

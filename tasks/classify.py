@@ -1,0 +1,58 @@
+"""Classification: [summary·, x] among the class names as text, shared (Uni-Perceiver spec 1.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.source import Record, Records
+from data.types import Example
+from tasks import baselines
+from tasks.base import Task, accuracy
+from tasks.candidates import CandidateSet, Names
+from tasks.metrics import Mean, mean_of
+
+
+@dataclass(kw_only=True)
+class Classify(Task):
+    """label: the record's field with the class index (or name). classes: names; default those of the source."""
+
+    kind: ClassVar[str] = "classify"
+    label: str = "label"
+    classes: list[str] | None = None
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        names = self.classes or records.info.get("classes")
+        if not names:
+            raise UserError(f"task {self.name}: the source knows no class names; give classes=[...]")
+        return Names([str(n) for n in names])
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        labels = None if record.get(self.label) is None else torch.tensor([self.index(record)])
+        return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
+
+    def index(self, record: Record) -> int:
+        """The class index of a record, from an index or a name."""
+        label = record[self.label]
+        names = self.candidates.names  # type: ignore[union-attr]
+        if isinstance(label, str):
+            if label not in names:
+                raise UserError(f"unknown class {label!r}; the classes are {names[:8]}")
+            return names.index(label)
+        if not 0 <= int(label) < len(names):
+            raise UserError(f"class index {label} is outside 0..{len(names) - 1}")
+        return int(label)
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        nll = -log_p.gather(-1, labels.unsqueeze(-1))
+        return {"accuracy": accuracy(log_p, labels), "nll": mean_of(nll)}
+
+    def truth(self, record: Record) -> str:
+        return self.candidates.names[self.index(record)]  # type: ignore[union-attr]
+
+    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
+        return baselines.classification(self.inputs, self.label, train, test)

@@ -1,0 +1,103 @@
+"""Forecasting: [summary, past, future slots·] among number tokens; a distribution for every future step.
+
+Each slot token asks one question a future step of its patch (numbers spec: quantile bins of the
+instance-normalised value, expectation for squared error, median for absolute error).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.source import Record, Records
+from data.types import Example
+from tasks import baselines
+from tasks.base import Task
+from tasks.candidates import CandidateSet, Numbers
+from tasks.metrics import Mean, mean_of
+from tokenizers_mod import bins
+from tokenizers_mod.base import Modality
+
+
+@dataclass(kw_only=True)
+class Forecast(Task):
+    """future: the record's field with the next values. bins, sigma, auxiliary as in the numbers spec."""
+
+    kind: ClassVar[str] = "forecast"
+    metric: ClassVar[str] = "mae"
+    higher_is_better: ClassVar[bool] = False
+    inputs: dict[str, str] = field(default_factory=lambda: {"series": "past"})
+    future: str = "future"
+    horizon: int = 24
+    bins: int = 64
+    sigma: float = 2.0
+    auxiliary: float = 0.0
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        series = self._series(self.modalities)
+        step = max(1, len(records) // 2000)
+        z = []
+        for i in range(0, len(records), step):
+            past = series.read(records[i][self.inputs["series"]])
+            z.append(self._standardise(series, past, records[i]))
+        edges = bins.quantile_edges(torch.cat(z), self.bins)
+        return Numbers(edges=[float(e) for e in edges], sigma=self.sigma, auxiliary=self.auxiliary)
+
+    def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
+        super().bind(modalities, candidates, info)
+        if "slot" not in modalities:
+            raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality 'slot' to the recipe")
+
+    def _series(self, modalities: dict[str, Modality]) -> Any:
+        return modalities["series"]
+
+    def _standardise(self, series: Any, past: Any, record: Record) -> Tensor:
+        """The future in units of the past's own mean and standard deviation: Float[horizon]."""
+        mean, std = series.statistics(past)
+        future = torch.as_tensor(record[self.future], dtype=torch.float32).reshape(-1)
+        if len(future) != self.horizon:
+            raise UserError(f"field {self.future!r} has {len(future)} values, the horizon is {self.horizon}")
+        return (future - mean) / std
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        series, slot = self._series(self.modalities), self.modalities["slot"]
+        past = series.read(record[self.inputs["series"]])
+        labels = None
+        if record.get(self.future) is not None:
+            z = self._standardise(series, past, record)
+            per_slot = slot.answers  # type: ignore[attr-defined]
+            labels = torch.nn.functional.pad(z, (0, -len(z) % per_slot), value=float("nan")).view(-1, per_slot)
+        slots = slot.span(self.horizon)
+        slots = slots.ask(range(slots.length), labels)
+        return Example(
+            [self.modalities["summary"].span(None), series.span(past, rng), slots], record=str(record.get("id", ""))
+        )
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        real = ~labels.isnan()
+        log_p, z = log_p[real], labels[real]
+        inside = (numbers.quantile(log_p, 0.1) <= z) & (z <= numbers.quantile(log_p, 0.9))
+        return {
+            "mae": mean_of((numbers.quantile(log_p, 0.5) - z).abs()),
+            "mse": mean_of((numbers.expectation(log_p) - z) ** 2),
+            "coverage of 80% interval": mean_of(inside),
+        }
+
+    def answer(self, log_p: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """The median of every future step in units of the past's deviation. log_p: Float[slots a K]."""
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        median = numbers.quantile(log_p, 0.5).reshape(-1)[: self.horizon]
+        return [(" ".join(f"{v:.2f}" for v in median.tolist()), 0.5)]
+
+    def truth(self, record: Record) -> str:
+        return " ".join(f"{float(v):.4g}" for v in record[self.future])
+
+    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
+        return baselines.forecasting(self.inputs["series"], self.future, test)

@@ -1,0 +1,62 @@
+"""The law: p(y | x) is proportional to exp(cos(f(x), f(y)) * scale). Every task is this and nothing else.
+
+Uni-Perceiver (2112.01522), equation 1; the clamp of the scale at 100 is CLIP's and the released code's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+MAX_SCALE = 100.0
+
+
+def scale_of(log_scale: Tensor) -> Tensor:
+    """exp(log scale), at most 100: above the clamp the scale gets no gradient. [1] -> [1]."""
+    return log_scale.float().exp().clamp(max=MAX_SCALE)
+
+
+def logits(queries: Tensor, candidates: Tensor, log_scale: Tensor) -> Tensor:
+    """Scaled cosines, in float32: Float[... D] x Float[K D] -> Float[... K]."""
+    q = normalize(queries.float(), dim=-1, eps=0.0)
+    c = normalize(candidates.float(), dim=-1, eps=0.0)
+    return q @ c.T * scale_of(log_scale)
+
+
+def log_likelihood(queries: Tensor, candidates: Tensor, log_scale: Tensor) -> Tensor:
+    """log p(candidate | query): Float[... D] x Float[K D] -> Float[... K]; rows sum to one in p."""
+    return logits(queries, candidates, log_scale).log_softmax(dim=-1)
+
+
+def negative_log_likelihood(log_p: Tensor, target: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Sum of -log p of the answers and their count, both [1], so that sums merge over batches and ranks.
+
+    log_p: Float[... K]. target: int [...] (class index, -1 = not asked) or Float[... K] (a distribution,
+    rows of NaN = not asked). smoothing e replaces a hard target t by (1 - e) t + e / K.
+    """
+    if target.is_floating_point():
+        real = ~target.isnan().any(-1)
+        per_answer = -(target.nan_to_num() * log_p).sum(-1)
+    else:
+        real = target >= 0
+        per_answer = -log_p.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    if smoothing:
+        per_answer = (1 - smoothing) * per_answer - smoothing * log_p.mean(-1)
+    return (per_answer * real).sum().reshape(1), real.sum().reshape(1)
+
+
+def symmetric(log_p_forward: Tensor, log_p_backward: Tensor, target: Tensor, smoothing: float = 0.0):
+    """Both directions of retrieval, averaged as the two halves of one loss: (sum, count) as above."""
+    forward, count = negative_log_likelihood(log_p_forward, target, smoothing)
+    backward, _ = negative_log_likelihood(log_p_backward, target, smoothing)
+    return (forward + backward) / 2, count
+
+
+def probabilities(log_p: Tensor) -> Tensor:
+    return log_p.exp()
+
+
+def uniform_log_likelihood(k: int) -> Tensor:
+    """The loss of knowing nothing: log K, [1]."""
+    return torch.log(torch.tensor([float(k)]))

@@ -1,0 +1,37 @@
+"""Metrics as mergeable (sum, count): over batches, ranks and runs they just add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Mean:
+    """A running mean; `root` gives its square root (RMSE from squared errors)."""
+
+    total: float = 0.0
+    count: float = 0.0
+    root: bool = False
+
+    def __add__(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.count + other.count, self.root)
+
+    @property
+    def value(self) -> float:
+        if not self.count:
+            return float("nan")
+        mean = self.total / self.count
+        return mean**0.5 if self.root else mean
+
+
+def merge(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
+    """Sums by name."""
+    return {name: a[name] + b[name] if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}  # type: ignore[misc]
+
+
+def mean_of(values) -> Mean:
+    """A `Mean` of a tensor or sequence of numbers."""
+    import torch
+
+    values = torch.as_tensor(values, dtype=torch.float64)
+    return Mean(float(values.sum()), float(values.numel()))

@@ -1,0 +1,74 @@
+"""Regression as a distribution: [summary·, x] among number tokens (numbers spec, defaults of `regress`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.source import Record, Records
+from data.types import Example
+from tasks import baselines
+from tasks.base import Task
+from tasks.candidates import CandidateSet, Numbers
+from tasks.metrics import Mean, mean_of
+from tokenizers_mod import bins
+
+
+@dataclass(kw_only=True)
+class Regress(Task):
+    """target: the record's field with the value. bins: number of candidates; sigma: soft-label width in bins."""
+
+    kind: ClassVar[str] = "regress"
+    metric: ClassVar[str] = "rmse"
+    higher_is_better: ClassVar[bool] = False
+    target: str = "target"
+    bins: int = 64
+    sigma: float = 2.0
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        values = torch.tensor([float(records[i][self.target]) for i in range(len(records))], dtype=torch.float64)
+        if not values.isfinite().all():
+            raise UserError(f"task {self.name}: a training target is NaN or infinite; remove those records")
+        mean, std = float(values.mean()), float(values.std())
+        if not std > 0:
+            raise UserError(f"task {self.name}: all training targets equal {mean:g}; there is nothing to regress")
+        z = (values - mean) / std
+        edges = bins.uniform_edges(float(z.min()) - 0.5, float(z.max()) + 0.5, self.bins)
+        return Numbers(edges=[float(e) for e in edges], sigma=self.sigma, mean=mean, std=std)
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        labels = None
+        if record.get(self.target) is not None:
+            value = float(record[self.target])
+            if value != value or abs(value) == float("inf"):
+                raise UserError(f"target {self.target!r} is {value}; it must be finite")
+            numbers = self.candidates
+            labels = torch.tensor([(value - numbers.mean) / numbers.std], dtype=torch.float32)  # type: ignore[union-attr]
+        return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        squared = ((numbers.expectation(log_p) - labels) * numbers.std) ** 2
+        absolute = ((numbers.quantile(log_p, 0.5) - labels) * numbers.std).abs()
+        covered = (numbers.quantile(log_p, 0.1) <= labels) & (labels <= numbers.quantile(log_p, 0.9))
+        rmse = mean_of(squared)
+        rmse.root = True
+        return {"rmse": rmse, "mae": mean_of(absolute), "coverage of 80% interval": mean_of(covered)}
+
+    def answer(self, log_p: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """The median with the probability mass of the 80 % interval around it."""
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        low, mid, high = (float(numbers.quantile(log_p, q)) * numbers.std + numbers.mean for q in (0.1, 0.5, 0.9))
+        return [(f"{mid:.4g} ({low:.4g} to {high:.4g})", 0.8)]
+
+    def truth(self, record: Record) -> str:
+        return f"{float(record[self.target]):.4g}"
+
+    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
+        return baselines.regression(self.inputs, self.target, train, test)

@@ -1,0 +1,45 @@
+"""Retrieval: [summary·, x] against [summary·, y], the batch's partners, both directions (spec 1.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.source import Record, Records
+from data.types import Example
+from tasks import baselines
+from tasks.base import Task
+from tasks.metrics import Mean, mean_of
+
+
+@dataclass(kw_only=True)
+class Retrieve(Task):
+    """partners: {modality: field} of the other side, in sequence order."""
+
+    kind: ClassVar[str] = "retrieve"
+    metric: ClassVar[str] = "recall@1"
+    symmetric: ClassVar[bool] = True
+    partners: dict[str, str] = field(default_factory=lambda: {"text": "text"})
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        partner = [self.question()]
+        for modality, name in self.partners.items():
+            tokenizer = self.modalities[modality]
+            partner.append(tokenizer.span(tokenizer.read(record[name]), rng))
+        return Example([self.question(), *self.input_spans(record, rng)], partner, str(record.get("id", "")))
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        """log_p: Float[M K] over the gallery, labels: the right member of each query."""
+        own = log_p.gather(-1, labels.unsqueeze(-1))
+        rank = (log_p > own).sum(-1)  # 0 = first
+        out = {f"recall@{k}": mean_of(rank < k) for k in (1, 5, 10)}
+        return out | {"median rank": Mean(float(rank.median() + 1), 1.0)}
+
+    def truth(self, record: Record) -> str:
+        return " ".join(str(record[name]) for name in self.partners.values())
+
+    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
+        return baselines.retrieval(self.inputs, self.partners, train, test)

@@ -1,0 +1,154 @@
+"""Images of any size and aspect as flattened patches; positions are coordinates, not a table row.
+
+Vision Transformer patches (2010.11929, section 3.1): a linear map of each flattened patch, which equals
+a convolution with stride = kernel. The image keeps its aspect (NaViT, 2307.06304): its longer side is
+brought to `size`, then both sides to whole patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from data.errors import UserError
+from data.types import Span
+from tokenizers_mod.base import Modality, check_finite, sincos
+
+MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
+
+
+def read_image(raw: Any, channels: int) -> Tensor:
+    """PIL image, path, or array [H, W] / [H, W, C] / [C, H, W] -> uint8 or float32 [channels, H, W].
+
+    Arrays of floats are taken to lie in 0..1 when their maximum is at most 1, else in 0..255.
+    """
+    if isinstance(raw, str | Path) or hasattr(raw, "convert"):
+        return _read_picture(raw, channels)
+    array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+    if array.dtype == object or array.ndim not in (2, 3) or array.size == 0:
+        raise UserError(f"image: expected [H, W], [H, W, C] or [C, H, W] with at least one pixel, got {array.shape}")
+    check_finite(array, "image")
+    if array.ndim == 2:
+        array = array[None]
+    elif array.shape[0] not in (1, 3, 4) and array.shape[-1] in (1, 3, 4):
+        array = array.transpose(2, 0, 1)
+    if array.dtype == np.uint8:
+        image = torch.from_numpy(np.ascontiguousarray(array)).float() / 255
+    elif array.dtype == np.uint16:
+        image = torch.from_numpy(array.astype(np.float32)) / 65535
+    else:
+        image = torch.from_numpy(array.astype(np.float32))
+        image = image / 255 if image.max() > 1 else image
+    return _fit_channels(image, channels)
+
+
+def _read_picture(raw: Any, channels: int) -> Tensor:
+    from PIL import Image, ImageOps
+
+    try:
+        picture = raw if hasattr(raw, "convert") else Image.open(raw)
+        if picture.width * picture.height > MAX_PIXELS:
+            raise UserError(f"image {raw}: {picture.width} x {picture.height} pixels is over {MAX_PIXELS}; scale it down")
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: PIL's own conversion clips it
+            grey = torch.from_numpy(np.asarray(picture).astype(np.float32))[None] / 65535
+            return _fit_channels(grey.clamp(0, 1), channels)
+        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"image {raw}: cannot be read ({error}); is it a picture and complete?") from error
+    image = torch.from_numpy(np.array(array)).float() / 255
+    return _fit_channels(image[None] if image.ndim == 2 else image.permute(2, 0, 1), channels)
+
+
+def _fit_channels(image: Tensor, channels: int) -> Tensor:
+    have = image.shape[0]
+    if have == channels:
+        return image
+    if have == 4:  # RGBA: the colours, alpha dropped
+        image = image[:3]
+    if image.shape[0] == channels:
+        return image
+    if image.shape[0] == 1:
+        return image.expand(channels, -1, -1)
+    if channels == 1:
+        return image.mean(0, keepdim=True)
+    raise UserError(f"image: {have} channels given, the model takes {channels}")
+
+
+@dataclass
+class Image(Modality):
+    """Pictures. n = ceil(H / patch) * ceil(W / patch) tokens after the longer side is `size`."""
+
+    name: ClassVar[str] = "image"
+    raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
+    count: ClassVar[str] = "round(size * H / max(H, W) / patch) * round(size * W / max(H, W) / patch)"
+    kind: ClassVar[str] = "vision"
+
+    size: int = 32
+    patch: int = 8
+    channels: int = 1
+    mean: float = 0.5
+    std: float = 0.5
+    shift: int = 0  # training: random translation by up to this many pixels
+
+    def __post_init__(self) -> None:
+        if self.size % self.patch:
+            raise UserError(f"{self.name}: size {self.size} is not a multiple of patch {self.patch}")
+
+    def read(self, raw: Any) -> Tensor:
+        return read_image(raw, self.channels)
+
+    def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
+        """Float [C, H, W] in 0..1 -> n patches: data patch [n, C * patch * patch], position [n, 2] (row, column)."""
+        c, h, w = value.shape
+        rows = max(1, round(self.size * h / max(h, w) / self.patch))
+        cols = max(1, round(self.size * w / max(h, w) / self.patch))
+        target = (rows * self.patch, cols * self.patch)
+        if (h, w) != target:
+            larger = h < target[0] or w < target[1]
+            value = interpolate(value[None], target, mode="bilinear", antialias=not larger, align_corners=False)[0]
+        if rng is not None and self.shift:
+            dy, dx = torch.randint(-self.shift, self.shift + 1, (2,), generator=rng).tolist()
+            value = _translate(value, dy, dx)
+        value = (value - self.mean) / self.std
+        p = self.patch
+        patches = value.reshape(c, rows, p, cols, p).permute(1, 3, 0, 2, 4).reshape(rows * cols, c * p * p)
+        position = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).reshape(-1, 2)
+        return Span(self.name, {"patch": patches, "position": position}, rows * cols, grid=(rows, cols))
+
+    def build(self, width: int) -> nn.Module:
+        return PatchEmbedding(self.channels * self.patch**2, width)
+
+
+def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
+    """Shift by whole pixels, the border value repeated."""
+    _, h, w = image.shape
+    ys = (torch.arange(h) - dy).clamp(0, h - 1)
+    xs = (torch.arange(w) - dx).clamp(0, w - 1)
+    return image[:, ys][:, :, xs]
+
+
+class PatchEmbedding(nn.Module):
+    """Linear map of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        if width % 4:
+            raise UserError(f"image: width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
+        self.projection = nn.Linear(inputs, width)
+        self.position = nn.Linear(width, width, bias=False)
+        nn.init.eye_(self.position.weight)
+        self.width = width
+
+    def forward(self, data: dict[str, Tensor]) -> Tensor:
+        half = self.width // 2
+        position = sincos(data["position"], half).flatten(-2).to(self.projection.weight.dtype)
+        return self.projection(data["patch"].to(position.dtype)) + self.position(position)

@@ -1,0 +1,61 @@
+"""The one explicit table of modalities: a name and where its class is; nothing registers itself.
+
+A modality of your own needs no line here: give its import path as the setting "class",
+`modalities={"depth": {"class": "my_package.depth:Depth", "size": 64}}`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from data.errors import UserError, nearest
+from tokenizers_mod.base import Modality
+
+MODALITIES: dict[str, str] = {
+    "summary": "tokenizers_mod.summary:Summary",
+    "text": "tokenizers_mod.text:Text",
+    "image": "tokenizers_mod.image:Image",
+    "audio": "tokenizers_mod.audio:Audio",
+    "points": "tokenizers_mod.points:Points",
+    "series": "tokenizers_mod.series:Series",
+    "slot": "tokenizers_mod.slot:Slot",
+    "table": "tokenizers_mod.table:Table",
+    "number": "tokenizers_mod.number:Number",
+}
+
+
+def modality_class(name: str, path: str | None = None) -> type[Modality]:
+    """The class behind a name of the table or behind an import path "package.module:Class"."""
+    path = path or MODALITIES.get(name)
+    if path is None:
+        raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"modality {name!r}: cannot import {path!r} ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, Modality)):
+        raise UserError(f"modality {name!r}: {path!r} is not a Modality class")
+    return found
+
+
+def build_modalities(settings: dict[str, Any] | None) -> dict[str, Modality]:
+    """{name: settings} -> {name: modality}. UserError names the nearest valid modality or setting."""
+    out = {}
+    for name, values in (settings or {}).items():
+        values = dict(values)
+        path = values.pop("class", None)
+        modality = modality_class(name, path).from_settings(values)
+        modality.name = name  # type: ignore[misc]  # one class may serve several modalities of a model
+        out[name] = modality
+    return out
+
+
+def modality_settings(modalities: dict[str, Modality]) -> dict[str, Any]:
+    """{name: modality} -> {name: JSON settings}, the inverse of `build_modalities`."""
+    out = {}
+    for name, modality in modalities.items():
+        path = f"{type(modality).__module__}:{type(modality).__qualname__}"
+        out[name] = modality.settings() | ({} if MODALITIES.get(name) == path else {"class": path})
+    return out
