@@ -1,0 +1,108 @@
+"""What can be wrong with the machine before any work starts, said in one line each, without a heavy import.
+
+Two things break this project in ways that are hard to read:
+
+- a torchvision that does not fit its torch: worse than none, because transformers, timm and open_clip all import it
+  when it is there and then fail somewhere deep inside (``check_environment``);
+- another ``data``, ``tasks`` or ``tokenizers_mod`` that Python finds before ours, since these are common words
+  (``check_shadows``, called by ``import generalist``).
+
+Only version metadata and import locations are read here: no torch, no transformers, a few milliseconds.
+"""
+
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from pathlib import Path
+
+SIBLINGS = ("data", "tasks", "tokenizers_mod")
+TOGETHER = "install the two together: pip install -U torch torchvision"
+
+
+def check_environment() -> list[str]:
+    """One line for each thing that does not fit; an empty list means that all is well.
+
+    What torchvision asks of torch is read from its own metadata rather than from a table that would grow old.
+    """
+    torch, vision = _version("torch"), _version("torchvision")
+    if torch is None:
+        return ["torch is not installed: pip install torch torchvision"]
+    if vision is None:
+        return []
+    for line in (_release_problem(torch, vision), _build_problem(torch, vision)):
+        if line:
+            return [line]
+    return []
+
+
+def check_shadows(home: Path | None = None) -> None:
+    """Raise ImportError where a sibling package would be taken from elsewhere than beside ``generalist``.
+
+    Args:
+        home: the folder in which ``generalist`` lies; found from this file where not given.
+
+    Raises:
+        ImportError: one line with both places and how to mend it.
+    """
+    home = (home or Path(__file__).parent.parent).resolve()
+    for name in SIBLINGS:
+        ours = home / name
+        found = _location(name)
+        if found is None:
+            raise ImportError(
+                f"generalist needs its own package '{name}', expected in {ours}, and it is not there: "
+                "install generalist again (pip install -e . in its folder)"
+            )
+        if found.resolve() != ours:
+            raise ImportError(
+                f"generalist needs its own package '{name}' in {ours}, but Python finds another one first, in {found}: "
+                "rename that one, or start Python from a folder that does not hold it"
+            )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _release_problem(torch: str, vision: str) -> str:
+    """Does the release of torchvision accept this release of torch?"""
+    from packaging.requirements import Requirement
+
+    for text in importlib.metadata.requires("torchvision") or []:
+        wanted = Requirement(text)
+        if wanted.name != "torch" or (wanted.marker and not wanted.marker.evaluate()):
+            continue
+        if not wanted.specifier.contains(torch, prereleases=True):
+            return (
+                f"torchvision {vision} does not match torch {torch} (it needs torch{wanted.specifier}), "
+                f"and imports of transformers, timm and open_clip will fail: {TOGETHER}"
+            )
+    return ""
+
+
+def _build_problem(torch: str, vision: str) -> str:
+    """Are both built for the same device? Local version labels tell: ``+cpu``, ``+cu130``, or none from PyPI."""
+    torch_label, vision_label = torch.partition("+")[2], vision.partition("+")[2]
+    x86_linux = sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
+    cpu_beside_cuda = torch_label == "cpu" and vision_label == "" and x86_linux
+    other_cuda = torch_label != vision_label and torch_label.startswith("cu") and vision_label.startswith("cu")
+    if cpu_beside_cuda or other_cuda:
+        return (
+            f"torchvision {vision} is built for another device than torch {torch}, and its compiled part "
+            f"cannot load: {TOGETHER} (both from the same place)"
+        )
+    return ""
+
+
+def _location(name: str) -> Path | None:
+    """The folder (or file) that ``import name`` gives, or has given, without importing it."""
+    loaded = sys.modules.get(name)
+    spec = importlib.util.find_spec(name) if loaded is None else loaded.__spec__
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    origin = spec.origin if spec is not None else getattr(loaded, "__file__", None)
+    return Path(origin) if origin else None
