@@ -16,7 +16,7 @@ export TORCH_EXTENSIONS_DIR ?= $(abspath $(VENV))/torch_extensions
 .PHONY: help setup demo test lint format bench soak checks ci clean distclean
 
 help: ## this list
-	@echo "usage: make TARGET [ARGS=...]   (the first one installs everything: about 6 GB, 6 minutes)"
+	@echo "usage: make TARGET [ARGS=...]   (the first one installs everything: about 7 GB, 6 minutes)"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: $(STAMP) ## make the environment only

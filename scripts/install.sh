@@ -31,10 +31,10 @@ fi
 
 # Tell the price before it is paid. GENERALIST_NEED_MB lowers the check where torch is a small CPU build.
 if [ ! -x "$venv/bin/python" ] || ! ls "$venv"/.installed-* >/dev/null 2>&1; then
-    need=${GENERALIST_NEED_MB:-7000}
+    need=${GENERALIST_NEED_MB:-7500}
     parent=$(dirname "$venv")
     mkdir -p "$parent" 2>/dev/null && [ -w "$parent" ] || die "cannot write to $parent: choose another place with make VENV=..."
-    echo "Installing into $venv with ${uv:-pip}: about 6 GB of disk and 6 minutes, once (no GPU needed, one is used if there)."
+    echo "Installing into $venv with ${uv:-pip}: about 7 GB of disk and 6 minutes, once (no GPU needed, one is used if there)."
     have=$(free_mb "$parent")
     [ "$have" -ge "$need" ] || die "$have MB free in $parent, about $need MB needed: free some space or choose another place with make VENV=..."
     temporary=${TMPDIR:-/tmp}

@@ -1,0 +1,51 @@
+"""One thread, fixed seeds and the paths that tests share."""
+
+import os
+
+# Before torch is imported anywhere: thread pools are sized once, and sums over several threads differ in last bits.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# GENERALIST_TYPECHECK=1 checks every jaxtyping annotation (sizes, kinds, polarity of masks) while the tests run.
+if os.environ.get("GENERALIST_TYPECHECK") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook(["data", "tokenizers_mod", "tasks", "generalist"], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Every test starts from the same random state, whichever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference tensors and real data beside the project; skips where it was not handed out."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "reference").is_dir():
+        pytest.skip("needs ../shared (reference tensors and data sets), which is not beside this checkout")
+    return folder
