@@ -1,0 +1,150 @@
+"""What is known of a table before training: its columns, their kinds, scales and categories.
+
+Learnt once from training rows (`Schema.learn`) and then part of the settings: JSON values only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError, nearest
+
+MISSING = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "<NA>"})  # words that tables use for a missing value
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN (of any library) or one of the words in `MISSING`."""
+    if value is None:
+        return True
+    if isinstance(value, str):
+        return value.strip() in MISSING
+    return np.ndim(value) == 0 and (str(value) in MISSING or bool(value != value))
+
+
+def category_name(value: Any) -> str:
+    """One name a category however the number was stored: 3, 3.0 and "3" are the same."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def to_number(value: Any) -> float | None:
+    """The value as a float, or None when it is none (booleans are categories)."""
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+@dataclass
+class Column:
+    """kind "numeric": mean, std and quantiles (increasing, in the column's unit); "categorical": categories."""
+
+    name: str
+    kind: str
+    mean: float = 0.0
+    std: float = 1.0
+    quantiles: list[float] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Schema:
+    """columns in order; target: a column that rows may hold and that is never an input."""
+
+    columns: list[Column]
+    target: str | None = None
+
+    @classmethod
+    def learn(
+        cls,
+        rows: Any,
+        target: str | None = None,
+        categorical: Collection[str] = (),
+        bins: int = 16,
+        most: int = 1000,
+    ) -> Schema:
+        """From training rows only: list of dicts, or a pandas DataFrame.
+
+        A column is numeric when every value that is not missing reads as a number and it is not named in
+        `categorical`. bins: quantile bins of numeric columns. most: only this many most frequent categories
+        are kept, the others become unknown.
+        UserError: no rows, rows with different columns, an infinite value, a column without any value.
+        """
+        table = _columns(rows)
+        for name in [*categorical, *([target] if target is not None else [])]:
+            if name not in table:
+                raise UserError(f"table: no column {name!r}; {nearest(name, table)}")
+        columns = []
+        for name, values in table.items():
+            if name == target:
+                continue
+            present = [v for v in values if not is_missing(v)]
+            if not present:
+                raise UserError(f"table: column {name!r} has no value at all; drop it")
+            numbers = None if name in categorical else [to_number(v) for v in present]
+            if numbers is None or None in numbers:
+                counts = Counter(category_name(v) for v in present)
+                kept = sorted(counts, key=lambda c: (-counts[c], c))[:most]
+                columns.append(Column(name, "categorical", categories=sorted(kept)))
+            else:
+                columns.append(_numeric(name, np.asarray(numbers, dtype=np.float64), bins))
+        return cls(columns, target)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Schema:
+        """UserError when the dict is not a schema."""
+        try:
+            columns = [Column(**column) for column in values["columns"]]
+            schema = cls(columns, values.get("target"))
+        except (TypeError, KeyError) as error:
+            valid = ", ".join(f.name for f in fields(Column))
+            raise UserError(f"table: not a schema ({error}); columns have {valid}") from error
+        for column in columns:
+            if column.kind not in ("numeric", "categorical"):
+                raise UserError(f"table: column {column.name!r} is {column.kind!r}; numeric or categorical")
+            if not column.std > 0:
+                raise UserError(f"table: column {column.name!r} has std {column.std}; it must be > 0")
+        names = Counter(column.name for column in columns)
+        if double := [name for name, count in names.items() if count > 1]:
+            raise UserError(f"table: column {double[0]!r} appears twice in the schema")
+        return schema
+
+
+def _columns(rows: Any) -> dict[str, list]:
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        table = {str(name): rows[name].tolist() for name in rows.columns}
+        if len(table) != len(rows.columns):
+            raise UserError("table: two columns have the same name; rename one")
+    else:
+        rows = list(rows)
+        names = list(rows[0]) if rows else []
+        for i, row in enumerate(rows):
+            if set(row) != set(names):
+                odd = sorted(map(str, set(row) ^ set(names)))
+                raise UserError(f"table: row {i} differs from row 0 in columns {odd}; give every row all columns")
+        table = {str(name): [row[name] for row in rows] for name in names}
+    if not table or not next(iter(table.values())):
+        raise UserError("table: no rows to learn the schema from")
+    return table
+
+
+def _numeric(name: str, values: np.ndarray, bins: int) -> Column:
+    if not np.isfinite(values).all():
+        raise UserError(f"table: column {name!r} has infinite values; replace or remove them")
+    size = np.abs(values).max() or 1.0  # squares of very large numbers overflow
+    std = float((values / size).std() * size)
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+    # a constant column's std is rounding noise
+    std = std if std > 1e-12 * size else 1.0
+    return Column(name, "numeric", mean=float((values / size).mean() * size), std=std, quantiles=edges.tolist())

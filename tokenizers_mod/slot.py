@@ -1,0 +1,98 @@
+"""Future slots of a time series: empty tokens, each of which asks one patch of future steps.
+
+Source: `spec/numbers.md` point 3 (a slot of one patch asks through Linear(width -> patch * width)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.types import Span
+from tokenizers_mod.base import Modality
+from tokenizers_mod.series import LONGEST, PERIODS, step_positions
+
+
+@dataclass
+class Slot(Modality):
+    """A horizon -> ceil(horizon / patch) slots, every slot asked.
+
+    patch: future steps a slot. periods, longest: of the positions; keep all three as in `Series`.
+    """
+
+    name: ClassVar[str] = "slot"
+    raw: ClassVar[str] = "horizon (whole number of steps), or the future's normalised values [horizon]"
+    count: ClassVar[str] = "ceil(horizon / patch)"
+
+    patch: int = 16
+    periods: list[float] = field(default_factory=lambda: list(PERIODS))
+    longest: float = LONGEST
+
+    def __post_init__(self) -> None:
+        self.periods = [float(p) for p in self.periods]
+        if self.patch < 1 or any(p <= 0 for p in self.periods) or self.longest <= 0:
+            raise UserError("slot: patch must be >= 1, periods and longest > 0")
+
+    @property
+    def answers(self) -> int:
+        """Questions a token asks: a label row has this many values."""
+        return self.patch
+
+    def read(self, raw: Any) -> int | Tensor:
+        """-> the horizon, or the future's values float32 [horizon] (NaN = unknown, not asked)."""
+        if isinstance(raw, int) or (isinstance(raw, float) and raw.is_integer()):
+            if raw < 1:
+                raise UserError(f"slot: a horizon of {raw} steps; it must be at least 1")
+            return int(raw)
+        try:
+            value = torch.as_tensor(raw).float()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"slot: {raw!r} is neither a horizon nor future values ({error})") from error
+        if value.ndim != 1 or len(value) == 0:
+            raise UserError(f"slot: future values of shape {tuple(value.shape)}; expected [horizon], one channel")
+        if value.isinf().any():
+            raise UserError("slot: infinite future values; use NaN for unknown ones")
+        return value
+
+    def span(self, value: int | Tensor, rng: torch.Generator | None = None) -> Span:
+        """-> data {"position": [s]}, first step of each slot after the origin (0, patch, 2 patch ...).
+
+        All s slots are asked. labels: float [s, patch], the given z-values, NaN beyond the horizon; None
+        when only the horizon is given.
+        """
+        horizon = value if isinstance(value, int) else len(value)
+        count = -(-horizon // self.patch)
+        position = torch.arange(count, dtype=torch.float32) * self.patch
+        labels = None
+        if not isinstance(value, int):
+            labels = nn.functional.pad(value, (0, count * self.patch - horizon), value=float("nan"))
+            labels = labels.view(count, self.patch)
+        return Span(self.name, {"position": position}, count, asked=torch.arange(count), labels=labels)
+
+    def build(self, width: int) -> SlotTokens:
+        return SlotTokens(self, width)
+
+
+class SlotTokens(nn.Module):
+    """One learned vector + time; `unfold` turns an encoded slot into its `answers` questions."""
+
+    def __init__(self, settings: Slot, width: int) -> None:
+        super().__init__()
+        self.answers = settings.answers
+        self.slot = nn.Parameter(torch.randn(width) * 0.02)
+        self.questions = nn.Linear(width, self.answers * width)
+        self.time = (settings.periods, 2.0 * settings.patch, settings.longest)
+
+    def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
+        """{"position": [N]} -> [N, width]."""
+        time = step_positions(data["position"], len(self.slot), *self.time)
+        return self.slot + time.to(self.slot.dtype)
+
+    def unfold(self, h: Float[Tensor, "M D"]) -> Float[Tensor, "M a D"]:
+        """Encoded slots [M, D] -> [M, answers, D], one query a future step."""
+        return self.questions(h).unflatten(-1, (self.answers, h.shape[-1]))

@@ -1,0 +1,183 @@
+"""Table rows: one token a column (FT-Transformer), several tables in one model.
+
+Source: FT-Transformer (2106.11959) section 3.3; piecewise-linear numeric features on quantile bins
+(2203.05556, "On Embeddings for Numerical Features", section 3.2).
+
+The category index of a token:  0 a number   1 missing   2 unknown   3... the categories of all columns
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
+
+from data.errors import UserError, nearest
+from data.types import Span
+from tokenizers_mod.base import Modality
+from tokenizers_mod.schema import Column, Schema, category_name, is_missing, to_number
+
+NUMBER, MISSING, UNKNOWN, FIRST = 0, 1, 2, 3
+LARGEST = 1e6  # standardised values are cut here, far outside any bin
+
+
+@dataclass
+class Table(Modality):
+    """A row -> one token a column, in the schema's order.
+
+    schemas: {table name: schema}, each a `Schema` or its JSON form (`Schema.learn(...)`).
+    unknown: in training this share of categories is replaced by the unknown token, so that it is learnt.
+    """
+
+    name: ClassVar[str] = "table"
+    raw: ClassVar[str] = "dict or pandas Series from column name to value; None or NaN = missing"
+    count: ClassVar[str] = "columns"
+
+    schemas: dict[str, Any] = field(default_factory=dict)
+    unknown: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unknown <= 1:
+            raise UserError(f"table: unknown is {self.unknown}; it is a share between 0 and 1")
+        self.schemas = {n: s.to_json() if isinstance(s, Schema) else s for n, s in self.schemas.items()}
+        self._tables: dict[str, list[tuple[int, Column, dict[str, int]]]] = {}
+        self._targets: dict[str, str | None] = {}
+        column_at, category_at = 0, FIRST
+        for name, values in self.schemas.items():
+            schema = Schema.from_json(values)
+            self._targets[name] = schema.target
+            self._tables[name] = []
+            for column in schema.columns:
+                lookup = {c: category_at + i for i, c in enumerate(column.categories)}
+                self._tables[name].append((column_at, column, lookup))
+                column_at, category_at = column_at + 1, category_at + len(lookup)
+        self._categories = category_at
+
+    def read(self, raw: Any, schema: str | None = None) -> dict[str, Tensor]:
+        """A row -> {"column": [n], "value": [n], "category": [n]}, what `span` takes.
+
+        schema: the table's name; None = the only one, or the one whose columns the row has.
+        None, NaN, "" and "?" are the missing token; a category that the schema does not know is the unknown
+        token (one for all columns; the column's own vector is added as to any other). A value for the
+        target column is ignored. UserError: missing or extra columns, not a number, infinite.
+        """
+        if hasattr(raw, "to_dict"):
+            raw = raw.to_dict()
+        if not isinstance(raw, dict):
+            raise UserError(f"table: a row is a dict or pandas Series, got {type(raw).__name__}")
+        row = {str(k): v for k, v in raw.items()}
+        name = self._which(row, schema)
+        table, target = self._tables[name], self._targets[name]
+        names = [column.name for _, column, _ in table]
+        if extra := [k for k in row if k not in set(names) and k != target]:
+            raise UserError(f"table {name}: no column {extra[0]!r}; {nearest(extra[0], names)}")
+        if missing := [n for n in names if n not in row]:
+            raise UserError(f"table {name}: the row lacks {missing}; give None where a value is missing")
+        value, category = np.zeros(len(table)), np.zeros(len(table), dtype=np.int64)
+        for i, (_, column, lookup) in enumerate(table):
+            cell = row[column.name]
+            if np.ndim(cell) != 0:
+                raise UserError(
+                    f"table {name}: column {column.name!r} holds a {type(cell).__name__}; expected one value"
+                )
+            if is_missing(cell):
+                category[i] = MISSING
+            elif column.kind == "categorical":
+                category[i] = lookup.get(category_name(cell), UNKNOWN)
+            else:
+                number = to_number(cell)
+                if number is None or not np.isfinite(number):
+                    raise UserError(f"table {name}: column {column.name!r} holds {cell!r}; expected a finite number")
+                value[i] = np.clip(number / column.std - column.mean / column.std, -LARGEST, LARGEST)
+        return {
+            "column": torch.tensor([at for at, _, _ in table]),
+            "value": torch.from_numpy(value).float(),
+            "category": torch.from_numpy(category),
+        }
+
+    def _which(self, row: dict[str, Any], schema: str | None) -> str:
+        if not self._tables:
+            raise UserError("table: no schema; set schemas={'name': Schema.learn(rows, target)}")
+        if schema is not None:
+            if schema not in self._tables:
+                raise UserError(f"table: no schema {schema!r}; {nearest(schema, self._tables)}")
+            return schema
+        if len(self._tables) == 1:
+            return next(iter(self._tables))
+        given = set(row)
+        fit = [
+            name
+            for name, table in self._tables.items()
+            if given - {self._targets[name]} == {column.name for _, column, _ in table}
+        ]
+        if len(fit) == 1:
+            return fit[0]
+        if fit:
+            raise UserError(f"table: the row fits the schemas {fit}; say which")
+        closest = max(self._tables, key=lambda n: len(given & {column.name for _, column, _ in self._tables[n]}))
+        odd = sorted(given ^ {column.name for _, column, _ in self._tables[closest]})
+        raise UserError(f"table: the row fits none of {list(self._tables)}; nearest is {closest!r}, differing in {odd}")
+
+    def span(self, value: dict[str, Tensor], rng: torch.Generator | None = None) -> Span:
+        """What `read` gives -> data {"column": [n], "value": [n], "category": [n]} (indices over all tables)."""
+        if rng is not None and self.unknown:
+            category = value["category"]
+            hit = (torch.rand(len(category), generator=rng) < self.unknown) & (category >= FIRST)
+            value = value | {"category": category.masked_fill(hit, UNKNOWN)}
+        return Span(self.name, dict(value), len(value["column"]))
+
+    def build(self, width: int) -> TableTokens:
+        columns = [column for table in self._tables.values() for _, column, _ in table]
+        return TableTokens(columns, self._categories, width)
+
+
+class TableTokens(nn.Module):
+    """column vector + (category vector, or the number's features times the column's own weights).
+
+    Features of a number z: [asinh z, one a bin: how much of the bin lies below z, in 0..1].
+    """
+
+    left: Tensor
+    wide: Tensor
+
+    def __init__(self, columns: list[Column], categories: int, width: int) -> None:
+        super().__init__()
+        self.column = nn.Parameter(torch.randn(max(len(columns), 1), width) * 0.5)
+        self.category = nn.Parameter(torch.randn(categories, width) * 0.5)
+        left, wide = _bins(columns)
+        self.register_buffer("left", left)
+        self.register_buffer("wide", wide)
+        features = 1 + left.shape[1]
+        self.weight = nn.Parameter(torch.randn(len(left) * features, width) / features**0.5)
+
+    def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
+        """{"column": [N], "value": [N], "category": [N]} -> [N, width]."""
+        column, value, category = data["column"], data["value"].float(), data["category"]
+        filled = ((value.unsqueeze(-1) - self.left[column].float()) / self.wide[column].float()).clamp(0, 1)
+        features = torch.cat([value.asinh().unsqueeze(-1), filled], dim=-1)
+        number = (category == NUMBER).unsqueeze(-1)
+        features = (features * number).to(self.weight.dtype)
+        size = features.shape[-1]
+        index = column.unsqueeze(-1) * size + torch.arange(size, device=column.device)
+        # sum_f features[n, f] * weight[column[n], f]: a bag, so that no [N, f, width] is laid out
+        x = embedding_bag(index, self.weight, mode="sum", per_sample_weights=features)
+        return x + self.column[column] + self.category[category] * ~number
+
+
+def _bins(columns: list[Column]) -> tuple[Tensor, Tensor]:
+    """Standardised left edges and widths of the quantile bins, [C, bins] each; absent bins are never reached."""
+    edges = [
+        np.unique((np.asarray(c.quantiles, dtype=np.float64) / c.std - c.mean / c.std).clip(-LARGEST, LARGEST))
+        for c in columns
+    ]
+    count = max([len(e) - 1 for e in edges] + [1])
+    left, wide = np.full((max(len(columns), 1), count), 2 * LARGEST), np.ones((max(len(columns), 1), count))
+    for i, e in enumerate(edges):
+        if len(e) > 1:
+            left[i, : len(e) - 1], wide[i, : len(e) - 1] = e[:-1], np.diff(e)
+    return torch.from_numpy(left).float(), torch.from_numpy(wide.clip(1e-6)).float()
