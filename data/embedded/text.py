@@ -1,0 +1,157 @@
+"""Embedded text: English prose from the docstrings of installed scientific libraries."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import importlib.util
+import inspect
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.embedded.split import SPLITS, records
+from data.errors import UserError
+from data.source import Record, Records
+
+PACKAGES = ("numpy", "scipy", "sklearn", "statsmodels", "pandas", "networkx", "sympy", "matplotlib", "torch")
+LIMITS = {"train": 20_000, "val": 1_000, "test": 1_000}
+BIGGEST = 120_000  # bytes of a source file: the few longer ones take a third of the time to parse
+FEWEST, MOST = 15, 60  # words a piece
+DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+SHINGLE = 10  # a held-out piece sharing this many words in a row with training is dropped
+
+
+def docstrings(seed: int = 0, packages: tuple[str, ...] | list[str] = PACKAGES) -> dict[str, Records]:
+    """Prose of 15 to 60 words: {"id", "text", "module"}.
+
+    Source files are parsed, never imported. Split by module, so that a test piece comes from a file
+    that training never saw; pieces are unique up to case and punctuation, and held-out pieces that
+    share ten consecutive words with training (or test with val) are dropped. The text changes with the
+    versions of the installed libraries.
+    """
+    found = {name: root for name in packages if (root := _root(name))}
+    if not found:
+        raise UserError(f"docstrings: none of {', '.join(packages)} is installed: pip install numpy scipy scikit-learn")
+    collecting = gc.isenabled()
+    gc.disable()  # syntax trees have no cycles, yet their many nodes set off full collections: twice the time
+    try:
+        modules = _read(found)
+    finally:
+        if collecting:
+            gc.enable()
+
+    names = sorted(modules)
+    names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    part = len(names) // 12
+    cut = {"test": names[:part], "val": names[part : 2 * part], "train": names[2 * part :]}
+    parts: dict[str, list[Record]] = {}
+    used: set[int] = set()
+    for split in SPLITS:  # training first, so that what is dropped is dropped from the held-out side
+        rows = [row for module in cut[split] for row in modules[module]]
+        if split != "train":
+            rows = [row for row in rows if used.isdisjoint(shingles(row["text"]))]
+        order = np.random.default_rng(seed + 1).permutation(len(rows))[: LIMITS[split]]
+        parts[split] = [rows[i] for i in order]
+        used.update(h for row in parts[split] for h in shingles(row["text"]))
+    about = f"prose from the docstrings of {', '.join(found)}"
+    return records(parts, synthetic=False, about=about)
+
+
+def _read(found: dict[str, Path]) -> dict[str, list[Record]]:
+    """Module -> its pieces, each piece kept where it occurs first; modules and pieces in a fixed order."""
+    modules: dict[str, list[Record]] = {}
+    seen: set[str] = set()
+    for package, root in found.items():
+        for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
+            place = path.relative_to(root)
+            if any(map(_skipped, place.parts[:-1])) or "test" in place.name or path.stat().st_size > BIGGEST:
+                continue
+            module = f"{package}/{place.as_posix()}"
+            for piece in pieces(path.read_text(encoding="utf-8", errors="replace")):
+                key = " ".join(re.findall(r"[a-z]+", piece.lower()))
+                if key not in seen:
+                    seen.add(key)
+                    mine = modules.setdefault(module, [])
+                    mine.append({"id": f"docstrings/{module}/{len(mine)}", "text": piece, "module": module})
+    return modules
+
+
+def shingles(text: str) -> list[int]:
+    """Hashes (of this process) of every run of SHINGLE words, lower-cased."""
+    tokens = re.findall(r"\w+", text.lower())
+    return [hash(tuple(tokens[i : i + SHINGLE])) for i in range(max(1, len(tokens) - SHINGLE + 1))]
+
+
+def pieces(code: str) -> Iterator[str]:
+    """The prose pieces in the docstrings of a Python source, in order; nothing if it does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in the libraries' own strings
+            tree = ast.parse(code)
+    except SyntaxError:
+        return
+    nodes: list = [tree]  # walks definitions only: several times faster than ast.walk
+    for node in nodes:
+        nodes += [child for child in node.body if isinstance(child, DOCUMENTED)]
+        for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+            yield from _prose(paragraph)
+
+
+def _prose(paragraph: str) -> Iterator[str]:
+    """Whole sentences of a paragraph joined to FEWEST..MOST words; nothing unless it reads as prose."""
+    lines = (inspect.cleandoc(paragraph) if paragraph.startswith(" ") else paragraph).splitlines()
+    # Lists, directives, doctests, tables, underlines, parameter tables and formulas.
+    odd = r"\s|>>>|\.\.|[-*+|=~^#@:$\\]|\d+[.)]|\w+ : |\(\w+\)|In \["
+    if not lines or any(re.match(odd, line) for line in lines):
+        return
+    text = " ".join(lines)
+    if ":math:" in text or "\\" in text or "://" in text or "{" in text:
+        return
+    text = re.sub(r"\s*\[[\w, ]+\]_", "", text)  # citations
+    text = re.sub(r":[\w:]+:`~?([^`<]*?)\s*(<[^`]*>)?`", r"\1", text)  # :func:`name`
+    text = re.sub(r"`+([^`<]*?)\s*(<[^`]*>)?`+_*", r"\1", text)  # ``code``, `link <url>`_
+    text = re.sub(r"\*+(\S[^*]*)\*+", r"\1", text)  # *emphasis*
+    text = re.sub(r"\s+", " ", text).strip()
+    piece: list[str] = []
+    for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", text):
+        if not _reads(sentence):
+            piece = []  # pieces are consecutive sentences
+            continue
+        tokens = sentence.split()
+        piece = piece + tokens if len(piece) + len(tokens) <= MOST else tokens
+        if FEWEST <= len(piece) <= MOST:
+            yield " ".join(piece)
+            piece = []
+
+
+# fmt: off
+COMMON = frozenset((
+    "a", "an", "and", "are", "as", "at", "be", "by", "can", "for", "from", "if", "in", "is", "it", "not",
+    "of", "on", "or", "that", "the", "this", "to", "with",
+))
+# fmt: on
+
+
+def _reads(sentence: str) -> bool:
+    """True for a sentence: begins with a capital, ends with a stop, mostly letters, enough common words."""
+    tokens = sentence.split()
+    if not re.match(r"[A-Z].*[.!?]$", sentence) or not 4 <= len(tokens) <= MOST:
+        return False
+    odd = len(re.findall(r"[^A-Za-z ,.']", sentence))
+    common = sum(map(COMMON.__contains__, sentence.lower().split()))
+    return odd <= 0.06 * len(sentence) and common >= 0.2 * len(tokens)
+
+
+def _skipped(folder: str) -> bool:
+    """True for tests, vendored copies and private folders (whose docstrings are notes, not prose)."""
+    return "test" in folder or folder.startswith(("extern", "vendored")) or (folder[0] == "_" and folder != "_core")
+
+
+def _root(package: str) -> Path | None:
+    """The folder of an installed package, without importing it; None when it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

@@ -1,0 +1,115 @@
+"""The ordinary baselines: right on cases worked by hand, better than chance on the embedded sets, repeatable."""
+
+import numpy as np
+import pytest
+
+from data.embedded import Embedded
+from data.source import Records
+from data.types import IGNORE
+from generalist import baselines, features
+
+KEYS = {"name", "metric", "better", "value", "chance", "baseline", "n_test"}
+
+
+def splits(name: str, most: int | None = None) -> list[Records]:
+    opened = [Embedded(name).open(split) for split in ("train", "val", "test")]
+    return [Records(records.rows[:most], records.info) for records in opened]
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "most"),
+    [
+        (baselines.classify_images, "digits", None),
+        (baselines.classify_tables, "wine", None),
+        (baselines.classify_tables, "anes96", None),
+        (baselines.classify_sounds, "tones", 300),
+        (baselines.classify_points, "solids", 300),
+        (baselines.regress_tables, "diabetes", None),
+        (baselines.retrieve_images, "glyphs", 1500),
+        (baselines.forecast_series, "series", None),
+    ],
+)
+def test_a_baseline_beats_chance_and_leaves_room(method, name, most):
+    parts = splits(name, most)
+    result = method(*parts, name=name)
+    assert set(result) >= KEYS and result["name"] == name and result["n_test"] == len(parts[2])
+    if result["better"] == "higher":
+        assert result["chance"] < result["value"] < 1
+    else:
+        assert 0 < result["value"] < result["chance"]
+
+
+def test_the_same_data_give_the_same_result():
+    parts = splits("wine")
+    assert baselines.classify_tables(*parts) == baselines.classify_tables(*parts)
+
+
+def test_chance_is_the_most_common_training_class_not_the_most_common_test_class():
+    x = np.arange(10.0)[:, None]
+    train, test = np.array([0] * 7 + [1] * 3), np.array([0] * 2 + [1] * 8)
+    assert baselines.classification_baseline(x, train, x, test)["chance"] == pytest.approx(0.2)
+
+
+def test_the_method_is_chosen_without_looking_at_the_test_labels():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((90, 3)), rng.integers(0, 2, 90)
+    args = (x[:60], y[:60], x[60:])
+    first = baselines.classification_baseline(*args, y[60:], boosting=True)
+    second = baselines.classification_baseline(*args, 1 - y[60:], boosting=True)
+    assert first["baseline"] == second["baseline"] and first["value"] == pytest.approx(1 - second["value"])
+
+
+def test_regression_error_is_in_the_targets_units():
+    x = np.arange(40.0)[:, None]
+    result = baselines.regression_baseline(x, 1000 * x[:, 0], x, 1000 * x[:, 0])
+    assert result["chance"] == pytest.approx(1000 * x.std()) and result["value"] < 0.2 * result["chance"]
+
+
+def test_retrieval_finds_texts_whose_words_the_input_spells_out():
+    words = np.array(["red", "green", "blue", "round", "flat", "tall"])
+    x = np.array([[(i >> k) & 1 for k in range(6)] for i in range(1, 64)], dtype=float)
+    texts = [" ".join(words[row > 0]) for row in x]
+    result = baselines.retrieval_baseline(x[::2], texts[::2], x[1::2], texts[1::2])
+    assert result["value"] > 0.5 and result["value_reverse"] > 0.5 and result["chance"] == pytest.approx(1 / 31)
+
+
+def test_forecasts_by_hand():
+    past = np.array([[0.0, 2.0, 0.0, 2.0]])  # its standard deviation is 1
+    future = np.array([[0.0, 2.0, 0.0]])
+    result = baselines.forecasting_baseline(past, future, np.array([2]))
+    assert result["value_seasonal"] == 0 and result["value_last"] == pytest.approx(4 / 3)
+    assert result["chance"] == 1 and result["baseline"] == "last value"
+    chosen = baselines.forecasting_baseline(past, future, np.array([2]), val=(past, future, np.array([2])))
+    assert chosen["baseline"] == "seasonal naive" and chosen["value"] == 0
+
+
+def test_a_window_that_does_not_move_has_a_finite_error():
+    past = np.full((1, 4), 5.0)
+    assert np.isfinite(baselines.scaled_mae(past[:, -1:], past, np.full((1, 2), 5.0)))
+
+
+def test_a_hidden_word_is_guessed_from_both_neighbours():
+    train = [np.array(s) for s in ([1, 2, 3], [1, 2, 3], [1, 4, 5], [6, 4, 5], [6, 4, 5], [6, 2, 3])]
+    ids = np.array([[1, 9, 3], [6, 9, 5], [1, 9, 5]])  # 9 hides the word
+    labels = np.array([[IGNORE, 2, IGNORE], [IGNORE, 4, IGNORE], [IGNORE, 4, IGNORE]])
+    result = baselines.masked_word_baseline(train, [(ids, labels)], vocabulary=10)
+    assert result["value"] == 1 and result["n_test"] == 3
+
+
+def test_a_hidden_neighbour_tells_nothing_and_the_guess_backs_off_to_the_most_frequent():
+    train = [np.array([7, 7, 7, 1, 2])]
+    ids, labels = np.array([3, 3]), np.array([7, 2])  # both asked: neither may see the other
+    result = baselines.masked_word_baseline(train, [(ids, labels)], vocabulary=10)
+    assert result["value"] == result["chance"] == 0.5
+
+
+def test_only_the_asked_positions_count():
+    ids, labels = np.array([1, 2, 3]), np.full(3, IGNORE)
+    assert baselines.masked_word_baseline([ids], [(ids, labels)], vocabulary=5)["n_test"] == 0
+
+
+def test_shape_features_do_not_change_when_the_cloud_is_turned_or_scaled():
+    points = Embedded("solids").open("test")[0]["points"].astype(float)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    found = features.shape_histogram(Records([{"points": points}, {"points": 3 * points @ turn}]))
+    assert np.abs(found[0] - found[1]).max() < 1e-2
