@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def classification_baseline(
     from sklearn.preprocessing import StandardScaler
 
     methods: dict[str, Callable[[], Any]] = {
-        f"logistic regression C={c}": lambda c=c: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=200))
+        f"logistic regression C={c}": partial(make_pipeline, StandardScaler(), LogisticRegression(C=c, max_iter=200))
         for c in STRENGTHS
     }
     if boosting:
@@ -69,7 +70,7 @@ def regression_baseline(
     from sklearn.preprocessing import StandardScaler
 
     methods: dict[str, Callable[[], Any]] = {
-        f"ridge regression alpha={a:g}": lambda a=a: make_pipeline(StandardScaler(), Ridge(a)) for a in RIDGE
+        f"ridge regression alpha={a:g}": partial(make_pipeline, StandardScaler(), Ridge(a)) for a in RIDGE
     }
     methods["gradient boosting"] = lambda: HistGradientBoostingRegressor(max_iter=100, random_state=0)
     (x_fit, y_fit), (x_val, y_val) = _with_val(x_train, y_train, x_val, y_val)

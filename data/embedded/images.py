@@ -123,8 +123,8 @@ def _draw(font: str, size: int) -> dict[str, np.ndarray]:
     drawn = {}
     for code in sorted(has):
         char = chr(code)
-        named = any(first <= code <= last for first, last in BLOCKS) and unicodedata.name(char, "")
-        if not named or unicodedata.category(char)[0] not in "LNSP":
+        wanted = any(first <= code <= last for first, last in BLOCKS) and bool(unicodedata.name(char, ""))
+        if not wanted or unicodedata.category(char)[0] not in "LNSP":
             continue
         left, top, right, bottom = face.getbbox(char, anchor="ms")
         if not 0 < right - left <= size or top < -baseline or bottom > size - baseline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,6 @@ def deal(rows: Sequence[Record], seed: int, val: float = 0.1, test: float = 0.2,
     return {split: [part[i] for i in rng.permutation(len(part))] for split, part in parts.items()}
 
 
-def records(parts: dict[str, Sequence[Record]], **info: Any) -> dict[str, Records]:
+def records(parts: Mapping[str, Sequence[Record]], **info: Any) -> dict[str, Records]:
     """{"train": rows, ...} as Records that share what is known of them."""
     return {split: Records(rows, dict(info)) for split, rows in parts.items()}
