@@ -1,0 +1,57 @@
+"""The summary token: one learned row in front of a sequence, read as the representation of the whole.
+
+Source: Uni-Perceiver's SPE (2112.01522, section 3): Tok[SPE] with no position and no type, then the shared norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.types import Span
+from tokenizers_mod.base import Modality
+from tokenizers_mod.text import NO_POSITION, text_span
+
+
+@dataclass
+class Summary(Modality):
+    """One learned token.
+
+    as_text: the id of SPE in the text table (`Text.spe`), or None. With an id the span is a *text* span, so that
+        the row is shared with the SPE copies inside texts, as in Uni-Perceiver; this modality then has no weights.
+    """
+
+    name = "summary"
+    raw = "nothing (None)"
+    count = "1"
+
+    as_text: int | None = None
+
+    def span(self, value: Any = None, rng: torch.Generator | None = None) -> Span:
+        """One token; `value` and `rng` are not used."""
+        if self.as_text is not None:
+            return text_span(torch.tensor([self.as_text]), position=torch.tensor([NO_POSITION]))
+        return Span(self.name, {"row": torch.zeros(1, dtype=torch.long)}, 1)
+
+    def question(self, labels: Tensor | None = None) -> Span:
+        """The summary with the question asked at it; labels: [1, ...], or None at inference."""
+        return self.span().ask([0], labels)
+
+    def build(self, width: int) -> nn.Module:
+        """forward({'row': Int[N]}) -> Float[N, width]; without weights when the row is the text table's."""
+        return SummaryToken(width) if self.as_text is None else nn.Identity()
+
+
+class SummaryToken(nn.Module):
+    """The learned row [1, width], N(0, 0.02), repeated N times."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(1, width)
+        nn.init.normal_(self.token.weight, std=0.02)
+
+    def forward(self, data: dict[str, Tensor]) -> Tensor:
+        return self.token(data["row"])

@@ -1,0 +1,287 @@
+"""Text: cleaned, split into sub-words, embedded by a token, a position and a type table.
+
+Source: Uni-Perceiver (2112.01522, section 3 and the released code). e_i = Tok[id_i] + Pos[p_i] + Type[0]; the
+model applies the shared embedding norm after it. Position -1 means "neither position nor type": Tok[id] alone,
+which is how the SPE token in front of every v1 sequence is embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.types import Span
+from tokenizers_mod.base import Modality
+from tokenizers_mod.bpe import EOT, SPE, clean, load_bpe, train_bpe
+
+if TYPE_CHECKING:
+    from tokenizers_mod.bpe_hf import BpeTokenizer
+
+NO_POSITION = -1
+
+
+@dataclass
+class Text(Modality):
+    """Strings as sub-words ending in <|endoftext|>, with no start token.
+
+    tokenizer: 'clip' (49,411 entries), the JSON text of a trained tokenizer (`train_bpe(...).to_str()`), or the
+        name of such a file, which is read at once so that the settings stand alone when saved. Empty: it is
+        learnt from the training texts (`learn_texts`) and then part of the settings.
+    learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used.
+    max_length: longest text in tokens; a longer one keeps its first max_length - 1 ids and its last id.
+    positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
+    type_row: add the one type row (v1 does).
+    """
+
+    name = "text"
+    raw = "a str in any script"
+    count = "sub-words + 1 (<|endoftext|>), at most max_length"
+    kind = "text"
+
+    tokenizer: str = "clip"
+    learn: int = 0
+    max_length: int = 128
+    positions: int = 512
+    type_row: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.tokenizer and self.learn <= 0:
+            raise UserError(
+                "text: no tokenizer; give 'clip' or a tokenizer.json, or the vocabulary size to learn, learn=800"
+            )
+        if self.tokenizer not in ("", "clip") and not self.tokenizer.lstrip().startswith("{"):
+            path = Path(self.tokenizer)
+            if not path.is_file():
+                raise UserError(
+                    f"text: no tokenizer file {self.tokenizer!r}; give 'clip', a tokenizer.json or its text"
+                )
+            self.tokenizer = path.read_text(encoding="utf-8")
+        if self.max_length < 2:
+            raise UserError(
+                f"text: max_length is {self.max_length}; a text needs at least 2 tokens, a word and the end"
+            )
+        if self.max_length > self.positions:
+            raise UserError(
+                f"text: max_length {self.max_length} exceeds the table of {self.positions} positions; "
+                "lower max_length or raise positions"
+            )
+
+    # the backend is rebuilt where it is needed: settings pickle to loader workers as a few strings
+
+    @property
+    def backend(self) -> Tokenizer:
+        """The `tokenizers` backend. UserError before it is learnt."""
+        found = self.__dict__.get("_backend")
+        if found is None:
+            if not self.tokenizer:
+                raise UserError("text: the tokenizer is not learnt yet; call learn_texts with the training texts first")
+            found = self.__dict__["_backend"] = load_bpe(self.tokenizer)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_backend"}
+
+    def learn_texts(self, texts: list[str]) -> None:
+        """Learn the sub-words of `texts` where `tokenizer` is empty; does nothing where there is a tokenizer."""
+        if not self.tokenizer:
+            if not texts:
+                raise UserError("text: no training texts to learn a tokenizer from; give tokenizer='clip' or a file")
+            self.tokenizer = train_bpe(texts, self.learn).to_str()
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of entries, special tokens included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def eot(self) -> int:
+        """Id of <|endoftext|>."""
+        return self.backend.token_to_id(EOT)
+
+    @property
+    def spe(self) -> int:
+        """Id of <|spe|>, the token at which questions are asked and which hides a word."""
+        return self.backend.token_to_id(SPE)
+
+    # text <-> ids
+
+    def _encode(self, text: Any) -> Encoding:
+        """Ids without the end; UserError when nothing of the text is left or nothing of it is known."""
+        if not isinstance(text, str):
+            raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")
+        cleaned = clean(text)
+        if not cleaned:
+            raise UserError(f"text: {text[:40]!r} is empty after removing white space and control characters; drop it")
+        encoding = self.backend.encode(cleaned, add_special_tokens=False)
+        unknown = getattr(self.backend.model, "unk_token", None)
+        if all(token == unknown for token in encoding.tokens):
+            raise UserError(
+                f"text: the tokenizer knows no symbol of {text[:40]!r}; train it on this script or use 'clip'"
+            )
+        return encoding
+
+    def ids(self, text: str, max_length: int | None = None) -> Tensor:
+        """Ids ending in <|endoftext|> (not doubled where the text already ends in it): Int[n], n <= max_length."""
+        return self._ended(self._encode(text).ids, self.max_length if max_length is None else max_length)
+
+    def _ended(self, found: list[int], limit: int) -> Tensor:
+        if found[-1] != self.eot:
+            found = [*found, self.eot]
+        if len(found) > limit:
+            found = [*found[: limit - 1], found[-1]]
+        return torch.tensor(found)
+
+    def decode(self, ids: Sequence[int] | Tensor, specials: bool = False) -> str:
+        """Ids -> cleaned text; 'clip' puts a space between words. `specials` keeps special tokens."""
+        return self.backend.decode(torch.as_tensor(ids).tolist(), skip_special_tokens=not specials).strip()
+
+    def words(self, text: str) -> list[str]:
+        """The cleaned text cut into the words that whole-word masking hides, special tokens included."""
+        encoding, cleaned = self._encode(text), clean(text)
+        bounds: dict[int, tuple[int, int]] = {}
+        for word, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
+            bounds[word] = (bounds.get(word, (start, end))[0], end)
+        return [cleaned[start:end].strip() for start, end in bounds.values()]
+
+    # CPU half
+
+    def read(self, raw: Any) -> str:
+        """A str, checked and unchanged. Raises UserError for another type, an empty text or no known symbol."""
+        self._encode(raw)
+        return raw
+
+    def span(self, value: str, rng: torch.Generator | None = None) -> Span:
+        """The text as n tokens at positions 0..n-1, ending in <|endoftext|>. `rng` is not used."""
+        return self._span(self.ids(value))
+
+    def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
+        """Whole-word masking: asked at every sub-token of the hidden words, labels their ids Int[m].
+
+        Each word is chosen with probability `rate`, at least one is. All sub-tokens of a chosen word become SPE
+        (80%), or uniformly random entries (10%), or stay (10%). Special tokens, such as the <|endoftext|> between
+        the lines of a text, are not words and are never chosen.
+        Raises UserError when the text holds nothing but special tokens.
+        """
+        encoding = self._encode(text)
+        ids = self._ended(encoding.ids, self.max_length)
+        word = torch.tensor(encoding.word_ids)[: len(ids) - 1]  # the last id is the end
+        ordinary = ~torch.isin(ids[: len(word)], torch.tensor(self._special_ids()))
+        choices = word[ordinary].unique()
+        if len(choices) == 0:
+            raise UserError(f"text: {text[:40]!r} has no word to mask; drop it from masked modelling")
+        chosen = torch.rand(len(choices), generator=rng) < rate
+        fallback = torch.randint(len(choices), (1,), generator=rng)
+        if not chosen.any():
+            chosen[fallback] = True
+        fate = torch.rand(len(choices), generator=rng)
+        random = torch.randint(self.vocabulary, (len(ids),), generator=rng)
+
+        target = torch.isin(word, choices[chosen]) & ordinary
+        hide = torch.isin(word, choices[chosen & (fate < 0.8)]) & target
+        replace = torch.isin(word, choices[chosen & (fate >= 0.8) & (fate < 0.9)]) & target
+        asked = target.nonzero().squeeze(1)
+        shown = ids.clone()
+        shown[: len(word)][hide] = self.spe
+        shown[: len(word)][replace] = random[: len(word)][replace]
+        return self._span(shown).ask(asked, ids[asked])
+
+    def caption_span(self, text: str) -> Span:
+        """Captioning training in one pass: every word asked at its own SPE, which sees only the words before it.
+
+            tokens    SPE w_0 SPE w_1 SPE EOT      asked at the SPEs, labels w_0 w_1 EOT
+            position   0   0   1   1   2   2
+            causal     0   1   0   1   0   1       a word opens a block
+            hidden     1   0   1   0   1   0       an SPE is seen by itself only
+
+        SPE_i sees what comes before the span, words < i and itself; word i sees words <= i. 2n tokens for n ids.
+        """
+        ids = self.ids(text)
+        slots = torch.arange(2 * len(ids))
+        shown = torch.stack([torch.full_like(ids, self.spe), ids], dim=1).flatten()
+        span = self._span(shown, position=slots // 2, causal=slots % 2 == 1, hidden=slots % 2 == 0)
+        return span.ask(slots[::2], ids)
+
+    def next_span(self, ids: Sequence[int] | Tensor) -> Span:
+        """Captioning inference: the t words so far (none at first), then the SPE that asks for word t.
+
+        Raises UserError when the caption would pass max_length tokens.
+        """
+        words = torch.as_tensor(ids, dtype=torch.long)
+        t = len(words)
+        if t >= self.max_length:
+            raise UserError(f"text: a caption of {t} tokens is at max_length {self.max_length}; stop or raise it")
+        is_word = torch.arange(t + 1) < t
+        return self._span(torch.cat([words, torch.tensor([self.spe])]), causal=is_word, hidden=~is_word).ask([t])
+
+    def question_span(self, text: str, labels: Tensor | None = None, max_length: int | None = None) -> Span:
+        """A question cut to max_length - 2 ids, then SPE and <|endoftext|>: asked at that SPE.
+
+        labels: [1, ...], or None at inference. v1 uses max_length 23.
+        """
+        limit = self.max_length if max_length is None else max_length
+        if not 3 <= limit <= self.positions:
+            raise UserError(f"text: a question needs a max_length from 3 to {self.positions}, got {limit}")
+        question = self._encode(text).ids
+        if question[-1] == self.eot:
+            question = question[:-1]
+        question = question[: limit - 2]
+        return self._span(torch.tensor([*question, self.spe, self.eot])).ask([len(question)], labels)
+
+    def vocabulary_spans(self) -> list[Span]:
+        """The vocabulary as candidates: entry i is the two-token text [i, <|endoftext|>]."""
+        pairs = torch.stack([torch.arange(self.vocabulary), torch.full((self.vocabulary,), self.eot)], dim=1)
+        position = torch.arange(2)  # one tensor for all
+        return [self._span(pair, position) for pair in pairs]
+
+    def _special_ids(self) -> list[int]:
+        return [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]
+
+    def _span(self, ids: Tensor, position: Tensor | None = None, **flags: Tensor) -> Span:
+        # by the name it goes by in its model, which `build_modalities` may set on the instance
+        return replace(text_span(ids, position), modality=self.name, **flags)
+
+    def hf_tokenizer(self) -> BpeTokenizer:
+        """The same ids with the Hugging Face interface: saves and loads in a model folder."""
+        from tokenizers_mod.bpe_hf import BpeTokenizer  # loader workers need no transformers
+
+        return BpeTokenizer.wrap(self.backend, self.max_length)
+
+    # device half
+
+    def build(self, width: int) -> nn.Module:
+        """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""
+        return TextTokens(self.vocabulary, self.positions, width, self.type_row)
+
+
+def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
+    """A span of the modality "text": ids Int[n] at `position` Int[n] (0..n-1 if None; -1: no position and no type)."""
+    position = torch.arange(len(ids)) if position is None else position
+    return Span("text", {"ids": ids, "position": position}, len(ids))
+
+
+class TextTokens(nn.Module):
+    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. Tables start as N(0, 0.02)."""
+
+    def __init__(self, vocabulary: int, positions: int, width: int, type_row: bool) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(positions, width)
+        self.type_row = nn.Embedding(1, width) if type_row else None
+        for table in (self.token, self.position, self.type_row):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, data: dict[str, Tensor]) -> Tensor:
+        """{'ids': Int[N], 'position': Int[N]} -> Float[N, width]."""
+        place = self.position(data["position"].clamp(min=0))
+        if self.type_row is not None:
+            place = place + self.type_row.weight[0]
+        placed = (data["position"] != NO_POSITION).unsqueeze(-1)
+        return self.token(data["ids"]) + torch.where(placed, place, 0.0)
