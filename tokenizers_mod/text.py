@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from tokenizers import Encoding, Tokenizer
@@ -103,12 +103,12 @@ class Text(Modality):
     @property
     def eot(self) -> int:
         """Id of <|endoftext|>."""
-        return self.backend.token_to_id(EOT)
+        return cast(int, self.backend.token_to_id(EOT))  # load_bpe made sure of it
 
     @property
     def spe(self) -> int:
         """Id of <|spe|>, the token at which questions are asked and which hides a word."""
-        return self.backend.token_to_id(SPE)
+        return cast(int, self.backend.token_to_id(SPE))
 
     # text <-> ids
 
@@ -145,7 +145,7 @@ class Text(Modality):
     def words(self, text: str) -> list[str]:
         """The cleaned text cut into the words that whole-word masking hides, special tokens included."""
         encoding, cleaned = self._encode(text), clean(text)
-        bounds: dict[int, tuple[int, int]] = {}
+        bounds: dict[int | None, tuple[int, int]] = {}
         for word, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
             bounds[word] = (bounds.get(word, (start, end))[0], end)
         return [cleaned[start:end].strip() for start, end in bounds.values()]
@@ -243,9 +243,11 @@ class Text(Modality):
     def _special_ids(self) -> list[int]:
         return [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]
 
-    def _span(self, ids: Tensor, position: Tensor | None = None, **flags: Tensor) -> Span:
+    def _span(
+        self, ids: Tensor, position: Tensor | None = None, causal: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Span:
         # by the name it goes by in its model, which `build_modalities` may set on the instance
-        return replace(text_span(ids, position), modality=self.name, **flags)
+        return replace(text_span(ids, position), modality=self.name, causal=causal, hidden=hidden)
 
     def hf_tokenizer(self) -> BpeTokenizer:
         """The same ids with the Hugging Face interface: saves and loads in a model folder."""
