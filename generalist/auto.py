@@ -10,7 +10,7 @@ registers them in its place and hands over.
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -105,9 +105,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         self.actions = actions
         self.looking: set[str] = set()
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec that the other finders give, its loader followed by the action; None for all other names."""
         if fullname not in self.actions or fullname in self.looking:
             return None
