@@ -35,7 +35,10 @@ class EventLog:
         self._file = self.path.open("a", buffering=1, encoding="utf-8", newline="\n")
 
     def write(self, step: int, task: str | None = None, **values: Any) -> None:
-        """One event. Numbers (Python's, numpy's or 0-dimensional tensors) are also drawn in TensorBoard."""
+        """One event. Numbers (Python's, numpy's or 0-dimensional tensors) are also drawn in TensorBoard.
+
+        The report reads loss, samples_per_second, lr, and seconds (what this step took).
+        """
         event: dict[str, Any] = {"step": int(step)}
         if task is not None:
             event["task"] = str(task)

@@ -9,7 +9,6 @@ A file that is missing leaves its section in place, saying which command makes i
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import statistics
@@ -28,7 +27,7 @@ from generalist.report_results import Result, read_results, results_table, verdi
 from generalist.report_samples import predictions_section
 from generalist.report_space import in_order, space_section
 
-TRAIN, EVALUATE = "generalist train RECIPE", "generalist evaluate RUN"
+TRAIN, EVALUATE = "generalist train RECIPE", "generalist eval RUN"
 MADE_BY = {LOG: TRAIN, "recipe.json": TRAIN} | dict.fromkeys(
     ("metrics.json", "space.npz", "predictions.json"), EVALUATE
 )
@@ -144,9 +143,7 @@ def _facts(results: list[Result] | None, events: list[dict], metrics: dict, reci
     if steps := [e["step"] for e in events if isinstance(e.get("step"), int)]:
         facts.append(("last step logged", f"{max(steps):,}"))
     if seconds := [e["seconds"] for e in events if isinstance(e.get("seconds"), (int, float))]:
-        # Either a clock that only goes up or the length of each step.
-        clock = len(seconds) > 1 and all(a <= b for a, b in itertools.pairwise(seconds))
-        facts.append(("training time", _duration(seconds[-1] if clock else sum(seconds))))
+        facts.append(("time in steps", _duration(sum(seconds))))
     scalars = {k: v for k, v in metrics.items() if k != "tasks" and isinstance(v, (int, float, str))}
     facts += [(k.replace("_", " "), shorten(fmt(v), 40)) for k, v in list(scalars.items())[:6]]
     if "seed" in recipe and "seed" not in scalars:

@@ -72,7 +72,7 @@ def read_results(metrics: dict[str, Any], path: Path) -> list[Result]:
     """The tasks of metrics.json in its order; a malformed entry is a UserError that names it."""
     tasks = metrics.get("tasks")
     if not isinstance(tasks, dict):
-        raise UserError(f"{path} has no object 'tasks': make it again with `generalist evaluate {path.parent}`")
+        raise UserError(f"{path} has no object 'tasks': make it again with `generalist eval {path.parent}`")
     return [_result(str(name), entry, path) for name, entry in tasks.items()]
 
 
@@ -95,7 +95,7 @@ def _result(name: str, entry: Any, path: Path) -> Result:
         what = f"has no {error}"
     except (TypeError, ValueError, AttributeError) as error:
         what = f"cannot be read ({error})"
-    raise UserError(f"{path}: task {name!r} {what}: make it again with `generalist evaluate {path.parent}`")
+    raise UserError(f"{path}: task {name!r} {what}: make it again with `generalist eval {path.parent}`")
 
 
 def _number(value: Any) -> float | None:
@@ -163,7 +163,7 @@ def _row(r: Result) -> str:
         else ""
     )
     bar = scale_bar(r.value, r.chance, r.baseline, r.low, r.high, r.higher_is_better, kind)
-    base = f"<small>{esc(shorten(r.baseline_name, 40))}</small>" if r.baseline_name else ""
+    base = f"<small>{esc(shorten(r.baseline_name, 40))}</small>" if r.baseline_name and r.baseline is not None else ""
     lines = [r.metric + direction, shorten(r.about, 120), shorten(extra, 160)]
     about = "".join(f"<small>{esc(line)}</small>" for line in lines if line)
     return (

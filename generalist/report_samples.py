@@ -18,7 +18,7 @@ def predictions_section(samples: dict[str, Any], path: Path) -> str:
     """Cards of every task in predictions.json: input, truth, and the answers with their probabilities."""
     tasks = samples.get("tasks")
     if not isinstance(tasks, dict) or not all(isinstance(items, list) for items in tasks.values()):
-        again = f"make it again with `generalist evaluate {path.parent}`"
+        again = f"make it again with `generalist eval {path.parent}`"
         raise UserError(f"{path} has no object 'tasks' of lists: {again}")
     out = [
         '<p class="note">Test items in the order of the file, right or wrong. '

@@ -72,7 +72,7 @@ def make_run(folder: Path, steps: int = 800, points: int = 40) -> Path:
             k = int(rng.integers(len(names)))
             loss = 0.2 + 0.1 * k + 2.2 * np.exp(-step / (60 + 40 * k)) * rng.lognormal(0, 0.15)
             lr = 1e-3 * min(1, (step + 1) / 50) * (1 - step / steps)
-            log.write(step, names[k], loss=loss, samples_per_second=900 + 50 * k, lr=lr, seconds=0.25 * step)
+            log.write(step, names[k], loss=loss, samples_per_second=900 + 50 * k, lr=lr, seconds=0.25)
     rows = {k: {"higher_is_better": True, **v} for k, v in TASKS.items()}
     (folder / "metrics.json").write_text(json.dumps({"tasks": rows, "step": steps, "parameters": 11_400_000}))
     recipe = {"class": "a.B", "name": "demo", "seed": 0, "steps": steps, "optimizer": {"lr": 1e-3}, "tasks": [{"n": 1}]}
@@ -155,6 +155,7 @@ def test_the_page_is_whole_self_contained_and_shows_every_task(run):
     assert "first 6 of 8" in words
     assert 'name="viewport"' in text and "prefers-color-scheme:dark" in text
     assert str(run.parent) not in text
+    assert "<dt>time in steps</dt><dd>3 min</dd>" in text  # 800 steps of 0.25 s
 
 
 def test_what_comes_from_data_is_escaped(run):
@@ -197,7 +198,7 @@ def test_one_task_is_judged_by_its_direction(value, baseline, higher, said):
 def test_a_missing_file_is_named_with_the_command_that_makes_it(run, missing):
     (run / missing).unlink()
     text = write_report(run).read_text(encoding="utf-8")
-    command = "generalist train" if missing in ("log.jsonl", "recipe.json") else "generalist evaluate"
+    command = "generalist train" if missing in ("log.jsonl", "recipe.json") else "generalist eval"
     assert re.search(rf"<code>{re.escape(missing)}</code> is not in this run: <code>{command} ", text)
     assert text.count('class="card missing"') == 1 and Page(text).open == []
 
