@@ -112,11 +112,12 @@ def collate(task: str, examples: list[Example], candidates: str | None, symmetri
     """Examples of one task -> one batch. Partners, where the task has them, are packed on their own."""
     if not examples:
         raise ValueError(f"task {task}: a batch needs at least one example")
-    partners = None
+    partners = keys = None
     if candidates is None:
         if any(e.partner is None for e in examples):
             raise ValueError(f"task {task}: in-batch candidates need a partner in every example")
         partners = pack([e.partner for e in examples])  # type: ignore[misc]
+        keys = torch.tensor([e.key for e in examples])
     return Batch(
         task=task,
         inputs=pack([e.inputs for e in examples]),
@@ -124,4 +125,5 @@ def collate(task: str, examples: list[Example], candidates: str | None, symmetri
         partners=partners,
         symmetric=symmetric,
         records=[e.record for e in examples],
+        keys=keys,
     )

@@ -69,6 +69,7 @@ class Example:
     inputs: list[Span]
     partner: list[Span] | None = None
     record: str = ""  # names the sample in errors and saved predictions
+    key: int = 0  # partners with the same key are the same answer
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class Batch:
     candidates: the name of a shared candidate set, or None when `partners` hold the in-batch
     candidates (retrieval: row i's answer is partner i).
     symmetric: score both directions (retrieval).
-    scale: which learnable logit scale is used; smoothing: label smoothing of hard labels.
+    scale: which learnable logit scale is used; smoothing: label smoothing of hard labels;
+    count: answers asked in it; keys: Int[B], partners with the same key are the same answer.
     """
 
     task: str
@@ -166,11 +168,14 @@ class Batch:
     symmetric: bool = False
     scale: str = "default"
     smoothing: float = 0.0
+    count: int = 0
     records: list[str] = field(default_factory=list)
+    keys: Tensor | None = None
 
     def to(self, device) -> Batch:
         partners = None if self.partners is None else self.partners.to(device)
-        return replace(self, inputs=self.inputs.to(device), partners=partners)
+        keys = None if self.keys is None else self.keys.to(device)
+        return replace(self, inputs=self.inputs.to(device), partners=partners, keys=keys)
 
     def pin_memory(self) -> Batch:
         partners = None if self.partners is None else self.partners.pin_memory()

@@ -25,10 +25,12 @@ def register() -> None:
     from generalist.config import GeneralistConfig
     from generalist.model import GeneralistModel
     from generalist.processor import GeneralistProcessor
+    from tokenizers_mod.bpe_hf import register as register_tokenizer
 
     AutoConfig.register(MODEL_TYPE, GeneralistConfig, exist_ok=True)
     AutoModel.register(GeneralistConfig, GeneralistModel, exist_ok=True)
     AutoProcessor.register(GeneralistConfig, GeneralistProcessor, exist_ok=True)
+    register_tokenizer(GeneralistConfig)
 
 
 def register_on_use() -> None:

@@ -7,6 +7,7 @@ likelihood (`score`, `answer`). It never touches the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -61,6 +62,10 @@ class Task:
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         """Fill modality settings that come from training data (a table's schema, a vocabulary)."""
 
+    def texts(self, records: Records) -> Iterator[str]:
+        """Training texts that a text tokenizer may learn its sub-words from."""
+        yield from ()
+
     def candidate_set(self, records: Records) -> CandidateSet | None:
         """The shared candidates, made from training data; None when the batch's partners are the candidates."""
         return None
@@ -71,6 +76,10 @@ class Task:
             if modality not in modalities:
                 raise UserError(f"task {self.name}: modality {modality!r} is not in the recipe; {nearest(modality, modalities)}")
         self.modalities, self.candidates, self.info = modalities, candidates, info
+
+    def about(self) -> dict[str, Any]:
+        """What a prediction needs to know of the task besides its candidates; JSON, saved with the model."""
+        return {"kind": self.kind, "scale": self.scale, "inputs": list(self.inputs)}
 
     # --- a sample ---
 
@@ -97,6 +106,7 @@ class Task:
     def collate(self, examples: list[Example]) -> Batch:
         batch = collate(self.name, examples, self.name if self.candidates is not None else None, self.symmetric)
         batch.scale, batch.smoothing = self.scale, self.smoothing
+        batch.count = batch.inputs.sequences if batch.partners is not None else answers(batch.inputs.labels)
         return batch
 
     # --- evaluation ---
@@ -105,20 +115,51 @@ class Task:
         """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches."""
         raise NotImplementedError(f"{type(self).__name__} must define score")
 
-    def answer(self, log_p: Tensor, top: int = 3) -> list[tuple[str, float]]:
-        """The likeliest candidates of one sample in words, with their probabilities. log_p: Float[K]."""
-        assert self.candidates is not None
-        names = self.candidates.labels(self.modalities)
+    def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
+        """The likeliest candidates of one sample in words, with their probabilities. log_p: Float[K], K names."""
         values, index = log_p.exp().topk(min(top, len(names)))
         return [(names[i], float(p)) for p, i in zip(values.tolist(), index.tolist(), strict=True)]
+
+    def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
+        """A prediction for the report: the input as shown, the truth, the likeliest answers.
+
+        log_p: Float[m ... K] and labels [m ...] of the record's own asked tokens; names: the K candidates.
+        """
+        modality, name = next(iter(self.inputs.items()))
+        answers = self.answer(log_p[0], names)
+        return {
+            "input": self.modalities[modality].show(record[name]),
+            "truth": self.truth(record),
+            "answers": [[a, p] for a, p in answers],
+            "correct": self.correct(log_p[0], labels[0]),
+        }
+
+    def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
+        """Whether the likeliest candidate is the label; None where answers are not right or wrong."""
+        return bool(log_p.argmax(-1) == label) if log_p.ndim == 1 and not label.is_floating_point() else None
 
     def truth(self, record: Record) -> str:
         """The right answer in words, for reports."""
         return ""
 
-    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
-        """An ordinary method on the same splits: {"baseline", "baseline_name", "chance"}."""
-        return {"baseline": None, "baseline_name": "none", "chance": None}
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        """An ordinary method on the same splits: {"value", "chance", "baseline" (its name)}, see `tasks.baselines`."""
+        return {}
+
+
+def learn_tables(task: Task, modalities: dict[str, Modality], records: Records) -> None:
+    """Let every input modality that learns (a table's schema) learn from the task's training records."""
+    for modality, name in task.inputs.items():
+        learn = getattr(modalities.get(modality), "learn_rows", None)
+        if learn is not None:
+            learn(task.name, [records[i][name] for i in range(len(records))])
+
+
+def answers(labels: Tensor | None) -> int:
+    """How many answers labels ask for: class indices >= 0, or values that are not NaN."""
+    if labels is None:
+        return 0
+    return int((~labels.isnan() if labels.is_floating_point() else labels >= 0).sum())
 
 
 def accuracy(log_p: Tensor, labels: Tensor) -> Mean:

@@ -109,31 +109,29 @@ class Numbers(CandidateSet):
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
         summary, number = modalities["summary"], modalities["number"]
         centres = bins.centres(torch.tensor(self.edges))
-        return [[summary.span(None).ask([0]), number.span(c.reshape(1))] for c in centres]
+        return [[summary.span(None).ask([0]), number.span(number.read([float(c)]))] for c in centres]
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         centres = bins.centres(torch.tensor(self.edges)) * self.std + self.mean
         return [f"{c:.4g}" for c in centres.tolist()]
 
     def target(self, labels: Tensor) -> Tensor:
-        z = labels.float()
-        soft = bins.soft_labels(z.nan_to_num(), self._edges(z), self.sigma)
-        return torch.where(z.isnan().unsqueeze(-1), torch.full_like(soft, torch.nan), soft)
+        return bins.soft_labels(labels.float(), self._edges(labels), self.sigma)
 
     def penalty(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         if not self.auxiliary:
             return None
         z = labels.float()
-        error = (bins.expectation(log_p.exp(), self._edges(z)) - z.nan_to_num()) ** 2
+        error = (self.expectation(log_p) - z.nan_to_num()) ** 2
         return self.auxiliary * (error * ~z.isnan()).sum().reshape(1)
 
     def expectation(self, log_p: Tensor) -> Tensor:
         """Mean of the distribution in z units: [... K] -> [...]."""
-        return bins.expectation(log_p.exp(), self._edges(log_p))
+        return bins.expectation(log_p.exp(), bins.centres(self._edges(log_p)))
 
     def quantile(self, log_p: Tensor, q: float) -> Tensor:
         """Quantile in z units: [... K] -> [...]."""
-        return bins.quantile(log_p.exp(), self._edges(log_p), q)
+        return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
 
 
 KINDS: dict[str, type[CandidateSet]] = {"names": Names, "vocabulary": Vocabulary, "numbers": Numbers}

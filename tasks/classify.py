@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,9 +13,10 @@ from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example
 from tasks import baselines
-from tasks.base import Task, accuracy
+from tasks.base import Task, accuracy, learn_tables
 from tasks.candidates import CandidateSet, Names
 from tasks.metrics import Mean, mean_of
+from tokenizers_mod.base import Modality
 
 
 @dataclass(kw_only=True)
@@ -24,6 +26,12 @@ class Classify(Task):
     kind: ClassVar[str] = "classify"
     label: str = "label"
     classes: list[str] | None = None
+
+    def learn(self, modalities: dict[str, Modality], records: Records) -> None:
+        learn_tables(self, modalities, records)
+
+    def texts(self, records: Records) -> Iterator[str]:
+        yield from self.classes or records.info.get("classes", [])
 
     def candidate_set(self, records: Records) -> CandidateSet:
         names = self.classes or records.info.get("classes")
@@ -54,5 +62,5 @@ class Classify(Task):
     def truth(self, record: Record) -> str:
         return self.candidates.names[self.index(record)]  # type: ignore[union-attr]
 
-    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
-        return baselines.classification(self.inputs, self.label, train, test)
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        return baselines.classification(self.inputs, self.label, train, val, test, self.name)

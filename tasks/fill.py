@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.source import Record, Records
-from data.types import Example
+from data.types import IGNORE, Example
 from tasks import baselines
 from tasks.base import Task, accuracy
 from tasks.candidates import CandidateSet, Vocabulary
 from tasks.metrics import Mean, mean_of
-from tokenizers_mod.base import Modality
 
 
 @dataclass(kw_only=True)
@@ -25,10 +26,9 @@ class Fill(Task):
     inputs: dict[str, str] = field(default_factory=lambda: {"text": "text"})
     rate: float = 0.15
 
-    def learn(self, modalities: dict[str, Modality], records: Records) -> None:
-        learn = getattr(modalities["text"], "learn", None)
-        if learn is not None:
-            learn([records[i][self.inputs["text"]] for i in range(len(records))])
+    def texts(self, records: Records) -> Iterator[str]:
+        for i in range(len(records)):
+            yield records[i][self.inputs["text"]]
 
     def candidate_set(self, records: Records) -> CandidateSet:
         return Vocabulary()
@@ -45,11 +45,33 @@ class Fill(Task):
         nll = -log_p.gather(-1, labels.unsqueeze(-1))
         return {"accuracy": accuracy(log_p, labels), "nll": mean_of(nll)}
 
+    def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
+        """The text with its hidden words, and the first hidden piece asked."""
+        text: Any = self.modalities["text"]
+        shown = text.decode(self.example(record).inputs[1].data["ids"], specials=True)
+        shown = shown.replace("<|endoftext|>", "").replace("<|spe|>", " ___ ")
+        return {
+            "input": {"kind": "text", "text": " ".join(shown.split())},
+            "truth": names[int(labels[0])],
+            "answers": [[a, p] for a, p in self.answer(log_p[0], names)],
+            "correct": self.correct(log_p[0], labels[0]),
+        }
+
     def truth(self, record: Record) -> str:
         return str(record[self.inputs["text"]])
 
-    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
-        text = self.modalities["text"]
-        sequences = [text.ids(text.read(train[i][self.inputs["text"]])) for i in range(len(train))]  # type: ignore[attr-defined]
-        masked = [self.example(test[i]).inputs[1] for i in range(len(test))]
-        return baselines.masked_words(sequences, masked, text.vocabulary)  # type: ignore[attr-defined]
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        text: Any = self.modalities["text"]
+        field = self.inputs["text"]
+        sequences = [text.ids(text.read(train[i][field])).numpy() for i in range(len(train))]
+
+        def asked(records: Records) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for i in range(len(records)):
+                span = self.example(records[i]).inputs[1]
+                labels = np.full(span.length, IGNORE)
+                labels[span.asked] = span.labels
+                yield span.data["ids"].numpy(), labels
+
+        return baselines.masked_word_baseline(
+            sequences, list(asked(test)), text.vocabulary, list(asked(val)), self.name
+        )

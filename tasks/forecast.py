@@ -37,8 +37,11 @@ class Forecast(Task):
     sigma: float = 2.0
     auxiliary: float = 0.0
 
+    def about(self) -> dict[str, Any]:
+        return super().about() | {"horizon": self.horizon}
+
     def candidate_set(self, records: Records) -> CandidateSet:
-        series = self._series(self.modalities)
+        series: Any = self.modalities["series"]
         step = max(1, len(records) // 2000)
         z = []
         for i in range(0, len(records), step):
@@ -52,27 +55,20 @@ class Forecast(Task):
         if "slot" not in modalities:
             raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality 'slot' to the recipe")
 
-    def _series(self, modalities: dict[str, Modality]) -> Any:
-        return modalities["series"]
-
     def _standardise(self, series: Any, past: Any, record: Record) -> Tensor:
         """The future in units of the past's own mean and standard deviation: Float[horizon]."""
         mean, std = series.statistics(past)
-        future = torch.as_tensor(record[self.future], dtype=torch.float32).reshape(-1)
+        future = torch.as_tensor(record[self.future], dtype=torch.float64).reshape(-1)
         if len(future) != self.horizon:
             raise UserError(f"field {self.future!r} has {len(future)} values, the horizon is {self.horizon}")
-        return (future - mean) / std
+        return ((future - mean) / std).float()
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
-        series, slot = self._series(self.modalities), self.modalities["slot"]
+        series: Any = self.modalities["series"]
+        slot = self.modalities["slot"]
         past = series.read(record[self.inputs["series"]])
-        labels = None
-        if record.get(self.future) is not None:
-            z = self._standardise(series, past, record)
-            per_slot = slot.answers  # type: ignore[attr-defined]
-            labels = torch.nn.functional.pad(z, (0, -len(z) % per_slot), value=float("nan")).view(-1, per_slot)
-        slots = slot.span(self.horizon)
-        slots = slots.ask(range(slots.length), labels)
+        known = record.get(self.future) is not None
+        slots = slot.span(self._standardise(series, past, record) if known else self.horizon)
         return Example(
             [self.modalities["summary"].span(None), series.span(past, rng), slots], record=str(record.get("id", ""))
         )
@@ -89,15 +85,35 @@ class Forecast(Task):
             "coverage of 80% interval": mean_of(inside),
         }
 
-    def answer(self, log_p: Tensor, top: int = 3) -> list[tuple[str, float]]:
-        """The median of every future step in units of the past's deviation. log_p: Float[slots a K]."""
+    def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
+        """The mean of the medians in units of the past's deviation. log_p: Float[a K] of one slot."""
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
-        median = numbers.quantile(log_p, 0.5).reshape(-1)[: self.horizon]
-        return [(" ".join(f"{v:.2f}" for v in median.tolist()), 0.5)]
+        return [(f"median {float(numbers.quantile(log_p, 0.5).mean()):.2f} deviations from the past's mean", 0.5)]
+
+    def bands(self, past: Any, log_p: Tensor, levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> list[Tensor]:
+        """Quantiles of the future in the series' own units: Float[slots a K] -> one Float[horizon] a level."""
+        numbers, series = self.candidates, self.modalities["series"]
+        assert isinstance(numbers, Numbers)
+        mean, std = series.statistics(past)  # type: ignore[attr-defined]
+        return [(numbers.quantile(log_p, q).reshape(-1)[: self.horizon].double().cpu() * std + mean) for q in levels]
+
+    def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
+        """The past, the future as it came, and the forecast's median with its 80 % band."""
+        past = self.modalities["series"].read(record[self.inputs["series"]])
+        low, median, high = self.bands(past, log_p)
+        future = [float(v) for v in record[self.future]]
+        drawn = {"low": low.tolist(), "median": median.tolist(), "high": high.tolist()}
+        error = float((median - torch.tensor(future)).abs().mean())
+        return {
+            "input": {"kind": "series", "past": past.tolist(), "future": future, **drawn},
+            "truth": f"the next {self.horizon} values of {record.get('series', 'the series')}",
+            "answers": [[f"median forecast, mean absolute error {error:.3g}", 1.0]],
+            "correct": None,
+        }
 
     def truth(self, record: Record) -> str:
         return " ".join(f"{float(v):.4g}" for v in record[self.future])
 
-    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
-        return baselines.forecasting(self.inputs["series"], self.future, test)
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        return baselines.forecasting(self.inputs["series"], self.future, val, test, self.name)

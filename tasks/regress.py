@@ -12,10 +12,11 @@ from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example
 from tasks import baselines
-from tasks.base import Task
+from tasks.base import Task, learn_tables
 from tasks.candidates import CandidateSet, Numbers
 from tasks.metrics import Mean, mean_of
 from tokenizers_mod import bins
+from tokenizers_mod.base import Modality
 
 
 @dataclass(kw_only=True)
@@ -28,6 +29,9 @@ class Regress(Task):
     target: str = "target"
     bins: int = 64
     sigma: float = 2.0
+
+    def learn(self, modalities: dict[str, Modality], records: Records) -> None:
+        learn_tables(self, modalities, records)
 
     def candidate_set(self, records: Records) -> CandidateSet:
         values = torch.tensor([float(records[i][self.target]) for i in range(len(records))], dtype=torch.float64)
@@ -60,7 +64,7 @@ class Regress(Task):
         rmse.root = True
         return {"rmse": rmse, "mae": mean_of(absolute), "coverage of 80% interval": mean_of(covered)}
 
-    def answer(self, log_p: Tensor, top: int = 3) -> list[tuple[str, float]]:
+    def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The median with the probability mass of the 80 % interval around it."""
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
@@ -70,5 +74,5 @@ class Regress(Task):
     def truth(self, record: Record) -> str:
         return f"{float(record[self.target]):.4g}"
 
-    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
-        return baselines.regression(self.inputs, self.target, train, test)
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        return baselines.regression(self.inputs, self.target, train, val, test, self.name)

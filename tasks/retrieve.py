@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -17,19 +19,27 @@ from tasks.metrics import Mean, mean_of
 
 @dataclass(kw_only=True)
 class Retrieve(Task):
-    """partners: {modality: field} of the other side, in sequence order."""
+    """partners: {modality: field} of the other side, in sequence order.
+
+    Equal partners in a batch (two pictures with one caption) are one answer: the target is spread over them.
+    """
 
     kind: ClassVar[str] = "retrieve"
     metric: ClassVar[str] = "recall@1"
     symmetric: ClassVar[bool] = True
     partners: dict[str, str] = field(default_factory=lambda: {"text": "text"})
 
+    def texts(self, records: Records) -> Iterator[str]:
+        for name in self.partners.values():
+            yield from (records[i][name] for i in range(len(records)) if isinstance(records[i][name], str))
+
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         partner = [self.question()]
         for modality, name in self.partners.items():
             tokenizer = self.modalities[modality]
             partner.append(tokenizer.span(tokenizer.read(record[name]), rng))
-        return Example([self.question(), *self.input_spans(record, rng)], partner, str(record.get("id", "")))
+        inputs = [self.question(), *self.input_spans(record, rng)]
+        return Example(inputs, partner, str(record.get("id", "")), crc32(self.truth(record).encode()))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         """log_p: Float[M K] over the gallery, labels: the right member of each query."""
@@ -41,5 +51,5 @@ class Retrieve(Task):
     def truth(self, record: Record) -> str:
         return " ".join(str(record[name]) for name in self.partners.values())
 
-    def baseline(self, train: Records, test: Records) -> dict[str, Any]:
-        return baselines.retrieval(self.inputs, self.partners, train, test)
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        return baselines.retrieval(self.inputs, self.partners["text"], train, val, test, self.name)

@@ -1,12 +1,14 @@
 """The ordinary baselines: right on cases worked by hand, better than chance on the embedded sets, repeatable."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from data.embedded import Embedded
 from data.source import Records
 from data.types import IGNORE
-from generalist import baselines, features
+from tasks import baselines, features
 
 KEYS = {"name", "metric", "better", "value", "chance", "baseline", "n_test"}
 
@@ -19,14 +21,14 @@ def splits(name: str, most: int | None = None) -> list[Records]:
 @pytest.mark.parametrize(
     ("method", "name", "most"),
     [
-        (baselines.classify_images, "digits", None),
-        (baselines.classify_tables, "wine", None),
-        (baselines.classify_tables, "anes96", None),
-        (baselines.classify_sounds, "tones", 300),
-        (baselines.classify_points, "solids", 300),
-        (baselines.regress_tables, "diabetes", None),
-        (baselines.retrieve_images, "glyphs", 1500),
-        (baselines.forecast_series, "series", None),
+        (partial(baselines.classification, {"image": "image"}, "label"), "digits", None),
+        (partial(baselines.classification, {"table": "row"}, "label"), "wine", None),
+        (partial(baselines.classification, {"table": "row"}, "label"), "anes96", None),
+        (partial(baselines.classification, {"audio": "audio"}, "label"), "tones", 300),
+        (partial(baselines.classification, {"points": "points"}, "label"), "solids", 300),
+        (partial(baselines.regression, {"table": "row"}, "target"), "diabetes", None),
+        (partial(baselines.retrieval, {"image": "image"}, "text"), "glyphs", 1500),
+        (lambda train, val, test: baselines.forecasting("past", "future", val, test), "series", None),
     ],
 )
 def test_a_baseline_beats_chance_and_leaves_room(method, name, most):
@@ -41,7 +43,8 @@ def test_a_baseline_beats_chance_and_leaves_room(method, name, most):
 
 def test_the_same_data_give_the_same_result():
     parts = splits("wine")
-    assert baselines.classify_tables(*parts) == baselines.classify_tables(*parts)
+    tables = partial(baselines.classification, {"table": "row"}, "label")
+    assert tables(*parts) == tables(*parts)
 
 
 def test_chance_is_the_most_common_training_class_not_the_most_common_test_class():

@@ -176,8 +176,9 @@ def test_lookback_and_horizon_are_options():
 
 def test_sounds_and_solids_have_their_documented_shapes():
     sound = Embedded("tones").open("train")[3]
-    assert sound["audio"].dtype == np.float32 and sound["audio"].shape == (4000,) and sound["rate"] == 8000
-    assert np.abs(sound["audio"]).max() <= 1
+    wave = sound["audio"]["array"]
+    assert wave.dtype == np.float32 and wave.shape == (4000,) and sound["audio"]["sampling_rate"] == 8000
+    assert np.abs(wave).max() <= 1
     cloud = Embedded("solids").open("train")[3]
     assert cloud["points"].dtype == np.float32 and cloud["points"].shape == (256, 3)
     assert np.abs(cloud["points"].mean(0)).max() < 0.1

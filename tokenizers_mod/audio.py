@@ -194,6 +194,9 @@ class Audio(Modality):
             grid=(steps, rows),
         )
 
+    def show(self, raw: Any) -> dict[str, Any]:
+        return {"kind": "audio", "wave": self.read(raw).tolist(), "rate": self.rate}
+
     def build(self, width: int) -> AudioTokens:
         return AudioTokens(self.patch[0] * self.patch[1], self.rows, width)
 

@@ -40,6 +40,13 @@ class Modality:
         """A checked value -> its Span. `rng` given means training (augmentation allowed)."""
         raise NotImplementedError(f"{type(self).__name__} must define span")
 
+    def show(self, raw: Any) -> dict[str, Any]:
+        """A raw value as JSON that the report can draw: {"kind": ..., ...}."""
+        return {"kind": "text", "text": str(raw)}
+
+    def learn_texts(self, texts: list[str]) -> None:
+        """Learn sub-words from training texts, where the modality has any and has not learnt them yet."""
+
     def build(self, width: int) -> nn.Module:
         """The device half: forward(data: dict[str, Tensor]) -> Float["N width"]."""
         raise NotImplementedError(f"{type(self).__name__} must define build")

@@ -124,6 +124,9 @@ class Image(Modality):
         position = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).reshape(-1, 2)
         return Span(self.name, {"patch": patches, "position": position}, rows * cols, grid=(rows, cols))
 
+    def show(self, raw: Any) -> dict[str, Any]:
+        return {"kind": "image", "pixels": self.read(raw).mean(0).tolist()}
+
     def build(self, width: int) -> nn.Module:
         return PatchEmbedding(self.channels * self.patch**2, width)
 

@@ -143,6 +143,10 @@ class Series(Modality):
     def _recent(self, value: Tensor) -> Tensor:
         return value[-self.context :] if self.context else value
 
+    def show(self, raw: Any) -> dict[str, Any]:
+        value = self.read(raw)
+        return {"kind": "series", "past": (value if value.ndim == 1 else value[:, 0]).tolist()}
+
     def build(self, width: int) -> SeriesTokens:
         return SeriesTokens(self, width)
 

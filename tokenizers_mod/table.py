@@ -58,6 +58,12 @@ class Table(Modality):
                 column_at, category_at = column_at + 1, category_at + len(lookup)
         self._categories = category_at
 
+    def learn_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Learn the schema of table `name` from training rows; a schema that is there already stays."""
+        if name not in self.schemas:
+            self.schemas[name] = Schema.learn(rows).to_json()
+            self.__post_init__()
+
     def read(self, raw: Any, schema: str | None = None) -> dict[str, Tensor]:
         """A row -> {"column": [n], "value": [n], "category": [n]}, what `span` takes.
 
@@ -131,6 +137,10 @@ class Table(Modality):
             value = value | {"category": category.masked_fill(hit, UNKNOWN)}
         return Span(self.name, dict(value), len(value["column"]))
 
+    def show(self, raw: Any) -> dict[str, Any]:
+        row = raw.to_dict() if hasattr(raw, "to_dict") else dict(raw)
+        return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
+
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]
         return TableTokens(columns, self._categories, width)
@@ -167,6 +177,11 @@ class TableTokens(nn.Module):
         # sum_f features[n, f] * weight[column[n], f]: a bag, so that no [N, f, width] is laid out
         x = embedding_bag(index, self.weight, mode="sum", per_sample_weights=features)
         return x + self.column[column] + self.category[category] * ~number
+
+
+def _plain(value: Any) -> Any:
+    number = to_number(value)
+    return str(value) if number is None else number
 
 
 def _bins(columns: list[Column]) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ def _generated(name: str, seed: int, counts: tuple[int, int, int], make: Callabl
 
 
 def tones(seed: int = 0, train: int = 4000, val: int = 400, test: int = 800) -> dict[str, Records]:
-    """Sounds of eight kinds in noise: {"id", "audio": float32 [4000] within -1..1, "rate": 8000, "label"}."""
+    """Sounds of eight kinds in noise: {"id", "audio": {"array": float32 [4000] within -1..1, "sampling_rate": 8000}, "label"}."""
     about = "SYNTHETIC sounds of 0.5 s in noise, generated with numpy"
     return _generated("tones", seed, (train, val, test), tone, classes=TONES, about=about)
 
@@ -104,7 +104,8 @@ def tone(rng: np.random.Generator) -> Record:
     noise = rng.standard_normal(len(t)) * 10 ** (-rng.uniform(0, 20) / 20)
     mixed = wave + noise
     level = 10 ** (-rng.uniform(0, 20) / 20)
-    return {"audio": (mixed / np.abs(mixed).max() * level).astype(np.float32), "rate": RATE, "label": label}
+    wave = (mixed / np.abs(mixed).max() * level).astype(np.float32)
+    return {"audio": {"array": wave, "sampling_rate": RATE}, "label": label}
 
 
 def solid(rng: np.random.Generator, n: int = 256) -> Record:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from data.errors import UserError
 from data.source import Records
 from data.types import IGNORE
-from generalist import features
+from tasks import features
 
 Result = dict[str, Any]
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # inverse regularisation of logistic regression
@@ -223,54 +224,51 @@ def _questions(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[tuple[i
     return found
 
 
-def classify_images(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Logistic regression on pixels."""
-    return _classify(features.pixels, train, val, test, name)
+def classification(
+    inputs: dict[str, str], label: str, train: Records, val: Records, test: Records, name: str = ""
+) -> Result:
+    """Logistic regression (or boosted trees) on simple features of the first input that has any."""
+    _, field, (extract, boosting) = _features(inputs)
+    x = [extract(part, field) for part in (train, val, test)]
+    y = [np.array(features.values(part, label)) for part in (train, val, test)]
+    return classification_baseline(x[0], y[0], x[2], y[2], x[1], y[1], boosting, name)
 
 
-def classify_sounds(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Logistic regression or gradient boosting on the mean and spread of the log spectrum."""
-    return _classify(features.log_spectrum, train, val, test, name, boosting=True)
-
-
-def classify_points(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Logistic regression or gradient boosting on shape histograms."""
-    return _classify(features.shape_histogram, train, val, test, name, boosting=True)
-
-
-def classify_tables(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Logistic regression or gradient boosting on the columns."""
-    return _classify(features.table, train, val, test, name, boosting=True)
-
-
-def regress_tables(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Ridge regression or gradient boosting on the columns."""
-    x, y = zip(*[(features.table(part), features.targets(part)) for part in (train, val, test)], strict=True)
+def regression(
+    inputs: dict[str, str], target: str, train: Records, val: Records, test: Records, name: str = ""
+) -> Result:
+    """Ridge regression or gradient boosting on simple features of the first input that has any."""
+    _, field, (extract, _) = _features(inputs)
+    x = [extract(part, field) for part in (train, val, test)]
+    y = [np.array(features.values(part, target), dtype=float) for part in (train, val, test)]
     return regression_baseline(x[0], y[0], x[2], y[2], x[1], y[1], name=name)
 
 
-def retrieve_images(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Ridge regression from pixels to the texts' TF-IDF, R@1 over all of `test`."""
-    x = [features.pixels(part) for part in (train, val, test)]
-    texts = [[part[i]["text"] for i in range(len(part))] for part in (train, val, test)]
-    return retrieval_baseline(x[0], texts[0], x[2], texts[2], x[1], texts[1], name=name)
+def retrieval(
+    inputs: dict[str, str], text: str, train: Records, val: Records, test: Records, name: str = ""
+) -> Result:
+    """Ridge regression from simple features to the texts' TF-IDF; the mean of both directions over all of `test`."""
+    _, field, (extract, _) = _features(inputs)
+    x = [extract(part, field) for part in (train, val, test)]
+    texts = [features.values(part, text) for part in (train, val, test)]
+    found = retrieval_baseline(x[0], texts[0], x[2], texts[2], x[1], texts[1], name=name)
+    return found | {"value": (found["value"] + found["value_reverse"]) / 2}
 
 
-def forecast_series(train: Records, val: Records, test: Records, name: str = "") -> Result:
-    """Last value or seasonal naive; nothing is learned from `train`."""
+def forecasting(past: str, future: str, val: Records, test: Records, name: str = "") -> Result:
+    """Last value or seasonal naive; nothing is learned from training data."""
 
     def windows(part: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        past, future, period = ([part[i][key] for i in range(len(part))] for key in ("past", "future", "period"))
-        return np.stack(past), np.stack(future), np.array(period)
+        return tuple(np.array(features.values(part, key)) for key in (past, future, "period"))  # type: ignore[return-value]
 
     return forecasting_baseline(*windows(test), val=windows(val), name=name)
 
 
-def _classify(
-    extract: Callable[[Records], np.ndarray], train: Records, val: Records, test: Records, name: str, **kwargs: Any
-) -> Result:
-    x, y = zip(*[(extract(part), features.labels(part)) for part in (train, val, test)], strict=True)
-    return classification_baseline(x[0], y[0], x[2], y[2], x[1], y[1], name=name, **kwargs)
+def _features(inputs: dict[str, str]) -> tuple[str, str, tuple[Callable[[Records, str], np.ndarray], bool]]:
+    for modality, field in inputs.items():
+        if modality in features.EXTRACTORS:
+            return modality, field, features.EXTRACTORS[modality]
+    raise UserError(f"no ordinary baseline knows the inputs {list(inputs)}")
 
 
 def _with_val(x: np.ndarray, y: np.ndarray, x_val: Any, y_val: Any) -> tuple[tuple, tuple]:

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from data.source import Record, Records
+from data.source import Records
 
 
-def labels(records: Records) -> np.ndarray:
-    """The class indices, Int[n]."""
-    return np.array([row["label"] for row in _rows(records)])
+def values(records: Records, name: str) -> list[Any]:
+    """One field of all records."""
+    return [records[i][name] for i in range(len(records))]
 
 
-def targets(records: Records) -> np.ndarray:
-    """The values to predict, Float[n]."""
-    return np.array([row["target"] for row in _rows(records)], dtype=float)
+def pixels(records: Records, name: str = "image") -> np.ndarray:
+    """Images of one size as rows of pixels in 0..1."""
+    return np.stack([np.asarray(image, dtype=float).ravel() / 255 for image in values(records, name)])
 
 
-def pixels(records: Records) -> np.ndarray:
-    """Images as rows of pixels in 0..1."""
-    return np.stack([np.asarray(row["image"], dtype=float).ravel() / 255 for row in _rows(records)])
-
-
-def table(records: Records) -> np.ndarray:
+def table(records: Records, name: str = "row") -> np.ndarray:
     """Table rows as numbers, in the column order of the first row."""
-    rows = list(_rows(records))
-    columns = list(rows[0]["row"])
-    return np.array([[row["row"][column] for column in columns] for row in rows], dtype=float)
+    rows = values(records, name)
+    columns = list(rows[0])
+    return np.array([[row[column] for column in columns] for row in rows], dtype=float)
 
 
-def log_spectrum(records: Records, frame: int = 256, bands: int = 32) -> np.ndarray:
+def log_spectrum(records: Records, name: str = "audio", frame: int = 256, bands: int = 32) -> np.ndarray:
     """Mean and standard deviation over time of the log power in `bands` equal bands: [n, 2 * bands]."""
     found = []
-    for row in _rows(records):
-        audio = np.asarray(row["audio"], dtype=float)
+    for sound in values(records, name):
+        audio = np.asarray(sound["array"], dtype=float)
         frames = np.lib.stride_tricks.sliding_window_view(audio, frame)[:: frame // 2] * np.hanning(frame)
         power = np.abs(np.fft.rfft(frames, axis=1)[:, 1:]) ** 2
         banded = np.log(power.reshape(len(frames), bands, -1).mean(2) + 1e-10)
@@ -43,15 +39,15 @@ def log_spectrum(records: Records, frame: int = 256, bands: int = 32) -> np.ndar
     return np.stack(found)
 
 
-def shape_histogram(records: Records, bins: int = 16) -> np.ndarray:
+def shape_histogram(records: Records, name: str = "points", bins: int = 16) -> np.ndarray:
     """How a cloud is spread, whatever its pose and size: [n, 2 * bins + 3].
 
     Histograms of the distances to the centre and between pairs of points (the D2 shape distribution,
     Osada et al. 2002), and the relative lengths of the principal axes.
     """
     found = []
-    for row in _rows(records):
-        points = np.asarray(row["points"], dtype=float)
+    for cloud in values(records, name):
+        points = np.asarray(cloud, dtype=float)
         points = points - points.mean(0)
         points /= np.sqrt((points**2).sum(1).mean())
         far = np.linalg.norm(points, axis=1)
@@ -62,5 +58,10 @@ def shape_histogram(records: Records, bins: int = 16) -> np.ndarray:
     return np.stack(found)
 
 
-def _rows(records: Records) -> Iterable[Record]:
-    return (records[i] for i in range(len(records)))
+# modality -> (features, whether boosted trees are tried beside the linear model)
+EXTRACTORS: dict[str, tuple[Callable[[Records, str], np.ndarray], bool]] = {
+    "image": (pixels, False),
+    "audio": (log_spectrum, True),
+    "points": (shape_histogram, True),
+    "table": (table, True),
+}

@@ -1,0 +1,62 @@
+"""`generalist info`: what is installed and what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--modalities", action="store_true", help="only the modalities, with raw formats and token counts")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    found = {"modalities": modalities()} if args.modalities else everything()
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for title, values in found.items():
+        print(title)
+        for name, value in values.items():
+            if isinstance(value, dict):
+                print(f"  {name:<16}raw: {value['raw']}\n  {'':<16}tokens: {value['tokens']}")
+            else:
+                print(f"  {name:<16}{value}")
+    return 0
+
+
+def everything() -> dict[str, Any]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from generalist.recipe import RECIPES, load_recipe
+    from tasks.table import TASKS
+
+    packages = {}
+    for name in ("generalist", "torch", "torchvision", "transformers", "tokenizers", "deepspeed", "datasets", "webdataset"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    for i in range(torch.cuda.device_count()):
+        devices[f"cuda:{i}"] = torch.cuda.get_device_name(i)
+    return {
+        "versions": {"python": platform.python_version(), **packages},
+        "devices": devices,
+        "modalities": modalities(),
+        "tasks": {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in TASKS.items()},
+        "recipes": {name: load_recipe(name).about for name in RECIPES},
+    }
+
+
+def modalities() -> dict[str, dict[str, str]]:
+    from tokenizers_mod.modalities import MODALITIES, modality_class
+
+    classes = {name: modality_class(name) for name in MODALITIES}
+    return {name: {"raw": kind.raw, "tokens": kind.count} for name, kind in classes.items()}

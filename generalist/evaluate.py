@@ -1,0 +1,152 @@
+"""Held-out evaluation: every task is a ranking of candidates under the one likelihood, so one routine serves all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.source import Records
+from data.types import Batch
+from generalist.model import GeneralistModel
+from generalist.objective import Objective
+from tasks.base import Task
+from tasks.likelihood import log_likelihood
+from tasks.metrics import Mean, merge
+
+CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
+
+
+@dataclass
+class Answers:
+    """Everything asked of one task's split. queries: Float[M ... D]; members: Float[K D]; labels: [M ...]."""
+
+    task: Task
+    records: Records
+    queries: Tensor
+    members: Tensor
+    labels: Tensor
+    owner: Tensor  # Int[M], the record of each asked token
+    log_scale: Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def log_p(self, rows: Tensor | slice) -> Tensor:
+        return log_likelihood(self.queries[rows], self.members, self.log_scale)
+
+
+def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
+    """The records in order, without augmentation."""
+    for start in range(0, len(records), size):
+        stop = min(start + size, len(records))
+        yield task.collate([task.example(records[i]) for i in range(start, stop)])
+
+
+@torch.no_grad()
+def answer(
+    task: Task, records: Records, objective: Objective, progress: Callable[[int], Any] = lambda n: None
+) -> Answers:
+    """Encode a split and its candidates (each candidate once) and score it."""
+    model: GeneralistModel = objective.model
+    was_training = model.training
+    model.eval()
+    queries, labels, owner, partners, seen = [], [], [], [], 0
+    for batch in batches(task, records):
+        batch = batch.to(model.device)
+        queries.append(model.features(batch.inputs))
+        owner.append(batch.inputs.asked_owner + seen)
+        if batch.partners is not None:
+            partners.append(model.features(batch.partners))
+        elif batch.inputs.labels is not None:
+            labels.append(batch.inputs.labels)
+        seen += batch.inputs.sequences
+        progress(batch.inputs.sequences)
+    members = torch.cat(partners) if partners else model.features(objective.packed(task.name))
+    result = Answers(
+        task,
+        records,
+        torch.cat(queries),
+        members,
+        torch.cat(labels) if labels else torch.arange(seen, device=model.device),
+        torch.cat(owner),
+        model.log_scale(task.scale),
+    )
+    result.metrics = {name: mean.value for name, mean in _score(result).items()}
+    if task.symmetric:
+        back = Answers(task, records, members, result.queries, result.labels, result.owner, result.log_scale)
+        backward = {name: mean.value for name, mean in _score(back).items()}
+        forward = result.metrics
+        result.metrics = {name: (forward[name] + backward[name]) / 2 for name in forward}
+        result.metrics |= {f"{n} forward": v for n, v in forward.items()}
+        result.metrics |= {f"{n} backward": v for n, v in backward.items()}
+    model.train(was_training)
+    return result
+
+
+def _score(answers: Answers) -> dict[str, Mean]:
+    total: dict[str, Mean] = {}
+    for start in range(0, len(answers.queries), CHUNK):
+        rows = slice(start, start + CHUNK)
+        total = merge(total, answers.task.score(answers.log_p(rows), answers.labels[rows]))
+    return total
+
+
+def row(answers: Answers, baseline: dict[str, Any]) -> dict[str, Any]:
+    """One line of metrics.json."""
+    task = answers.task
+    return {
+        "metric": task.metric,
+        "value": answers.metrics[task.metric],
+        "chance": baseline.get("chance"),
+        "baseline": baseline.get("value"),
+        "baseline_name": baseline.get("baseline", "none"),
+        "higher_is_better": task.higher_is_better,
+        "n_test": len(answers.records),
+        "synthetic": bool(answers.records.info.get("synthetic", False)),
+        "about": answers.records.info.get("about", ""),
+        "extra": answers.metrics,
+    }
+
+
+def reaches(line: dict[str, Any]) -> bool | None:
+    """Whether the value is at least as good as the ordinary baseline; None where there is none."""
+    if line.get("baseline") is None:
+        return None
+    better = line["value"] >= line["baseline"] if line["higher_is_better"] else line["value"] <= line["baseline"]
+    return bool(better)
+
+
+def samples(answers: Answers, count: int = 8) -> list[dict[str, Any]]:
+    """A few predictions with their input, for the report: evenly spread over the split."""
+    out = []
+    task, records = answers.task, answers.records
+    if task.candidates is not None:
+        names = task.candidates.labels(task.modalities)
+    else:
+        names = [task.truth(records[i]) for i in range(len(records))]
+    for record in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist():
+        asked = (answers.owner == record).nonzero().squeeze(1)
+        if len(asked) == 0:
+            continue
+        log_p = answers.log_p(asked)
+        source = records[record]
+        out.append({"id": str(source.get("id", record)), **task.show(source, log_p, answers.labels[asked], names)})
+    return out
+
+
+def space(all_answers: list[Answers], per_task: int = 200) -> dict[str, np.ndarray]:
+    """Unit vectors of test inputs of all tasks in the shared space, with task and label: arrays for space.npz."""
+    features, names, labels = [], [], []
+    for answers in all_answers:
+        if answers.queries.ndim != 2:
+            continue
+        _, first = np.unique(answers.owner.cpu().numpy(), return_index=True)
+        rows = torch.as_tensor(first[np.linspace(0, len(first) - 1, min(per_task, len(first))).astype(int)])
+        unit = torch.nn.functional.normalize(answers.queries[rows].float(), dim=-1)
+        features.append(unit.cpu().numpy())
+        names += [answers.task.name] * len(rows)
+        labels += [answers.task.truth(answers.records[int(answers.owner[r])])[:40] for r in rows]
+    return {"features": np.concatenate(features), "task": np.array(names), "label": np.array(labels)}

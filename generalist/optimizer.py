@@ -1,0 +1,122 @@
+"""MT-AdamW: task-balanced gradient normalisation (Uni-Perceiver v2, 2211.09808; spec 2.5), and its set-up.
+
+    g = omega_k * grad / ||grad||                     the whole gradient of the step's one task k
+    m = b1*m + (1-b1)/s_k * g
+    n = b2*n + (1-b2)/s_k * g*g
+    theta -= lr * (m / (sqrt(n) + eps) + weight_decay * theta)
+
+With omega = 1 the expected m is the sum of the tasks' normalised gradients whatever their shares s_k,
+and a task's loss scale cancels. One m and one n are shared by all tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from generalist.distributed import sum_over_ranks
+
+
+class BalancedAdamW(Optimizer):
+    """MT-AdamW. Call `task(share, omega)` before `step()`; without it a step is that of a single task.
+
+    bias_correction and decoupled weight decay are omitted in the paper and are switches here. sharded:
+    gradients are partitions of the whole one (ZeRO 1-3), so the norm is summed over ranks.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        bias_correction: bool = True,
+        sharded: bool = False,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.bias_correction = bias_correction
+        self.sharded = sharded
+        self.share, self.omega = 1.0, 1.0
+
+    def task(self, share: float = 1.0, omega: float = 1.0) -> None:
+        """The task of the coming step: its sampling ratio s_k in (0, 1] and the length omega_k of its gradient."""
+        if not 0 < share <= 1:
+            raise ValueError(f"a task's share must lie in (0, 1], got {share}")
+        self.share, self.omega = share, omega
+
+    def gradient_norm(self) -> Tensor:
+        """L2 norm of the whole gradient over all parameters (and ranks when sharded): [1]."""
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([g.detach().float() for g in grads]))
+        squared = (norms**2).sum().reshape(1)
+        return (sum_over_ranks(squared) if self.sharded else squared).sqrt()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        norm = self.gradient_norm()
+        factor = self.omega / norm.clamp(min=torch.finfo(torch.float32).tiny)
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {
+                        "step": 0,
+                        "exp_avg": torch.zeros_like(p, dtype=torch.float32),
+                        "exp_avg_sq": torch.zeros_like(p, dtype=torch.float32),
+                    }
+                self.state[p]["step"] += 1
+            # sparse-in-time parameters (another task's tokenizer) keep their own step count
+            m = [self.state[p]["exp_avg"] for p in params]
+            n = [self.state[p]["exp_avg_sq"] for p in params]
+            g = torch._foreach_mul([p.grad.float() for p in params], factor.reshape(()))
+            torch._foreach_mul_(m, b1)
+            torch._foreach_add_(m, g, alpha=(1 - b1) / self.share)
+            torch._foreach_mul_(n, b2)
+            torch._foreach_addcmul_(n, g, g, value=(1 - b2) / self.share)
+            if self.bias_correction:
+                c1 = [1 - b1 ** self.state[p]["step"] for p in params]
+                c2 = [math.sqrt(1 - b2 ** self.state[p]["step"]) for p in params]
+            else:
+                c1 = c2 = [1.0] * len(params)
+            denominator = torch._foreach_div(torch._foreach_sqrt(n), c2)
+            torch._foreach_add_(denominator, group["eps"])
+            update = torch._foreach_div(torch._foreach_div(m, c1), denominator)
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            for p, u in zip(params, update, strict=True):
+                p.add_(u.to(p.dtype), alpha=-group["lr"])
+        return loss
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Decay on matrices of linears and convolutions only; none on embeddings, norms, biases, gains, scales."""
+    decayed: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            decayed.add(id(module.weight))
+    yes, no = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (yes if id(parameter) in decayed else no).append(parameter)
+    groups = [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+def learning_rate(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
+    """Factor of the base rate: linear warm-up, then a cosine down to `floor` (spec 1.12)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return max(floor, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))

@@ -1,0 +1,119 @@
+"""One input of any modality -> ranked candidates, from a saved model folder and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import UserError, nearest
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tasks.candidates import Names, Numbers
+
+
+def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
+    """The model of a run's folder or of a model folder."""
+    home = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    if not (home / "config.json").is_file():
+        raise UserError(f"{folder} holds no trained model (no model/config.json); give the folder of a finished run")
+    return GeneralistModel.from_pretrained(home).eval(), GeneralistProcessor.from_pretrained(home)
+
+
+def read_input(modality: str, value: str) -> Any:
+    """A command-line word -> what the modality's `read` takes."""
+    path = Path(value)
+    if modality == "text":
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else value
+    if not path.is_file():
+        raise UserError(f"--{modality}: no file {value}; check the path")
+    if modality == "table":
+        return first_row(path)
+    return value
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The first row of a .csv or .json file."""
+    try:
+        if path.suffix == ".json":
+            loaded = json.loads(path.read_text())
+            row = loaded[0] if isinstance(loaded, list) else loaded
+        else:
+            import pandas
+
+            row = pandas.read_csv(path, nrows=1).iloc[0].to_dict()
+    except (ValueError, IndexError, KeyError) as error:
+        raise UserError(f"--table: {path} holds no row ({error}); give a .csv with a header or a .json") from error
+    if not isinstance(row, dict):
+        raise UserError(f"--table: {path} does not hold a row of named values")
+    return row
+
+
+def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, task: str | None) -> dict[str, Any]:
+    """{"answers": [[name, probability], ...]}, likeliest first; of a forecast {"quantiles": ...} too."""
+    if not inputs:
+        raise UserError("no input given; add one such as --image FILE")
+    model, processor = load_model(folder)
+    raw = {modality: read_input(modality, value) for modality, value in inputs.items()}
+    for modality in raw:
+        if modality not in processor.built:
+            raise UserError(f"this model has no modality {modality!r}; it has {', '.join(processor.built)}")
+    task = task or _task_for(processor, list(raw), candidates)
+    if task not in processor.tasks:
+        raise UserError(f"this model has no task {task!r}; {nearest(task, processor.tasks)}")
+    about = processor.tasks[task]
+    if candidates is None and task not in processor.candidate_sets:
+        raise UserError(f"task {task!r} ranks what you give it; add --candidates NAME NAME ...")
+    chosen = processor.task_candidates(task) if candidates is None else Names(list(candidates))
+    if about.get("horizon") and candidates is None:
+        return forecast(model, processor, chosen, raw, about)
+    sequences = processor(**raw)
+    log_p = model.log_likelihood(sequences, chosen.sequences(processor.built), about["scale"])[0]
+    return {"task": task, "answers": read_off(log_p, chosen, chosen.labels(processor.built))}
+
+
+def _task_for(processor: GeneralistProcessor, given: list[str], candidates: list[str] | None) -> str:
+    """The first task with these inputs (and with candidates of its own, when none are given)."""
+    fitting = [n for n, t in processor.tasks.items() if set(t["inputs"]) == set(given)]
+    if candidates is None:
+        fitting = [n for n in fitting if n in processor.candidate_sets]
+    elif not fitting:
+        fitting = list(processor.tasks)
+    if not fitting:
+        raise UserError(f"no task of this model takes {' + '.join(given)} alone; give --candidates NAME NAME ...")
+    if candidates is None and len(fitting) > 1:
+        raise UserError(f"several tasks take {' + '.join(given)}: {', '.join(fitting)}; choose with --task, or give --candidates")
+    return fitting[0]
+
+
+def read_off(log_p: torch.Tensor, chosen: Any, names: list[str]) -> list[list[Any]]:
+    """Names with probabilities; of number candidates the quantiles."""
+    if isinstance(chosen, Numbers):
+        unit = [chosen.quantile(log_p, q) * chosen.std + chosen.mean for q in (0.1, 0.5, 0.9)]
+        mean = chosen.expectation(log_p) * chosen.std + chosen.mean
+        shown = zip(("mean", "median", "10 % quantile", "90 % quantile"), (mean, unit[1], unit[0], unit[2]), strict=True)
+        return [[name, f"{float(value):.6g}"] for name, value in shown]
+    p, order = log_p.exp().sort(descending=True)
+    return [[names[i], float(v)] for v, i in zip(p[:10].tolist(), order[:10].tolist(), strict=True)]
+
+
+def forecast(
+    model: GeneralistModel, processor: GeneralistProcessor, numbers: Any, raw: dict[str, Any], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Quantiles of every future step in the series' own units."""
+    series: Any = processor.built["series"]
+    past = series.read(raw["series"])
+    if past.ndim != 1:
+        raise UserError(f"--series: {past.shape[1]} channels given; this task forecasts one, give one column")
+    slots = processor.built["slot"].span(about["horizon"])
+    sequence = [processor.built["summary"].span(None), series.span(past), slots]
+    log_p = model.log_likelihood([sequence], numbers.sequences(processor.built), about["scale"])
+    mean, std = series.statistics(past)
+    quantiles = {
+        str(q): (numbers.quantile(log_p, q).reshape(-1)[: about["horizon"]].double() * std + mean).tolist()
+        for q in (0.1, 0.5, 0.9)
+    }
+    answers = [[f"step +{i + 1}", f"{v:.6g}"] for i, v in enumerate(quantiles["0.5"])]
+    return {"answers": answers, "quantiles": quantiles}

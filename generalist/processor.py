@@ -1,0 +1,92 @@
+"""`GeneralistProcessor`: what a person has in hand -> what the model takes, saved in the model's folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import ProcessorMixin
+
+from data.errors import UserError, nearest
+from data.types import Span
+from tasks.candidates import CandidateSet, Names, candidate_set
+from tokenizers_mod.base import Modality
+from tokenizers_mod.modalities import build_modalities
+
+
+class GeneralistProcessor(ProcessorMixin):
+    """modalities: {name: settings}; candidate_sets: {name: values}; tasks: {name: {"scale": ...}}, all JSON.
+
+    `processor(image=..., text=...)` gives sequences for `model.encode`, `rank` and `log_likelihood`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        modalities: dict[str, Any] | None = None,
+        candidate_sets: dict[str, Any] | None = None,
+        tasks: dict[str, Any] | None = None,
+        chat_template: Any = None,
+    ) -> None:
+        super().__init__(tokenizer, chat_template=chat_template)  # a model always reads text: its candidates are text
+        self.modalities = modalities or {}
+        self.candidate_sets = candidate_sets or {}
+        self.tasks = tasks or {}
+
+    @property
+    def built(self) -> dict[str, Modality]:
+        """{name: modality}, built once."""
+        if "_built" not in self.__dict__:
+            self._built = build_modalities(self.modalities)
+        return self._built
+
+    @property
+    def sets(self) -> dict[str, CandidateSet]:
+        """The candidate sets that the model was trained with, by task."""
+        return {name: candidate_set(values) for name, values in self.candidate_sets.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        built = self.__dict__.pop("_built", None)  # live objects do not belong in the JSON
+        try:
+            return super().to_dict()
+        finally:
+            if built is not None:
+                self._built = built
+
+    def __call__(self, **inputs: Any) -> list[list[Span]]:  # type: ignore[override]
+        """Raw inputs by modality -> sequences [summary·, spans...], asked at the summary.
+
+        A list or tuple is a batch (one sequence an item); anything else is one sample. Several modalities
+        make one sequence of them all, in the order given; batches must then have the same length.
+        """
+        if not inputs:
+            raise UserError(f"give at least one input by modality, such as image=...; this model has {list(self.built)}")
+        columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise UserError(f"inputs of one batch differ in length: {lengths}")
+        if not next(iter(lengths.values())):
+            raise UserError("the batch is empty")
+        return [
+            [self.summary(), *(self.span(name, column[i]) for name, column in columns.items() if column[i] is not None)]
+            for i in range(next(iter(lengths.values())))
+        ]
+
+    def summary(self) -> Span:
+        return self.built["summary"].span(None).ask([0])
+
+    def span(self, modality: str, raw: Any) -> Span:
+        """One raw input of a modality -> its span."""
+        if modality not in self.built:
+            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.built)}")
+        tokenizer = self.built[modality]
+        return tokenizer.span(tokenizer.read(raw))
+
+    def candidates(self, names: list[str]) -> list[list[Span]]:
+        """Candidate names (two or more, each once) -> sequences [summary·, name]."""
+        return Names(list(names)).sequences(self.built)
+
+    def task_candidates(self, task: str) -> CandidateSet:
+        """The candidate set of a task that the model was trained on."""
+        if task not in self.candidate_sets:
+            raise UserError(f"no candidate set for task {task!r}; {nearest(task, self.candidate_sets)}")
+        return candidate_set(self.candidate_sets[task])

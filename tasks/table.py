@@ -1,0 +1,12 @@
+"""The one explicit table of tasks; recipes name the classes themselves, this is for `generalist info`."""
+
+from __future__ import annotations
+
+from tasks.base import Task
+from tasks.classify import Classify
+from tasks.fill import Fill
+from tasks.forecast import Forecast
+from tasks.regress import Regress
+from tasks.retrieve import Retrieve
+
+TASKS: dict[str, type[Task]] = {kind.kind: kind for kind in (Classify, Retrieve, Fill, Regress, Forecast)}
