@@ -53,7 +53,9 @@ class GeneralistModel(PreTrainedModel):
         elif isinstance(module, Encoder | OutputHead):
             for part in module.modules():
                 if isinstance(part, nn.Linear):
-                    init.normal_(part.weight, std=self.config.initializer_range)
+                    # Xavier (spec 1.12); fused q, k, v as the three matrices they are
+                    for matrix in part.weight.chunk(part.out_features // part.in_features or 1) if fused(part) else [part.weight]:
+                        init.xavier_uniform_(matrix)
                     init.zeros_(part.bias)
 
     def embed(self, packed: Packed) -> Tensor:
@@ -116,6 +118,11 @@ class GeneralistModel(PreTrainedModel):
     ) -> Tensor:
         """Probabilities of the candidates: Float[M K], rows sum to one."""
         return self.log_likelihood(inputs, candidates, scale).exp()
+
+
+def fused(linear: nn.Linear) -> bool:
+    """Whether a linear holds q, k and v as three square matrices."""
+    return linear.out_features == 3 * linear.in_features
 
 
 class OutputHead(nn.Module):

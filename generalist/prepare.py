@@ -46,6 +46,8 @@ class Prepared:
             layer_scale=spec.layer_scale,
             drop_path=spec.drop_path,
             initial_scale=spec.initial_scale,
+            embedding_norm=spec.embedding_norm,
+            final_norm=spec.final_norm,
             modalities=modality_settings(self.modalities),
             scales=sorted({"default", *(t.scale for t in self.tasks.values())}),
         )

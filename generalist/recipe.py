@@ -32,6 +32,8 @@ class ModelSpec:
     layer_scale: float = 0.0
     drop_path: float = 0.0
     initial_scale: float = 10.0
+    embedding_norm: bool = True
+    final_norm: bool = False
 
 
 @dataclass

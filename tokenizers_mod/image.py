@@ -148,7 +148,11 @@ class PatchEmbedding(nn.Module):
             raise UserError(f"image: width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
         self.projection = nn.Linear(inputs, width)
         self.position = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.projection.bias)
+        # quieter than the patches: what all pictures share must not drown what they differ in
         nn.init.eye_(self.position.weight)
+        with torch.no_grad():
+            self.position.weight.mul_(0.2)
         self.width = width
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:

@@ -37,7 +37,8 @@ class Text(Modality):
     learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used.
     max_length: longest text in tokens; a longer one keeps its first max_length - 1 ids and its last id.
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
-    type_row: add the one type row (v1 does).
+    type_row: add the one type row (v1 does). position_std: the position and type tables start as N(0, position_std);
+        v1's is 0.02, as large as the words, which makes untrained texts look alike and a small run slow to start.
     """
 
     name = "text"
@@ -50,6 +51,7 @@ class Text(Modality):
     max_length: int = 128
     positions: int = 512
     type_row: bool = True
+    position_std: float = 0.004
 
     def __post_init__(self) -> None:
         if not self.tokenizer and self.learn <= 0:
@@ -259,7 +261,7 @@ class Text(Modality):
 
     def build(self, width: int) -> nn.Module:
         """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""
-        return TextTokens(self.vocabulary, self.positions, width, self.type_row)
+        return TextTokens(self.vocabulary, self.positions, width, self.type_row, self.position_std)
 
 
 def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
@@ -269,16 +271,16 @@ def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
 
 
 class TextTokens(nn.Module):
-    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. Tables start as N(0, 0.02)."""
+    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. Words start as N(0, 0.02)."""
 
-    def __init__(self, vocabulary: int, positions: int, width: int, type_row: bool) -> None:
+    def __init__(self, vocabulary: int, positions: int, width: int, type_row: bool, position_std: float) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(positions, width)
         self.type_row = nn.Embedding(1, width) if type_row else None
-        for table in (self.token, self.position, self.type_row):
+        for table, std in ((self.token, 0.02), (self.position, position_std), (self.type_row, position_std)):
             if table is not None:
-                nn.init.normal_(table.weight, std=0.02)
+                nn.init.normal_(table.weight, std=std)
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         """{'ids': Int[N], 'position': Int[N]} -> Float[N, width]."""
