@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
+from tokenizers_mod.padded import stack_padded
 
 FRAME, SHIFT = 0.025, 0.010  # seconds, Kaldi's defaults
 PREEMPHASIS = 0.97
@@ -171,6 +172,13 @@ class Audio(Modality):
         A clip of fewer frames than a patch is filled up with the mean; frames after the last whole stride
         are dropped, as by AST's convolution.
         """
+        mel = self.frames(value, rng)
+        (steps, rows), patches = self._grid(mel.shape), self.patches(mel[None])
+        position = torch.cartesian_prod(torch.arange(steps), torch.arange(rows)).view(-1, 2)
+        return Span(self.name, {"patch": patches, "position": position}, steps * rows, grid=(steps, rows))
+
+    def frames(self, value: Float[Tensor, " t"], rng: torch.Generator | None = None) -> Float[Tensor, "frames mels"]:
+        """Waveform [t] -> cut, log-mel, normalised, masked in training: at least as many frames as a patch has."""
         limit = max(int(self.max_seconds * self.rate), frame_size(self.rate)[0]) if self.max_seconds else len(value)
         if len(value) > limit:
             spare = len(value) - limit
@@ -181,18 +189,41 @@ class Audio(Modality):
         if rng is not None:
             _mask_band(mel, self.mask_frames, rng)
             _mask_band(mel.T, self.mask_mels, rng)
+        wide = self.patch[1]
+        return nn.functional.pad(mel, (0, 0, 0, wide - len(mel))) if len(mel) < wide else mel
+
+    def _grid(self, shape: torch.Size) -> tuple[int, int]:
+        """(steps, rows) of patches over [..., frames, mels]."""
+        return (shape[-2] - self.patch[1]) // self.stride[1] + 1, self.rows
+
+    def patches(self, mel: Float[Tensor, "B frames mels"]) -> Float[Tensor, "N size"]:
+        """-> [B T M, mel * time], time by time."""
         (high, wide), (down, along) = self.patch, self.stride
-        if len(mel) < wide:
-            mel = nn.functional.pad(mel, (0, 0, 0, wide - len(mel)))
-        patches = mel.unfold(0, wide, along).unfold(1, high, down)  # [T, M, time, mel]
-        steps, rows = patches.shape[:2]
-        position = torch.cartesian_prod(torch.arange(steps), torch.arange(rows)).view(-1, 2)
-        return Span(
-            self.name,
-            {"patch": patches.transpose(2, 3).reshape(steps * rows, high * wide), "position": position},
-            steps * rows,
-            grid=(steps, rows),
-        )
+        patches = mel.unfold(1, wide, along).unfold(2, high, down)  # [B, T, M, time, mel]
+        return patches.transpose(3, 4).reshape(-1, high * wide)
+
+    tensor_names: ClassVar[tuple[str, ...]] = ("input_features", "input_features_mask")
+
+    def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
+        """Waveforms -> input_features [B, frames, mels]; input_features_mask Int[B frames] where lengths differ."""
+        features, real = stack_padded([self.frames(value) for value in values])
+        return {"input_features": features} | ({} if bool(real.all()) else {"input_features_mask": real[..., 0]})
+
+    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """input_features [B, frames, mels]; input_features_mask [B, frames], 1 = real, or nothing."""
+        mel, real = tensors["input_features"], tensors.get("input_features_mask")
+        if mel.ndim != 3 or mel.shape[2] != self.mels:
+            raise UserError(f"audio: input_features {tuple(mel.shape)}; expected [batch, frames, {self.mels}]")
+        if mel.shape[1] < self.patch[1]:
+            raise UserError(f"audio: {mel.shape[1]} frames are less than a patch of {self.patch[1]}; pad them")
+        steps, rows = self._grid(mel.shape)
+        time = torch.arange(steps, device=mel.device).unsqueeze(1).expand(steps, rows)
+        row = torch.arange(rows, device=mel.device).expand(steps, rows)
+        position = torch.stack([time, row], dim=-1).expand(len(mel), steps, rows, 2).reshape(-1, 2)
+        if real is not None:  # a patch is real when its last frame is
+            real = real[:, self.patch[1] - 1 :: self.stride[1]][:, :steps].bool()
+            real = real.unsqueeze(2).expand(-1, -1, rows).flatten(1)
+        return {"patch": self.patches(mel), "position": position}, real
 
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "audio", "wave": self.read(raw).tolist(), "rate": self.rate}

@@ -8,6 +8,7 @@ maps the concatenated `Span.data` of a batch to tokens Float["N D"], one row a t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError, nearest
 from data.types import Span
+from tokenizers_mod.padded import flat_rows, pad_spans
 
 
 @dataclass
@@ -40,6 +42,30 @@ class Modality:
         """A checked value -> its Span. `rng` given means training (augmentation allowed)."""
         raise NotImplementedError(f"{type(self).__name__} must define span")
 
+    def from_command_line(self, word: str) -> Any:
+        """A word of the command line -> what `read` takes; here the path of a file that must exist."""
+        if not is_file(word):
+            raise UserError(f"--{self.name}: no file {word}; check the path")
+        return word
+
+    # names of its padded tensors in Hugging Face's terms, the one that must be there first; () = "<name>_<key>"
+    tensor_names: ClassVar[tuple[str, ...]] = ()
+
+    def tensors(self, values: list[Any]) -> dict[str, Tensor]:
+        """B checked values -> padded batch-first tensors by their standard names, without augmentation."""
+        return pad_spans(self.name, [self.span(value) for value in values])
+
+    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What `tensors` gives -> flat data of B * n tokens for the device half, Bool[B n] real (None: all are)."""
+        return flat_rows(self.name, tensors)
+
+    def given(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Those of named tensors that are this modality's; empty when the one that must be there is not."""
+        if self.tensor_names:
+            found = {k: tensors[k] for k in self.tensor_names if tensors.get(k) is not None}
+            return found if self.tensor_names[0] in found else {}
+        return {k: v for k, v in tensors.items() if k.startswith(f"{self.name}_") and v is not None}
+
     def show(self, raw: Any) -> dict[str, Any]:
         """A raw value as JSON that the report can draw: {"kind": ..., ...}."""
         return {"kind": "text", "text": str(raw)}
@@ -62,6 +88,14 @@ class Modality:
             if key not in valid:
                 raise UserError(f"modality {cls.name}: no setting {key!r}; {nearest(key, valid)}")
         return cls(**settings)
+
+
+def is_file(word: str) -> bool:
+    """Whether a word names a file; a long text is none (the system refuses to look it up)."""
+    try:
+        return Path(word).is_file()
+    except OSError:
+        return False
 
 
 def check_finite(array: Any, what: str) -> None:

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
+from tokenizers_mod.padded import stack_padded
 
 MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
 
@@ -108,7 +109,14 @@ class Image(Modality):
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Float [C, H, W] in 0..1 -> n patches: data patch [n, C * patch * patch], position [n, 2] (row, column)."""
-        c, h, w = value.shape
+        value = self.fitted(value, rng)
+        patches, position = self.patches(value[None])
+        rows, cols = value.shape[1] // self.patch, value.shape[2] // self.patch
+        return Span(self.name, {"patch": patches, "position": position}, rows * cols, grid=(rows, cols))
+
+    def fitted(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Float [C, H, W] in 0..1 -> resized to whole patches, shifted in training, normalised: [C, rows p, cols p]."""
+        _, h, w = value.shape
         rows = max(1, round(self.size * h / max(h, w) / self.patch))
         cols = max(1, round(self.size * w / max(h, w) / self.patch))
         target = (rows * self.patch, cols * self.patch)
@@ -118,11 +126,38 @@ class Image(Modality):
         if rng is not None and self.shift:
             dy, dx = torch.randint(-self.shift, self.shift + 1, (2,), generator=rng).tolist()
             value = _translate(value, dy, dx)
-        value = (value - self.mean) / self.std
+        return (value - self.mean) / self.std
+
+    def patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Float [B, C, rows p, cols p] -> patches [B n, C p p] and their positions [B n, 2], row by row."""
+        b, c, h, w = pixels.shape
         p = self.patch
-        patches = value.reshape(c, rows, p, cols, p).permute(1, 3, 0, 2, 4).reshape(rows * cols, c * p * p)
-        position = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).reshape(-1, 2)
-        return Span(self.name, {"patch": patches, "position": position}, rows * cols, grid=(rows, cols))
+        rows, cols = h // p, w // p
+        patches = pixels.reshape(b, c, rows, p, cols, p).permute(0, 2, 4, 1, 3, 5).reshape(b * rows * cols, c * p * p)
+        row = torch.arange(rows, device=pixels.device).unsqueeze(1).expand(rows, cols)
+        col = torch.arange(cols, device=pixels.device).expand(rows, cols)
+        position = torch.stack([row, col], dim=-1).expand(b, rows, cols, 2).reshape(-1, 2)
+        return patches, position
+
+    tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_mask")
+
+    def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
+        """Pictures [C, H, W] -> pixel_values [B, C, H, W], normalised; pixel_mask Int[B H W] where sizes differ."""
+        fitted = [self.fitted(value) for value in values]
+        pixels, real = stack_padded(fitted)
+        return {"pixel_values": pixels} | ({} if bool(real.all()) else {"pixel_mask": real})
+
+    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """pixel_values [B, C, H, W], H and W whole patches; pixel_mask [B, H, W], 1 = real, or nothing."""
+        pixels, real = tensors["pixel_values"], tensors.get("pixel_mask")
+        if pixels.ndim != 4 or pixels.shape[1] != self.channels:
+            raise UserError(f"image: pixel_values {tuple(pixels.shape)}; expected [batch, {self.channels}, height, width]")
+        if pixels.shape[2] % self.patch or pixels.shape[3] % self.patch:
+            raise UserError(f"image: {tuple(pixels.shape[2:])} pixels are not whole patches of {self.patch}")
+        patches, position = self.patches(pixels)
+        if real is not None:
+            real = real[:, :: self.patch, :: self.patch].flatten(1).bool()
+        return {"patch": patches, "position": position}, real
 
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "image", "pixels": self.read(raw).mean(0).tolist()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.base import Modality
+from tokenizers_mod.base import Modality, is_file
 from tokenizers_mod.bpe import EOT, SPE, clean, load_bpe, train_bpe
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ class Text(Modality):
     learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used.
     max_length: longest text in tokens; a longer one keeps its first max_length - 1 ids and its last id.
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
-    type_row: add the one type row (v1 does). position_std: the position and type tables start as N(0, position_std);
-        v1's is 0.02, as large as the words, which makes untrained texts look alike and a small run slow to start.
+    type_row: add the one type row (v1 does).
+    word_std, position_std: the tables start as N(0, std). v1's are 0.02 both; but words that small move by their own
+        size within tens of Adam steps, all the same way, and candidates that look alike teach a small run nothing.
     """
 
     name = "text"
@@ -51,7 +52,8 @@ class Text(Modality):
     max_length: int = 128
     positions: int = 512
     type_row: bool = True
-    position_std: float = 0.004
+    word_std: float = 1.0
+    position_std: float = 0.2
 
     def __post_init__(self) -> None:
         if not self.tokenizer and self.learn <= 0:
@@ -112,6 +114,30 @@ class Text(Modality):
         """Id of <|spe|>, the token at which questions are asked and which hides a word."""
         return cast(int, self.backend.token_to_id(SPE))
 
+    # padded tensors of Hugging Face clients
+
+    tensor_names = ("input_ids", "attention_mask")
+
+    def tensors(self, values: list[str]) -> dict[str, Tensor]:
+        """Texts -> input_ids Int[B n] filled with <|endoftext|>, attention_mask Int[B n]."""
+        ids = [self.ids(value) for value in values]
+        real = [torch.ones_like(i) for i in ids]
+        fill = {"batch_first": True, "padding_value": self.eot}
+        return {
+            "input_ids": nn.utils.rnn.pad_sequence(ids, **fill),
+            "attention_mask": nn.utils.rnn.pad_sequence(real, batch_first=True),
+        }
+
+    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """input_ids Int[B n], attention_mask [B n] or nothing (all real). UserError past the position table."""
+        ids = tensors["input_ids"]
+        if ids.shape[1] > self.positions and not torch.compiler.is_compiling():
+            raise UserError(f"text: {ids.shape[1]} tokens, the table has {self.positions} positions; truncate the text")
+        position = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        real = tensors.get("attention_mask")
+        data = {"ids": ids.reshape(-1), "position": position.reshape(-1)}
+        return data, None if real is None else real.bool()
+
     # text <-> ids
 
     def _encode(self, text: Any) -> Encoding:
@@ -158,6 +184,15 @@ class Text(Modality):
         """A str, checked and unchanged. Raises UserError for another type, an empty text or no known symbol."""
         self._encode(raw)
         return raw
+
+    def from_command_line(self, word: str) -> str:
+        """The text of the file that the word names, else the word itself. Raises UserError for a file of bytes."""
+        if not is_file(word):
+            return word
+        try:
+            return Path(word).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"--{self.name}: {word} is not UTF-8 text ({error.reason}); convert it first") from error
 
     def span(self, value: str, rng: torch.Generator | None = None) -> Span:
         """The text as n tokens at positions 0..n-1, ending in <|endoftext|>. `rng` is not used."""
@@ -261,7 +296,8 @@ class Text(Modality):
 
     def build(self, width: int) -> nn.Module:
         """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""
-        return TextTokens(self.vocabulary, self.positions, width, self.type_row, self.position_std)
+        stds = (self.word_std, self.position_std)
+        return TextTokens(self.vocabulary, self.positions, width, self.type_row, stds)
 
 
 def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
@@ -271,14 +307,14 @@ def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
 
 
 class TextTokens(nn.Module):
-    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. Words start as N(0, 0.02)."""
+    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. stds: of words and of positions at the start."""
 
-    def __init__(self, vocabulary: int, positions: int, width: int, type_row: bool, position_std: float) -> None:
+    def __init__(self, vocabulary: int, positions: int, width: int, type_row: bool, stds: tuple[float, float]) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(positions, width)
         self.type_row = nn.Embedding(1, width) if type_row else None
-        for table, std in ((self.token, 0.02), (self.position, position_std), (self.type_row, position_std)):
+        for table, std in ((self.token, stds[0]), (self.position, stds[1]), (self.type_row, stds[1])):
             if table is not None:
                 nn.init.normal_(table.weight, std=std)
 
