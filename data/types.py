@@ -52,6 +52,10 @@ class Span:
             flag = getattr(self, name)
             if flag is not None and tuple(flag.shape) != (self.length,):
                 raise ValueError(f"{self.modality} span: {name} has shape {tuple(flag.shape)}, expected ({self.length},)")
+        if self.asked is not None and len(self.asked):
+            low, high = int(self.asked.min()), int(self.asked.max())
+            if low < 0 or high >= self.length:
+                raise ValueError(f"{self.modality} span: asked at token {low if low < 0 else high} of {self.length}")
         if self.labels is not None:
             count = 0 if self.asked is None else len(self.asked)
             if len(self.labels) != count:

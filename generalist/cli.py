@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
+from typing import NoReturn
 
 from data.errors import UserError, nearest
 
@@ -22,8 +24,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """argparse with its mistakes as `UserError`, so that they end in one line like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> Parser:
+    """The whole command line; imports nothing heavy."""
+    top = Parser(
         prog="generalist",
         description="One encoder and one likelihood for any modality: p(y|x) ~ exp(cos(f(x), f(y)) * scale).",
         epilog="Example: generalist train demo. Exit codes: 0 done, 2 your mistake (one line says which), 130 stopped.",
@@ -39,35 +49,51 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt as error:
+        return _told("stopped", 130, error, argv)
+    except UserError as error:
+        return _told(_one_line(error), 2, error, argv)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _told(f"{error.strerror or _one_line(error)}{where} (--debug shows where)", 2, error, argv)
+    except Exception as error:
+        return _told(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", 1, error, argv)
+
+
+def _run(argv: list[str]) -> int:
     words = [w for w in argv if not w.startswith("-")]
     if words and words[0] not in COMMANDS:
-        print(f"generalist: unknown command {words[0]!r}; {nearest(words[0], COMMANDS)}", file=sys.stderr)
-        return 2
-    args = parser().parse_args(argv)
+        raise UserError(f"unknown command {words[0]!r}; {nearest(words[0], COMMANDS)}")
+    args, rest = parser().parse_known_args(argv)
     if args.command is None:
         parser().print_help()
         return 0
+    # keys may stand after options, where argparse no longer takes them
+    keys = [word for word in rest if hasattr(args, "keys") and "=" in word and not word.startswith("-")]
+    if wrong := [word for word in rest if word not in keys]:
+        raise UserError(f"{wrong[0]!r} is not understood here (see generalist {args.command} --help)")
+    if keys:
+        args.keys = [*args.keys, *keys]
     module = importlib.import_module(f"generalist.commands.{COMMANDS[args.command][0]}")
-    try:
-        return int(module.run(args) or 0)
-    except UserError as error:
-        if args.debug:
-            raise
-        print(f"generalist: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("generalist: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        if args.debug:
-            raise
-        where = f" {error.filename}" if error.filename else ""
-        print(f"generalist: {error.strerror or error}:{where} (--debug shows where)", file=sys.stderr)
-        return 2
+    return int(module.run(args) or 0)
+
+
+def _told(message: str, code: int, error: BaseException, argv: list[str]) -> int:
+    """The message on stderr and the exit code; with --debug the error goes on, traceback and all."""
+    if "--debug" in argv:
+        raise error
+    print(f"generalist: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    """An error in one line; of one that a loader's worker passed on (its traceback as text), the last line."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return re.sub(r"^[\w.]+Error: ", "", lines[-1]) if "Traceback" in str(error) else lines[0]
 
 
 if __name__ == "__main__":

@@ -62,6 +62,6 @@ def check(config: GeneralistConfig) -> None:
         )
     from tokenizers_mod.modalities import MODALITIES
 
-    for name in config.modalities or {}:
-        if name not in MODALITIES:
+    for name, settings in (config.modalities or {}).items():
+        if name not in MODALITIES and "class" not in settings:
             raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")

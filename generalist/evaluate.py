@@ -72,7 +72,7 @@ def answer(
         members,
         torch.cat(labels) if labels else torch.arange(seen, device=model.device),
         torch.cat(owner),
-        model.log_scale(task.scale),
+        model.log_scale(task.scale).detach(),
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}
     if task.symmetric:

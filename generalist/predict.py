@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +21,15 @@ def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
     return GeneralistModel.from_pretrained(home).eval(), GeneralistProcessor.from_pretrained(home)
 
 
-def read_input(modality: str, value: str) -> Any:
-    """A command-line word -> what the modality's `read` takes."""
-    path = Path(value)
-    if modality == "text":
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else value
-    if not path.is_file():
-        raise UserError(f"--{modality}: no file {value}; check the path")
-    if modality == "table":
-        return first_row(path)
-    return value
-
-
-def first_row(path: Path) -> dict[str, Any]:
-    """The first row of a .csv or .json file."""
-    try:
-        if path.suffix == ".json":
-            loaded = json.loads(path.read_text())
-            row = loaded[0] if isinstance(loaded, list) else loaded
-        else:
-            import pandas
-
-            row = pandas.read_csv(path, nrows=1).iloc[0].to_dict()
-    except (ValueError, IndexError, KeyError) as error:
-        raise UserError(f"--table: {path} holds no row ({error}); give a .csv with a header or a .json") from error
-    if not isinstance(row, dict):
-        raise UserError(f"--table: {path} does not hold a row of named values")
-    return row
-
-
 def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, task: str | None) -> dict[str, Any]:
     """{"answers": [[name, probability], ...]}, likeliest first; of a forecast {"quantiles": ...} too."""
     if not inputs:
         raise UserError("no input given; add one such as --image FILE")
     model, processor = load_model(folder)
-    raw = {modality: read_input(modality, value) for modality, value in inputs.items()}
-    for modality in raw:
+    for modality in inputs:
         if modality not in processor.built:
-            raise UserError(f"this model has no modality {modality!r}; it has {', '.join(processor.built)}")
+            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, processor.built)}")
+    raw = {modality: processor.built[modality].from_command_line(word) for modality, word in inputs.items()}
     task = task or _task_for(processor, list(raw), candidates)
     if task not in processor.tasks:
         raise UserError(f"this model has no task {task!r}; {nearest(task, processor.tasks)}")
@@ -84,7 +54,8 @@ def _task_for(processor: GeneralistProcessor, given: list[str], candidates: list
     if not fitting:
         raise UserError(f"no task of this model takes {' + '.join(given)} alone; give --candidates NAME NAME ...")
     if candidates is None and len(fitting) > 1:
-        raise UserError(f"several tasks take {' + '.join(given)}: {', '.join(fitting)}; choose with --task, or give --candidates")
+        several = f"several tasks take {' + '.join(given)}: {', '.join(fitting)}"
+        raise UserError(f"{several}; choose one with --task, or give --candidates")
     return fitting[0]
 
 
@@ -93,8 +64,8 @@ def read_off(log_p: torch.Tensor, chosen: Any, names: list[str]) -> list[list[An
     if isinstance(chosen, Numbers):
         unit = [chosen.quantile(log_p, q) * chosen.std + chosen.mean for q in (0.1, 0.5, 0.9)]
         mean = chosen.expectation(log_p) * chosen.std + chosen.mean
-        shown = zip(("mean", "median", "10 % quantile", "90 % quantile"), (mean, unit[1], unit[0], unit[2]), strict=True)
-        return [[name, f"{float(value):.6g}"] for name, value in shown]
+        shown = {"mean": mean, "median": unit[1], "10 % quantile": unit[0], "90 % quantile": unit[2]}
+        return [[name, f"{float(value):.6g}"] for name, value in shown.items()]
     p, order = log_p.exp().sort(descending=True)
     return [[names[i], float(v)] for v, i in zip(p[:10].tolist(), order[:10].tolist(), strict=True)]
 

@@ -8,7 +8,9 @@ The category index of a token:  0 a number   1 missing   2 unknown   3... the ca
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -106,6 +108,10 @@ class Table(Modality):
             "category": torch.from_numpy(category),
         }
 
+    def from_command_line(self, word: str) -> dict[str, Any]:
+        """The first row of a .csv (with a header) or .json file. Raises UserError when it holds none."""
+        return first_row(Path(super().from_command_line(word)), f"--{self.name}")
+
     def _which(self, row: dict[str, Any], schema: str | None) -> str:
         if not self._tables:
             raise UserError("table: no schema; set schemas={'name': Schema.learn(rows, target)}")
@@ -144,6 +150,28 @@ class Table(Modality):
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]
         return TableTokens(columns, self._categories, width)
+
+
+def first_row(path: Path, what: str) -> dict[str, Any]:
+    """The first row of a .csv or .json file; `what` names it in errors."""
+    try:
+        if path.suffix == ".json":
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+            row = loaded[0] if isinstance(loaded, list) else loaded
+        else:
+            import pandas
+
+            frame = pandas.read_csv(path, nrows=1)
+            # more cells than the header has names: pandas would take the first ones as an index and shift the rest
+            if not isinstance(frame.index, pandas.RangeIndex):
+                raise ValueError(f"{frame.index.nlevels} cells more than the header has names")
+            row = frame.iloc[0].to_dict()
+    except (ValueError, IndexError, KeyError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{what}: {path} holds no row ({reason}); give a .csv with a header or a .json") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{what}: {path} does not hold a row of named values")
+    return row
 
 
 class TableTokens(nn.Module):
