@@ -1,6 +1,6 @@
 """A run is a recipe: a Python function that returns this dataclass tree. Keys change it by dotted path.
 
-    generalist train demo steps=100 optimizer.lr=1e-3 tasks.digits.batch=32 modalities.image.patch=4
+generalist train demo steps=100 optimizer.lr=1e-3 tasks.digits.batch=32 modalities.image.patch=4
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -35,6 +36,20 @@ class ModelSpec:
     embedding_norm: bool = True
     final_norm: bool = False
 
+    def check(self) -> None:
+        """UserError for sizes that no model can have."""
+        for name in ("width", "layers", "heads", "hidden"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            divisors = [h for h in range(1, self.width + 1) if self.width % h == 0]
+            best = min(divisors, key=lambda h: abs(h - self.heads))
+            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}; use heads={best}")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"model.drop_path={self.drop_path}: it is a rate, 0 <= drop_path < 1")
+        if not 0 < self.initial_scale <= 100:
+            raise UserError(f"model.initial_scale={self.initial_scale}: it must lie in 0 < scale <= 100")
+
 
 @dataclass
 class OptimizerSpec:
@@ -48,6 +63,9 @@ class OptimizerSpec:
     warmup: int = 50
     clip: float = 0.0
     bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        self.betas = tuple(self.betas)  # type: ignore[assignment]  # a saved recipe holds a list
 
 
 @dataclass
@@ -97,6 +115,35 @@ class Recipe:
         ):
             if value not in valid:
                 raise UserError(f"{key}={value!r}; {nearest(value, valid)} (valid: {', '.join(valid)})")
+        for key, low, high in LIMITS:
+            value = self
+            for part in key.split("."):
+                value = getattr(value, part)
+            if not low <= value < high:  # type: ignore[operator]
+                raise UserError(f"{key}={value}: it must lie in {low:g} <= {key} < {high:g}")
+        if any(not 0 <= b < 1 for b in self.optimizer.betas):
+            raise UserError(f"optimizer.betas={list(self.optimizer.betas)}: each must lie in 0 <= beta < 1")
+        self.model.check()
+        names = [task.name for task in self.tasks]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise UserError(f"two tasks are named {twice[0]!r}; give each its own name")
+
+
+INF = float("inf")
+# what a number may be: (key, at least, less than)
+LIMITS: list[tuple[str, float, float]] = [
+    ("seed", 0, 2**63),
+    ("workers", 0, 1025),
+    ("optimizer.lr", 0.0, INF),
+    ("optimizer.eps", 0.0, INF),
+    ("optimizer.weight_decay", 0.0, INF),
+    ("optimizer.warmup", 0, INF),
+    ("optimizer.clip", 0.0, INF),
+    ("engine.accumulate", 1, INF),
+    ("engine.threads", 0, INF),
+    ("checkpoint.every", 0, INF),
+    ("checkpoint.keep", 0, INF),
+]
 
 
 # --- keys ---
@@ -140,16 +187,22 @@ def _assign(target: Any, key: str, text: str, walked: str) -> None:
     keys = _keys(target)
     if key not in keys:
         raise UserError(f"unknown key {walked + key!r}; {_suggest(walked, key, keys)}")
-    if is_dataclass(target):
-        kind = typing.get_type_hints(type(target))[key]
-        setattr(target, key, parse(text, kind, walked + key))
-        if hasattr(target, "__post_init__") and not isinstance(target, Task):
+    current, name = keys[key], walked + key
+    members = current.values() if isinstance(current, dict) else current if isinstance(current, list) else [current]
+    if any(is_dataclass(member) for member in members):
+        inner = ", ".join(f"{name}.{k}" for k in list(_keys(current))[:6])
+        raise UserError(f"{name!r} is a group of keys, not a value; set one of {inner}")
+    if not is_dataclass(target):
+        target[key] = parse(text, type(current), name)
+        return
+    setattr(target, key, parse(text, typing.get_type_hints(type(target))[key], name))
+    if hasattr(target, "__post_init__"):
+        try:
             target.__post_init__()
-    elif isinstance(target, dict) and not is_dataclass(target[key]):
-        target[key] = parse(text, type(target[key]), walked + key)
-    else:
-        inner = ", ".join(f"{walked}{key}.{k}" for k in list(_keys(target[key] if isinstance(target, dict) else keys[key]))[:6])
-        raise UserError(f"{walked + key!r} is a group of keys, not a value; set one of {inner}")
+        except UserError:
+            raise
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise UserError(f"{name}={text!r} cannot work ({error})") from error
 
 
 def parse(text: str, kind: Any, key: str) -> Any:
@@ -164,7 +217,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
                 return parse(text, option, key)
             except UserError:
                 continue
-        raise UserError(f"{key}={text!r} is none of {options}")
+        raise UserError(f"{key}={text!r}: this key takes {' or '.join(str(o) for o in options)}")
     try:
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
@@ -190,11 +243,22 @@ def parse(text: str, kind: Any, key: str) -> Any:
             arguments = [a for a in typing.get_args(kind) if a is not Ellipsis]
             if base is tuple and len(arguments) > 1 and len(arguments) != len(value):
                 raise ValueError
-            return base(value)
+            return base(
+                _member(v, arguments[min(i, len(arguments) - 1)] if arguments else Any) for i, v in enumerate(value)
+            )
     except (ValueError, KeyError, OverflowError, json.JSONDecodeError) as error:
         name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
         raise UserError(f"{key}={text!r}: this key takes {name}") from error
     raise UserError(f"{key} cannot be set from the command line; write a recipe file that changes it")
+
+
+def _member(value: Any, kind: Any) -> Any:
+    """A JSON value as a member of a list of `kind`. ValueError when it is another kind."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool) and type(value) is not kind:
+        raise ValueError
+    return value
 
 
 # --- JSON ---
@@ -223,16 +287,19 @@ def from_json(value: Any) -> Any:
     values = {k: from_json(v) for k, v in value.items() if k != "class"}
     if "class" not in value:
         return values
-    module, _, name = value["class"].partition(":")
+    module, _, name = str(value["class"]).partition(":")
     try:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"the recipe names the class {value['class']!r}, which cannot be imported ({error})") from error
+        hint = "" if module in sys.modules else "; if it is your own file, put its folder in PYTHONPATH"
+        raise UserError(f"the recipe's class {value['class']!r} cannot be imported ({error}){hint}") from error
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UserError(f"the recipe names {value['class']!r}, which is not a dataclass")
     try:
         return kind(**values)
-    except TypeError as error:
+    except UserError:
+        raise
+    except Exception as error:  # a value of the wrong kind fails wherever the class first uses it
         raise UserError(f"the recipe's {value['class']!r} does not fit this version ({error})") from error
 
 
@@ -246,33 +313,61 @@ RECIPES: dict[str, str] = {
 def load_recipe(name: str) -> Recipe:
     """A name of the table, a path of a .py file (its `recipe` function) or of a recipe.json."""
     path = Path(name)
+    if path.suffix in (".json", ".py") and not path.is_file():
+        raise UserError(f"no recipe file {name}; check the path")
     if path.suffix == ".json":
-        if not path.is_file():
-            raise UserError(f"no recipe file {name}")
-        loaded = from_json(json.loads(path.read_text()))
-        if not isinstance(loaded, Recipe):
-            raise UserError(f"{name} does not hold a recipe")
-        return loaded
+        return read_recipe(path)
     if path.suffix == ".py":
-        if not path.is_file():
-            raise UserError(f"no recipe file {name}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        make = getattr(module, "recipe", None)
-        if make is None:
-            raise UserError(f"{name} defines no function `recipe`; add `def recipe() -> Recipe:`")
-    elif name in RECIPES:
+        return _checked(getattr(_module(path), "recipe", None), name)
+    if name in RECIPES:
         module_name, _, attribute = RECIPES[name].partition(":")
-        make = getattr(importlib.import_module(module_name), attribute)
-    else:
-        raise UserError(f"unknown recipe {name!r}; {nearest(name, RECIPES)} (or give a .py file)")
-    return _checked(make, name)
+        return _checked(getattr(importlib.import_module(module_name), attribute), name)
+    raise UserError(f"unknown recipe {name!r}; {nearest(name, RECIPES)} (or give a .py file)")
 
 
-def _checked(make: Callable[[], Any], name: str) -> Recipe:
-    recipe = make()
+def read_recipe(path: Path) -> Recipe:
+    """A saved recipe. UserError when the file is not JSON or holds something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({str(error).splitlines()[0]}); restore it or train anew") from error
+    loaded = from_json(values)
+    if not isinstance(loaded, Recipe):
+        raise UserError(f"{path} does not hold a recipe")
+    return loaded
+
+
+def _module(path: Path) -> types.ModuleType:
+    """Run a recipe file under its own name, as `import` would with its folder at the end of the path."""
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    found = sys.modules.get(path.stem)
+    if found is not None and Path(getattr(found, "__file__", None) or "").resolve() != path.resolve():
+        raise UserError(f"{path}: a module {path.stem!r} is in use already; rename the file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[path.stem]
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        raise UserError(f"{path} cannot be run ({type(error).__name__}: {error}); --debug shows where") from error
+    return module
+
+
+def _checked(make: Callable[[], Any] | None, name: str) -> Recipe:
+    if make is None:
+        raise UserError(f"{name} defines no function `recipe`; add `def recipe() -> Recipe:`")
+    try:
+        recipe = make()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"recipe {name!r} cannot be made ({reason}); --debug shows where") from error
     if not isinstance(recipe, Recipe):
         raise UserError(f"recipe {name!r} returns {type(recipe).__name__}, not a Recipe")
     return recipe

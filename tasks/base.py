@@ -56,6 +56,11 @@ class Task:
         self.candidates: CandidateSet | None = None
         if self.batch < 1:
             raise UserError(f"task {self.name}: batch must be at least 1, got {self.batch}")
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"task {self.name}: smoothing is {self.smoothing}; it must lie in 0 <= smoothing < 1")
+        for name in ("share", "weight", "omega"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"task {self.name}: {name} must be positive and finite, got {getattr(self, name)}")
 
     # --- once, before training ---
 
@@ -74,7 +79,8 @@ class Task:
         """Give the task the finished modalities, its candidates and its source's info."""
         for modality in ("summary", *self.inputs):
             if modality not in modalities:
-                raise UserError(f"task {self.name}: modality {modality!r} is not in the recipe; {nearest(modality, modalities)}")
+                hint = nearest(modality, modalities)
+                raise UserError(f"task {self.name}: modality {modality!r} is not in the recipe; {hint}")
         self.modalities, self.candidates, self.info = modalities, candidates, info
 
     def about(self) -> dict[str, Any]:

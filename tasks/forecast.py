@@ -37,6 +37,13 @@ class Forecast(Task):
     sigma: float = 2.0
     auxiliary: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bins < 2 or self.sigma <= 0:
+            raise UserError(f"task {self.name}: bins must be >= 2 and sigma > 0, got {self.bins} and {self.sigma}")
+        if self.horizon < 1:
+            raise UserError(f"task {self.name}: horizon must be at least 1 step, got {self.horizon}")
+
     def about(self) -> dict[str, Any]:
         return super().about() | {"horizon": self.horizon}
 
@@ -53,7 +60,7 @@ class Forecast(Task):
     def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
         super().bind(modalities, candidates, info)
         if "slot" not in modalities:
-            raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality 'slot' to the recipe")
+            raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality 'slot'")
 
     def _standardise(self, series: Any, past: Any, record: Record) -> Tensor:
         """The future in units of the past's own mean and standard deviation: Float[horizon]."""

@@ -30,6 +30,11 @@ class Regress(Task):
     bins: int = 64
     sigma: float = 2.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bins < 2 or self.sigma <= 0:
+            raise UserError(f"task {self.name}: bins must be >= 2 and sigma > 0, got {self.bins} and {self.sigma}")
+
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records)
 

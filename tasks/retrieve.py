@@ -10,6 +10,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example
 from tasks import baselines
@@ -28,6 +29,11 @@ class Retrieve(Task):
     metric: ClassVar[str] = "recall@1"
     symmetric: ClassVar[bool] = True
     partners: dict[str, str] = field(default_factory=lambda: {"text": "text"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch < 2:
+            raise UserError(f"task {self.name}: batch {self.batch} leaves nothing to choose among; give at least 2")
 
     def texts(self, records: Records) -> Iterator[str]:
         for name in self.partners.values():

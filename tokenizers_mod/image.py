@@ -55,7 +55,9 @@ def _read_picture(raw: Any, channels: int) -> Tensor:
     try:
         picture = raw if hasattr(raw, "convert") else Image.open(raw)
         if picture.width * picture.height > MAX_PIXELS:
-            raise UserError(f"image {raw}: {picture.width} x {picture.height} pixels is over {MAX_PIXELS}; scale it down")
+            raise UserError(
+                f"image {raw}: {picture.width} x {picture.height} pixels is over {MAX_PIXELS}; scale it down"
+            )
         picture = ImageOps.exif_transpose(picture)
         if picture.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: PIL's own conversion clips it
             grey = torch.from_numpy(np.asarray(picture).astype(np.float32))[None] / 65535
@@ -101,6 +103,8 @@ class Image(Modality):
     shift: int = 0  # training: random translation by up to this many pixels
 
     def __post_init__(self) -> None:
+        if min(self.size, self.patch, self.channels) < 1 or self.shift < 0 or self.std <= 0:
+            raise UserError(f"{self.name}: size, patch and channels must be >= 1, shift >= 0 and std > 0")
         if self.size % self.patch:
             raise UserError(f"{self.name}: size {self.size} is not a multiple of patch {self.patch}")
 
@@ -151,7 +155,8 @@ class Image(Modality):
         """pixel_values [B, C, H, W], H and W whole patches; pixel_mask [B, H, W], 1 = real, or nothing."""
         pixels, real = tensors["pixel_values"], tensors.get("pixel_mask")
         if pixels.ndim != 4 or pixels.shape[1] != self.channels:
-            raise UserError(f"image: pixel_values {tuple(pixels.shape)}; expected [batch, {self.channels}, height, width]")
+            wanted = f"[batch, {self.channels}, height, width]"
+            raise UserError(f"image: pixel_values {tuple(pixels.shape)}; expected {wanted}")
         if pixels.shape[2] % self.patch or pixels.shape[3] % self.patch:
             raise UserError(f"image: {tuple(pixels.shape[2:])} pixels are not whole patches of {self.patch}")
         patches, position = self.patches(pixels)
