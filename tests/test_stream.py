@@ -112,7 +112,7 @@ def test_a_broken_sample_stops_the_run_and_is_named():
 
     broken = Feed(feed.records, fails, feed.collate, 10)
     reader = Steps({"short": broken}, Schedule(["short"], [1.0], SEED), SEED)
-    with pytest.raises(UserError, match="short/7.*cut off"):
+    with pytest.raises(UserError, match=r"short/7.*cut off"):
         [reader[s] for s in range(15)]
 
 
