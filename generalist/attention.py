@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from data.types import Layout
+from generalist.cached import CachedLayout, StepLayout
+from generalist.kernels import kernel
+from generalist.padded import PaddedLayout
 
 
 def group_masks(layout: Layout) -> list[Tensor | None]:
     """For each group Bool[count 1 length length], True = may be seen, or None where all may."""
+    if isinstance(layout, PaddedLayout):
+        return layout.masks()
     return [None if g.plain else visible(layout, g.start, g.count, g.length) for g in layout.groups]
 
 
@@ -35,12 +39,17 @@ def attend(
     layout: Layout,
     masks: list[Tensor | None],
     prompts: tuple[Tensor, Tensor] | None = None,
+    implementation: str | None = None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d].
 
     prompts: keys and values Float[P H d] that every token of every sequence sees in front of its own
-    (deep prompts, never queries).
+    (deep prompts, never queries). implementation: which kernel, by transformers' name.
     """
+    if isinstance(layout, StepLayout):
+        return layout.attend(q, k, v, prompts)
+    if isinstance(layout, CachedLayout):
+        layout.cache.keep(k, v)
     out = []
     for group, mask in zip(layout.groups, masks, strict=True):
         rows = slice(group.start, group.start + group.count * group.length)
@@ -53,6 +62,8 @@ def attend(
             )
             if mask is not None:
                 mask = torch.nn.functional.pad(mask, (len(prompts[0]), 0), value=True)
-        o = scaled_dot_product_attention(qs, ks, vs, attn_mask=mask)
+        o, weights = kernel(implementation)(qs, ks, vs, mask)
+        if isinstance(layout, PaddedLayout):
+            layout.keep(weights)
         out.append(o.transpose(1, 2).reshape(-1, *q.shape[1:]))
     return out[0] if len(out) == 1 else torch.cat(out)

@@ -17,6 +17,10 @@ class GeneralistConfig(PreTrainedConfig):
     (Uni-Perceiver's "fixed"). embedding_norm: one LayerNorm shared by the tokens of all modalities.
     output_head: LayerNorm + linear on every feature that is compared (spec 1.8).
     mixers: token mixer of every layer, a name or a list; channel_mixers likewise.
+    prompts: deep prompt vectors a layer, 0 for none; separate_prompts: candidates have their own (spec 4).
+    linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
+    output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection.
+    post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
     """
 
     model_type = "generalist"
@@ -37,6 +41,12 @@ class GeneralistConfig(PreTrainedConfig):
     initial_scale: float = 10.0
     mixers: str | list[str] = "attention"
     channel_mixers: str | list[str] = "mlp"
+    prompts: int = 0
+    separate_prompts: bool = False
+    linear_heads: dict[str, int] | None = None
+    output_size: int = 0
+    output_bias: bool = True
+    post_norm: bool = False
     modalities: dict[str, Any] | None = None
     scales: list[str] | None = None
     candidate_sets: dict[str, Any] | None = None
@@ -44,6 +54,7 @@ class GeneralistConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.modalities = dict(self.modalities or {})
         self.scales = list(self.scales or ["default"])
+        self.linear_heads = dict(self.linear_heads or {})
         self.candidate_sets = dict(self.candidate_sets or {})
         super().__post_init__(**kwargs)
         check(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data.types import Layout
 from generalist.attention import group_masks
@@ -31,15 +32,17 @@ class DropPath(nn.Module):
         return x * (keep / (1 - self.rate)).repeat_interleave(counts).unsqueeze(1).to(x.dtype)
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     def __init__(self, config: GeneralistConfig, mixer: str, channel_mixer: str) -> None:
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.mixer = TOKEN_MIXERS[mixer](width, config.num_attention_heads)
+        self.mixer.config = config  # type: ignore[assignment]
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = CHANNEL_MIXERS[channel_mixer](width, config.intermediate_size, ACT2FN[config.hidden_act])
         self.drop_path = DropPath(config.drop_path)
+        self.post_norm = config.post_norm
         if config.layer_scale:
             self.gamma1 = nn.Parameter(torch.full((width,), config.layer_scale))
             self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
@@ -47,6 +50,9 @@ class Block(nn.Module):
             self.gamma1 = self.gamma2 = None
 
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+        if self.post_norm:
+            x = self.norm1(x + self.drop_path(self.mixer(x, layout, masks, prompts), layout))
+            return self.norm2(x + self.drop_path(self.mlp(x), layout))
         prompts = None if prompts is None else self.norm1(prompts)
         mixed = self.mixer(self.norm1(x), layout, masks, prompts)
         x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
@@ -65,9 +71,20 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, m, c) for m, c in zip(mixers, channels, strict=True))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
 
-    def forward(self, x: Tensor, layout: Layout, prompts: list[Tensor | None] | None = None) -> Tensor:
-        """prompts: one Float[P D] (or None) a layer, seen by every token in front of its own sequence."""
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        prompts: list[Tensor | None] | None = None,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """prompts: one Float[P D] (or None) a layer, seen by every token in front of its own sequence.
+
+        states: a list to which the input of every layer is appended, or None.
+        """
         masks = group_masks(layout)
         for i, layer in enumerate(self.layers):
+            if states is not None:
+                states.append(x)
             x = layer(x, layout, masks, prompts[i] if prompts else None)
         return x if self.norm is None else self.norm(x)

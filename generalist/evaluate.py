@@ -59,12 +59,12 @@ def answer(
         queries.append(model.features(batch.inputs))
         owner.append(batch.inputs.asked_owner + seen)
         if batch.partners is not None:
-            partners.append(model.features(batch.partners))
+            partners.append(model.features(batch.partners, candidate=True))
         elif batch.inputs.labels is not None:
             labels.append(batch.inputs.labels)
         seen += batch.inputs.sequences
         progress(batch.inputs.sequences)
-    members = torch.cat(partners) if partners else model.features(objective.packed(task.name))
+    members = torch.cat(partners) if partners else model.features(objective.packed(task.name), candidate=True)
     result = Answers(
         task,
         records,

@@ -38,6 +38,7 @@ class Text(Modality):
     max_length: longest text in tokens; a longer one keeps its first max_length - 1 ids and its last id.
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
     type_row: add the one type row (v1 does).
+    spe_bias: add a learned vector to every <|spe|>, for prompt tuning (starts at zero).
     word_std, position_std: the tables start as N(0, std). v1's are 0.02 both; but words that small move by their own
         size within tens of Adam steps, all the same way, and candidates that look alike teach a small run nothing.
     """
@@ -52,6 +53,7 @@ class Text(Modality):
     max_length: int = 128
     positions: int = 512
     type_row: bool = True
+    spe_bias: bool = False
     word_std: float = 1.0
     position_std: float = 0.2
 
@@ -297,7 +299,8 @@ class Text(Modality):
     def build(self, width: int) -> nn.Module:
         """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""
         stds = (self.word_std, self.position_std)
-        return TextTokens(self.vocabulary, self.positions, width, self.type_row, stds)
+        spe = self.spe if self.spe_bias else None
+        return TextTokens(self.vocabulary, self.positions, width, self.type_row, stds, spe)
 
 
 def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
@@ -309,8 +312,18 @@ def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
 class TextTokens(nn.Module):
     """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. stds: of words and of positions at the start."""
 
-    def __init__(self, vocabulary: int, positions: int, width: int, type_row: bool, stds: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        positions: int,
+        width: int,
+        type_row: bool,
+        stds: tuple[float, float],
+        spe: int | None = None,
+    ) -> None:
         super().__init__()
+        self.spe = spe
+        self.spe_bias = None if spe is None else nn.Parameter(torch.zeros(1, width))
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(positions, width)
         self.type_row = nn.Embedding(1, width) if type_row else None
@@ -324,4 +337,7 @@ class TextTokens(nn.Module):
         if self.type_row is not None:
             place = place + self.type_row.weight[0]
         placed = (data["position"] != NO_POSITION).unsqueeze(-1)
-        return self.token(data["ids"]) + torch.where(placed, place, 0.0)
+        words = self.token(data["ids"])
+        if self.spe_bias is not None:
+            words = words + (data["ids"] == self.spe).unsqueeze(-1) * self.spe_bias
+        return words + torch.where(placed, place, 0.0)

@@ -1,0 +1,101 @@
+"""Prompt tuning: deep prompts, the summary token's bias and a linear head are trained, nearly all else is frozen.
+
+Uni-Perceiver v1 (2112.01522, section 3.4; spec section 4). The bias lives in the text tokenizer (`Text.spe_bias`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+from generalist.config import GeneralistConfig
+
+
+class DeepPrompts(nn.Module):
+    """P vectors a layer, seen by every token in front of its own sequence, never queries; start as N(0, 0.02).
+
+    vectors: Float[layers P D] for inputs and candidates alike, or for inputs only where `candidate_vectors` exist.
+    """
+
+    def __init__(self, config: GeneralistConfig) -> None:
+        super().__init__()
+        shape = (config.num_hidden_layers, config.prompts, config.hidden_size)
+        self.vectors = nn.Parameter(torch.empty(shape).normal_(std=0.02))
+        self.candidate_vectors = nn.Parameter(torch.empty(shape).normal_(std=0.02)) if config.separate_prompts else None
+
+    def forward(self, candidate: bool) -> list[Tensor | None]:
+        """One Float[P D] a layer."""
+        return list(self.candidate_vectors if candidate and self.candidate_vectors is not None else self.vectors)
+
+
+class LinearHead(nn.Module):
+    """alpha * cosine logits + W f + b over a fixed list of classes; starts as the cosine logits alone."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes)
+        self.alpha = nn.Parameter(torch.ones(1))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor, cosines: Tensor) -> Tensor:
+        """features Float[... D], not normalised; cosines: scaled cosine logits Float[... K] -> Float[... K]."""
+        if cosines.shape[-1] != self.linear.out_features:
+            raise UserError(
+                f"the linear head has {self.linear.out_features} classes, {cosines.shape[-1]} candidates given; "
+                "give the classes it was trained on"
+            )
+        return self.alpha * cosines + self.linear(features.to(self.linear.weight.dtype)).float()
+
+
+class LinearHeads(nn.ModuleDict):
+    """The linear heads by the name of their logit scale."""
+
+    def __init__(self, config: GeneralistConfig) -> None:
+        width = config.output_size or config.hidden_size
+        super().__init__({name: LinearHead(width, k) for name, k in (config.linear_heads or {}).items()})
+
+    def forward(self, scale: str, features: Tensor, cosines: Tensor) -> Tensor:
+        """The logits of a scale; the cosines unchanged where it has no linear head."""
+        return self[scale](features, cosines) if scale in self else cosines
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Numbers of trained parameters by part."""
+
+    counts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+PART_OF = {
+    "prompts": "deep prompts",
+    "spe_bias": "summary bias",
+    "linear_heads": "linear head",
+    "norm": "layer norms",
+    "norm1": "layer norms",
+    "norm2": "layer norms",
+    "embedding_norm": "layer norms",
+}
+
+
+def prompt_tuning(model: nn.Module) -> Trained:
+    """Freeze all but the prompts, the summary bias, every norm and the linear heads; counts what is left to train.
+
+    Logit scales, layer scales and the output projection are frozen too (spec section 4). UserError without prompts.
+    """
+    if getattr(model, "prompts", None) is None:
+        raise UserError("this model has no deep prompts to tune; set model.prompts=10")
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = next((PART_OF[p] for p in name.split(".") if p in PART_OF), None)
+        parameter.requires_grad_(part is not None)
+        if part is not None:
+            counts[part] = counts.get(part, 0) + parameter.numel()
+    return Trained(counts)
