@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,11 @@ CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at onc
 
 @dataclass
 class Answers:
-    """Everything asked of one task's split. queries: Float[M ... D]; members: Float[K D]; labels: [M ...]."""
+    """Everything asked of one task's split. queries: Float[M ... D]; members: Float[K D]; labels: [M ...].
+
+    With partners as candidates, labels are the queries' keys Int[M] and keys those of the members Int[K]: every
+    member with the query's key is a right answer.
+    """
 
     task: Task
     records: Records
@@ -32,10 +36,16 @@ class Answers:
     labels: Tensor
     owner: Tensor  # Int[M], the record of each asked token
     log_scale: Tensor
+    keys: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     def log_p(self, rows: Tensor | slice) -> Tensor:
         return log_likelihood(self.queries[rows], self.members, self.log_scale)
+
+    def targets(self, rows: Tensor | slice) -> Tensor:
+        """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
+        labels = self.labels[rows]
+        return labels if self.keys is None else labels.unsqueeze(1) == self.keys
 
 
 def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
@@ -60,6 +70,7 @@ def answer(
         owner.append(batch.inputs.asked_owner + seen)
         if batch.partners is not None:
             partners.append(model.features(batch.partners, candidate=True))
+            labels.append(cast(Tensor, batch.keys))
         elif batch.inputs.labels is not None:
             labels.append(batch.inputs.labels)
         seen += batch.inputs.sequences
@@ -70,13 +81,14 @@ def answer(
         records,
         torch.cat(queries),
         members,
-        torch.cat(labels) if labels else torch.arange(seen, device=model.device),
+        torch.cat(labels),
         torch.cat(owner),
         model.log_scale(task.scale).detach(),
+        keys=torch.cat(labels) if partners else None,
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}
     if task.symmetric:
-        back = Answers(task, records, members, result.queries, result.labels, result.owner, result.log_scale)
+        back = replace(result, queries=members, members=result.queries)
         backward = {name: mean.value for name, mean in _score(back).items()}
         forward = result.metrics
         result.metrics = {name: (forward[name] + backward[name]) / 2 for name in forward}
@@ -90,7 +102,7 @@ def _score(answers: Answers) -> dict[str, Mean]:
     total: dict[str, Mean] = {}
     for start in range(0, len(answers.queries), CHUNK):
         rows = slice(start, start + CHUNK)
-        total = merge(total, answers.task.score(answers.log_p(rows), answers.labels[rows]))
+        total = merge(total, answers.task.score(answers.log_p(rows), answers.targets(rows)))
     return total
 
 
@@ -133,7 +145,7 @@ def samples(answers: Answers, count: int = 8) -> list[dict[str, Any]]:
             continue
         log_p = answers.log_p(asked)
         source = records[record]
-        out.append({"id": str(source.get("id", record)), **task.show(source, log_p, answers.labels[asked], names)})
+        out.append({"id": str(source.get("id", record)), **task.show(source, log_p, answers.targets(asked), names)})
     return out
 
 

@@ -48,11 +48,14 @@ class Retrieve(Task):
         return Example(inputs, partner, str(record.get("id", "")), crc32(self.truth(record).encode()))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
-        """log_p: Float[M K] over the gallery, labels: the right member of each query."""
-        own = log_p.gather(-1, labels.unsqueeze(-1))
-        rank = (log_p > own).sum(-1)  # 0 = first
+        """log_p: Float[M K] over the gallery; labels: the right members, Bool[M K], of which the first counts."""
+        own = log_p.masked_fill(~labels, float("-inf")).amax(-1, keepdim=True)
+        rank = ((log_p > own) & ~labels).sum(-1)  # 0 = first
         out = {f"recall@{k}": mean_of(rank < k) for k in (1, 5, 10)}
         return out | {"median rank": Mean(float(rank.median() + 1), 1.0)}
+
+    def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
+        return bool(label[log_p.argmax(-1)])
 
     def truth(self, record: Record) -> str:
         return " ".join(str(record[name]) for name in self.partners.values())
