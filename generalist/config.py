@@ -20,6 +20,7 @@ class GeneralistConfig(PreTrainedConfig):
     prompts: deep prompt vectors a layer, 0 for none; separate_prompts: candidates have their own (spec 4).
     linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
     output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection.
+    zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default.
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
     """
 
@@ -47,6 +48,7 @@ class GeneralistConfig(PreTrainedConfig):
     output_size: int = 0
     output_bias: bool = True
     post_norm: bool = False
+    zero_shot_scale: str = ""
     modalities: dict[str, Any] | None = None
     scales: list[str] | None = None
     candidate_sets: dict[str, Any] | None = None
@@ -54,6 +56,7 @@ class GeneralistConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.modalities = dict(self.modalities or {})
         self.scales = list(self.scales or ["default"])
+        self.zero_shot_scale = self.zero_shot_scale or self.scales[0]
         self.linear_heads = dict(self.linear_heads or {})
         self.candidate_sets = dict(self.candidate_sets or {})
         super().__post_init__(**kwargs)

@@ -6,7 +6,7 @@ obey the causal blocks). A configuration that cannot work is refused when it is 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.config: Any = None  # the model's, set by the block: its attention implementation may change later
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -34,7 +35,8 @@ class Attention(nn.Module):
         if prompts is not None:
             _, pk, pv = self.qkv(prompts).view(len(prompts), 3, self.heads, -1).unbind(1)
             extra = (pk, pv)
-        return self.out(attend(q, k, v, layout, masks, extra).reshape(len(x), -1))
+        implementation = getattr(self.config, "_attn_implementation", None)
+        return self.out(attend(q, k, v, layout, masks, extra, implementation).reshape(len(x), -1))
 
 
 class MLP(nn.Module):

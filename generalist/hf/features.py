@@ -1,0 +1,174 @@
+"""`forward` for padded tensors: the same numbers as the packed path, in the shapes other tools expect.
+
+    one modality     [summary, x]  ->  last_hidden_state [B, 1 + n, D], pooler_output [B, D] = f at the summary
+    text and another                ->  logits_per_..., the law between them
+
+Which tensors are whose is said by the modalities themselves (`Modality.tensor_names`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import can_return_tuple
+
+from data.errors import UserError, nearest
+from generalist.hf.outputs import DualOutput
+from generalist.padded import PaddedLayout
+from tasks import likelihood
+
+CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
+
+
+class PaddedFeatures:
+    """Mixed into the model: needs its modalities, tokenizers, embedding_norm, encoder, head and log_scale."""
+
+    def given_modalities(self, tensors: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """{modality: its tensors} of those that are given. UserError when one belongs to nobody or none is given."""
+        found: dict[str, dict[str, Any]] = {}
+        left = {k: v for k, v in tensors.items() if v is not None}
+        for name, modality in self.modalities.items():  # type: ignore[attr-defined]
+            if mine := modality.given(left):
+                found[name] = mine
+                left = {k: v for k, v in left.items() if k not in mine}
+        if left:
+            known = [k for m in self.modalities.values() for k in (m.tensor_names or (f"{m.name}_...",))]  # type: ignore[attr-defined]
+            raise UserError(f"no modality of this model takes {sorted(left)[0]!r}; {nearest(sorted(left)[0], known)}")
+        if not found:
+            raise UserError(f"give the tensors of at least one modality; this model has {list(self.modalities)}")  # type: ignore[attr-defined]
+        return found
+
+    def embed_padded(self, name: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Padded tensors of B samples of a modality -> tokens [summary, x...] Float[B 1+n D], Bool[B 1+n] or None."""
+        data, real = self.modalities[name].padded(tensors)  # type: ignore[attr-defined]
+        batch = next(iter(tensors.values())).shape[0]
+        tokens = self.tokenizers[name](data)  # type: ignore[attr-defined]
+        span = self.modalities["summary"].span(None)  # type: ignore[attr-defined]
+        row = {key: value.to(tokens.device) for key, value in span.data.items()}
+        summary = self.tokenizers[span.modality](row)  # type: ignore[attr-defined]
+        tokens = tokens.view(batch, -1, tokens.shape[-1])
+        tokens = torch.cat([summary.to(tokens.dtype).unsqueeze(0).expand(batch, 1, -1), tokens], dim=1)
+        if real is not None:
+            real = torch.cat([torch.ones_like(real[:, :1]), real], dim=1)
+        return self.embedding_norm(tokens), real  # type: ignore[attr-defined]
+
+    def encode_padded(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        candidate: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Features of one modality. Attention weights come from attn_implementation="eager" only."""
+        config = self.config  # type: ignore[attr-defined]
+        want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        want_weights = config.output_attentions if output_attentions is None else output_attentions
+        x, real = self.embed_padded(name, tensors)
+        layout = PaddedLayout.of(x, real, bool(want_weights))
+        states: list[Tensor] | None = [] if want_states else None
+        prompts = self.layer_prompts(candidate)  # type: ignore[attr-defined]
+        hidden = self.encoder(x.flatten(0, 1), layout, prompts, states=states).view(x.shape)  # type: ignore[attr-defined]
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=self.head(hidden[:, 0]),  # type: ignore[attr-defined]
+            hidden_states=None if states is None else (*(s.view(x.shape) for s in states), hidden),
+            attentions=tuple(layout.weights) if layout.weights is not None else None,
+        )
+
+    @can_return_tuple
+    def padded_forward(
+        self,
+        tensors: dict[str, Any],
+        return_loss: bool | None = None,
+        scale: str | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling | DualOutput:
+        """Tensors by name -> features of one modality, or the law between two.
+
+        return_loss: two modalities, row i of one is the answer of row i of the other: the symmetric loss.
+        scale: the logit scale's name, config.zero_shot_scale by default.
+        """
+        found = self.given_modalities(tensors)
+        if len(found) == 1:
+            ((name, mine),) = found.items()
+            return self.encode_padded(
+                name, mine, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+            )
+        if len(found) > 2:
+            raise UserError(f"{len(found)} modalities given ({', '.join(found)}); give one, or two to compare")
+        first, second = sorted(found, key=lambda n: CANDIDATES in found[n])  # stable: the order of the model's table
+        queries = self.encode_padded(first, found[first]).pooler_output
+        answers = self.encode_padded(second, found[second], candidate=True).pooler_output
+        log_scale = self.log_scale(scale or self.config.zero_shot_scale)  # type: ignore[attr-defined]
+        logits = likelihood.logits(queries, answers, log_scale)
+        loss = None
+        if return_loss:
+            if logits.shape[0] != logits.shape[1]:
+                raise UserError(f"a loss needs as many inputs as answers, got {tuple(logits.shape)}")
+            target = torch.arange(logits.shape[0], device=logits.device)
+            total, count = likelihood.symmetric(logits.log_softmax(-1), logits.T.log_softmax(-1), target)
+            loss = (total / count).squeeze(0)
+        own = {f"logits_per_{first}": logits, f"{first}_embeds": normalize(queries.float(), dim=-1)}
+        fields = DualOutput.__dataclass_fields__
+        return DualOutput(
+            loss=loss,
+            logits=logits,
+            logits_per_text=logits.T,
+            embeds=normalize(queries.float(), dim=-1),
+            text_embeds=normalize(answers.float(), dim=-1),
+            **{k: v for k, v in own.items() if k in fields},
+        )
+
+    # one modality by name
+
+    @can_return_tuple
+    def get_features(self, modality: str, **tensors: Any) -> BaseModelOutputWithPooling:
+        """Features of one modality, any of the model's: get_features("table", **processor(table=[...], ...))."""
+        if modality not in self.modalities:  # type: ignore[attr-defined]
+            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.modalities)}")  # type: ignore[attr-defined]
+        options = {k: tensors.pop(k, None) for k in ("output_hidden_states", "output_attentions")}
+        mine = self.modalities[modality].given(tensors)  # type: ignore[attr-defined]
+        if not mine:
+            raise UserError(f"{modality}: its tensors are not among {sorted(tensors)}")
+        return self.encode_padded(modality, mine, **options)
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        """input_ids Int[B n], attention_mask [B n] -> output with pooler_output Float[B D]."""
+        options.pop("token_type_ids", None)
+        return self.get_features("text", input_ids=input_ids, attention_mask=attention_mask, **options)
+
+    def get_image_features(
+        self, pixel_values: Tensor, pixel_mask: Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        """pixel_values Float[B C H W], pixel_mask [B H W] -> output with pooler_output Float[B D]."""
+        return self.get_features("image", pixel_values=pixel_values, pixel_mask=pixel_mask, **options)
+
+    def get_audio_features(
+        self, input_features: Tensor, input_features_mask: Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        """input_features Float[B frames mels] and its mask -> output with pooler_output Float[B D]."""
+        given = {"input_features": input_features, "input_features_mask": input_features_mask}
+        return self.get_features("audio", **given, **options)
+
+    # what peft, gradient checkpointing and resizing look for
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The table of the model's first tokenizer that has one (the text's words)."""
+        for tokenizer in self.tokenizers.values():  # type: ignore[attr-defined]
+            if isinstance(getattr(tokenizer, "token", None), torch.nn.Embedding) and tokenizer.token.num_embeddings > 1:
+                return tokenizer.token
+        raise NotImplementedError("this model has no table of token embeddings: none of its modalities is a text")
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        old = self.get_input_embeddings()
+        for tokenizer in self.tokenizers.values():  # type: ignore[attr-defined]
+            if getattr(tokenizer, "token", None) is old:
+                tokenizer.token = value

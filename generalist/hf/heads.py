@@ -1,0 +1,13 @@
+"""The model under the names that task-specific Auto classes map to. Same weights, same `forward`: the law is the head."""
+
+from __future__ import annotations
+
+from generalist.model import GeneralistModel
+
+
+class GeneralistForZeroShotImageClassification(GeneralistModel):
+    """`AutoModelForZeroShotImageClassification`: pixel_values and input_ids -> logits_per_image Float[B K]."""
+
+
+class GeneralistForZeroShotAudioClassification(GeneralistModel):
+    """The same for sound: input_features and input_ids -> logits_per_audio Float[B K]."""
