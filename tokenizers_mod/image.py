@@ -32,7 +32,7 @@ def read_image(raw: Any, channels: int) -> Tensor:
     if isinstance(raw, str | Path) or hasattr(raw, "convert"):
         return _read_picture(raw, channels)
     array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
-    if array.dtype == object or array.ndim not in (2, 3) or array.size == 0:
+    if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or array.size == 0:
         raise UserError(f"image: expected [H, W], [H, W, C] or [C, H, W] with at least one pixel, got {array.shape}")
     check_finite(array, "image")
     if array.ndim == 2:

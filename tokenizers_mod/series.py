@@ -79,7 +79,7 @@ class Series(Modality):
         Of a table, columns of dates are left out. UserError: unreadable, empty, infinite, not numbers,
         or a channel without any observed value.
         """
-        array, what = _load(raw)
+        array, what = load_array(raw)
         if array.ndim not in (1, 2) or array.size == 0:
             raise UserError(f"{what}: shape {array.shape}; expected at least one step: [t] or [t, channels]")
         if np.isinf(array).any():
@@ -170,11 +170,10 @@ class SeriesTokens(nn.Module):
         return x if self.channel is None else x + self.channel(data["channel"])
 
 
-def _load(raw: Any) -> tuple[np.ndarray, str]:
-    """-> (float64 array, name for errors)."""
-    what = "series"
+def load_array(raw: Any, what: str = "series") -> tuple[np.ndarray, str]:
+    """Array, pandas object or file -> (float64 array, name for errors); other sensors in time read by it too."""
     if isinstance(raw, (str, Path)):
-        path, what = Path(raw), f"series {raw}"
+        path, what = Path(raw), f"{what} {raw}"
         if not path.is_file():
             raise UserError(f"{what}: no such file; check the path")
         try:
