@@ -1,0 +1,77 @@
+"""Blood cells found and named on one CPU core: RT-DETRv2 proposals, class by likelihood against the encoded names.
+
+    generalist train detect_tiny tasks.cells.source.folder=FOLDER    # FOLDER holds instances_{train,val}.json, images/
+
+Proposer, sizes and schedule: 1.3 M parameters in the proposer, 8 pictures of 192 x 160 a step. Expect AP50 about .8 on
+the val split of the BCCD blood-cell set; names permuted at test fall to about .04.
+"""
+
+from __future__ import annotations
+
+from data.coco import CocoObjects
+from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
+from tasks.detect import Detect
+from tokenizers_mod.region import Region
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+
+WIDTH = 96
+
+
+def backbone() -> dict:
+    """A ResNet of four basic blocks with batch norms that learn."""
+    return {
+        "model_type": "rt_detr_resnet",
+        "embedding_size": 32,
+        "hidden_sizes": [32, 48, 64, 96],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+
+
+def proposer(queries: int = 60) -> dict:
+    """RT-DETRv2 with two decoder layers, as small as it still learns well."""
+    return {
+        "d_model": WIDTH,
+        "encoder_hidden_dim": WIDTH,
+        "encoder_in_channels": [48, 64, 96],
+        "decoder_in_channels": [WIDTH] * 3,
+        "encoder_ffn_dim": 2 * WIDTH,
+        "decoder_ffn_dim": 2 * WIDTH,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "decoder_layers": 2,
+        "hidden_expansion": 0.5,
+        "num_queries": queries,
+        "num_denoising": 30,
+    }
+
+
+def detect_tiny(folder: str = "bccd_detection") -> Recipe:
+    return Recipe(
+        name="detect_tiny",
+        about="blood cells detected: region proposals named by likelihood",
+        steps=1000,
+        modalities={
+            "summary": Summary(),
+            "text": Text(tokenizer="", learn=300, max_length=16, positions=16),
+            "region": Region(
+                height=160,
+                width=192,
+                proposer="rt_detr_v2",
+                config=proposer(),
+                backbone=backbone(),
+                mode="regional",
+                proposals=60,
+                mean=[0.737, 0.696, 0.715],
+                std=[0.061, 0.101, 0.075],
+                augment={"flip_y": 0.5},
+            ),
+        },
+        tasks=[Detect(name="cells", source=CocoObjects(folder), inputs={"region": "image"}, batch=8)],
+        model=ModelSpec(width=WIDTH, layers=2, heads=4, hidden=2 * WIDTH, embedding_norm=False),
+        optimizer=OptimizerSpec(kind="adamw", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, warmup=60, clip=1.0),
+        engine=EngineSpec(threads=1),
+        checkpoint=CheckpointSpec(every=250, keep=1),
+    )

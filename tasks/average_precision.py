@@ -1,0 +1,87 @@
+"""COCO average precision of boxes and masks, by the reference implementation (pycocotools)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+
+NAMES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Bool[H W] -> run-length code of the reference implementation."""
+    from pycocotools import mask as rle_tools
+
+    return rle_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+
+def truth(images: list[dict[str, Any]], classes: list[str]) -> dict[str, Any]:
+    """COCO's ground-truth tree. images: {"image_id", "height", "width", "boxes" Float[n 4] (left, top, right, bottom),
+    "classes" Int[n], "crowd" Bool[n], "masks" [n] run-length codes or None}; class k has category id k + 1."""
+    notes = []
+    for image in images:
+        for i, (box, kind, crowd) in enumerate(zip(image["boxes"], image["classes"], image["crowd"], strict=True)):
+            left, top, right, bottom = (float(v) for v in box)
+            note = {
+                "id": len(notes) + 1,
+                "image_id": image["image_id"],
+                "category_id": int(kind) + 1,
+                "bbox": [left, top, right - left, bottom - top],
+                "area": (right - left) * (bottom - top),
+                "iscrowd": int(crowd),
+            }
+            if image.get("masks") is not None:
+                from pycocotools import mask as rle_tools
+
+                note["segmentation"] = image["masks"][i]
+                note["area"] = float(rle_tools.area(image["masks"][i]))
+            notes.append(note)
+    return {
+        "images": [{"id": m["image_id"], "height": m["height"], "width": m["width"]} for m in images],
+        "annotations": notes,
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(classes)],
+    }
+
+
+def average_precision(
+    tree: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox"
+) -> tuple[dict[str, float], dict[str, float]]:
+    """COCO's AP numbers and AP50 by class; a value is NaN where there is nothing of that size or class.
+
+    tree: of `truth`. found: {"image_id", "category_id", "score", "bbox" [left, top, width, height] and, for kind "segm",
+    "segmentation"}, at most 100 an image counted.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise UserError(
+            "average precision needs pycocotools; install it: pip install 'generalist[detection]'"
+        ) from error
+
+    names = {c["id"]: c["name"] for c in tree["categories"]}
+    if not tree["annotations"]:
+        return dict.fromkeys(NAMES, float("nan")), dict.fromkeys(names.values(), float("nan"))
+    if not found:
+        present = {n["category_id"] for n in tree["annotations"]}
+        return dict.fromkeys(NAMES, 0.0), {n: 0.0 if k in present else float("nan") for k, n in names.items()}
+    with contextlib.redirect_stdout(io.StringIO()):  # the reference prints its progress
+        coco = COCO()
+        coco.dataset = tree
+        coco.createIndex()
+        run = COCOeval(coco, coco.loadRes([dict(f) for f in found]), kind)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    precision = run.eval["precision"][0, :, :, 0, 2]  # IoU .5, [recall, class], all areas, 100 detections
+    by_class = {}
+    for k, category in enumerate(run.params.catIds):
+        known = precision[:, k][precision[:, k] > -1]
+        by_class[names[category]] = float(known.mean()) if len(known) else float("nan")
+    values = [float(v) if v > -1 else float("nan") for v in run.stats[: len(NAMES)]]
+    return dict(zip(NAMES, values, strict=True)), by_class

@@ -1,0 +1,186 @@
+"""Detection as likelihood: every proposal asks which of the class names, or "nothing", it shows.
+
+Uni-Perceiver v2 (2211.09808, section 3.1; spec 2.3): the encoder's output at each proposal is compared with the
+class-name embeddings; its box is emitted unchanged. Training labels proposals by the proposer's own Hungarian matching
+(objectness, L1, GIoU, no class cost), so other names at prediction give other classes. The paper's losses are in an
+appendix that is not available: cross-entropy over names with weight .2 for "nothing" is a guess that was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.source import Record, Records
+from data.types import Batch, Example, Span
+from tasks.average_precision import average_precision, truth
+from tasks.base import Task
+from tasks.candidates import CandidateSet, ObjectNames
+from tasks.metrics import Mean
+from tokenizers_mod.base import Modality
+from tokenizers_mod.objects import PixelObjects, to_pixels
+
+NOTHING = "nothing"
+SHOWN = 100  # detections an image, COCO's limit
+
+
+@dataclass(kw_only=True)
+class Detect(Task):
+    """inputs: {a region modality: the record's picture}. classes: names; default those of the source.
+
+    nothing: weight of a proposal without an object. threshold: of a detection drawn in the report.
+    """
+
+    kind: ClassVar[str] = "detect"
+    metric: ClassVar[str] = "AP50"
+    areas: ClassVar[str] = "bbox"
+    classes: list[str] | None = None
+    nothing: float = 0.2
+    threshold: float = 0.4
+
+    def texts(self, records: Records) -> Iterator[str]:
+        yield from [NOTHING, *self.names(records)]
+
+    def names(self, records: Records) -> list[str]:
+        names = self.classes or records.info.get("classes")
+        if not names:
+            raise UserError(f"task {self.name}: the source knows no class names; give classes=[...]")
+        return [str(n) for n in names]
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        return ObjectNames([NOTHING, *self.names(records)], nothing=self.nothing)
+
+    def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
+        super().bind(modalities, candidates, info)
+        if not hasattr(self.region, "object_span"):
+            raise UserError(
+                f"task {self.name}: modality {next(iter(self.inputs))!r} proposes no regions; use one that does"
+            )
+
+    @property
+    def region(self) -> Any:
+        """The modality that proposes."""
+        return self.modalities[next(iter(self.inputs))]
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        """[summary, regions·]: asked at every proposal; labels follow once the proposals are matched."""
+        image = self.region.read(record[next(iter(self.inputs.values()))])
+        span = self.ask(self.region.object_span(image, self.objects(record, image), rng))
+        return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
+
+    def ask(self, span: Span) -> Span:
+        """The question at every proposal of a region span; more objects than proposals are an error."""
+        rows = self.region.proposal_rows
+        if not len(rows):
+            raise UserError(f"task {self.name}: the regions' mode gives no proposals; use mode 'both' or 'regional'")
+        objects = len(span.data.get("boxes", ()))
+        if objects > len(rows):
+            raise UserError(f"{objects} objects but only {len(rows)} proposals; raise the region modality's proposals")
+        return span.ask(rows, torch.full((len(rows),), -1))
+
+    def objects(self, record: Record, image: Tensor) -> PixelObjects:
+        """The record's objects in the picture's pixels; crowds are not taught."""
+        height, width = image.shape[-2:]
+        if (record["height"], record["width"]) != (height, width):
+            raise UserError(
+                f"the picture is {width} x {height} pixels, its annotations say {record['width']} x {record['height']}; "
+                "if it carries a rotation (EXIF), turn the file or the annotations"
+            )
+        taught = ~np.asarray(record["crowd"])
+        boxes = torch.as_tensor(np.asarray(record["boxes"], dtype=np.float32).reshape(-1, 4)[taught])
+        classes = torch.as_tensor(np.asarray(record["classes"], dtype=np.int64)[taught])
+        return PixelObjects(boxes, classes, self.masks(record, taught))
+
+    def masks(self, record: Record, taught: np.ndarray) -> Tensor | None:
+        """Bool[n H W] of the taught objects, or None where this task has no masks."""
+        return None
+
+    def collate(self, examples: list[Example]) -> Batch:
+        batch = super().collate(examples)
+        # an answer is an object: what the proposer's loss and the weighted -log p are sums over
+        batch.count = max(1, int(sum(len(s.data["boxes"]) for e in examples for s in e.inputs if "boxes" in s.data)))
+        return batch
+
+    # --- evaluation ---
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        """Whether matched proposals are named right, "nothing" aside."""
+        matched = labels > 0
+        named = log_p[:, 1:].argmax(-1) + 1 == labels
+        return {"named right": Mean(float((named & matched).sum()), float(matched.sum()))}
+
+    def measure(
+        self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """COCO AP of the whole split. owner: Int[M]; rows: what the proposer found, by asked token."""
+        names = self.candidates.names[1:]  # type: ignore[union-attr]
+        found, images = [], []
+        for i in range(len(records)):
+            record = records[i]
+            at = (owner == i).nonzero().squeeze(1)
+            images.append(self.true_image(record, i))
+            found += self.detections(record, i, log_p(at), {k: v[at] for k, v in rows.items()})
+        total, by_class = average_precision(truth(images, names), found, self.areas)
+        return total | {f"AP50 {name}": value for name, value in by_class.items()}
+
+    def true_image(self, record: Record, image_id: int) -> dict[str, Any]:
+        return {"image_id": image_id, **{k: record[k] for k in ("height", "width", "boxes", "classes", "crowd")}}
+
+    def detections(self, record: Record, image_id: int, log_p: Tensor, rows: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """The SHOWN likeliest (proposal, name) pairs of one picture in COCO's result format. log_p: Float[N K]."""
+        p = log_p[:, 1:].exp()
+        score, index = p.flatten().topk(min(SHOWN, p.numel()))
+        proposal, name = index // p.shape[1], index % p.shape[1]
+        boxes = to_pixels(rows["boxes"].float(), record["height"], record["width"])[proposal]
+        out = []
+        for i, (s, k, box) in enumerate(zip(score.tolist(), name.tolist(), boxes.tolist(), strict=True)):
+            left, top, right, bottom = box
+            hit = {
+                "image_id": image_id,
+                "category_id": k + 1,
+                "score": s,
+                "bbox": [left, top, right - left, bottom - top],
+            }
+            out.append(hit | self.outline(record, rows, int(proposal[i])))
+        return out
+
+    def outline(self, record: Record, rows: dict[str, Tensor], proposal: int) -> dict[str, Any]:
+        """What a detection carries besides its box."""
+        return {}
+
+    def show(
+        self,
+        record: Record,
+        log_p: Tensor,
+        labels: Tensor,
+        names: list[str],
+        rows: dict[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """The picture with the likeliest detections drawn; answers: how sure each name's best detection is."""
+        hits = [] if rows is None else self.detections(record, 0, log_p, rows)
+        drawn = self.region.show(record[next(iter(self.inputs.values()))])
+        drawn["objects"] = [self._drawn(hit, record, names) for hit in hits if hit["score"] >= self.threshold]
+        drawn["text"] = f"{len(drawn['objects'])} found above p = {self.threshold:g}, {len(record['boxes'])} annotated"
+        best = {n: max((h["score"] for h in hits if names[h["category_id"]] == n), default=0.0) for n in names[1:]}
+        return {
+            "input": drawn,
+            "truth": self.truth(record),
+            "answers": sorted(([n, p] for n, p in best.items()), key=lambda pair: -pair[1])[:5],
+            "correct": None,
+        }
+
+    def _drawn(self, hit: dict[str, Any], record: Record, names: list[str]) -> dict[str, Any]:
+        left, top, wide, high = hit["bbox"]
+        box = [left / record["width"], top / record["height"], wide / record["width"], high / record["height"]]
+        return {"name": names[hit["category_id"]], "p": round(hit["score"], 3), "box": [round(v, 4) for v in box]}
+
+    def truth(self, record: Record) -> str:
+        names = self.candidates.names[1:]  # type: ignore[union-attr]
+        kinds = [names[k] for k in record["classes"]]
+        return ", ".join(f"{kinds.count(n)} {n}" for n in names if n in kinds) or "no objects"

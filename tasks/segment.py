@@ -1,0 +1,49 @@
+"""Instance segmentation as likelihood: detection whose proposals carry masks (Uni-Perceiver v2, spec 2.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from data.coco import decode_mask
+from data.errors import UserError
+from data.source import Record
+from data.types import Example
+from tasks.average_precision import encode_mask
+from tasks.detect import Detect
+
+
+@dataclass(kw_only=True)
+class Segment(Detect):
+    """The region modality has masks=True and the source masks=True. A mask pixel is p > .5."""
+
+    kind: ClassVar[str] = "segment"
+    areas: ClassVar[str] = "segm"
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        if record.get("segments") is None:
+            raise UserError("the record has no masks; open its source with masks=True")
+        if not self.region.masks:
+            raise UserError(f"task {self.name}: its region modality proposes no masks; set masks=True there")
+        return super().example(record, rng)
+
+    def masks(self, record: Record, taught: np.ndarray) -> Tensor | None:
+        height, width = record["height"], record["width"]
+        chosen = [s for s, t in zip(record["segments"], taught, strict=True) if t]
+        if not chosen:
+            return torch.zeros(0, height, width, dtype=torch.bool)
+        return torch.from_numpy(np.stack([decode_mask(s, height, width) for s in chosen]))
+
+    def true_image(self, record: Record, image_id: int) -> dict[str, Any]:
+        masks = [encode_mask(decode_mask(s, record["height"], record["width"])) for s in record["segments"]]
+        return {**super().true_image(record, image_id), "masks": masks}
+
+    def outline(self, record: Record, rows: dict[str, Tensor], proposal: int) -> dict[str, Any]:
+        size = (record["height"], record["width"])
+        logits = interpolate(rows["masks"][proposal][None, None].float(), size, mode="bilinear", align_corners=False)
+        return {"segmentation": encode_mask((logits[0, 0] > 0).cpu().numpy())}

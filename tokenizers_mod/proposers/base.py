@@ -1,0 +1,148 @@
+"""What every region proposer takes and gives, and the set matching and mask losses that several of them share.
+
+Boxes are (centre x, centre y, width, height) as fractions of the image, as everywhere in the DETR family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+
+from data.errors import UserError, nearest
+
+PRIOR = (
+    0.05  # objectness at the start; the library's 1 / (labels + 1) = .5 makes an image without objects cost about 110
+)
+
+
+@dataclass
+class Objects:
+    """The n true objects of one image: boxes Float[n 4], masks Bool[n h w] or None."""
+
+    boxes: Tensor
+    masks: Tensor | None = None
+
+
+@dataclass
+class Proposals:
+    """What a proposer says of B images.
+
+    features: Float[B Q d]; boxes: Float[B Q 4] in 0..1; objectness: logits Float[B Q]; masks: logits Float[B Q h w] or
+    None; last_map: the backbone's last scale, Float[B C h w].
+    loss: [1], summed over the batch's objects, and matches: for each image (proposals, objects) as Int[m] each; both
+    None unless the true objects were given.
+    """
+
+    features: Tensor
+    boxes: Tensor
+    objectness: Tensor
+    last_map: Tensor
+    masks: Tensor | None = None
+    loss: Tensor | None = None
+    matches: list[tuple[Tensor, Tensor]] | None = None
+
+
+class RegionProposer(Protocol):
+    """width: of the features; last_width, last_stride: channels and pixels a cell of the last map; queries: Q."""
+
+    width: int
+    last_width: int
+    queries: int
+
+    def __call__(self, pixels: Tensor, objects: list[Objects] | None = None) -> Proposals:
+        """pixels: Float[B 3 H W], all of one size; objects: one entry an image, or None where none are known."""
+        ...
+
+
+def library_config(model_type: str, settings: dict[str, Any], backbone: dict[str, Any]) -> Any:
+    """A transformers configuration from JSON settings, its backbone's from {"model_type": ..., settings}.
+
+    Any backbone of transformers' backbone API, timm's through model_type "timm_backbone". UserError names a setting
+    that the class does not have.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type]
+    known = {**kind().to_dict(), "num_labels": 0}
+    for key in settings:
+        if key not in known:
+            raise UserError(f"region: {model_type} has no setting {key!r}; {nearest(key, known)}")
+    values = dict(settings)
+    if backbone:
+        chosen = dict(backbone)
+        name = chosen.pop("model_type", "")
+        if name not in CONFIG_MAPPING:
+            raise UserError(f"region: unknown backbone {name!r}; {nearest(name, CONFIG_MAPPING)}")
+        values["backbone_config"] = CONFIG_MAPPING[name](**chosen)
+    return kind(**values)
+
+
+def stacked_masks(objects: list[Objects], matches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The masks of matched objects in the order of the matches: Float[m h w]."""
+    parts = []
+    for item, (_, j) in zip(objects, matches, strict=True):
+        if item.masks is None:
+            raise UserError("region: the proposer learns masks but an image gives none; set masks=False")
+        parts.append(item.masks[j].float())
+    return torch.cat(parts)
+
+
+def mask_loss(logits: Tensor, target: Tensor, bce: float = 5.0, dice: float = 5.0) -> Tensor:
+    """Per-pixel binary cross-entropy and dice of m matched masks, summed over masks: Float[m h w] x 2 -> [1].
+
+    Weights 5 and 5 are Mask DINO's and Mask2Former's [guess for Uni-Perceiver v2, whose appendix is not available].
+    """
+    if logits.shape[-2:] != target.shape[-2:]:
+        logits = interpolate(logits.unsqueeze(1), target.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+    flat, truth = logits.flatten(1), target.flatten(1)
+    entropy = binary_cross_entropy_with_logits(flat, truth, reduction="none").mean(1)
+    p = flat.sigmoid()
+    overlap = 1 - (2 * (p * truth).sum(1) + 1) / (p.sum(1) + truth.sum(1) + 1)
+    return (bce * entropy + dice * overlap).sum().reshape(1)
+
+
+class MaskHead(nn.Module):
+    """query x stride-4 map: the finest library map (stride 8), upsampled and joined with a shallow stem of the pixels."""
+
+    def __init__(self, width: int, channels: int, hidden: int = 32) -> None:
+        super().__init__()
+        groups = 8 if hidden % 8 == 0 else 1
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, hidden, 3, 2, 1), nn.GELU(), nn.Conv2d(hidden, hidden, 3, 2, 1), nn.GroupNorm(groups, hidden)
+        )
+        self.lateral = nn.Conv2d(channels, hidden, 1)
+        self.smooth = nn.Sequential(nn.GELU(), nn.Conv2d(hidden, hidden, 3, 1, 1))
+        self.query = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, hidden))
+
+    def forward(self, features: Tensor, pixels: Tensor, fine: Tensor) -> Tensor:
+        """Float[B Q d], Float[B 3 H W], Float[B C H/8 W/8] -> mask logits Float[B Q H/4 W/4]."""
+        stem = self.stem(pixels)
+        up = interpolate(self.lateral(fine), stem.shape[-2:], mode="bilinear", align_corners=False)
+        maps = self.smooth(stem + up)
+        return torch.einsum("bqc,bchw->bqhw", self.query(features), maps)
+
+
+def fresh(model: nn.Module, keep: tuple[str, ...]) -> None:
+    """Weights that learn from scratch: BatchNorm scale 1, Kaiming convolutions, Xavier linears.
+
+    transformers' RT-DETR draws BatchNorm scales from N(0, .01) and linears from std .01, which does no harm before a
+    checkpoint is loaded and keeps an untrained network from learning (AP .11 against .33 after two minutes on blood
+    cells). keep: parts of names that keep the library's own initialisation (sampling offsets, attention weights, heads).
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+        elif any(part in name for part in keep):
+            continue
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,104 @@
+"""RT-DETR, RT-DETRv2 and D-FINE of transformers as region proposers: one foreground logit a query, boxes, optional masks.
+
+RT-DETR: 2304.08069; RT-DETRv2: 2407.17140; D-FINE: 2410.13842. They learn by far the fastest from scratch: their
+encoder proposals have a loss of their own and denoising queries supervise every step.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenizers_mod.proposers.base import (
+    PRIOR,
+    MaskHead,
+    Objects,
+    Proposals,
+    fresh,
+    library_config,
+    mask_loss,
+    stacked_masks,
+)
+
+KEEP = ("sampling_offsets", "attention_weights", "class_embed", "enc_score_head")
+
+
+class RTDetrProposer(nn.Module):
+    """config: settings of the transformers class; checkpoint: a folder of library weights, class heads made binary."""
+
+    def __init__(
+        self, name: str, config: dict[str, Any], backbone: dict[str, Any], masks: bool, checkpoint: str = ""
+    ) -> None:
+        super().__init__()
+        from transformers import AutoModelForObjectDetection
+
+        # a frozen norm of an untrained backbone never normalises
+        settings = {"num_labels": 1, "freeze_backbone_batch_norms": bool(checkpoint)}
+        chosen = library_config(name, {"initializer_bias_prior_prob": PRIOR, **settings, **config}, backbone)
+        if checkpoint:
+            chosen = type(chosen).from_pretrained(checkpoint, **{**settings, **config})
+            self.net = AutoModelForObjectDetection.from_pretrained(
+                checkpoint, config=chosen, ignore_mismatched_sizes=True
+            )
+        else:
+            with warnings.catch_warnings():  # head widths that are no power of 2 matter to a CUDA kernel only
+                warnings.simplefilter("ignore")
+                self.net = AutoModelForObjectDetection.from_config(chosen)
+            fresh(self.net, KEEP)
+            # the last layer of every box head starts at 0: boxes begin at their reference
+            for head in [*self.net.model.decoder.bbox_embed, self.net.model.enc_bbox_head]:
+                nn.init.zeros_(head.layers[-1].weight)
+                nn.init.zeros_(head.layers[-1].bias)
+        # the same modules stand in net.model.decoder, where the forward pass reads them; one name in the state dict
+        for head in ("class_embed", "bbox_embed"):
+            self.net._modules.pop(head, None)
+        self.net._tied_weights_keys = {}
+        self.net.all_tied_weights_keys = {}
+        self.config = chosen
+        self.width, self.queries = chosen.d_model, chosen.num_queries
+        self.last_width = self.net.model.backbone.intermediate_channel_sizes[-1]
+        self.mask_head = MaskHead(self.width, chosen.encoder_hidden_dim) if masks else None
+        self._maps: list[Tensor] = []
+        self.net.model.backbone.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, given: Any, out: Any) -> None:
+        self._maps = [item[0] if isinstance(item, tuple) else item for item in out]
+
+    def forward(self, pixels: Tensor, objects: list[Objects] | None = None) -> Proposals:
+        labels = None
+        if objects is not None:
+            labels = [
+                {"class_labels": torch.zeros(len(o.boxes), dtype=torch.long, device=pixels.device), "boxes": o.boxes}
+                for o in objects
+            ]
+        out = self.net(pixels, labels=labels)
+        last_map, self._maps = self._maps[-1], []
+        features, logits, boxes = out.last_hidden_state, out.logits, out.pred_boxes
+        if self.training and out.denoising_meta_values is not None:
+            # rows of denoising queries stand in front of the real ones in training
+            split = out.denoising_meta_values["dn_num_split"]
+            features = features.split(split, 1)[1]
+            logits = logits.split(split, 1)[1] if logits.shape[1] == sum(split) else logits
+            boxes = boxes.split(split, 1)[1] if boxes.shape[1] == sum(split) else boxes
+        masks = None
+        if self.mask_head is not None:
+            masks = self.mask_head(features, pixels, out.encoder_last_hidden_state[0])
+        found = Proposals(features, boxes, logits.squeeze(-1), last_map, masks)
+        if labels is not None and objects is not None:
+            count = max(1, sum(len(o.boxes) for o in objects))  # the library divides by it
+            found.loss = (out.loss * count).reshape(1)
+            found.matches = self.match(logits, boxes, labels)
+            if masks is not None:
+                rows = torch.cat([m[i] for m, (i, _) in zip(masks, found.matches, strict=True)])
+                found.loss = found.loss + mask_loss(rows, stacked_masks(objects, found.matches))
+        return found
+
+    def match(self, logits: Tensor, boxes: Tensor, labels: list[dict[str, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """The library's own Hungarian matching (objectness, L1, GIoU) of the last layer's proposals."""
+        from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
+
+        found = RTDetrHungarianMatcher(self.config)({"logits": logits, "pred_boxes": boxes}, labels)
+        return [(i.to(boxes.device), j.to(boxes.device)) for i, j in found]
