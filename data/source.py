@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from data.order import ShardOrder
+
 Record = dict[str, Any]
 
 
@@ -19,10 +21,12 @@ class Records:
 
     info: "classes" (list of names, for classification), "synthetic" (True when generated, not real),
     "about" (one line: what and from where), and whatever else the source knows.
+    order: how shards that must be read one after the other are shuffled; None shuffles all records as one.
     """
 
     rows: Sequence[Record]
     info: dict[str, Any] = field(default_factory=dict)
+    order: ShardOrder | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,7 +1,8 @@
 """Steps -> batches, resumable without state: item `step` of the dataset is the batch of that step.
 
 Workers of the loader fetch whole steps in turn, so the order and the bytes do not depend on how many
-there are; a resume starts the sampler at the next step.
+there are; a resume starts the sampler at the next step. A sample that cannot be read stops the run or, with
+corrupt="skip", gives its place to the next sample of the stream and is named in `Batch.skipped`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.errors import UserError
+from data.errors import UserError, nearest
 from data.order import records_at
 from data.schedule import Schedule
 from data.source import Records
 from data.types import Batch, Example
+
+CORRUPT = ("stop", "skip")
+TRIES = 16  # samples in a row that may be broken before it is no longer a matter of single samples
+AHEAD = 16  # draws of a task that its shards are fetched ahead
 
 
 @dataclass
@@ -34,12 +39,24 @@ class Feed:
 
 
 class Steps(Dataset):
-    """Map-style: `self[step * accumulate + micro]` is this rank's batch of that micro step."""
+    """Map-style: `self[step * accumulate + micro]` is this rank's batch of that micro step.
+
+    corrupt: "stop" at a sample that cannot be read, or "skip" it.
+    """
 
     def __init__(
-        self, feeds: dict[str, Feed], schedule: Schedule, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1
+        self,
+        feeds: dict[str, Feed],
+        schedule: Schedule,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+        corrupt: str = "stop",
     ) -> None:
-        self.feeds, self.schedule, self.seed = feeds, schedule, seed
+        if corrupt not in CORRUPT:
+            raise UserError(f"corrupt={corrupt!r}; {nearest(corrupt, CORRUPT)} (valid: {', '.join(CORRUPT)})")
+        self.feeds, self.schedule, self.seed, self.corrupt = feeds, schedule, seed, corrupt
         self.rank, self.world, self.accumulate = rank, world, accumulate
         for name, feed in feeds.items():
             if len(feed.records) == 0:
@@ -58,16 +75,43 @@ class Steps(Dataset):
         own = feed.batch // (self.world * self.accumulate)
         draw = self.schedule.draws_before(step, task, self.rank)
         start = draw * feed.batch + (micro * self.world + self.rank) * own
-        examples = []
-        for offset, number in enumerate(records_at(self.seed, task, len(feed.records), start, own)):
-            # the sample's own randomness: a function of seed and stream position only
-            rng = torch.Generator().manual_seed((self.seed * 1_000_003 + start + offset) % 2**63)
-            record = feed.records[number]
+        prefetch = getattr(feed.records.rows, "prefetch", None)
+        if prefetch is not None:
+            prefetch(self._numbers(task, start + AHEAD * feed.batch, own))
+        skipped: list[str] = []
+        examples = [
+            self._example(task, start + offset, number, skipped)
+            for offset, number in enumerate(self._numbers(task, start, own))
+        ]
+        batch = feed.collate(examples)
+        batch.skipped = skipped
+        return batch
+
+    def _numbers(self, task: str, start: int, count: int) -> list[int]:
+        """The records at these positions of the task's stream."""
+        feed = self.feeds[task]
+        if feed.records.order is not None:
+            return feed.records.order.at(self.seed, task, start, count, feed.batch)
+        return records_at(self.seed, task, len(feed.records), start, count)
+
+    def _example(self, task: str, position: int, number: int, skipped: list[str]) -> Example:
+        """The example at a position; where it is broken and may be skipped, that of the next sound position."""
+        feed = self.feeds[task]
+        # the sample's own randomness: a function of seed and stream position only
+        rng = torch.Generator().manual_seed((self.seed * 1_000_003 + position) % 2**63)
+        for after in range(1, TRIES + 1):
+            name: Any = number
             try:
-                examples.append(feed.example(record, rng))
+                record = feed.records[number]
+                name = record.get("id", number)
+                return feed.example(record, rng)
             except UserError as error:
-                raise UserError(f"task {task}, record {record.get('id', number)}: {error}") from error
-        return feed.collate(examples)
+                message = f"task {task}, record {name}: {error}"
+                if self.corrupt == "stop":
+                    raise UserError(f"{message} (corrupt=skip would leave it out and count it)") from error
+                skipped.append(message)
+                number = self._numbers(task, position + after, 1)[0]
+        raise UserError(f"{TRIES} samples in a row cannot be read; the last one: {skipped[-1]}")
 
 
 def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
@@ -82,5 +126,7 @@ def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = Fa
             pin_memory=pin,
             prefetch_factor=4 if workers else None,
             persistent_workers=False,
+            # its own: a loader that starts must not advance the process's random state, or a resume differs
+            generator=torch.Generator().manual_seed(steps.seed),
         )
     )

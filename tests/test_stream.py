@@ -5,8 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.errors import UserError
+from data.order import ShardOrder
 from data.pack import collate
 from data.schedule import Schedule
 from data.source import Records
@@ -121,3 +124,89 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_with_the_nearest_size_th
         steps(world=5)
     with pytest.raises(UserError, match="empty"):
         Steps({"a": Feed(Records([]), example, lambda e: None, 1)}, Schedule(["a"], [1.0]), 0)
+
+
+def broken_steps(names: set[str], corrupt: str = "skip", **options) -> Steps:
+    feed = steps().feeds["short"]
+
+    def fails(record, rng):
+        if record["id"] in names:
+            raise UserError("cut off")
+        return example(record, rng)
+
+    return Steps(
+        {"short": Feed(feed.records, fails, feed.collate, 10)},
+        Schedule(["short"], [1.0], SEED),
+        SEED,
+        corrupt=corrupt,
+        **options,
+    )
+
+
+def test_broken_samples_that_may_be_skipped_are_named_and_replaced_the_same_way_on_every_resume_and_rank_count():
+    names = {"short/7", "short/8", "short/99"}
+    batches = [broken_steps(names)[s] for s in range(15)]
+    skipped = [line for b in batches for line in b.skipped]
+    assert len(skipped) >= 3
+    assert {line.split(":")[0].split()[-1] for line in skipped} == names
+    seen = Counter(r for b in batches for r in b.records)
+    assert not names & set(seen) and sum(seen.values()) == 150
+    assert set(seen) | names == {f"short/{i}" for i in range(150)}
+    again = list(loader(broken_steps(names), 4, 15, workers=1))
+    assert [content(b) for b in again] == [content(b) for b in batches[4:]]
+    assert [b.skipped for b in again] == [b.skipped for b in batches[4:]]
+    halves = [broken_steps(names, rank=r, world=2) for r in range(2)]
+    assert [r for h in halves for r in h[3].records] == batches[3].records
+
+
+def test_when_every_sample_is_broken_the_run_stops_even_if_single_ones_may_be_skipped():
+    with pytest.raises(UserError, match="16 samples in a row"):
+        broken_steps({f"short/{i}" for i in range(150)})[0]
+    with pytest.raises(UserError, match="corrupt='skipp'; did you mean 'skip'"):
+        broken_steps(set(), corrupt="skipp")
+
+
+# --- shards ---
+
+
+def order_of(order: ShardOrder, epoch: int, batch: int) -> list[int]:
+    n = sum(order.sizes)
+    return order.at(SEED, "t", epoch * n, n, batch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(1, 17),
+    st.integers(0, 3),
+)
+def test_every_epoch_of_shards_holds_every_sample_once(sizes, window, lanes, batch, epoch):
+    order = ShardOrder(tuple(sizes), window, lanes)
+    assert sorted(order_of(order, epoch, batch)) == list(range(sum(sizes)))
+
+
+def test_shards_are_shuffled_and_samples_mix_within_windows_only():
+    order = ShardOrder((20,) * 12, window=3)
+    first, second = order_of(order, 0, 8), order_of(order, 1, 8)
+    assert first != second
+    for at in range(0, 240, 60):
+        shards = {number // 20 for number in first[at : at + 60]}
+        assert len(shards) == 3, "a window of three shards reads three shards"
+    assert first[:20] != sorted(first[:20])
+    assert {n // 20 for n in first[:60]} != {0, 1, 2} or {n // 20 for n in first[60:120]} != {3, 4, 5}
+
+
+@pytest.mark.parametrize("world, accumulate", [(2, 1), (4, 1), (2, 2)])
+def test_ranks_read_different_shards_and_every_shard_is_read_by_one_rank(world, accumulate):
+    order = ShardOrder((30,) * 16, window=2, lanes=4)
+    batch, n = 8, 480
+    own = batch // (world * accumulate)
+    readers: dict[int, set[int]] = {}
+    for step in range(n // batch):
+        for part in range(world * accumulate):
+            for number in order.at(SEED, "t", step * batch + part * own, own, batch):
+                readers.setdefault(number // 30, set()).add(part)
+    assert len(readers) == 16
+    assert all(len(found) == 1 for found in readers.values())
