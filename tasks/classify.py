@@ -51,8 +51,8 @@ class Classify(Task):
             if label not in names:
                 raise UserError(f"unknown class {label!r}; the classes are {names[:8]}")
             return names.index(label)
-        if not 0 <= int(label) < len(names):
-            raise UserError(f"class index {label} is outside 0..{len(names) - 1}")
+        if not 0 <= label < len(names) or int(label) != label:  # NaN fails the first
+            raise UserError(f"class index {label} is not one of 0..{len(names) - 1}")
         return int(label)
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:

@@ -75,7 +75,7 @@ class Forecast(Task):
         slot = self.modalities["slot"]
         past = series.read(record[self.inputs["series"]])
         known = record.get(self.future) is not None
-        slots = slot.span(self._standardise(series, past, record) if known else self.horizon)
+        slots = slot.span(slot.read(self._standardise(series, past, record)) if known else self.horizon)
         return Example(
             [self.modalities["summary"].span(None), series.span(past, rng), slots], record=str(record.get("id", ""))
         )

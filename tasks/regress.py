@@ -17,6 +17,7 @@ from tasks.candidates import CandidateSet, Numbers
 from tasks.metrics import Mean, mean_of
 from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
+from tokenizers_mod.schema import to_number
 
 
 @dataclass(kw_only=True)
@@ -39,9 +40,12 @@ class Regress(Task):
         learn_tables(self, modalities, records)
 
     def candidate_set(self, records: Records) -> CandidateSet:
-        values = torch.tensor([float(records[i][self.target]) for i in range(len(records))], dtype=torch.float64)
+        found = [to_number(records[i][self.target]) for i in range(len(records))]
+        values = torch.tensor([float("nan") if v is None else v for v in found], dtype=torch.float64)
         if not values.isfinite().all():
-            raise UserError(f"task {self.name}: a training target is NaN or infinite; remove those records")
+            bad = int((~values.isfinite()).nonzero()[0])
+            name, value = records[bad].get("id", bad), records[bad][self.target]
+            raise UserError(f"task {self.name}: the target of record {name} is {value!r}; remove it")
         mean, std = float(values.mean()), float(values.std())
         if not std > 0:
             raise UserError(f"task {self.name}: all training targets equal {mean:g}; there is nothing to regress")
@@ -52,9 +56,9 @@ class Regress(Task):
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         labels = None
         if record.get(self.target) is not None:
-            value = float(record[self.target])
-            if value != value or abs(value) == float("inf"):
-                raise UserError(f"target {self.target!r} is {value}; it must be finite")
+            value = to_number(record[self.target])
+            if value is None or not abs(value) < float("inf"):
+                raise UserError(f"target {self.target!r} is {record[self.target]!r}; it must be a finite number")
             numbers = self.candidates
             labels = torch.tensor([(value - numbers.mean) / numbers.std], dtype=torch.float32)  # type: ignore[union-attr]
         return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
