@@ -53,8 +53,8 @@ def average_precision(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """COCO's AP numbers and AP50 by class; a value is NaN where there is nothing of that size or class.
 
-    tree: of `truth`. found: {"image_id", "category_id", "score", "bbox" [left, top, width, height] and, for kind "segm",
-    "segmentation"}, at most 100 an image counted.
+    tree: of `truth`. found: {"image_id", "category_id", "score", "bbox" [left, top, width, height] and, for kind
+    "segm", "segmentation"}, at most 100 an image counted.
     """
     try:
         from pycocotools.coco import COCO

@@ -1,6 +1,6 @@
 """The true objects of a picture, and the augmentations that move picture, boxes and masks together.
 
-Boxes are (left, top, right, bottom) in pixels here, because crops and flips are; the proposers' fractions are made last.
+Boxes are (left, top, right, bottom) in pixels here, as crops and flips are; the proposers' fractions are made last.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Region(Modality):
 
     def show(self, raw: Any) -> dict[str, Any]:
         shown = interpolate(self.read(raw)[None], (self.height, self.width), mode="bilinear", antialias=True)[0]
-        return {"kind": "image", "pixels": (shown.permute(1, 2, 0) * 255).round().int().tolist()}
+        return {"kind": "image", "pixels": shown.permute(1, 2, 0).mul(1000).round().div(1000).tolist()}
 
     # --- device half ---
 
@@ -142,7 +142,7 @@ class Region(Modality):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's attention pooling (2103.00020, section 2.4), with `heads` pooled vectors: queries are the mean plus a row each."""
+    """CLIP's attention pooling (2103.00020, section 2.4) to `pooled` vectors: a query is the mean plus a row of its own."""
 
     def __init__(self, channels: int, width: int, pooled: int) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def _heads(width: int) -> int:
 
 
 class RegionTokens(nn.Module):
-    """forward({"pixels": Float[B 3 H W], ...}) -> Float[B * n, width]; leaves boxes, masks, labels and loss in `aside`."""
+    """forward({"pixels": Float[B 3 H W], ...}) -> Float[B * n, width]; leaves boxes, labels and loss in `aside`."""
 
     def __init__(self, proposer: Any, width: int, settings: Region) -> None:
         super().__init__()

@@ -106,7 +106,7 @@ def mask_loss(logits: Tensor, target: Tensor, bce: float = 5.0, dice: float = 5.
 
 
 class MaskHead(nn.Module):
-    """query x stride-4 map: the finest library map (stride 8), upsampled and joined with a shallow stem of the pixels."""
+    """query x stride-4 map: the finest library map (stride 8), upsampled, plus a shallow stem of the pixels."""
 
     def __init__(self, width: int, channels: int, hidden: int = 32) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def fresh(model: nn.Module, keep: tuple[str, ...]) -> None:
 
     transformers' RT-DETR draws BatchNorm scales from N(0, .01) and linears from std .01, which does no harm before a
     checkpoint is loaded and keeps an untrained network from learning (AP .11 against .33 after two minutes on blood
-    cells). keep: parts of names that keep the library's own initialisation (sampling offsets, attention weights, heads).
+    cells). keep: parts of names that keep the library's own (sampling offsets, attention weights, heads).
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""RT-DETR, RT-DETRv2 and D-FINE of transformers as region proposers: one foreground logit a query, boxes, optional masks.
+"""RT-DETR, RT-DETRv2 and D-FINE of transformers as region proposers: a foreground logit, a box and maybe a mask.
 
 RT-DETR: 2304.08069; RT-DETRv2: 2407.17140; D-FINE: 2410.13842. They learn by far the fastest from scratch: their
 encoder proposals have a loss of their own and denoising queries supervise every step.
