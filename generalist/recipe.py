@@ -11,13 +11,14 @@ import importlib.util
 import json
 import sys
 import types
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, nearest
+from generalist.keys import override, parse
+from generalist.routing import MoeSpec
 from tasks.base import Task
 from tokenizers_mod.base import Modality
 
@@ -35,6 +36,7 @@ class ModelSpec:
     initial_scale: float = 10.0
     embedding_norm: bool = True
     final_norm: bool = False
+    moe: MoeSpec = field(default_factory=MoeSpec)
 
     def check(self) -> None:
         """UserError for sizes that no model can have."""
@@ -70,20 +72,51 @@ class OptimizerSpec:
 
 @dataclass
 class EngineSpec:
-    """precision: "fp32" or "bf16"; accumulate: micro steps a step; threads: 0 leaves torch's own."""
+    """Where and how a recipe is trained; none of it changes what is learnt.
+
+    kind: "auto" (DeepSpeed where several processes were launched), "local" or "deepspeed". precision: "fp32",
+    "bf16" (autocast, parameters stay fp32) or "fp16" (DeepSpeed on CUDA). accumulate: micro steps a step. threads:
+    0 leaves torch's own. zero_stage: 0 to 3, what DeepSpeed shards; offload: "none", "cpu" or "nvme" (then nvme_path
+    is the folder). deepspeed: a DeepSpeed config file, taken whole. activation_checkpointing: compute the layers'
+    activations again in the backward pass. timeout: minutes after which a silent rank is taken for dead.
+    """
 
     precision: str = "fp32"
     accumulate: int = 1
     threads: int = 0
     device: str = "auto"
+    kind: str = "auto"
+    zero_stage: int = 1
+    offload: str = "none"
+    nvme_path: str = ""
+    deepspeed: str = ""
+    activation_checkpointing: bool = False
+    timeout: float = 10.0
 
 
 @dataclass
 class CheckpointSpec:
-    """every: steps between checkpoints, 0 = only at the end; keep: how many of the newest stay."""
+    """every: steps between checkpoints, 0 = only at the end; keep: how many of the newest stay.
+
+    asynchronous: training goes on while a checkpoint is written (it costs a copy of the state in CPU memory).
+    """
 
     every: int = 200
     keep: int = 2
+    asynchronous: bool = False
+
+
+@dataclass
+class FaultSpec:
+    """explode: a mean loss above this many times (usual + 1 nat) is a fault, 0 = off; patience: such steps in a row
+    before the run goes back to the last checkpoint; rollbacks: how often it may; bad_rate: share of samples that
+    may fail to decode.
+    """
+
+    explode: float = 10.0
+    patience: int = 3
+    rollbacks: int = 2
+    bad_rate: float = 0.01
 
 
 @dataclass
@@ -102,6 +135,7 @@ class Recipe:
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
+    faults: FaultSpec = field(default_factory=FaultSpec)
 
     def check(self) -> None:
         """UserError for values that cannot work."""
@@ -112,6 +146,8 @@ class Recipe:
         for value, key, valid in (
             (self.sampling, "sampling", ("unmixed", "mixed")),
             (self.optimizer.kind, "optimizer.kind", ("balanced", "adamw")),
+            (self.engine.kind, "engine.kind", ("auto", "local", "deepspeed")),
+            (self.engine.offload, "engine.offload", ("none", "cpu", "nvme")),
         ):
             if value not in valid:
                 raise UserError(f"{key}={value!r}; {nearest(value, valid)} (valid: {', '.join(valid)})")
@@ -146,120 +182,7 @@ LIMITS: list[tuple[str, float, float]] = [
 ]
 
 
-# --- keys ---
-
-
-def override(recipe: Any, assignment: str) -> None:
-    """Apply "a.b.c=value". Unknown keys and wrong types raise UserError with the nearest valid key."""
-    path, sign, text = assignment.partition("=")
-    if not sign or not path:
-        raise UserError(f"{assignment!r} is not key=value (example: optimizer.lr=1e-3)")
-    *parents, last = path.split(".")
-    target, walked = recipe, ""
-    for part in parents:
-        target = _child(target, part, walked)
-        walked = f"{walked}{part}."
-    _assign(target, last, text, walked)
-
-
-def _keys(target: Any) -> dict[str, Any]:
-    if isinstance(target, list) and target and hasattr(target[0], "name"):
-        return {item.name: item for item in target}
-    if isinstance(target, dict):
-        return target
-    if is_dataclass(target):
-        return {f.name: getattr(target, f.name) for f in fields(target)}
-    return {}
-
-
-def _child(target: Any, part: str, walked: str) -> Any:
-    keys = _keys(target)
-    if part not in keys:
-        raise UserError(f"unknown key {walked + part!r}; {_suggest(walked, part, keys)}")
-    return keys[part]
-
-
-def _suggest(walked: str, part: str, keys: dict[str, Any]) -> str:
-    return nearest(walked + part, [walked + k for k in keys])
-
-
-def _assign(target: Any, key: str, text: str, walked: str) -> None:
-    keys = _keys(target)
-    if key not in keys:
-        raise UserError(f"unknown key {walked + key!r}; {_suggest(walked, key, keys)}")
-    current, name = keys[key], walked + key
-    members = current.values() if isinstance(current, dict) else current if isinstance(current, list) else [current]
-    if any(is_dataclass(member) for member in members):
-        inner = ", ".join(f"{name}.{k}" for k in list(_keys(current))[:6])
-        raise UserError(f"{name!r} is a group of keys, not a value; set one of {inner}")
-    if not is_dataclass(target):
-        target[key] = parse(text, type(current), name)
-        return
-    setattr(target, key, parse(text, typing.get_type_hints(type(target))[key], name))
-    if hasattr(target, "__post_init__"):
-        try:
-            target.__post_init__()
-        except UserError:
-            raise
-        except (TypeError, ValueError, ArithmeticError) as error:
-            raise UserError(f"{name}={text!r} cannot work ({error})") from error
-
-
-def parse(text: str, kind: Any, key: str) -> Any:
-    """Text -> a value of the annotated type. UserError names the key and the type it takes."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        options = [k for k in typing.get_args(kind) if k is not type(None)]
-        if text.lower() in ("none", "null") and len(options) < len(typing.get_args(kind)):
-            return None
-        for option in options:
-            try:
-                return parse(text, option, key)
-            except UserError:
-                continue
-        raise UserError(f"{key}={text!r}: this key takes {' or '.join(str(o) for o in options)}")
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        if kind is int:
-            number = float(text)
-            if number != int(number):
-                raise ValueError
-            return int(number)
-        if kind is float:
-            number = float(text)
-            if number != number:
-                raise ValueError
-            return number
-        if kind is str:
-            return text
-        if origin in (list, tuple, dict) or kind in (list, tuple, dict):
-            value = json.loads(text)
-            base = origin or kind
-            if not isinstance(value, dict if base is dict else list):
-                raise ValueError
-            if base is dict:
-                return value
-            arguments = [a for a in typing.get_args(kind) if a is not Ellipsis]
-            if base is tuple and len(arguments) > 1 and len(arguments) != len(value):
-                raise ValueError
-            return base(
-                _member(v, arguments[min(i, len(arguments) - 1)] if arguments else Any) for i, v in enumerate(value)
-            )
-    except (ValueError, KeyError, OverflowError, json.JSONDecodeError) as error:
-        name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-        raise UserError(f"{key}={text!r}: this key takes {name}") from error
-    raise UserError(f"{key} cannot be set from the command line; write a recipe file that changes it")
-
-
-def _member(value: Any, kind: Any) -> Any:
-    """A JSON value as a member of a list of `kind`. ValueError when it is another kind."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, float, str, bool) and type(value) is not kind:
-        raise ValueError
-    return value
-
+__all__ = ["RECIPES", "Recipe", "from_json", "load_recipe", "override", "parse", "read_recipe", "to_json"]
 
 # --- JSON ---
 
@@ -290,7 +213,7 @@ def from_json(value: Any) -> Any:
     module, _, name = str(value["class"]).partition(":")
     try:
         kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a foreign module raises while it is imported
         hint = "" if module in sys.modules else "; if it is your own file, put its folder in PYTHONPATH"
         raise UserError(f"the recipe's class {value['class']!r} cannot be imported ({error}){hint}") from error
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
@@ -307,6 +230,7 @@ def from_json(value: Any) -> Any:
 
 RECIPES: dict[str, str] = {
     "demo": "generalist.recipes.demo:demo",
+    "detect_tiny": "generalist.recipes.detect_tiny:detect_tiny",
 }
 
 

@@ -29,8 +29,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in check_environment():
         raise UserError(problem)
     recipe = load_recipe(args.recipe)
-    for key in args.keys:
-        override(recipe, key)
+    override(recipe, *args.keys)
     out = args.out or Path("runs") / recipe.name
     try:
         metrics = train_run(recipe, out, args.resume, args.overwrite, args.quiet)
