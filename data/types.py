@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from data.routes import Role, Routes
+
 IGNORE = -1  # an integer label that is not asked; float labels use NaN
 
 
@@ -96,17 +98,20 @@ class Layout:
     groups: list[Group]
     block: Tensor
     hidden: Tensor
+    routes: Routes | None = None  # what conditions a mixture of experts, where the model has one
 
     def __add__(self, other: Layout) -> Layout:
         """The tokens of `self` followed by those of `other`."""
         shift = len(self.block)
         moved = [replace(g, start=g.start + shift) for g in other.groups]
+        routes = None if self.routes is None or other.routes is None else self.routes + other.routes
         return Layout(
-            self.groups + moved, torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden])
+            self.groups + moved, torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden]), routes
         )
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Layout:
-        return Layout(self.groups, fn(self.block), fn(self.hidden))
+        routes = None if self.routes is None else self.routes.map(fn)
+        return Layout(self.groups, fn(self.block), fn(self.hidden), routes)
 
 
 @dataclass
@@ -132,6 +137,7 @@ class Packed:
     asked_modality: str = ""
     labels: Tensor | None = None
     kinds: list[str] = field(default_factory=list)  # modality of every span, for statistics
+    role: Role = Role()  # input or candidate, and what stands on the other side: for a mixture of experts
 
     @property
     def tokens(self) -> int:
@@ -163,6 +169,7 @@ class Batch:
     symmetric: score both directions (retrieval).
     scale: which learnable logit scale is used; smoothing: label smoothing of hard labels;
     count: answers asked in it; keys: Int[B], partners with the same key are the same answer.
+    skipped: one line for each broken sample that was left out, with its name and what is wrong with it.
     """
 
     task: str
@@ -175,6 +182,7 @@ class Batch:
     count: int = 0
     records: list[str] = field(default_factory=list)
     keys: Tensor | None = None
+    skipped: list[str] = field(default_factory=list)
 
     def to(self, device) -> Batch:
         partners = None if self.partners is None else self.partners.to(device)

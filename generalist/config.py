@@ -22,6 +22,10 @@ class GeneralistConfig(PreTrainedConfig):
     output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection.
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default.
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
+    moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd", "four" or "all" layers;
+    moe_parts: "both", "attention" or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the
+    router in training, in units of 1 / experts; moe_gelu: GELU in the attribute router. tasks: names that a task
+    router knows.
     """
 
     model_type = "generalist"
@@ -48,6 +52,14 @@ class GeneralistConfig(PreTrainedConfig):
     output_size: int = 0
     output_bias: bool = True
     post_norm: bool = False
+    moe_placement: str = "none"
+    moe_parts: str = "both"
+    moe_experts: int = 8
+    moe_top: int = 2
+    moe_router: str = "attribute"
+    moe_noise: float = 1.0
+    moe_gelu: bool = False
+    tasks: list[str] | None = None
     zero_shot_scale: str = ""
     modalities: dict[str, Any] | None = None
     scales: list[str] | None = None
@@ -59,6 +71,7 @@ class GeneralistConfig(PreTrainedConfig):
         self.zero_shot_scale = self.zero_shot_scale or self.scales[0]
         self.linear_heads = dict(self.linear_heads or {})
         self.candidate_sets = dict(self.candidate_sets or {})
+        self.tasks = list(self.tasks or [])
         super().__post_init__(**kwargs)
         check(self)
 
@@ -79,3 +92,6 @@ def check(config: GeneralistConfig) -> None:
     for name, settings in (config.modalities or {}).items():
         if name not in MODALITIES and "class" not in settings:
             raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
+    from generalist.moe import check_experts
+
+    check_experts(config)

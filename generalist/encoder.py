@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from data.types import Layout
 from generalist.attention import group_masks
 from generalist.config import GeneralistConfig
-from generalist.mixers import CHANNEL_MIXERS, TOKEN_MIXERS
+from generalist.mixers import CHANNEL_MIXERS, TOKEN_MIXERS, build_mixer, mixer_names
 
 
 class DropPath(nn.Module):
@@ -37,10 +37,12 @@ class Block(GradientCheckpointingLayer):
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.mixer = TOKEN_MIXERS[mixer](width, config.num_attention_heads)
+        self.mixer = build_mixer(TOKEN_MIXERS[mixer], config, width, config.num_attention_heads)
         self.mixer.config = config  # type: ignore[assignment]
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = CHANNEL_MIXERS[channel_mixer](width, config.intermediate_size, ACT2FN[config.hidden_act])
+        activation = ACT2FN[config.hidden_act]
+        self.mlp = build_mixer(CHANNEL_MIXERS[channel_mixer], config, width, config.intermediate_size, activation)
+        self.mlp_layout = getattr(self.mlp, "needs_layout", False)
         self.drop_path = DropPath(config.drop_path)
         self.post_norm = config.post_norm
         if config.layer_scale:
@@ -52,11 +54,11 @@ class Block(GradientCheckpointingLayer):
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
         if self.post_norm:
             x = self.norm1(x + self.drop_path(self.mixer(x, layout, masks, prompts), layout))
-            return self.norm2(x + self.drop_path(self.mlp(x), layout))
+            return self.norm2(x + self.drop_path(self.mlp(x, *((layout,) if self.mlp_layout else ())), layout))
         prompts = None if prompts is None else self.norm1(prompts)
         mixed = self.mixer(self.norm1(x), layout, masks, prompts)
         x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
-        mixed = self.mlp(self.norm2(x))
+        mixed = self.mlp(self.norm2(x), *((layout,) if self.mlp_layout else ()))
         return x + self.drop_path(mixed if self.gamma2 is None else self.gamma2 * mixed, layout)
 
 
@@ -65,10 +67,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: GeneralistConfig) -> None:
         super().__init__()
-        n = config.num_hidden_layers
-        mixers = [config.mixers] * n if isinstance(config.mixers, str) else config.mixers
-        channels = [config.channel_mixers] * n if isinstance(config.channel_mixers, str) else config.channel_mixers
-        self.layers = nn.ModuleList(Block(config, m, c) for m, c in zip(mixers, channels, strict=True))
+        self.layers = nn.ModuleList(Block(config, m, c) for m, c in mixer_names(config))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
 
     def forward(

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from data.types import Layout
 from generalist.attention import attend
+from generalist.config import GeneralistConfig
+from generalist.moe import ExpertAttention, ExpertMLP, Experts, expert_spec, placed
 
 
 class Attention(nn.Module):
@@ -52,5 +54,20 @@ class MLP(nn.Module):
         return self.down(self.activation(self.up(x)))
 
 
-TOKEN_MIXERS: dict[str, type[nn.Module]] = {"attention": Attention}
-CHANNEL_MIXERS: dict[str, type[nn.Module]] = {"mlp": MLP}
+TOKEN_MIXERS: dict[str, type[nn.Module]] = {"attention": Attention, "expert_attention": ExpertAttention}
+CHANNEL_MIXERS: dict[str, type[nn.Module]] = {"mlp": MLP, "expert_mlp": ExpertMLP}
+
+
+def mixer_names(config: GeneralistConfig) -> list[tuple[str, str]]:
+    """The token and channel mixer of every layer, experts in their places."""
+    n = config.num_hidden_layers
+    tokens = [config.mixers] * n if isinstance(config.mixers, str) else config.mixers
+    channels = [config.channel_mixers] * n if isinstance(config.channel_mixers, str) else config.channel_mixers
+    return list(zip(placed(tokens, config, "attention"), placed(channels, config, "mlp"), strict=True))
+
+
+def build_mixer(kind: type[nn.Module], config: GeneralistConfig, *sizes: Any) -> nn.Module:
+    """A mixer of its sizes; experts take the configuration's router besides."""
+    if issubclass(kind, Experts):
+        return kind(*sizes, expert_spec(config), config.moe_router)
+    return kind(*sizes)

@@ -9,6 +9,9 @@ candidates in hand. Nothing here knows a task or a modality by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +23,38 @@ from data.pack import pack
 from data.types import Layout, Packed, Span
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
+from generalist.hf.features import PaddedFeatures
+from generalist.hf.folder import AUTO_MAP, write_remote
+from generalist.moe import ExpertLinear, has_experts
 from generalist.prompts import DeepPrompts, LinearHeads
+from generalist.routing import ROUTERS
 from tasks import likelihood
+from tokenizers_mod.aside import Aside
 from tokenizers_mod.modalities import build_modalities
 
 
-class GeneralistModel(PreTrainedModel):
+class GeneralistModel(PaddedFeatures, PreTrainedModel):
     config_class = GeneralistConfig
     config: GeneralistConfig
     base_model_prefix = "generalist"
-    main_input_name = "packed"
+    main_input_name = "input_ids"
+    input_modalities = ("text", "image", "audio")
     _no_split_modules = ["Block"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: GeneralistConfig) -> None:
         super().__init__(config)
         width, eps = config.hidden_size, config.layer_norm_eps
-        modalities = build_modalities(config.modalities)
-        self.tokenizers = nn.ModuleDict({name: m.build(width) for name, m in modalities.items()})
+        self.modalities = build_modalities(config.modalities)
+        self.tokenizers = nn.ModuleDict({name: m.build(width) for name, m in self.modalities.items()})
         self.embedding_norm = nn.LayerNorm(width, eps=eps) if config.embedding_norm else nn.Identity()
         self.encoder = Encoder(config)
+        self.kinds = {name: m.kind for name, m in self.modalities.items()}
+        self.router = ROUTERS[config.moe_router] if has_experts(config) else None
         self.head = (
             OutputHead(width, eps, config.output_size or width, config.output_bias) if config.output_head else nn.Identity()
         )
@@ -63,6 +79,8 @@ class GeneralistModel(PreTrainedModel):
                         init.xavier_uniform_(matrix)
                     if part.bias is not None:
                         init.zeros_(part.bias)
+                elif isinstance(part, ExpertLinear):
+                    part.reset_parameters()
 
     def embed(self, packed: Packed) -> Tensor:
         """Raw spans -> packed tokens Float[N D], before the encoder."""
@@ -73,9 +91,57 @@ class GeneralistModel(PreTrainedModel):
         starts = torch.tensor([0] + [len(t) for t in tokens[:-1]], device=packed.row.device).cumsum(0)
         return self.embedding_norm(torch.cat(tokens)[starts[packed.source] + packed.row])
 
-    def forward(self, packed: Packed, candidate: bool = False) -> Tensor:
-        """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own."""
-        return self.encoder(self.embed(packed), packed.layout, self.layer_prompts(candidate))
+    def forward(
+        self,
+        packed: Packed | None = None,
+        candidate: bool = False,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        input_features: Tensor | None = None,
+        input_features_mask: Tensor | None = None,
+        return_loss: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        scale: str | None = None,
+        **tensors: Tensor | None,
+    ) -> Any:
+        """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own.
+
+        Without `packed`: padded tensors of one modality, or of two to compare (`hf.features`). `tensors` are those
+        of the modalities that have no standard names, such as table_value.
+        """
+        if packed is None:
+            tensors.pop("token_type_ids", None)
+            given = {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "pixel_values": pixel_values,
+                "pixel_mask": pixel_mask,
+                "input_features": input_features,
+                "input_features_mask": input_features_mask,
+                **tensors,
+            }
+            return self.padded_forward(
+                given, return_loss, scale, output_hidden_states, output_attentions, return_dict=return_dict
+            )
+        return self.encoder(self.embed(packed), self.routed(packed, candidate), self.layer_prompts(candidate))
+
+    def routed(self, packed: Packed, candidate: bool = False) -> Layout:
+        """The batch's layout, with what its routers look at where the model has a mixture of experts."""
+        if self.router is None:
+            return packed.layout
+        if candidate and not packed.role.target:
+            packed = replace(packed, role=replace(packed.role, target=True))
+        return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Configuration and weights, and the file that trust_remote_code runs."""
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, **kwargs)
+        write_remote(Path(save_directory))
 
     def layer_prompts(self, candidate: bool = False) -> list[Tensor | None] | None:
         """The deep prompts of every layer, None where the model has none."""
@@ -84,13 +150,14 @@ class GeneralistModel(PreTrainedModel):
     def encode_together(self, parts: Sequence[Packed]) -> list[Tensor]:
         """Packed inputs, then candidates, in one pass through the encoder: their features at the asked tokens.
 
-        Where inputs and candidates have prompts of their own they take two passes.
+        Where inputs and candidates have prompts of their own, or prompts that experts treat differently, they
+        take two passes.
         """
-        if len(parts) == 1 or self.config.separate_prompts:
+        if len(parts) == 1 or self.config.separate_prompts or (self.router and self.prompts):
             return [self.features(part, candidate=i > 0) for i, part in enumerate(parts)]
-        layout: Layout = parts[0].layout
+        layout: Layout = self.routed(parts[0])
         for part in parts[1:]:
-            layout = layout + part.layout
+            layout = layout + self.routed(part, candidate=True)
         hidden = self.encoder(torch.cat([self.embed(p) for p in parts]), layout, self.layer_prompts())
         return [
             self.read_out(h, p) for h, p in zip(hidden.split([p.tokens for p in parts]), parts, strict=True)
@@ -106,10 +173,20 @@ class GeneralistModel(PreTrainedModel):
         """f at the asked tokens. candidate: the sequences are answers, not inputs."""
         return self.read_out(self(packed, candidate), packed)
 
-    def score(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
-        """log p(candidate | query) under a named logit scale and its linear head, if it has one: Float[... K]."""
+    def logits(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
+        """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""
         cosines = likelihood.logits(queries, candidates, self.log_scale(scale))
-        return self.linear_heads(scale, queries, cosines).log_softmax(dim=-1)
+        return self.linear_heads(scale, queries, cosines)
+
+    def score(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
+        """log p(candidate | query): Float[... K], rows sum to one in p."""
+        return self.logits(queries, candidates, scale).log_softmax(dim=-1)
+
+    def aside(self, packed: Packed) -> Aside | None:
+        """What the asked tokens' tokenizer found besides tokens in the pass just made, by asked token; None for most."""
+        tokenizer = self.tokenizers[packed.asked_modality] if packed.asked_modality in self.tokenizers else None
+        found = getattr(tokenizer, "aside", None)
+        return None if found is None else found.take(packed.row[packed.asked])
 
     def log_scale(self, name: str) -> Tensor:
         if name not in self.log_scales:

@@ -106,6 +106,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             decayed.add(id(module.weight))
+        decayed.update(id(getattr(module, name)) for name in getattr(module, "decayed", ()))
     yes, no = [], []
     for parameter in model.parameters():
         if parameter.requires_grad:

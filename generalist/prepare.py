@@ -48,6 +48,8 @@ class Prepared:
             initial_scale=spec.initial_scale,
             embedding_norm=spec.embedding_norm,
             final_norm=spec.final_norm,
+            **spec.moe.config(),
+            tasks=list(self.tasks) if spec.moe.placement != "none" else None,
             modalities=modality_settings(self.modalities),
             scales=sorted({"default", *(t.scale for t in self.tasks.values())}),
         )
@@ -85,7 +87,7 @@ def prepare(recipe: Recipe) -> Prepared:
     sets = {}
     for task in recipe.tasks:
         task.bind(modalities, None, records[task.name].info)
-        task.candidates = task.candidate_set(records[task.name])
+        task.adopt(task.candidate_set(records[task.name]))
         if task.candidates is not None:
             sets[task.name] = task.candidates
     return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets)

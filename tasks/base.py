@@ -7,7 +7,7 @@ likelihood (`score`, `answer`). It never touches the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from data.errors import UserError, nearest
 from data.pack import collate
 from data.source import Record, Records, Source
-from data.types import Batch, Example, Span
+from data.types import Batch, Example, Role, Span
 from tasks.candidates import CandidateSet
 from tasks.metrics import Mean
 from tokenizers_mod.base import Modality
@@ -81,7 +81,22 @@ class Task:
             if modality not in modalities:
                 hint = nearest(modality, modalities)
                 raise UserError(f"task {self.name}: modality {modality!r} is not in the recipe; {hint}")
-        self.modalities, self.candidates, self.info = modalities, candidates, info
+        self.modalities, self.info = modalities, info
+        self.adopt(candidates)
+
+    def adopt(self, candidates: CandidateSet | None) -> None:
+        """Take a candidate set for this task's own; it learns what kinds of input it answers."""
+        self.candidates = candidates
+        if candidates is not None:
+            candidates.asked_of = self.kinds_of(self.inputs)
+
+    def kinds_of(self, modalities: Iterable[str]) -> tuple[str, ...]:
+        """The kinds ("vision", "text" ...) of these modalities."""
+        return tuple(sorted({self.modalities[m].kind for m in modalities if m in self.modalities}))
+
+    def answers_in(self) -> Iterable[str]:
+        """Modalities of the answers."""
+        return () if self.candidates is None else self.candidates.members
 
     def about(self) -> dict[str, Any]:
         """What a prediction needs to know of the task besides its candidates; JSON, saved with the model."""
@@ -113,6 +128,9 @@ class Task:
         batch = collate(self.name, examples, self.name if self.candidates is not None else None, self.symmetric)
         batch.scale, batch.smoothing = self.scale, self.smoothing
         batch.count = batch.inputs.sequences if batch.partners is not None else answers(batch.inputs.labels)
+        batch.inputs.role = Role(other=self.kinds_of(self.answers_in()), task=self.name)
+        if batch.partners is not None:
+            batch.partners.role = Role(target=True, other=self.kinds_of(self.inputs), task=self.name)
         return batch
 
     # --- evaluation ---
@@ -120,6 +138,16 @@ class Task:
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches."""
         raise NotImplementedError(f"{type(self).__name__} must define score")
+
+    def measure(
+        self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Metrics of a whole split that are no means over answers (average precision).
+
+        log_p: Int[m] -> Float[m K] of those asked tokens; owner: Int[M], the record of each; rows: {name: [M ...]}, what
+        the asked tokens' tokenizer found besides tokens.
+        """
+        return {}
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The likeliest candidates of one sample in words, with their probabilities. log_p: Float[K], K names."""

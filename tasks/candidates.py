@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError, nearest
-from data.types import Span
+from data.types import Role, Span
 from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 
@@ -25,6 +25,8 @@ class CandidateSet(ABC):
     """Base of the shared sets: a dataclass of JSON values."""
 
     kind: ClassVar[str] = ""
+    members: ClassVar[tuple[str, ...]] = ("text",)  # modalities of the members, besides the summary
+    asked_of = ("vision",)  # kinds that the inputs of its task hold; not a setting, the task tells
 
     @abstractmethod
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
@@ -41,6 +43,10 @@ class CandidateSet(ABC):
     def penalty(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         """A term added to the summed negative log-likelihood, or None."""
         return None
+
+    def role(self, task: str = "") -> Role:
+        """What a mixture of experts is told of the members."""
+        return Role(target=True, other=self.asked_of, task=task)
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}
@@ -69,10 +75,31 @@ class Names(CandidateSet):
 
 
 @dataclass
+class ObjectNames(Names):
+    """What a proposal can show: "nothing" and the class names, in this order; labels count from nothing = 0.
+
+    nothing: weight of -log p of a proposal without an object (guess: .2; the paper's losses are in its appendix).
+    """
+
+    nothing: float = 0.2
+    kind: ClassVar[str] = "objects"
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Int[M] -> Float[M K], the one-hot label times its weight; NaN rows where a proposal is not asked (-1)."""
+        hot = torch.nn.functional.one_hot(labels.clamp(min=0), len(self.names)).float()
+        weight = torch.where(labels == 0, self.nothing, 1.0)
+        return torch.where((labels < 0).unsqueeze(-1), torch.nan, hot * weight.unsqueeze(-1))
+
+
+@dataclass
 class Vocabulary(CandidateSet):
     """Every entry of the text tokenizer's vocabulary as a two-token text: [summary, entry, end of text]."""
 
     kind: ClassVar[str] = "vocabulary"
+
+    def role(self, task: str = "") -> Role:
+        """The same for every task, so that one encoding serves them all (Uni-Perceiver spec 3.2)."""
+        return Role(target=True, other=("text", "vision"), task=task)
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
         summary, text = modalities["summary"], modalities["text"]
@@ -98,6 +125,7 @@ class Numbers(CandidateSet):
     std: float = 1.0
     auxiliary: float = 0.0
     kind: ClassVar[str] = "numbers"
+    members: ClassVar[tuple[str, ...]] = ("number",)
 
     def __post_init__(self) -> None:
         if len(self.edges) < 3:
@@ -134,7 +162,7 @@ class Numbers(CandidateSet):
         return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
 
 
-KINDS: dict[str, type[CandidateSet]] = {"names": Names, "vocabulary": Vocabulary, "numbers": Numbers}
+KINDS: dict[str, type[CandidateSet]] = {"names": Names, "objects": ObjectNames, "vocabulary": Vocabulary, "numbers": Numbers}
 
 
 def candidate_set(values: dict[str, Any]) -> CandidateSet:

@@ -47,6 +47,9 @@ class Retrieve(Task):
         inputs = [self.question(), *self.input_spans(record, rng)]
         return Example(inputs, partner, str(record.get("id", "")), crc32(self.truth(record).encode()))
 
+    def answers_in(self) -> Iterator[str]:
+        return iter(self.partners)
+
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         """log_p: Float[M K] over the gallery; labels: the right members, Bool[M K], of which the first counts."""
         own = log_p.masked_fill(~labels, float("-inf")).amax(-1, keepdim=True)

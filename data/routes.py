@@ -1,0 +1,62 @@
+"""What conditions the routers of a mixture of experts: the role of a packed batch, and its tokens' rows.
+
+A `Role` says on which side of the law a batch stands; with the kinds of its own tokens it gives the eight
+attribute bits of conditional MoE (spec 3.2). `Routes` are those bits for every token of a packed batch,
+each distinct row once: experts are merged once a row, not once a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Role:
+    """Which side a packed batch is on and what stands on the other.
+
+    target: candidates or partners (True) or inputs. own: kinds that its sequences hold besides the tokens at hand
+    (the next word alone, behind a picture that was read before). other: kinds of the tokens on the other side ("vision",
+    "text"); without a task it is text, for candidates are text unless something else is known. task: its name,
+    for routers that choose by task; "" where none is known.
+    """
+
+    target: bool = False
+    own: tuple[str, ...] = ()
+    other: tuple[str, ...] = ("text",)
+    task: str = ""
+
+
+@dataclass
+class Routes:
+    """Token i of a packed batch is routed by row index[i] of the table: Int[N], Int[R C] (R distinct rows)."""
+
+    index: Tensor
+    table: Tensor
+
+    def __add__(self, other: Routes) -> Routes:
+        """The tokens of `self` followed by those of `other`."""
+        shifted = other.index + len(self.table)
+        return Routes(torch.cat([self.index, shifted]), torch.cat([self.table, other.table]))
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Routes:
+        return Routes(fn(self.index), fn(self.table))
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Tokens of each row."""
+        return torch.bincount(self.index, minlength=len(self.table)).tolist()
+
+    @cached_property
+    def order(self) -> tuple[Tensor, Tensor] | None:
+        """(token order that lays equal rows end to end, its inverse), None where they already lie so."""
+        if len(self.index) < 2 or bool((self.index.diff() >= 0).all()):
+            return None
+        order = torch.argsort(self.index, stable=True)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
+        return order, inverse
