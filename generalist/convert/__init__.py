@@ -1,0 +1,14 @@
+"""Weights of published models as models of this framework: one file a family, found through `KINDS`.
+
+Every converter has `convert(checkpoint, out, **options) -> Report` and writes a model folder that
+`GeneralistModel.from_pretrained` and `GeneralistProcessor.from_pretrained` load.
+"""
+
+from __future__ import annotations
+
+# kind -> (module, what it reads)
+KINDS: dict[str, tuple[str, str]] = {
+    "uni-perceiver": ("generalist.convert.uni_perceiver", "an official Uni-Perceiver checkpoint (torch or DeepSpeed)"),
+    "open-clip": ("generalist.convert.open_clip", "an open_clip model: ARCH, ARCH:PRETRAINED or ARCH:FILE"),
+    "hf": ("generalist.convert.hf", "a folder of a Hugging Face CLIP, SigLIP, ViT, BERT or RoBERTa model"),
+}

@@ -1,0 +1,159 @@
+"""Meta-Transformer's released encoder files -> a shared encoder of this framework (`spec/meta-transformer.md` 1).
+
+    generalist convert meta-transformer Meta-Transformer_base_patch16_encoder.pth --out DIR
+
+The file is a plain sequence of ViT blocks and nothing else: no tokenizer, no positions, no final norm. A CLIP image
+tower of open_clip (its `visual.*` or `transformer.*` names) is accepted as well; `stem` takes the image tokenizer from
+one: the blocks were trained behind CLIP's stem, and with a fresh one a frozen encoder is poor.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from generalist.config import GeneralistConfig
+from generalist.convert.files import load_tensors
+from generalist.convert.report import Report, fill, save
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+
+PREFIXES = re.compile(r"^(?:(?:module|model|encoder|visual|transformer|blocks|resblocks)\.)+")
+# timm's names and CLIP's names of a block's tensors -> ours
+NAMES = {
+    "norm1": "norm1",
+    "ln_1": "norm1",
+    "attn.qkv": "mixer.qkv",
+    "attn.in_proj": "mixer.qkv",
+    "attn.proj": "mixer.out",
+    "attn.out_proj": "mixer.out",
+    "norm2": "norm2",
+    "ln_2": "norm2",
+    "mlp.fc1": "mlp.up",
+    "mlp.c_fc": "mlp.up",
+    "mlp.fc2": "mlp.down",
+    "mlp.c_proj": "mlp.down",
+}
+HEAD = 64  # size of an attention head in both released encoders
+
+
+def encoder_name(name: str) -> str | None:
+    """A tensor's name in a released file -> its name in `Encoder`; None when it is not a block's tensor."""
+    match = re.match(r"^(\d+)\.(.+?)[._](weight|bias)$", PREFIXES.sub("", name))
+    if match is None or match.group(2) not in NAMES:
+        return None
+    return f"layers.{match.group(1)}.{NAMES[match.group(2)]}.{match.group(3)}"
+
+
+def encoder_tensors(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """All block tensors under our names, and the names of the others."""
+    found, others = {}, []
+    for name, value in tensors.items():
+        ours = encoder_name(name)
+        if ours is None:
+            others.append(name)
+        else:
+            found[ours] = value
+    return found, others
+
+
+def sizes(tensors: dict[str, Tensor]) -> tuple[int, int, int]:
+    """(layers, width, hidden) of block tensors under our names. UserError when there are none."""
+    layers = {int(name.split(".")[1]) for name in tensors}
+    up = tensors.get("layers.0.mlp.up.weight")
+    if up is None or layers != set(range(len(layers))):
+        raise UserError("meta-transformer: the file holds no sequence of transformer blocks from 0 on; is it the encoder?")
+    return len(layers), up.shape[1], up.shape[0]
+
+
+def convert(
+    checkpoint: Path,
+    out: Path,
+    heads: int = 0,
+    stem: str = "",
+    learn: int = 0,
+) -> Report:
+    """Write a model folder with the file's blocks as the shared encoder.
+
+    heads: 0 = width / 64 as released. stem: an open_clip image tower, ARCH:PRETRAINED or ARCH:FILE, whose patch
+    kernel, class token, positions and pre-norm become the image tokenizer, the summary and the embedding norm.
+    UserError: unreadable, missing or misshapen tensors; a stem of another width.
+    """
+    report = Report("meta-transformer")
+    tensors, report.unexpected = encoder_tensors(load_tensors(checkpoint)[0])
+    layers, width, hidden = sizes(tensors)
+    heads = heads or max(1, width // HEAD)
+    patch, size = (14, 224) if width == 1024 else (16, 224)
+    clip = _stem(stem, report) if stem else None
+    if clip is not None:
+        patch = clip["conv1.weight"].shape[-1]
+        size = patch * int((len(clip["positional_embedding"]) - 1) ** 0.5)
+        if clip["conv1.weight"].shape[0] != width:
+            raise UserError(f"meta-transformer: the stem {stem} is {clip['conv1.weight'].shape[0]} wide, the encoder {width}")
+    image = {
+        "class": "tokenizers_mod.meta_transformer:MetaImage",
+        "size": size,
+        "patch": patch,
+        "channels": 3,
+        "learned": True,
+        # CLIP's mean and deviation, averaged over colours: this tokenizer takes one of each
+        "mean": 0.4472,
+        "std": 0.2696,
+    }
+    modalities = {"summary": {}, "text": {}, "image": image}
+    config = GeneralistConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=hidden,
+        embedding_norm=clip is not None,
+        output_head=False,
+        modalities=modalities,
+    )
+    torch.manual_seed(0)
+    model = GeneralistModel(config)
+    fill(model.encoder, tensors, report)
+    if clip is not None:
+        _fill_stem(model, clip)
+        report.notes.append(f"image tokenizer, summary and embedding norm from {stem}")
+    else:
+        report.notes.append("image tokenizer is fresh: give stem=ARCH:PRETRAINED for CLIP's, or tune it")
+    report.notes.append("text is fresh: the released model has no text tower in this space")
+    report.parameters = sum(p.numel() for p in model.parameters())
+    text = model.modalities["text"] if hasattr(model, "modalities") else None
+    tokenizer = None if text is None else text.hf_tokenizer()
+    save(model, GeneralistProcessor(tokenizer=tokenizer, modalities=modalities), report, out)
+    return report
+
+
+def _stem(name: str, report: Report) -> dict[str, Tensor]:
+    """The four stem tensors of an open_clip image tower."""
+    import open_clip
+
+    arch, _, weights = name.partition(":")
+    try:
+        tower = open_clip.create_model(arch, pretrained=weights or None).visual.state_dict()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"meta-transformer: stem {name!r} cannot be made by open_clip ({str(error).splitlines()[0]})") from error
+    keys = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_pre.bias")
+    if lacking := [key for key in keys if key not in tower]:
+        raise UserError(f"meta-transformer: {name!r} has no {lacking[0]}; give a plain ViT tower such as ViT-B-16:FILE")
+    if not weights:
+        report.notes.append(f"{name} without weights: its stem is fresh")
+    return {key: tower[key] for key in keys}
+
+
+@torch.no_grad()
+def _fill_stem(model: GeneralistModel, clip: dict[str, Tensor]) -> None:
+    """CLIP's class token and first position are the summary here; its patch kernel has no bias."""
+    tokens = model.tokenizers["image"]
+    tokens.proj.weight.copy_(clip["conv1.weight"].flatten(1))
+    tokens.proj.bias.zero_()
+    tokens.pos_embed.copy_(clip["positional_embedding"][1:])
+    model.tokenizers["summary"].token.weight.copy_((clip["class_embedding"] + clip["positional_embedding"][0])[None])
+    model.embedding_norm.weight.copy_(clip["ln_pre.weight"])
+    model.embedding_norm.bias.copy_(clip["ln_pre.bias"])

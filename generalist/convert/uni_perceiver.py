@@ -1,0 +1,350 @@
+"""Official Uni-Perceiver v1 and Uni-Perceiver-MoE checkpoints <-> models of this framework (spec sections 1, 3, 4, 6).
+
+    generalist convert uni-perceiver CKPT --out DIR            dense or MoE, torch or DeepSpeed, prompt-tuned or not
+    generalist convert uni-perceiver DIR --out CKPT.pth        and back, without a bit changed
+
+All sizes are read from the tensors. The number of heads is not in the file: width / 64 as in every published size
+(4 below width 192), or `heads`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from data.errors import UserError
+from generalist.config import GeneralistConfig
+from generalist.convert import uni_perceiver_keys as keys
+from generalist.convert.files import load_tensors
+from generalist.convert.report import Report, fill, save
+from generalist.convert.vocabulary import tokenizer_setting
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video, spatial_table
+
+UNUSED = "unused.safetensors"  # tensors of the official file without effect, kept for the way back
+SHORT_SIDE = 256 / 224  # evaluation's resize before the centre crop (spec 1.14)
+
+
+def convert(checkpoint: Path, out: Path, **options: Any) -> Report:
+    """Read an official checkpoint and write a model folder; or the reverse where `checkpoint` is a model folder.
+
+    Options as in `build`, and lenient=True to keep fresh weights where the file lacks some.
+    """
+    if (checkpoint / "config.json").is_file():
+        return export(checkpoint, out, options.get("dialect") or "torch")
+    tensors, container = load_tensors(checkpoint)
+    model, processor, report, unused = build(tensors, container=container, **options)
+    save(model, processor, report, out)
+    if unused:
+        from safetensors.torch import save_file
+
+        save_file({k: v.contiguous() for k, v in unused.items()}, out / UNUSED)
+    return report
+
+
+def build(
+    tensors: dict[str, Tensor],
+    container: str = "",
+    heads: int = 0,
+    size: int = 0,
+    frames: int = 0,
+    spatial: str = "formula",
+    vision_type: str = "auto",
+    head_scale: str = "img_cls",
+    lenient: bool = False,
+    dialect: str = "",
+) -> tuple[GeneralistModel, GeneralistProcessor, Report, dict[str, Tensor]]:
+    """Official tensors -> model, processor, report and the tensors without effect.
+
+    size: pixels a side, 0 = the file's; another size needs another position table: spatial="formula" computes it
+    (the official default), "interpolate" resizes the file's bilinearly. frames: rows of the temporal table, 0 = the
+    file's, else resized linearly. vision_type: "fold" adds the vision type row to the patch bias, "ignore" leaves it
+    out, "auto" folds it for DeepSpeed files only (spec 1.6). head_scale: logit scale that a linear head belongs to.
+    """
+    for key, value, valid in (
+        ("spatial", spatial, ("formula", "interpolate")),
+        ("vision_type", vision_type, ("auto", "fold", "ignore")),
+    ):
+        if value not in valid:
+            raise UserError(f"{key}={value!r}; valid: {', '.join(valid)}")
+    official, report = canonical(tensors, container)
+    if vision_type == "fold" or (vision_type == "auto" and "deepspeed" in report.kind):
+        _fold_type(official, report)
+    _resize(official, report, size, frames, spatial)
+    config, unused = _config(official, report, heads, head_scale)
+    if head_scale not in config.scales:
+        raise UserError(f"head_scale={head_scale!r} is no logit scale of the file: {', '.join(config.scales)}")
+    model = GeneralistModel(config).eval()
+    fill(model, _ours(official, report, unused, head_scale), report, lenient)
+    report.unused += sorted(unused)
+    processor = GeneralistProcessor(
+        tokenizer=_text(config).hf_tokenizer(), modalities=config.modalities, tasks=_tasks(config)
+    )
+    return model, processor, report, unused
+
+
+def canonical(tensors: dict[str, Tensor], container: str = "") -> tuple[dict[str, Tensor], Report]:
+    """Any dialect -> torch names, aliases checked and dropped."""
+    own, others = keys.strip_prefix(tensors)
+    old = keys.is_deepspeed(own)
+    report = Report("uni-perceiver, deepspeed dialect" if old else "uni-perceiver, torch dialect")
+    if keys.ANCHOR not in own:
+        raise UserError(f"not a Uni-Perceiver checkpoint: no {keys.ANCHOR} among its {len(tensors)} tensors")
+    report.unexpected += others
+    official = keys.to_torch_dialect(own) if old else dict(own)
+    for name in [n for n in official if n.startswith("visual_embed.")]:
+        report.unused.append(name)
+        del official[name]
+    for name in list(official):  # one LayerNorm under two names: the video one counts (spec 6)
+        if name.startswith("video_embed.embeddings_norm."):
+            twin = "token_embed." + name[len("video_embed.") :]
+            if twin in official and not torch.equal(official[twin], official[name]):
+                report.notes.append(f"{twin} differs from {name}; the latter is taken")
+            official[twin] = official.pop(name)
+    bias = official.pop("s_token_bias", None)
+    if bias is not None:
+        official["token_embed.s_token_bias"] = bias
+    for name in list(official):
+        head, _, rest = name.partition("fused_encoder.layers.")
+        number, _, inner = rest.partition(".")
+        if head == "" and inner in keys.MOE_DENSE:
+            official[f"fused_encoder.layers.{number}.{keys.MOE_DENSE[inner]}"] = official.pop(name)
+    return official, report
+
+
+def _fold_type(official: dict[str, Tensor], report: Report) -> None:
+    """patch bias += vision type row: the same numbers as adding the row to every patch (spec 1.6)."""
+    row, bias = official.get(keys.VISION_TYPE), "video_embed.embeddings.bias"
+    if row is not None and bias in official:
+        official[bias] = official[bias] + row[0]
+        official[keys.VISION_TYPE] = torch.zeros_like(row)
+        report.notes.append("the vision type row is folded into the patch bias")
+
+
+def _resize(official: dict[str, Tensor], report: Report, size: int, frames: int, how: str) -> None:
+    patch = _need(official, keys.CONV).shape[-1]
+    table, temporal = _need(official, keys.SPATIAL), _need(official, keys.TEMPORAL)
+    old, new = round(len(table) ** 0.5), size // patch if size else round(len(table) ** 0.5)
+    if old * old != len(table):
+        raise UserError(f"the spatial table has {len(table)} rows, which is not a square grid")
+    if size % patch:
+        raise UserError(f"--size {size} is not a multiple of the patch, {patch}")
+    if new != old:
+        if how == "formula":
+            official[keys.SPATIAL] = spatial_table(new, table.shape[1], 160 / size)
+        else:
+            grid = table.float().T.reshape(1, -1, old, old)
+            resized = interpolate(grid, (new, new), mode="bilinear", align_corners=False)
+            official[keys.SPATIAL] = resized.reshape(table.shape[1], -1).T.to(table.dtype).contiguous()
+        report.reshaped.append(f"{keys.SPATIAL}: {old} x {old} -> {new} x {new} ({how})")
+    if frames and frames != len(temporal):
+        resized = interpolate(temporal.float().T[None], frames, mode="linear", align_corners=False)
+        official[keys.TEMPORAL] = resized[0].T.to(temporal.dtype).contiguous()
+        report.reshaped.append(f"{keys.TEMPORAL}: {len(temporal)} -> {frames} frames (linear)")
+
+
+def _config(
+    official: dict[str, Tensor], report: Report, heads: int, head_scale: str
+) -> tuple[GeneralistConfig, dict[str, Tensor]]:
+    numbers = {int(m[1]) for k in official if (m := re.match(r"fused_encoder\.layers\.(\d+)\.", k))}
+    if not numbers or numbers != set(range(len(numbers))):
+        raise UserError(f"the file's encoder layers are {sorted(numbers)}, expected 0, 1, 2, ... without a gap")
+    words, width = _need(official, keys.ANCHOR).shape
+    if not heads:
+        heads = width // 64 if width >= 192 and width % 64 == 0 else 4
+        report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
+    first = "fused_encoder.layers.0."
+    hidden = next((v.shape[0] for k, v in official.items() if k.startswith(first + "linear1.") and v.ndim == 2
+                   and k.endswith("weight") and "gate" not in k), 0)
+    frames, channels, patch = len(official[keys.TEMPORAL]), *official[keys.CONV].shape[1:3]
+    prompt = official.get(first + keys.PROMPT)
+    unused = {}
+    types = official.pop(keys.TYPES, None)
+    if types is not None:
+        official["text.type"] = types[:1]
+        unused |= {keys.TYPES: types[1:]} if len(types) > 1 else {}
+    if keys.VISION_TYPE in official:
+        unused[keys.VISION_TYPE] = official.pop(keys.VISION_TYPE)
+    positions = len(_need(official, "token_embed.embeddings_pos.position_embeddings.weight"))
+    text = Text(
+        tokenizer=tokenizer_setting(words),
+        max_length=min(128, positions),
+        positions=positions,
+        type_row=types is not None,
+        spe_bias="token_embed.s_token_bias" in official,
+        word_std=0.02,
+        position_std=0.02,
+    )
+    side = round(len(official[keys.SPATIAL]) ** 0.5) * patch
+    shape: dict[str, Any] = {"size": side, "patch": patch, "channels": channels, "frames": frames}
+    picture = Picture(**shape, mean=_per_channel(IMAGENET_MEAN, channels), std=_per_channel(IMAGENET_STD, channels),
+                      short_side=SHORT_SIDE, coordinate_scale=_scale(official[keys.SPATIAL], side))
+    clip = Video(**shape, shares="image")
+    scales = [k.rpartition("logit_scale_")[2] for k in official if "loss_prepare.logit_scale_" in k]
+    moe = moe_settings(official)
+    config = GeneralistConfig(
+        hidden_size=width,
+        num_hidden_layers=len(numbers),
+        num_attention_heads=heads,
+        intermediate_size=hidden,
+        layer_scale=1e-3 if first + "gamma_1" in official else 0.0,
+        drop_path=0.0,
+        initial_scale=1 / 0.07,
+        embedding_norm=True,
+        output_head=True,
+        prompts=0 if prompt is None else len(prompt),
+        separate_prompts=first + keys.CANDIDATE_PROMPT in official,
+        linear_heads={head_scale: len(official["fc_prompt.weight"])} if "fc_prompt.weight" in official else None,
+        modalities=modality_settings(
+            {"summary": Summary(as_text=text.spe), "text": text, "image": picture, "video": clip}
+        ),
+        scales=["default", *sorted(scales)],
+        **moe,
+    )
+    return config, unused
+
+
+def moe_settings(official: dict[str, Tensor]) -> dict[str, Any]:
+    """Configuration of the mixture of experts, empty for a dense file."""
+    return {}
+
+
+def _ours(
+    official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], head_scale: str
+) -> dict[str, Tensor]:
+    """Torch names -> this model's; what nothing takes goes to the report."""
+    out: dict[str, Tensor] = {}
+    layers: dict[int, dict[str, Tensor]] = {}
+    for name, value in official.items():
+        if match := re.match(r"fused_encoder\.layers\.(\d+)\.(.*)$", name):
+            layers.setdefault(int(match[1]), {})[match[2]] = value
+        elif name in keys.TOP:
+            out[keys.TOP[name]] = value
+        elif name == keys.CONV:
+            out["tokenizers.image.projection.weight"] = value.flatten(1)
+        elif name == "text.type":
+            out["tokenizers.text.type_row.weight"] = value
+        elif name.startswith("loss_prepare.logit_scale_"):
+            out["log_scales." + name[len("loss_prepare.logit_scale_") :]] = value.reshape(1)
+        elif name in ("fc_prompt.weight", "fc_prompt.bias"):
+            out[f"linear_heads.{head_scale}.linear.{name.rpartition('.')[2]}"] = value
+        elif name == "similarity_weight":
+            out[f"linear_heads.{head_scale}.alpha"] = value.reshape(1)
+        else:
+            report.unexpected.append(name)
+    # questions of the user's own: the official "downstream" scale serves tasks that training never saw
+    out["log_scales.default"] = out.get("log_scales.downstream", torch.tensor([1 / 0.07]).log()).clone()
+    for number, layer in sorted(layers.items()):
+        for name, value in layer.items():
+            if name in keys.LAYER:
+                out[f"encoder.layers.{number}.{keys.LAYER[name]}"] = value
+            elif name not in (keys.PROMPT, keys.CANDIDATE_PROMPT):
+                report.unexpected.append(f"fused_encoder.layers.{number}.{name}")
+    for name, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
+        found = [layer[name] for _, layer in sorted(layers.items()) if name in layer]
+        if found:
+            out[ours] = torch.stack(found)
+    return out
+
+
+# --- and back ---
+
+
+def to_official(model: GeneralistModel, unused: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """A model of this layout -> the official torch names. unused: tensors without effect, zeros where not given."""
+    return official_names(model.state_dict(), model.config, unused)
+
+
+def official_names(
+    state: dict[str, Tensor], config: GeneralistConfig, unused: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Tensors by this model's names (weights, or their gradients) -> by the official torch names."""
+    width, patch = config.hidden_size, _image(config).patch
+    unused = unused or {}
+    out: dict[str, Tensor] = {}
+    for number in range(config.num_hidden_layers):
+        for theirs, ours in keys.LAYER.items():
+            if (value := state.get(f"encoder.layers.{number}.{ours}")) is not None:
+                out[f"fused_encoder.layers.{number}.{theirs}"] = value
+        for theirs, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
+            if ours in state:
+                out[f"fused_encoder.layers.{number}.{theirs}"] = state[ours][number]
+    for theirs, ours in keys.TOP.items():
+        if ours in state:
+            out[theirs] = state[ours]
+    out[keys.CONV] = state["tokenizers.image.projection.weight"].reshape(width, -1, patch, patch)
+    rest = unused.get(keys.TYPES, torch.zeros(1, width))
+    out[keys.TYPES] = torch.cat([state["tokenizers.text.type_row.weight"], rest.to(out[keys.ANCHOR].dtype)])
+    out[keys.VISION_TYPE] = unused.get(keys.VISION_TYPE, torch.zeros(1, width))
+    for end in ("weight", "bias"):
+        out[f"video_embed.embeddings_norm.{end}"] = out[f"token_embed.embeddings_norm.{end}"]
+    if "token_embed.s_token_bias" in out:
+        out["s_token_bias"] = out["token_embed.s_token_bias"]
+    for name in (config.scales or [])[:]:
+        if name in keys.SCALES:
+            out[f"loss_prepare.logit_scale_{name}"] = state[f"log_scales.{name}"].reshape(())
+    for name in config.linear_heads or {}:
+        out |= {f"fc_prompt.{end}": state[f"linear_heads.{name}.linear.{end}"] for end in ("weight", "bias")}
+        out["similarity_weight"] = state[f"linear_heads.{name}.alpha"].reshape(())
+    return out
+
+
+def export(folder: Path, out: Path, dialect: str = "torch") -> Report:
+    """A model folder -> an official checkpoint file ({"model": ...}, or {"module": ...} in the DeepSpeed dialect)."""
+    from safetensors.torch import load_file
+
+    model = GeneralistModel.from_pretrained(folder)
+    unused = load_file(folder / UNUSED) if (folder / UNUSED).is_file() else None
+    official = to_official(model, unused)
+    official = keys.to_deepspeed_dialect(official) if dialect == "deepspeed" else official
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"module" if dialect == "deepspeed" else "model": official}, out)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {out} ({error}); choose another --out file") from error
+    return Report(f"to uni-perceiver, {dialect} dialect", len(official), sum(v.numel() for v in official.values()))
+
+
+# --- small parts ---
+
+
+def _need(official: dict[str, Tensor], name: str) -> Tensor:
+    if name not in official:
+        raise UserError(f"not a complete Uni-Perceiver checkpoint: it lacks {name}")
+    return official[name]
+
+
+def _text(config: GeneralistConfig) -> Text:
+    return Text.from_settings(config.modalities["text"])  # type: ignore[index,return-value]
+
+
+def _image(config: GeneralistConfig) -> Video:
+    settings = {k: v for k, v in config.modalities["image"].items() if k != "class"}  # type: ignore[index]
+    return Picture.from_settings(settings)  # type: ignore[return-value]
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> list[float] | float:
+    return list(values) if channels == len(values) else 0.5
+
+
+def _scale(table: Tensor, size: int) -> float:
+    """The coordinate scale that gives a table, 0.0 (= 160 / size) where none of the published ones does."""
+    grid, width = round(len(table) ** 0.5), table.shape[1]
+    for scale in (160 / size, 1.0, 160 / 224, 160 / 384):
+        if width % 4 == 0 and torch.allclose(spatial_table(grid, width, scale), table.float(), atol=1e-4):
+            return 0.0 if scale == 160 / size else scale
+    return 0.0
+
+
+def _tasks(config: GeneralistConfig) -> dict[str, Any]:
+    """What a prediction with a user's own candidates may ask for: one entry a logit scale."""
+    return {}

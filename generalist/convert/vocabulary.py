@@ -1,0 +1,52 @@
+"""A tokenizer for a vocabulary of any size that ends in the five special tokens of the official one."""
+
+from __future__ import annotations
+
+import json
+
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from tokenizers_mod.bpe import CLIP_SPECIALS, clip_bpe
+
+OFFICIAL = 49411
+BYTES = 512  # byte symbols, plain and with the end-of-word mark
+
+
+def tokenizer_setting(entries: int) -> str:
+    """The `Text.tokenizer` setting of a table of this many rows.
+
+    The official size is "clip". A smaller table gets the same encoding with its last merges cut off, so that ids
+    of pieces that are left stay what they were and the specials are the last five; one too small for single bytes
+    gets words that are the ids themselves in decimal digits ("17 4").
+    """
+    if entries == OFFICIAL:
+        return "clip"
+    if BYTES + len(CLIP_SPECIALS) <= entries < OFFICIAL:
+        return _cut(entries)
+    return numbers(entries)
+
+
+def _cut(entries: int) -> str:
+    whole = json.loads(clip_bpe().to_str())
+    pieces = entries - len(CLIP_SPECIALS)
+    vocabulary = {piece: i for piece, i in whole["model"]["vocab"].items() if i < pieces}
+    specials = {piece: pieces + i for i, piece in enumerate(CLIP_SPECIALS)}
+    whole["model"]["vocab"] = vocabulary | specials
+    whole["model"]["merges"] = whole["model"]["merges"][: pieces - BYTES]
+    for token in whole["added_tokens"]:
+        token["id"] = specials[token["content"]]
+    for token in whole["post_processor"]["special_tokens"].values():
+        token["ids"] = [specials[piece] for piece in token["tokens"]]
+    return json.dumps(whole)
+
+
+def numbers(entries: int, specials: dict[str, int] | None = None) -> str:
+    """Words that are ids in decimal digits. specials: {token: id}; default the last five ids."""
+    last = entries - len(CLIP_SPECIALS)
+    specials = {s: last + i for i, s in enumerate(CLIP_SPECIALS)} if specials is None else specials
+    names = {i: name for name, i in specials.items()}
+    vocabulary = {names.get(i, str(i)): i for i in range(entries)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=names.get(0, "0")))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+    return tokenizer.to_str()

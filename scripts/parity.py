@@ -1,0 +1,267 @@
+"""How far this framework's numbers are from those of the official Uni-Perceiver code, tensor by tensor.
+
+    python -m scripts.parity ../shared/reference/uni_perceiver          # a table of the largest error per case
+
+Errors are relative to the reference tensor's largest value. Tolerances: 1e-5 forward and losses, 5e-5 gradients.
+Reference tensors hold padding, packed batches none, so both are compared at real tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from data.pack import pack
+from data.types import Packed, Span
+from generalist.convert.uni_perceiver import build, official_names
+from generalist.model import GeneralistModel
+from tasks.likelihood import negative_log_likelihood
+from tokenizers_mod.text import NO_POSITION, text_span
+
+FORWARD, GRADIENT = 1e-5, 5e-5
+SPE, EOT = 599, 596  # of the reference's vocabulary of 600
+# case -> logit scale, loss weight, label smoothing, name of the loss entry (the reference README's table)
+CASES: dict[str, tuple[str, float, float, str]] = {
+    "img_cls": ("img_cls", 1.0, 0.1, "LabelSmoothing"),
+    "img_cls_soft": ("img_cls", 1.0, 0.0, "SoftTargetCrossEntropy_Loss"),
+    "vid_cls": ("video_cls", 0.1, 0.1, "LabelSmoothing"),
+    "mlm": ("text_mlm", 0.5, 0.0, "CrossEntropy_Loss"),
+    "caption": ("caption", 1.0, 0.0, "CrossEntropy_Loss"),
+    "retrieve": ("retrieve", 0.5, 0.1, "LabelSmoothing"),
+    "vqa": ("downstream", 0.1, 0.0, "CrossEntropy_Loss"),
+}
+
+
+@dataclass
+class Row:
+    """One compared tensor: the largest error relative to the reference's largest value."""
+
+    case: str
+    tensor: str
+    error: float
+    tolerance: float
+
+
+def compare(case: str, tensor: str, ours: Tensor, reference: Tensor, tolerance: float = FORWARD) -> Row:
+    """UserError-free: shapes that differ are an infinite error."""
+    if ours.shape != reference.shape:
+        return Row(case, tensor, float("inf"), tolerance)
+    difference = float((ours.detach().double() - reference.double()).abs().max())
+    largest = float(reference.double().abs().max())
+    return Row(case, tensor, difference / largest if largest else difference, tolerance)
+
+
+class Reference:
+    """One reference file's weights as a model, and its inputs as sequences of spans."""
+
+    def __init__(self, folder: Path, extra: str = "", weights: str = "v1_tiny_dense") -> None:
+        dense = load_file(folder / "v1_tiny_dense.safetensors")
+        own = load_file(folder / f"{weights}.safetensors")
+        added = load_file(folder / f"{extra}.safetensors") if extra else {}
+        tensors = {k[2:]: v for k, v in own.items() if k.startswith("w.")}
+        tensors |= {k[len("w_extra.") :]: v for k, v in added.items() if k.startswith("w_extra.")}
+        self.x = {k[2:]: v for k, v in dense.items() if k.startswith("x.")}
+        self.y = {k[2:]: v for k, v in (added or own).items() if k.startswith("y.")}
+        self.meta = json.loads((folder / "v1_tiny_meta.json").read_text())
+        self.model: GeneralistModel = build(tensors, heads=4)[0]
+        self.vision = self.model.modalities["image"]
+
+    # --- sequences ---
+
+    def summary(self) -> Span:
+        return text_span(torch.tensor([SPE]), torch.tensor([NO_POSITION]))
+
+    def question(self, label: Tensor | None = None) -> Span:
+        return self.summary().ask([0], None if label is None else label.reshape(1, *label.shape))
+
+    def text(self, ids: Tensor, invalid: Tensor) -> Span:
+        return text_span(ids[invalid == 0])
+
+    def picture(self, clip: Tensor) -> Span:
+        return self.vision.patches(clip if clip.ndim == 4 else clip[None])  # type: ignore[attr-defined]
+
+    def names(self) -> Packed:
+        rows = zip(self.x["names_ids"], self.x["names_invalid"], strict=True)
+        return pack([[self.question(), self.text(i, v)] for i, v in rows])
+
+    def vocabulary(self) -> Packed:
+        return pack([[self.question(), text_span(ids)] for ids in self.x["vocab_ids"]])
+
+    def caption(self, i: int) -> Span:
+        """Word i asked at its own SPE; see `Text.caption_span`."""
+        ids = self.x["caption_ids"][i, :6][self.x["caption_invalid"][i, :6] == 0]
+        slots = torch.arange(2 * len(ids))
+        shown = torch.stack([torch.full_like(ids, SPE), ids], 1).flatten()
+        span = text_span(shown, slots // 2)
+        span = Span("text", span.data, len(shown), causal=slots % 2 == 1, hidden=slots % 2 == 0)
+        return span.ask(slots[::2], ids)
+
+    def inputs(self, case: str) -> Packed:
+        x = self.x
+        if case in ("img_cls", "img_cls_soft"):
+            target = x["soft_target" if case.endswith("soft") else "cls_target"]
+            return pack([[self.question(t), self.picture(p)] for t, p in zip(target, x["image"], strict=True)])
+        if case == "vid_cls":
+            return pack([[self.question(t), self.picture(p)] for t, p in zip(x["vid_target"], x["video"], strict=True)])
+        if case == "mlm":
+            sequences = []
+            for ids, target in zip(x["mlm_ids"], x["mlm_target"], strict=True):
+                at = (target >= 0).nonzero().squeeze(1)
+                sequences.append([self.summary(), text_span(ids).ask(at, target[at])])
+            return pack(sequences)
+        if case == "caption":
+            return pack([[self.summary(), self.picture(p), self.caption(i)] for i, p in enumerate(x["image"])])
+        if case == "retrieve":
+            return pack([[self.question(), self.picture(p)] for p in x["image"]])
+        rows = zip(x["image"], x["vqa_ids"], x["vqa_invalid"], x["vqa_spe_index"], x["vqa_target"], strict=True)
+        return pack(
+            [
+                [self.summary(), self.picture(p), self.text(i, v).ask([int(at)], target.reshape(1))]
+                for p, i, v, at, target in rows
+            ]
+        )
+
+    def candidates(self, case: str) -> Packed:
+        if case == "retrieve":
+            rows = zip(self.x["retr_ids"], self.x["retr_invalid"], strict=True)
+            return pack([[self.question(), self.text(i, v)] for i, v in rows])
+        return self.vocabulary() if case in ("mlm", "caption") else self.names()
+
+    # --- comparisons ---
+
+    def run(self, case: str) -> Iterator[Row]:
+        """Forward, losses and gradients of one case against every tensor that the file holds of it."""
+        scale, weight, smoothing, entry = CASES[case]
+        y = {k[len(case) + 1 :]: v for k, v in self.y.items() if k.startswith(case + ".")}
+        model = self.model
+        model.zero_grad()
+        inputs, candidates = self.inputs(case), self.candidates(case)
+        queries, members = model.encode_together([inputs, candidates])
+        logits = model.logits(queries, members, scale)
+        directions = [("", "logits", logits, inputs.labels)]
+        if case == "retrieve":
+            own = torch.arange(inputs.sequences)
+            backward = model.logits(members, queries, scale)
+            directions = [("_i2t", "logits_i2t", logits, own), ("_t2i", "logits_t2i", backward, own)]
+        total, shown = torch.zeros(1), torch.zeros(1)
+        for end, name, values, target in directions:
+            assert target is not None
+            yield compare(case, name, values, y[name])
+            summed, count = negative_log_likelihood(values.log_softmax(-1), target, smoothing)
+            loss = weight * summed / count
+            total = total + loss
+            yield compare(case, f"loss.{entry}{end}", loss.reshape(()), y[f"loss.{entry}{end}"])
+            if f"loss.Accuracy{end}" in y:
+                accuracy = (values.argmax(-1) == target).float().mean()
+                shown = shown + accuracy
+                yield compare(case, f"loss.Accuracy{end}", accuracy, y[f"loss.Accuracy{end}"])
+        # the official total adds the accuracies, which carry no gradient
+        yield compare(case, "loss.total", (total + shown).reshape(()), y["loss.total"])
+        total.sum().backward()
+        yield from self._gradients(case, y)
+        yield from self._evaluation(case, y, queries, members, logits)
+        if "layer0_out" in y or "patch_embed" in y:
+            yield from self._states(case, y, inputs, candidates)
+
+    def _gradients(self, case: str, y: dict[str, Tensor]) -> Iterator[Row]:
+        model = self.model
+        state = {k: torch.zeros_like(v) for k, v in model.state_dict().items()}
+        state |= {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        found = official_names(state, model.config)
+        for name, value in y.items():
+            if name == "grad.spe_row":
+                row = state["tokenizers.text.token.weight"][SPE]
+                yield compare(case, name, row, value, GRADIENT)
+            elif name.startswith("grad."):
+                yield compare(case, name, found[name[len("grad.") :]], value, GRADIENT)
+        if "grad_norms" in y:
+            norms = torch.stack([found[name].norm() for name in self.order(len(y["grad_norms"]))])
+            yield compare(case, "grad_norms", norms, y["grad_norms"], GRADIENT)
+
+    def order(self, count: int) -> list[str]:
+        """The parameter order of the meta file with this many entries."""
+        return next(v for k, v in self.meta.items() if k.endswith("param_order") and len(v) == count)
+
+    def _evaluation(
+        self, case: str, y: dict[str, Tensor], queries: Tensor, members: Tensor, logits: Tensor
+    ) -> Iterator[Row]:
+        for name, value in (
+            ("eval.output", logits),
+            ("eval.input_feats", normalize(queries, dim=-1)),
+            ("eval.tgt_feats", normalize(members, dim=-1)),
+        ):
+            if name in y:
+                yield compare(case, name, value, y[name])
+
+    @torch.no_grad()
+    def _states(self, case: str, y: dict[str, Tensor], inputs: Packed, candidates: Packed) -> Iterator[Row]:
+        """Hidden states of every layer, at real tokens, in the reference's order."""
+        model, states = self.model, []
+        hooks = [layer.register_forward_hook(lambda m, a, out: states.append(out)) for layer in model.encoder.layers]
+        model(inputs)
+        for hook in hooks:
+            hook.remove()
+        steps = {"input_sequence": model.embed(inputs), "layer0_out": states[0], "layer1_out": states[1]}
+        where = self._places(inputs)
+        for name, ours in steps.items():
+            yield compare(case, name, ours, y[name][where])
+        vision = y["patch_embed"].shape[1]
+        ours = torch.stack([steps["input_sequence"][f + 1 : f + 1 + vision] for f in inputs.first.tolist()])
+        yield compare(case, "patch_embed", ours, y["patch_embed"])
+        yield compare(case, "target_spe_hidden", model(candidates, True)[candidates.asked], y["target_spe_hidden"])
+
+    def _places(self, inputs: Packed) -> tuple[Tensor, Tensor]:
+        """For every packed token its (sequence, position) in the padded reference; words come before their SPEs."""
+        within = torch.arange(inputs.tokens) - inputs.first[inputs.owner]
+        causal = inputs.layout.hidden.any()
+        if causal:
+            start = 1 + self.vision.grid**2  # type: ignore[attr-defined]
+            slot = within - start
+            words = start + slot // 2
+            within = torch.where(within < start, within, torch.where(slot % 2 == 1, words, words + 6))
+        return inputs.owner, within
+
+
+FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "dense": ("v1_tiny_dense", "", tuple(CASES)),
+    "prompts shared + linear head": ("v1_tiny_dense", "v1_tiny_prompt_shared_fc", ("img_cls",)),
+    "prompts separate": ("v1_tiny_dense", "v1_tiny_prompt_separate", ("caption", "retrieve")),
+}
+
+
+def rows(folder: Path) -> Iterator[tuple[str, Row]]:
+    """(file, comparison) over all files and cases."""
+    for name, (weights, extra, cases) in FILES.items():
+        for case in cases:
+            for row in Reference(folder, extra, weights).run(case):
+                yield name, row
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the folder of the reference tensors")
+    parser.add_argument("--all", action="store_true", help="every tensor, not only the largest error per case")
+    args = parser.parse_args(argv)
+    worst: dict[tuple[str, str, float], list[Row]] = {}
+    for name, row in rows(args.folder):
+        if args.all:
+            print(f"{name:30} {row.case:14} {row.tensor:70} {row.error:.1e}")
+        worst.setdefault((name, row.case, row.tolerance), []).append(row)
+    print(f"{'file':30} {'case':14} {'kind':10} {'tensors':>7} {'largest error':>14}  of")
+    for (name, case, tolerance), found in worst.items():
+        row = max(found, key=lambda r: r.error)
+        kind = "gradient" if tolerance == GRADIENT else "forward"
+        mark = "" if row.error <= tolerance else "   ABOVE TOLERANCE"
+        print(f"{name:30} {case:14} {kind:10} {len(found):7} {row.error:14.1e}  {row.tensor}{mark}")
+
+
+if __name__ == "__main__":
+    main()
