@@ -89,7 +89,7 @@ class Detect(Task):
         height, width = image.shape[-2:]
         if (record["height"], record["width"]) != (height, width):
             raise UserError(
-                f"the picture is {width} x {height}, its annotations say {record['width']} x {record['height']} pixels; "
+                f"the picture is {width} x {height}, its annotations say {record['width']} x {record['height']}; "
                 "if it carries a rotation (EXIF), turn the file or the annotations"
             )
         taught = ~np.asarray(record["crowd"])

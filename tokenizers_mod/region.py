@@ -142,7 +142,7 @@ class Region(Modality):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's attention pooling (2103.00020, section 2.4) to `pooled` vectors: a query is the mean plus a row of its own."""
+    """CLIP's attention pooling (2103.00020, section 2.4) to `pooled` vectors: each query is the mean plus a row."""
 
     def __init__(self, channels: int, width: int, pooled: int) -> None:
         super().__init__()

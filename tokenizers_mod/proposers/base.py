@@ -6,6 +6,7 @@ Boxes are (centre x, centre y, width, height) as fractions of the image, as ever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -79,6 +80,38 @@ def library_config(model_type: str, settings: dict[str, Any], backbone: dict[str
             raise UserError(f"region: unknown backbone {name!r}; {nearest(name, CONFIG_MAPPING)}")
         values["backbone_config"] = CONFIG_MAPPING[name](**chosen)
     return kind(**values)
+
+
+def labels_of(objects: list[Objects] | None, masks: bool = False) -> list[dict[str, Tensor]] | None:
+    """The DETR family's labels: every object is of class 0, foreground."""
+    if objects is None:
+        return None
+    out = []
+    for item in objects:
+        label = {"class_labels": torch.zeros(len(item.boxes), dtype=torch.long, device=item.boxes.device)}
+        out.append(label | {"boxes": item.boxes} | ({"masks": item.masks} if masks and item.masks is not None else {}))
+    return out
+
+
+def match(
+    logits: Tensor, boxes: Tensor, labels: list[dict[str, Tensor]], costs: tuple[float, float, float] = (2, 5, 2)
+) -> list[tuple[Tensor, Tensor]]:
+    """The library's Hungarian matching of proposals and objects: logits Float[B Q 1], boxes Float[B Q 4].
+
+    costs: of objectness (focal, alpha .25, gamma 2), L1 and GIoU.
+    """
+    from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
+
+    names = ("matcher_class_cost", "matcher_bbox_cost", "matcher_giou_cost")
+    settings = dict(zip(names, costs, strict=True)) | {"matcher_alpha": 0.25, "matcher_gamma": 2.0}
+    matcher = RTDetrHungarianMatcher(SimpleNamespace(use_focal_loss=True, **settings))
+    found = matcher({"logits": logits, "pred_boxes": boxes}, labels)
+    return [(i.to(boxes.device), j.to(boxes.device)) for i, j in found]
+
+
+def count_of(objects: list[Objects]) -> int:
+    """What the library divides its losses by: the batch's objects, at least one."""
+    return max(1, sum(len(item.boxes) for item in objects))
 
 
 def stacked_masks(objects: list[Objects], matches: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -17,9 +17,12 @@ from tokenizers_mod.proposers.base import (
     MaskHead,
     Objects,
     Proposals,
+    count_of,
     fresh,
+    labels_of,
     library_config,
     mask_loss,
+    match,
     stacked_masks,
 )
 
@@ -68,37 +71,25 @@ class RTDetrProposer(nn.Module):
         self._maps = [item[0] if isinstance(item, tuple) else item for item in out]
 
     def forward(self, pixels: Tensor, objects: list[Objects] | None = None) -> Proposals:
-        labels = None
-        if objects is not None:
-            labels = [
-                {"class_labels": torch.zeros(len(o.boxes), dtype=torch.long, device=pixels.device), "boxes": o.boxes}
-                for o in objects
-            ]
+        labels = labels_of(objects)
         out = self.net(pixels, labels=labels)
         last_map, self._maps = self._maps[-1], []
         features, logits, boxes = out.last_hidden_state, out.logits, out.pred_boxes
         if self.training and out.denoising_meta_values is not None:
             # rows of denoising queries stand in front of the real ones in training
             split = out.denoising_meta_values["dn_num_split"]
-            features = features.split(split, 1)[1]
-            logits = logits.split(split, 1)[1] if logits.shape[1] == sum(split) else logits
-            boxes = boxes.split(split, 1)[1] if boxes.shape[1] == sum(split) else boxes
+            features, logits, boxes = (x.split(split, 1)[1] for x in (features, logits, boxes))
         masks = None
         if self.mask_head is not None:
             masks = self.mask_head(features, pixels, out.encoder_last_hidden_state[0])
         found = Proposals(features, boxes, logits.squeeze(-1), last_map, masks)
         if labels is not None and objects is not None:
-            count = max(1, sum(len(o.boxes) for o in objects))  # the library divides by it
-            found.loss = (out.loss * count).reshape(1)
-            found.matches = self.match(logits, boxes, labels)
+            c = self.config
+            found.matches = match(
+                logits, boxes, labels, (c.matcher_class_cost, c.matcher_bbox_cost, c.matcher_giou_cost)
+            )
+            found.loss = (out.loss * count_of(objects)).reshape(1)
             if masks is not None:
                 rows = torch.cat([m[i] for m, (i, _) in zip(masks, found.matches, strict=True)])
                 found.loss = found.loss + mask_loss(rows, stacked_masks(objects, found.matches))
         return found
-
-    def match(self, logits: Tensor, boxes: Tensor, labels: list[dict[str, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """The library's own Hungarian matching (objectness, L1, GIoU) of the last layer's proposals."""
-        from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
-
-        found = RTDetrHungarianMatcher(self.config)({"logits": logits, "pred_boxes": boxes}, labels)
-        return [(i.to(boxes.device), j.to(boxes.device)) for i, j in found]
