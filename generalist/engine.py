@@ -5,17 +5,24 @@
 
 from __future__ import annotations
 
+import json
+import random
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.checkpoint import checkpoint as recompute
 
 from data.errors import UserError, nearest
 from data.types import Batch
+from generalist import portable
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+META = "meta.json"
 
 
 class Engine(Protocol):
@@ -25,11 +32,32 @@ class Engine(Protocol):
     world: int
     device: torch.device
 
-    def loss(self, batch: Batch) -> Tensor: ...
-    def backward(self, loss: Tensor) -> None: ...
-    def step(self, lr: float, share: float, omega: float) -> float: ...
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
+    def loss(self, batch: Batch) -> Tensor:
+        """Summed -log p of the batch: [1]."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add d loss / d parameters to what is gathered. The gradient of a step is the mean over ranks of the sum."""
+        ...
+
+    def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
+        """Apply the gathered gradient and forget it; its norm before clipping.
+
+        Nothing changes where `apply` is False or the norm is not finite.
+        """
+        ...
+
+    def save(self, folder: Path, write: portable.Write) -> None:
+        """Hand every file of the state to `write(value, path)`; all ranks call it together."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`, also from another engine, stage or number of processes."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole model's state on the CPU of rank 0 ({} elsewhere); all ranks call it together."""
+        ...
 
 
 class LocalEngine:
@@ -38,13 +66,20 @@ class LocalEngine:
     rank, world = 0, 1
 
     def __init__(
-        self, objective: nn.Module, optimizer: Optimizer, device: torch.device, precision: str = "fp32", clip: float = 0.0
+        self,
+        objective: nn.Module,
+        optimizer: Optimizer,
+        device: torch.device,
+        precision: str = "fp32",
+        clip: float = 0.0,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"engine.precision {precision!r}; {nearest(precision, PRECISIONS)}")
+        check_precision(precision, device)
+        if precision == "fp16":
+            raise UserError("engine.precision=fp16 needs a loss scale, which engine.kind=deepspeed has; or use bf16")
         self.objective = objective.to(device)
         self.optimizer, self.device, self.clip = optimizer, device, clip
         self.dtype = PRECISIONS[precision]
+        self.groups = group_names(objective, optimizer)
 
     def loss(self, batch: Batch) -> Tensor:
         if self.dtype is None:
@@ -55,30 +90,100 @@ class LocalEngine:
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def step(self, lr: float, share: float, omega: float) -> float:
-        """Apply the gathered gradient at this learning rate; returns its norm before clipping."""
+    def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
-        if hasattr(self.optimizer, "task"):
-            self.optimizer.task(share, omega)
-        self.optimizer.step()
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        for p in parameters:
+            # A parameter that this task does not use has gradient zero, not none: its momentum goes on like
+            # everyone's (the paper's m decays at every step), and every ZeRO stage does the same.
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.clip or float("inf")))
+        if apply and np.isfinite(norm):
+            if hasattr(self.optimizer, "task"):
+                self.optimizer.task(share, omega)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state(self) -> dict[str, Any]:
-        return {
-            "model": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
+        return {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng_state()}
 
-    def save(self, folder: Path) -> None:
-        torch.save(self.state(), folder / "state.pt")
+    def save(self, folder: Path, write: portable.Write) -> None:
+        write_meta(folder, {"engine": "local", "world": 1, "stage": 0, "groups": self.groups})
+        write(self.state(), folder / "state.pt")
 
     def load(self, folder: Path) -> None:
-        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        meta = read_meta(folder)
+        if meta["engine"] == "local":
+            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        else:
+            state = portable.to_torch(portable.read(folder, meta), self.groups, self.optimizer)
         self.objective.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
+        set_rng_state(state.get("rng"))
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu() for name, value in self.objective.state_dict().items()}
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """UserError for a precision that does not exist or that this device cannot train in."""
+    if precision not in PRECISIONS:
+        raise UserError(f"engine.precision {precision!r}; {nearest(precision, PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("engine.precision=fp16 does not train on a CPU (DeepSpeed refuses it too); use fp32 or bf16")
+
+
+def group_names(objective: nn.Module, optimizer: Optimizer) -> list[list[str]]:
+    """The names of the parameters of every optimiser group, in order."""
+    names = {id(p): name for name, p in objective.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+
+def recompute_activations(objective: nn.Module) -> int:
+    """Keep only the input of every encoder layer and compute the rest again in the backward pass; how many layers.
+
+    Applied from outside (1604.06174): names, parameters and results stay as they are.
+    """
+    layers = list(objective.model.encoder.layers)  # type: ignore[union-attr, arg-type]
+    for layer in layers:
+        layer.forward = partial(recompute, layer.forward, use_reentrant=False)
+    return len(layers)
+
+
+def write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    (folder / META).write_text(json.dumps(meta))
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Which engine wrote a checkpoint, on how many ranks, at which ZeRO stage. UserError when it does not say."""
+    try:
+        return json.loads((folder / META).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not a checkpoint of this version ({error}); start the run anew") from error
+
+
+def rng_state() -> dict[str, Any]:
+    """The random state of this process: torch's (CPU and current CUDA device), numpy's and Python's."""
+    words, position = np.random.get_state()[1:3]  # type: ignore[index]
+    version, state, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [torch.from_numpy(words.astype(np.int64)), int(position)],
+        "python": [version, list(state), gauss],
+    }
+
+
+def set_rng_state(state: dict[str, Any] | None) -> None:
+    if not state:
+        return
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    words, position = state["numpy"]
+    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), position))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, nearest
-from generalist.specs import CheckpointSpec, EngineSpec, FaultSpec
 from generalist.keys import override, parse
 from generalist.routing import MoeSpec
+from generalist.specs import CheckpointSpec, EngineSpec, FaultSpec
 from tasks.base import Task
 from tokenizers_mod.base import Modality
 

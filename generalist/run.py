@@ -1,36 +1,132 @@
-"""`generalist train`: a recipe from its first step to its report, stopped and resumed without a difference."""
+"""`generalist train`: a recipe from its first step to its report, stopped and resumed without a difference.
+
+The same on one process and on many: rank 0 alone writes, every rank trains.
+"""
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from data.errors import UserError
 from data.schedule import Schedule
 from data.stream import Steps, loader
-from generalist import checkpoint, evaluate
-from generalist.engine import LocalEngine
-from generalist.events import EventLog
+from generalist import checkpoint, ranks
+from generalist.engine import Engine, LocalEngine, recompute_activations
+from generalist.events import EventLog, read_log
+from generalist.faults import Faults, RollBack, read_skip
 from generalist.loop import StepResult, train
 from generalist.objective import Objective
 from generalist.optimizer import BalancedAdamW, parameter_groups
 from generalist.prepare import Prepared, prepare
-from generalist.recipe import Recipe, from_json, to_json
+from generalist.recipe import Recipe, to_json
+from generalist.results import evaluate_run, export, load_run, save_model, table, write_json
+
+__all__ = ["Interrupted", "evaluate_run", "load_run", "save_model", "table", "train_run", "write_json"]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved."""
+    """The run was asked to stop and has saved: (step, the signal's number)."""
+
+
+def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> dict:
+    """Train, evaluate, write the run's folder. Returns what metrics.json holds; {} on every rank but the first."""
+    recipe.check()
+    if recipe.engine.threads:
+        torch.set_num_threads(recipe.engine.threads)
+    device = device_of(recipe.engine.device)
+    distributed = needs_group(recipe)
+    if distributed:
+        ranks.join(device, recipe.engine.timeout)
+    as_given = to_json(recipe)  # before anything is learnt from data: a resume compares it with what it is given
+    try:
+        ranks.agree(as_given)
+        first = ranks.on_first(lambda: open_run(recipe, out, resume, overwrite))
+        began = time.time()
+        prepared = prepare(recipe)
+        objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+        engine = build_engine(recipe, objective, device)
+        torch.manual_seed(recipe.seed + 1 + engine.rank)
+        if resume:
+            engine.load(checkpoint.latest(out)[1])
+        _train(recipe, as_given, prepared, objective, engine, out, first, quiet or engine.rank > 0)
+        weights = engine.weights() if distributed else None
+        is_first = engine.rank == 0
+    finally:
+        if distributed:
+            ranks.leave()
+    if not is_first:
+        return {}
+    if weights is not None:
+        objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+        objective.load_state_dict(weights)
+    return finish(recipe, prepared, objective, out, quiet, time.time() - began)
+
+
+def finish(
+    recipe: Recipe, prepared: Prepared, objective: Objective, out: Path, quiet: bool, train_seconds: float
+) -> dict[str, Any]:
+    """The trained model's folder, its held-out results and the report."""
+    from generalist.report import write_report
+
+    save_model(prepared, objective.model, out)
+    metrics = evaluate_run(recipe, prepared, objective, out, quiet, train_seconds)
+    write_report(out)
+    return metrics
+
+
+# --- what a run is made of ---
+
+
+def needs_group(recipe: Recipe) -> bool:
+    """Whether this run trains with DeepSpeed: asked for, or launched as several processes."""
+    kind = recipe.engine.kind
+    if kind == "local" and ranks.launched_world() > 1:
+        raise UserError(f"engine.kind=local is one process, and {ranks.launched_world()} were launched; use deepspeed")
+    return kind == "deepspeed" or (kind == "auto" and ranks.launched_world() > 1)
+
+
+def build_engine(recipe: Recipe, objective: Objective, device: torch.device) -> Engine:
+    spec = recipe.engine
+    if needs_group(recipe):
+        from generalist.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(objective, recipe, device)
+    if spec.deepspeed or spec.offload != "none":
+        raise UserError("engine.deepspeed and engine.offload need engine.kind=deepspeed (or several processes)")
+    if spec.activation_checkpointing:
+        recompute_activations(objective)
+    return LocalEngine(objective, build_optimizer(recipe, objective), device, spec.precision, recipe.optimizer.clip)
+
+
+def device_of(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda", ranks.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"engine.device={name!r} is not a device; use auto, cpu or cuda") from error
+
+
+def build_optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.Optimizer:
+    spec = recipe.optimizer
+    groups = parameter_groups(objective, spec.weight_decay)
+    if spec.kind == "adamw":
+        return torch.optim.AdamW(groups, spec.lr, tuple(spec.betas), spec.eps)
+    return BalancedAdamW(groups, spec.lr, tuple(spec.betas), spec.eps, bias_correction=spec.bias_correction)
+
+
+# --- the run's folder ---
 
 
 def open_run(recipe: Recipe, out: Path, resume: bool, overwrite: bool) -> int:
@@ -46,52 +142,37 @@ def open_run(recipe: Recipe, out: Path, resume: bool, overwrite: bool) -> int:
             )
         return step
     if held and not overwrite:
-        raise UserError(f"{out} already holds a run; --resume goes on with it, --overwrite or another --out starts anew")
+        raise UserError(
+            f"{out} already holds a run; --resume goes on with it, --overwrite or another --out starts anew"
+        )
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            _clear(out)
+        checkpoint.retry(lambda: out.mkdir(parents=True, exist_ok=True))
+        _clear(out)
         (out / "recipe.json").write_text(json.dumps(to_json(recipe), indent=1))
     except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror}); choose a folder you may write to with --out") from error
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}); choose a folder you may write to with --out"
+        ) from error
     return 0
 
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote here, and only that."""
-    import shutil
-
     for name in ("checkpoints", "model", "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl"):
-        (out / name).unlink(missing_ok=True)
+    written = ("metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json")
+    for path in [*(out / name for name in written), *out.glob("bad_samples*.jsonl")]:
+        path.unlink(missing_ok=True)
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two JSON trees differ, as "key: old -> new"; the loader's workers may change."""
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = [k for k in {**a, **b} if f"{path}{k}" not in ("workers", "checkpoint", "engine")]
+        keys = [k for k in {**a, **b} if f"{path}{k}" not in ("workers", "checkpoint", "engine", "faults")]
         return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}{k}.")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}{i}.")]
-    return [] if a == b else [f"{path.rstrip('.')}: {a!r} -> {b!r}"]
-
-
-def device_of(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"engine.device={name!r} is not a device; use auto, cpu or cuda") from error
-
-
-def build_optimizer(recipe: Recipe, objective: Objective) -> torch.optim.Optimizer:
-    spec = recipe.optimizer
-    groups = parameter_groups(objective, spec.weight_decay)
-    if spec.kind == "adamw":
-        return torch.optim.AdamW(groups, spec.lr, tuple(spec.betas), spec.eps)
-    return BalancedAdamW(groups, spec.lr, tuple(spec.betas), spec.eps, bias_correction=spec.bias_correction)
+    return [] if a == b else [f"{path.rstrip('.')}: {a!r:.60} -> {b!r:.60}"]
 
 
 @contextmanager
@@ -100,10 +181,8 @@ def stop_flag() -> Iterator[list[int]]:
     asked: list[int] = []
     kept = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        try:
+        with suppress(ValueError):  # not the main thread: the caller keeps its own handling
             kept[number] = signal.signal(number, lambda n, _frame: asked.append(n))
-        except ValueError:  # not the main thread: the caller keeps its own handling
-            pass
     try:
         yield asked
     finally:
@@ -111,55 +190,76 @@ def stop_flag() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> dict:
-    """Train, evaluate, write the run's folder. Returns what metrics.json holds."""
-    recipe.check()
-    if recipe.engine.threads:
-        torch.set_num_threads(recipe.engine.threads)
-    first = open_run(recipe, out, resume, overwrite)
-    began = time.time()
-    prepared = prepare(recipe)
-    model = prepared.model(recipe)
-    objective = Objective(model, prepared.sets, prepared.modalities)
-    engine = LocalEngine(
-        objective,
-        build_optimizer(recipe, objective),
-        device_of(recipe.engine.device),
-        recipe.engine.precision,
-        recipe.optimizer.clip,
-    )
-    torch.manual_seed(recipe.seed + 1)
-    if resume:
-        engine.load(checkpoint.latest(out)[1])
-    if first < recipe.steps:
-        _train(recipe, prepared, engine, out, first, quiet)
-    save_model(prepared, model, out)
-    metrics = evaluate_run(recipe, prepared, objective, out, quiet, train_seconds=time.time() - began)
-    from generalist.report import write_report
-
-    write_report(out)
-    return metrics
+# --- training ---
 
 
-def _train(recipe: Recipe, prepared: Prepared, engine: LocalEngine, out: Path, first: int, quiet: bool) -> None:
-    tasks = prepared.tasks
-    schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed, recipe.sampling == "mixed")
-    steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, recipe.engine.accumulate)
-    recipe_json = to_json(recipe)
-    log = EventLog(out, resume_at=first)
-    bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=quiet, file=sys.stderr, dynamic_ncols=True)
-    last_loss: dict[str, float] = {}
+def _train(
+    recipe: Recipe,
+    as_given: dict[str, Any],
+    prepared: Prepared,
+    objective: Objective,
+    engine: Engine,
+    out: Path,
+    first: int,
+    quiet: bool,
+) -> None:
+    """Steps first..recipe.steps-1, from the last checkpoint again where a fault asks for it."""
+
+    def write_model(folder: Path, weights: dict[str, Any]) -> None:
+        export(prepared, objective.model, folder, {k.removeprefix("model."): v for k, v in weights.items()})
+
+    spec = recipe.checkpoint
+    saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, write_model)
+    events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
+    faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
     with stop_flag() as asked:
+        while first < recipe.steps:
+            try:
+                _attempt(recipe, prepared, engine, out, first, quiet, saver, faults, asked)
+                return
+            except RollBack as fault:
+                first = _roll_back(out, engine, saver, faults, fault)
 
-        def after(result: StepResult) -> None:
-            last_loss[result.task] = result.loss
-            if result.loss != result.loss:
-                raise UserError(
-                    f"step {result.step}, task {result.task}: the loss is NaN; lower optimizer.lr or look at the data"
-                )
-            rate = result.samples / max(result.seconds, 1e-9)
-            bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s", refresh=False)
-            bar.update()
+
+def _roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults, fault: RollBack) -> int:
+    """Load the last checkpoint and leave the steps that failed out from now on; the step to go on with."""
+    saver.finish()
+    held = ranks.on_first(lambda: checkpoint.checkpoints(out))
+    faults.roll_back(fault, held[-1][0] if held else None)
+    engine.load(held[-1][1])
+    return held[-1][0]
+
+
+def _attempt(
+    recipe: Recipe,
+    prepared: Prepared,
+    engine: Engine,
+    out: Path,
+    first: int,
+    quiet: bool,
+    saver: checkpoint.Saver,
+    faults: Faults,
+    asked: list[int],
+) -> None:
+    tasks, every = prepared.tasks, recipe.checkpoint.every
+    schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed, recipe.sampling == "mixed")
+    steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, recipe.engine.accumulate, "skip")
+    log = EventLog(out, resume_at=first) if engine.rank == 0 else None
+    bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=quiet, file=sys.stderr, dynamic_ncols=True)
+    done = first
+
+    def save(step: int) -> None:
+        if log is not None:
+            log.flush()
+        saver.save(step, sorted(faults.skip))
+
+    def after(result: StepResult) -> None:
+        nonlocal done
+        rate = result.samples / max(result.seconds, 1e-9)
+        bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s", refresh=False)
+        bar.update(result.step + 1 - bar.n)
+        if log is not None:
+            extra: dict[str, Any] = {} if result.applied else {"applied": False}
             log.write(
                 result.step,
                 result.task,
@@ -169,108 +269,38 @@ def _train(recipe: Recipe, prepared: Prepared, engine: LocalEngine, out: Path, f
                 samples_per_second=rate,
                 seconds=result.seconds,
                 waited=result.waited,
+                **extra,
             )
-            done = result.step + 1
-            every = recipe.checkpoint.every
-            if asked or done == recipe.steps or (every and done % every == 0):
-                log.flush()
-                checkpoint.save(out, done, engine, recipe_json, recipe.checkpoint.keep)
-            if asked and done < recipe.steps:
-                raise Interrupted(done)
-
-        try:
-            train(
-                engine,
-                loader(steps, first, recipe.steps, recipe.workers, pin=engine.device.type == "cuda"),
-                tasks,
-                schedule,
-                first,
-                recipe.steps,
-                recipe.optimizer.lr,
-                recipe.optimizer.warmup,
-                recipe.engine.accumulate,
-                after,
-            )
-        finally:
-            bar.close()
-            log.close()
-
-
-def save_model(prepared: Prepared, model: Any, out: Path) -> Path:
-    """The Hugging Face folder: config, safetensors, processor and tokenizer files; replaced as a whole."""
-    folder, partial = out / "model", out / "model.partial"
-    import shutil
+        if result.saved:
+            saver.finish()
+        faults.after(result)
+        done = result.step + 1
+        if result.stop or done == recipe.steps or (every and done % every == 0):
+            save(done)
+        if result.stop and done < recipe.steps:
+            saver.finish()
+            raise Interrupted(done, asked[0] if asked else signal.SIGTERM)
 
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        prepared.processor().save_pretrained(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder} ({error.strerror}); free disk space or choose another --out") from error
-    return folder
-
-
-def evaluate_run(
-    recipe: Recipe, prepared: Prepared, objective: Objective, out: Path, quiet: bool = False, train_seconds: float = 0.0
-) -> dict[str, Any]:
-    """Held-out results of every task beside an ordinary baseline; writes metrics.json, predictions.json, space.npz."""
-    began = time.time()
-    lines, predictions, everything = {}, {}, []
-    for task in tqdm(list(prepared.tasks.values()), desc="evaluate", unit="task", disable=quiet, file=sys.stderr):
-        test = task.source.open("test")
-        answers = evaluate.answer(task, test, objective)
-        lines[task.name] = evaluate.row(answers, task.baseline(prepared.records[task.name], task.source.open("val"), test))
-        predictions[task.name] = evaluate.samples(answers)
-        everything.append(answers)
-    metrics = {
-        "tasks": lines,
-        "seconds": {"train": round(train_seconds, 1), "evaluate": round(time.time() - began, 1)},
-        "steps": recipe.steps,
-        "parameters": sum(p.numel() for p in objective.parameters()),
-    }
-    write_json(out / "metrics.json", metrics)
-    write_json(out / "predictions.json", {"tasks": predictions})
-    np.savez_compressed(out / "space.npz", **evaluate.space(everything))
-    return metrics
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Written aside and renamed: never half a file."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=True))
-    os.replace(partial, path)
-
-
-def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:
-    """A finished run's recipe, parts and trained model. UserError when the folder is not a run."""
-    from generalist.model import GeneralistModel
-    from generalist.prepare import restore
-    from generalist.processor import GeneralistProcessor
-
-    if not (run / "recipe.json").is_file():
-        raise UserError(f"{run} is not a run folder (no recipe.json); give the folder that generalist train wrote")
-    if not (run / "model" / "config.json").is_file():
-        raise UserError(f"{run} holds no finished model; go on with generalist train ... --resume")
-    recipe = from_json(json.loads((run / "recipe.json").read_text()))
-    model = GeneralistModel.from_pretrained(run / "model").eval()
-    prepared = restore(recipe, GeneralistProcessor.from_pretrained(run / "model"))
-    return recipe, prepared, Objective(model, prepared.sets, prepared.modalities)
-
-
-def table(metrics: dict[str, Any]) -> str:
-    """The results as a text table."""
-    head = ("task", "metric", "value", "chance", "baseline", "", "n", "")
-    rows = [head]
-    for name, line in metrics["tasks"].items():
-        reached = evaluate.reaches(line)
-        mark = {True: "reached", False: "not reached", None: ""}[reached]
-        number = [("-" if line[k] is None else f"{line[k]:.3g}") for k in ("value", "chance", "baseline")]
-        arrow = "higher" if line["higher_is_better"] else "lower"
-        note = "synthetic" if line["synthetic"] else "real"
-        rows.append(
-            (name, f"{line['metric']} ({arrow})", *number, f"{line['baseline_name']}: {mark}", str(line["n_test"]), note)
+        train(
+            engine,
+            loader(steps, first, recipe.steps, recipe.workers, pin=engine.device.type == "cuda"),
+            tasks,
+            schedule,
+            first,
+            recipe.steps,
+            recipe.optimizer.lr,
+            recipe.optimizer.warmup,
+            recipe.engine.accumulate,
+            after,
+            lambda: (bool(asked), saver.poll()),
+            faults.trusted,
+            frozenset(faults.skip),
         )
-    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+        if done < recipe.steps:  # the last steps were left out
+            save(recipe.steps)
+        saver.finish()
+    finally:
+        bar.close()
+        if log is not None:
+            log.close()

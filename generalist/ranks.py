@@ -1,0 +1,130 @@
+"""The processes of one run: how they find each other, agree, speak with one voice and part.
+
+torchrun, the DeepSpeed launcher and `accelerate launch` all set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+MASTER_PORT; nothing else is read of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from data.errors import UserError
+from generalist.distributed import rank, world
+
+T = TypeVar("T")
+CODE = ("data", "tokenizers_mod", "tasks", "generalist")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launched_world() -> int:
+    """How many processes the launcher says there are; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process writes the run's files; true in a run of one process, also before `join`."""
+    return int(os.environ.get("RANK", "0")) == 0 if launched_world() > 1 else True
+
+
+def join(device: torch.device, minutes: float = 10.0) -> None:
+    """Make the process group (gloo on CPU, NCCL on CUDA); a run of one process gets a group of one.
+
+    minutes: how long a rank waits for another before it takes it for dead. UserError when the others are not there.
+    """
+    if dist.is_initialized():
+        return
+    if launched_world() == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ["MASTER_PORT"] = str(free_port())
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun or deepspeed")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"rank {os.environ['RANK']} cannot reach the others at {where} ({first_line(error)})"
+        ) from error
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
+
+
+def on_first(do: Callable[[], T]) -> T:
+    """`do()` on rank 0, its result (or its UserError) on every rank."""
+    if world() == 1:
+        return do()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = do()
+        except UserError as error:
+            box[1] = str(error)
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise UserError(box[1])
+    return box[0]
+
+
+def agree(recipe: dict[str, Any]) -> None:
+    """All ranks run the same recipe with the same code and torch, or none starts. UserError names who differs."""
+    if world() == 1:
+        return
+    text = json.dumps(recipe, sort_keys=True)
+    own = {
+        "recipe": hashlib.sha256(text.encode()).hexdigest()[:12],
+        "code": code_hash(),
+        "torch": torch.__version__,
+    }
+    everyone: list[Any] = [None] * world()
+    dist.all_gather_object(everyone, own)
+    for other, values in enumerate(everyone):
+        for name, value in values.items():
+            if value != everyone[0][name]:
+                raise UserError(
+                    f"rank {other} has another {name} than rank 0 ({value}, not {everyone[0][name]}); "
+                    "start every node with the same command and the same installation"
+                )
+
+
+def code_hash() -> str:
+    """A checksum of the source of every package that can change a run: 12 hex digits."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in CODE:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

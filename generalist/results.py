@@ -1,0 +1,123 @@
+"""What a finished training leaves: the Hugging Face folder, the held-out results, the table; and reading them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data.errors import UserError
+from generalist import evaluate
+from generalist.objective import Objective
+from generalist.prepare import Prepared
+from generalist.recipe import Recipe, from_json
+
+
+def export(prepared: Prepared, model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """config, safetensors, processor and tokenizer files into a fresh folder.
+
+    weights: the whole state under the names of the model, where the model's own tensors are not whole (ZeRO-3).
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one bar is enough
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    prepared.processor().save_pretrained(folder)
+
+
+def save_model(prepared: Prepared, model: Any, out: Path) -> Path:
+    """The Hugging Face folder: config, safetensors, processor and tokenizer files; replaced as a whole."""
+    folder, partial = out / "model", out / "model.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        export(prepared, model, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror}); free disk space or choose another --out") from error
+    return folder
+
+
+def evaluate_run(
+    recipe: Recipe, prepared: Prepared, objective: Objective, out: Path, quiet: bool = False, train_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Held-out results of every task beside an ordinary baseline; writes metrics.json, predictions.json, space.npz."""
+    began = time.time()
+    lines, predictions, everything = {}, {}, []
+    for task in tqdm(list(prepared.tasks.values()), desc="evaluate", unit="task", disable=quiet, file=sys.stderr):
+        test = task.source.open("test")
+        answers = evaluate.answer(task, test, objective)
+        lines[task.name] = evaluate.row(
+            answers, task.baseline(prepared.records[task.name], task.source.open("val"), test)
+        )
+        predictions[task.name] = evaluate.samples(answers)
+        everything.append(answers)
+    metrics = {
+        "tasks": lines,
+        "seconds": {"train": round(train_seconds, 1), "evaluate": round(time.time() - began, 1)},
+        "steps": recipe.steps,
+        "parameters": sum(p.numel() for p in objective.parameters()),
+    }
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "predictions.json", {"tasks": predictions})
+    np.savez_compressed(out / "space.npz", **evaluate.space(everything))
+    return metrics
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Written aside and renamed: never half a file."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1, allow_nan=True))
+    os.replace(partial, path)
+
+
+def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:
+    """A finished run's recipe, parts and trained model. UserError when the folder is not a run."""
+    from generalist.model import GeneralistModel
+    from generalist.prepare import restore
+    from generalist.processor import GeneralistProcessor
+
+    if not (run / "recipe.json").is_file():
+        raise UserError(f"{run} is not a run folder (no recipe.json); give the folder that generalist train wrote")
+    if not (run / "model" / "config.json").is_file():
+        raise UserError(f"{run} holds no finished model; go on with generalist train ... --resume")
+    recipe = from_json(json.loads((run / "recipe.json").read_text()))
+    model = GeneralistModel.from_pretrained(run / "model").eval()
+    prepared = restore(recipe, GeneralistProcessor.from_pretrained(run / "model"))
+    return recipe, prepared, Objective(model, prepared.sets, prepared.modalities)
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The results as a text table."""
+    head = ("task", "metric", "value", "chance", "baseline", "", "n", "")
+    rows = [head]
+    for name, line in metrics["tasks"].items():
+        reached = evaluate.reaches(line)
+        mark = {True: "reached", False: "not reached", None: ""}[reached]
+        number = [("-" if line[k] is None else f"{line[k]:.3g}") for k in ("value", "chance", "baseline")]
+        arrow = "higher" if line["higher_is_better"] else "lower"
+        note = "synthetic" if line["synthetic"] else "real"
+        rows.append(
+            (
+                name,
+                f"{line['metric']} ({arrow})",
+                *number,
+                f"{line['baseline_name']}: {mark}",
+                str(line["n_test"]),
+                note,
+            )
+        )
+    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
