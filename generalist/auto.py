@@ -20,16 +20,31 @@ MODEL_TYPE = "generalist"
 
 def register() -> None:
     """Import the configuration, the model and the processor and register them with the Auto classes (idempotent)."""
-    from transformers import AutoConfig, AutoModel, AutoProcessor
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForZeroShotImageClassification,
+        AutoProcessor,
+    )
 
     from generalist.config import GeneralistConfig
+    from generalist.hf.heads import GeneralistForZeroShotImageClassification
+    from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
     from generalist.model import GeneralistModel
     from generalist.processor import GeneralistProcessor
     from tokenizers_mod.bpe_hf import register as register_tokenizer
 
     AutoConfig.register(MODEL_TYPE, GeneralistConfig, exist_ok=True)
     AutoModel.register(GeneralistConfig, GeneralistModel, exist_ok=True)
+    AutoModelForZeroShotImageClassification.register(
+        GeneralistConfig, GeneralistForZeroShotImageClassification, exist_ok=True
+    )
     AutoProcessor.register(GeneralistConfig, GeneralistProcessor, exist_ok=True)
+    faces = {"pil": GeneralistImageProcessor, "torchvision": GeneralistImageProcessor}
+    AutoImageProcessor.register(GeneralistConfig, image_processor_classes=faces, exist_ok=True)
+    AutoFeatureExtractor.register(GeneralistConfig, GeneralistFeatureExtractor, exist_ok=True)
     register_tokenizer(GeneralistConfig)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from transformers import ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 
 from data.errors import UserError, nearest
 from data.types import Span
@@ -52,12 +53,32 @@ class GeneralistProcessor(ProcessorMixin):
             if built is not None:
                 self._built = built
 
-    def __call__(self, **inputs: Any) -> list[list[Span]]:  # type: ignore[override]
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """The processor with what other tools look for: their processors, remote code, a card where there is none."""
+        from generalist.hf.card import write_card
+        from generalist.hf.folder import PROCESSOR_MAP, write_processors, write_remote, write_sentence_transformers
+
+        self.auto_map = {"AutoProcessor": PROCESSOR_MAP["AutoProcessor"]}
+        written = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        folder = Path(save_directory)
+        write_remote(folder)
+        write_processors(folder, self)
+        write_sentence_transformers(folder)
+        if not (folder / "README.md").is_file():
+            write_card(folder, "A generalist model", self, next(iter(self.tasks.values()), {}).get("scale", "default"))
+        return written
+
+    def __call__(self, **inputs: Any) -> Any:  # type: ignore[override]
         """Raw inputs by modality -> sequences [summary·, spans...], asked at the summary.
 
         A list or tuple is a batch (one sequence an item); anything else is one sample. Several modalities
         make one sequence of them all, in the order given; batches must then have the same length.
+
+        With return_tensors="pt" the modalities stay apart and padded tensors come back by their standard names,
+        ready for `model(**tensors)`; there `images` is another word for image.
         """
+        if inputs.get("return_tensors") is not None:
+            return self.padded(inputs)
         if not inputs:
             raise UserError(f"give at least one input by modality, such as image=...; this model has {list(self.built)}")
         columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
@@ -70,6 +91,26 @@ class GeneralistProcessor(ProcessorMixin):
             [self.summary(), *(self.span(name, column[i]) for name, column in columns.items() if column[i] is not None)]
             for i in range(next(iter(lengths.values())))
         ]
+
+    def padded(self, inputs: dict[str, Any]) -> BatchFeature:
+        """Raw inputs by modality -> padded tensors, each modality by itself; words about padding are let pass."""
+        kind = inputs.pop("return_tensors", None)
+        for word in ("padding", "truncation", "max_length", "sampling_rate"):
+            inputs.pop(word, None)
+        if "images" in inputs:
+            inputs["image"] = inputs.pop("images")
+        data: dict[str, Any] = {}
+        for name, raw in inputs.items():
+            if raw is None:
+                continue
+            if name not in self.built:
+                raise UserError(f"this model has no modality {name!r}; {nearest(name, self.built)}")
+            modality = self.built[name]
+            values = [modality.read(item) for item in (raw if isinstance(raw, list | tuple) else [raw])]
+            if not values:
+                raise UserError("the batch is empty")
+            data |= modality.tensors(values)
+        return BatchFeature({k: v.numpy() for k, v in data.items()}, tensor_type=kind)
 
     def summary(self) -> Span:
         return self.built["summary"].span(None).ask([0])

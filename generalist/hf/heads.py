@@ -1,4 +1,4 @@
-"""The model under the names that task-specific Auto classes map to. Same weights, same `forward`: the law is the head."""
+"""The model under the names that task-specific Auto classes map to. Same weights, same `forward`."""
 
 from __future__ import annotations
 

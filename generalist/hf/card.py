@@ -1,0 +1,58 @@
+"""The model card: README.md of the model folder, with the results that were measured and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+HEAD = """---
+library_name: transformers
+license: apache-2.0
+tags: [generalist, multimodal, zero-shot]
+---
+
+# {title}
+
+One encoder for {modalities}; the answer to an input is the candidate whose representation is most like it:
+`p(y | x) ~ exp(cos(f(x), f(y)) * scale)`.
+
+```python
+import generalist                      # or trust_remote_code=True below
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{path}").eval()
+processor = AutoProcessor.from_pretrained("{path}")
+inputs = processor({example})
+p = model.rank(inputs, processor.candidates(["one answer", "another answer"]), scale="{scale}")
+```
+"""
+
+
+def model_card(title: str, processor: Any, scale: str, metrics: dict[str, Any] | None = None, path: str = ".") -> str:
+    """The card's text. metrics: what metrics.json holds; without it the card says that nothing was measured."""
+    names = [name for name, modality in processor.built.items() if modality.raw != "nothing (None)"]
+    shown = next((n for n in names if processor.built[n].tensor_names), names[0] if names else "text")
+    text = HEAD.format(
+        title=title, modalities=", ".join(names) or "no modality", path=path, example=f"{shown}=...", scale=scale
+    )
+    return text + "\n## Measured results\n\n" + (results(metrics) if metrics else "None were measured.\n")
+
+
+def results(metrics: dict[str, Any]) -> str:
+    """The held-out table of metrics.json in Markdown."""
+    rows = ["| task | metric | value | chance | baseline | test samples | data |", "|---|---|---|---|---|---|---|"]
+    for name, line in metrics["tasks"].items():
+        arrow = "higher is better" if line["higher_is_better"] else "lower is better"
+        value, chance, base = ("-" if line[k] is None else f"{line[k]:.4g}" for k in ("value", "chance", "baseline"))
+        data = "synthetic" if line["synthetic"] else "real"
+        rows.append(
+            f"| {name} | {line['metric']} ({arrow}) | {value} | {chance} | {base} ({line['baseline_name']}) "
+            f"| {line['n_test']} | {data} |"
+        )
+    facts = f"\n{metrics['parameters']:,} parameters, {metrics['steps']} training steps.\n"
+    return "\n".join(rows) + "\n" + facts
+
+
+def write_card(folder: Path, title: str, processor: Any, scale: str, metrics: dict[str, Any] | None = None) -> None:
+    """README.md of a model folder."""
+    (folder / "README.md").write_text(model_card(title, processor, scale, metrics), encoding="utf-8")

@@ -1,0 +1,28 @@
+"""Loads this model with trust_remote_code=True: the code itself is the installed package, nothing is copied here."""
+
+try:
+    import generalist
+except ImportError as error:
+    raise ImportError("this model needs the package generalist: pip install generalist") from error
+
+from generalist.auto import register
+from generalist.config import GeneralistConfig
+from generalist.hf.heads import GeneralistForZeroShotAudioClassification, GeneralistForZeroShotImageClassification
+from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tokenizers_mod.bpe_hf import BpeTokenizer
+
+register()
+
+__all__ = [
+    "BpeTokenizer",
+    "GeneralistConfig",
+    "GeneralistFeatureExtractor",
+    "GeneralistForZeroShotAudioClassification",
+    "GeneralistForZeroShotImageClassification",
+    "GeneralistImageProcessor",
+    "GeneralistModel",
+    "GeneralistProcessor",
+    "generalist",
+]
