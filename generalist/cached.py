@@ -9,7 +9,8 @@ values is keeping the layers' inputs (Uni-Perceiver spec 1.11) without computing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +28,9 @@ class Cache:
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @staticmethod
-    def of(packed: Packed) -> Cache:
-        """An empty cache for the sequences of a packed batch."""
-        count = torch.bincount(packed.owner, minlength=packed.sequences)
+    def of(packed: Packed, without: int = 0) -> Cache:
+        """An empty cache for the sequences of a packed batch, all but their last `without` tokens."""
+        count = torch.bincount(packed.owner, minlength=packed.sequences) - without
         within = torch.arange(int(count.max()), device=count.device)
         seen = within < count.unsqueeze(1)
         return Cache(packed.first.unsqueeze(1) + within * seen, seen)
@@ -80,12 +81,16 @@ class StepLayout(Layout):
         return scaled_dot_product_attention(q.unsqueeze(2), ks, vs, attn_mask=seen[:, None, None, :]).squeeze(2)
 
 
-def reading(packed: Packed) -> CachedLayout:
-    """The batch's own layout, with a fresh cache to fill."""
-    return CachedLayout(**vars(packed.layout), cache=Cache.of(packed))
+def reading(layout: Layout, cache: Cache) -> CachedLayout:
+    """The same layout, with a fresh cache to fill."""
+    return CachedLayout(**_fields(layout), cache=cache)
 
 
-def writing(packed: Packed, cache: Cache, append: bool) -> StepLayout:
+def writing(layout: Layout, cache: Cache, append: bool) -> StepLayout:
     """The layout of one token a sequence behind what is kept. The batch must hold one token a sequence."""
-    values = vars(packed.layout) | {"groups": [Group(0, packed.tokens, 1, True)]}
+    values = _fields(layout) | {"groups": [Group(0, len(layout.block), 1, True)]}
     return StepLayout(**values, cache=cache, append=append)
+
+
+def _fields(layout: Layout) -> dict[str, Any]:
+    return {f.name: getattr(layout, f.name) for f in fields(Layout)}
