@@ -61,7 +61,7 @@ def test_training_draws_sides_sizes_and_tokens_and_one_batch_mixes_them():
     assert {s.length for s in spans} == {1, 4, 20}
     packed = pack([[s.ask([0])] for s in spans])
     assert flexi.build(8)(packed.data["image"]).isfinite().all()
-    assert flexi.span(value).length == 12
+    assert flexi.span(value).length == 8
 
 
 def test_settings_that_cannot_work_are_refused():

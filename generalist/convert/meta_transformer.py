@@ -21,6 +21,7 @@ from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, fill, save
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
+from tokenizers_mod.text import Text
 
 PREFIXES = re.compile(r"^(?:(?:module|model|encoder|visual|transformer|blocks|resblocks)\.)+")
 # timm's names and CLIP's names of a block's tensors -> ours
@@ -38,6 +39,7 @@ NAMES = {
     "mlp.fc2": "mlp.down",
     "mlp.c_proj": "mlp.down",
 }
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HEAD = 64  # size of an attention head in both released encoders
 
 
@@ -66,7 +68,7 @@ def sizes(tensors: dict[str, Tensor]) -> tuple[int, int, int]:
     layers = {int(name.split(".")[1]) for name in tensors}
     up = tensors.get("layers.0.mlp.up.weight")
     if up is None or layers != set(range(len(layers))):
-        raise UserError("meta-transformer: the file holds no sequence of transformer blocks from 0 on; is it the encoder?")
+        raise UserError("meta-transformer: the file holds no transformer blocks numbered from 0; is it the encoder?")
     return len(layers), up.shape[1], up.shape[0]
 
 
@@ -75,7 +77,6 @@ def convert(
     out: Path,
     heads: int = 0,
     stem: str = "",
-    learn: int = 0,
 ) -> Report:
     """Write a model folder with the file's blocks as the shared encoder.
 
@@ -93,16 +94,16 @@ def convert(
         patch = clip["conv1.weight"].shape[-1]
         size = patch * int((len(clip["positional_embedding"]) - 1) ** 0.5)
         if clip["conv1.weight"].shape[0] != width:
-            raise UserError(f"meta-transformer: the stem {stem} is {clip['conv1.weight'].shape[0]} wide, the encoder {width}")
+            wide = clip["conv1.weight"].shape[0]
+            raise UserError(f"meta-transformer: the stem {stem} is {wide} wide, the encoder {width}")
     image = {
-        "class": "tokenizers_mod.meta_transformer:MetaImage",
+        "class": "tokenizers_mod.video:Picture",
         "size": size,
         "patch": patch,
-        "channels": 3,
-        "learned": True,
-        # CLIP's mean and deviation, averaged over colours: this tokenizer takes one of each
-        "mean": 0.4472,
-        "std": 0.2696,
+        "frames": 1,
+        "table": "learned",
+        "mean": list(CLIP_MEAN),
+        "std": list(CLIP_STD),
     }
     modalities = {"summary": {}, "text": {}, "image": image}
     config = GeneralistConfig(
@@ -118,14 +119,13 @@ def convert(
     model = GeneralistModel(config)
     fill(model.encoder, tensors, report)
     if clip is not None:
-        _fill_stem(model, clip)
+        fill_stem(model, clip)
         report.notes.append(f"image tokenizer, summary and embedding norm from {stem}")
     else:
         report.notes.append("image tokenizer is fresh: give stem=ARCH:PRETRAINED for CLIP's, or tune it")
     report.notes.append("text is fresh: the released model has no text tower in this space")
     report.parameters = sum(p.numel() for p in model.parameters())
-    text = model.modalities["text"] if hasattr(model, "modalities") else None
-    tokenizer = None if text is None else text.hf_tokenizer()
+    tokenizer = Text().hf_tokenizer()
     save(model, GeneralistProcessor(tokenizer=tokenizer, modalities=modalities), report, out)
     return report
 
@@ -138,7 +138,8 @@ def _stem(name: str, report: Report) -> dict[str, Tensor]:
     try:
         tower = open_clip.create_model(arch, pretrained=weights or None).visual.state_dict()
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"meta-transformer: stem {name!r} cannot be made by open_clip ({str(error).splitlines()[0]})") from error
+        line = str(error).splitlines()[0]
+        raise UserError(f"meta-transformer: stem {name!r} cannot be made by open_clip ({line})") from error
     keys = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_pre.bias")
     if lacking := [key for key in keys if key not in tower]:
         raise UserError(f"meta-transformer: {name!r} has no {lacking[0]}; give a plain ViT tower such as ViT-B-16:FILE")
@@ -148,12 +149,13 @@ def _stem(name: str, report: Report) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _fill_stem(model: GeneralistModel, clip: dict[str, Tensor]) -> None:
+def fill_stem(model: GeneralistModel, clip: dict[str, Tensor]) -> None:
     """CLIP's class token and first position are the summary here; its patch kernel has no bias."""
     tokens = model.tokenizers["image"]
-    tokens.proj.weight.copy_(clip["conv1.weight"].flatten(1))
-    tokens.proj.bias.zero_()
-    tokens.pos_embed.copy_(clip["positional_embedding"][1:])
+    tokens.projection.weight.copy_(clip["conv1.weight"].flatten(1))
+    tokens.projection.bias.zero_()
+    tokens.temporal.weight.zero_()  # a picture is the only frame
+    tokens.spatial.copy_(clip["positional_embedding"][1:])
     model.tokenizers["summary"].token.weight.copy_((clip["class_embedding"] + clip["positional_embedding"][0])[None])
     model.embedding_norm.weight.copy_(clip["ln_pre.weight"])
     model.embedding_norm.bias.copy_(clip["ln_pre.bias"])
