@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.pack import pack
-from data.routes import Routes
+from data.routes import Role, Routes
 from data.types import Packed, Span
 from generalist.cached import Cache, reading, writing
 from generalist.model import GeneralistModel
@@ -46,11 +46,14 @@ class Decoded:
 
 
 @torch.no_grad()
-def vocabulary_features(model: GeneralistModel, text: Any, summary: Any) -> Tensor:
-    """The features of every vocabulary entry, encoded once: Float[K D]."""
+def vocabulary_features(
+    model: GeneralistModel, text: Any, summary: Any, other: tuple[str, ...] = ("vision", "text")
+) -> Tensor:
+    """The features of every vocabulary entry, encoded once: Float[K D]. other: kinds of what they answer (`Role`)."""
     sequences = [[summary.span(None).ask([0]), span] for span in text.vocabulary_spans()]
     parts = [pack(sequences[i : i + CHUNK]).to(model.device) for i in range(0, len(sequences), CHUNK)]
-    return torch.cat([model.features(part, candidate=True) for part in parts])
+    role = Role(target=True, other=other)
+    return torch.cat([model.features(replace(part, role=role), candidate=True) for part in parts])
 
 
 class Writer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data.pack import pack
-from data.types import Packed, Span
+from data.types import Packed, Role, Span
 from generalist.convert.uni_perceiver import build, official_names
+from generalist.decode import decode, vocabulary_features
 from generalist.model import GeneralistModel
 from tasks.likelihood import negative_log_likelihood
 from tokenizers_mod.text import NO_POSITION, text_span
@@ -71,7 +72,8 @@ class Reference:
         self.x = {k[2:]: v for k, v in dense.items() if k.startswith("x.")}
         self.y = {k[2:]: v for k, v in (added or own).items() if k.startswith("y.")}
         self.meta = json.loads((folder / "v1_tiny_meta.json").read_text())
-        self.model: GeneralistModel = build(tensors, heads=4)[0]
+        self.model: GeneralistModel
+        self.model, _, _, self.unused = build(tensors, heads=4)
         self.vision = self.model.modalities["image"]
 
     # --- sequences ---
@@ -130,12 +132,33 @@ class Reference:
         )
 
     def candidates(self, case: str) -> Packed:
+        """The target set, with the side of the law that its mixture of experts routes by (spec 3.2)."""
+        words = case in ("mlm", "caption")
         if case == "retrieve":
             rows = zip(self.x["retr_ids"], self.x["retr_invalid"], strict=True)
-            return pack([[self.question(), self.text(i, v)] for i, v in rows])
-        return self.vocabulary() if case in ("mlm", "caption") else self.names()
+            packed = pack([[self.question(), self.text(i, v)] for i, v in rows])
+        else:
+            packed = self.vocabulary() if words else self.names()
+        return replace(packed, role=Role(target=True, other=("vision", "text") if words else ("vision",)))
 
     # --- comparisons ---
+
+    def beams(self) -> Iterator[Row]:
+        """Beam search: the chosen ids (an error is the share of differing ids) and their log-likelihoods."""
+        text, summary = self.model.modalities["text"], self.model.modalities["summary"]
+        members = vocabulary_features(self.model, text, summary)
+        inputs = [[self.summary(), self.picture(p)] for p in self.x["image"]]
+        for key in sorted(k for k in self.y if k.startswith("caption.beam") and k.endswith(".ids")):
+            case = key.removesuffix(".ids")
+            end = int(self.y["caption.beam2_eos.eos_id"]) if "_eos" in case else EOT
+            penalty = 2.0 if "lenpen2" in case else 0.0
+            ids = self.y[key]
+            found = decode(
+                self.model, inputs, text, members, "caption", 2, ids.shape[1], end=end, length_penalty=penalty
+            )
+            wrong = float((found.ids[:, 0] != ids).float().mean())
+            yield Row(case, "ids", wrong, 0.0)
+            yield compare(case, "word_logprobs", found.log_p[:, 0], self.y[f"{case}.word_logprobs"])
 
     def run(self, case: str) -> Iterator[Row]:
         """Forward, losses and gradients of one case against every tensor that the file holds of it."""
@@ -175,7 +198,7 @@ class Reference:
         model = self.model
         state = {k: torch.zeros_like(v) for k, v in model.state_dict().items()}
         state |= {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-        found = official_names(state, model.config)
+        found = official_names(state, model.config, {k: torch.zeros_like(v) for k, v in self.unused.items()})
         for name, value in y.items():
             if name == "grad.spe_row":
                 row = state["tokenizers.text.token.weight"][SPE]
@@ -233,6 +256,7 @@ class Reference:
 FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "dense": ("v1_tiny_dense", "", tuple(CASES)),
     "prompts shared + linear head": ("v1_tiny_dense", "v1_tiny_prompt_shared_fc", ("img_cls",)),
+    "mixture of experts": ("v1_tiny_moe", "", ("img_cls", "vid_cls", "mlm", "caption", "retrieve")),
     "prompts separate": ("v1_tiny_dense", "v1_tiny_prompt_separate", ("caption", "retrieve")),
 }
 
@@ -243,6 +267,8 @@ def rows(folder: Path) -> Iterator[tuple[str, Row]]:
         for case in cases:
             for row in Reference(folder, extra, weights).run(case):
                 yield name, row
+        for row in Reference(folder, extra, weights).beams():
+            yield name, row
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -258,7 +284,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{'file':30} {'case':14} {'kind':10} {'tensors':>7} {'largest error':>14}  of")
     for (name, case, tolerance), found in worst.items():
         row = max(found, key=lambda r: r.error)
-        kind = "gradient" if tolerance == GRADIENT else "forward"
+        kind = {GRADIENT: "gradient", FORWARD: "forward"}.get(tolerance, "equal")
         mark = "" if row.error <= tolerance else "   ABOVE TOLERANCE"
         print(f"{name:30} {case:14} {kind:10} {len(found):7} {row.error:14.1e}  {row.tensor}{mark}")
 

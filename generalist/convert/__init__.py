@@ -9,6 +9,7 @@ from __future__ import annotations
 # kind -> (module, what it reads)
 KINDS: dict[str, tuple[str, str]] = {
     "uni-perceiver": ("generalist.convert.uni_perceiver", "an official Uni-Perceiver checkpoint (torch or DeepSpeed)"),
+    "meta-transformer": ("generalist.convert.meta_transformer", "a released Meta-Transformer encoder file"),
     "open-clip": ("generalist.convert.open_clip", "an open_clip model: ARCH, ARCH:PRETRAINED or ARCH:FILE"),
     "hf": ("generalist.convert.hf", "a folder of a Hugging Face CLIP, SigLIP, ViT, BERT or RoBERTa model"),
 }

@@ -24,6 +24,8 @@ from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, fill, save
 from generalist.convert.vocabulary import tokenizer_setting
 from generalist.model import GeneralistModel
+from generalist.moe import has_experts
+from generalist.moe_keys import is_expert_key, moe_settings, moe_state_dict, official_state_dict
 from generalist.processor import GeneralistProcessor
 from tokenizers_mod.modalities import modality_settings
 from tokenizers_mod.summary import Summary
@@ -213,11 +215,6 @@ def _config(
     return config, unused
 
 
-def moe_settings(official: dict[str, Tensor]) -> dict[str, Any]:
-    """Configuration of the mixture of experts, empty for a dense file."""
-    return {}
-
-
 def _ours(
     official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], head_scale: str
 ) -> dict[str, Tensor]:
@@ -244,10 +241,13 @@ def _ours(
     # questions of the user's own: the official "downstream" scale serves tasks that training never saw
     out["log_scales.default"] = out.get("log_scales.downstream", torch.tensor([1 / 0.07]).log()).clone()
     for number, layer in sorted(layers.items()):
+        experts, dead = moe_state_dict(layer)
+        out |= {f"encoder.layers.{number}.{name}": value for name, value in experts.items()}
+        unused |= {f"fused_encoder.layers.{number}.{name}": value for name, value in dead.items()}
         for name, value in layer.items():
             if name in keys.LAYER:
                 out[f"encoder.layers.{number}.{keys.LAYER[name]}"] = value
-            elif name not in (keys.PROMPT, keys.CANDIDATE_PROMPT):
+            elif name not in (keys.PROMPT, keys.CANDIDATE_PROMPT) and not is_expert_key(name):
                 report.unexpected.append(f"fused_encoder.layers.{number}.{name}")
     for name, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
         found = [layer[name] for _, layer in sorted(layers.items()) if name in layer]
@@ -271,10 +271,21 @@ def official_names(
     width, patch = config.hidden_size, _image(config).patch
     unused = unused or {}
     out: dict[str, Tensor] = {}
+    mixed = has_experts(config)  # files with experts name the attention's linears differently in all layers
+    names = {old: new for new, old in keys.MOE_DENSE.items()} if mixed else {}
     for number in range(config.num_hidden_layers):
+        prefix, theirs_prefix = f"encoder.layers.{number}.", f"fused_encoder.layers.{number}."
+        block = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        experts = set()
+        if mixed:
+            dead = {k[len(theirs_prefix) :]: v for k, v in unused.items() if k.startswith(theirs_prefix)}
+            found = official_state_dict(block, dead)
+            experts = {k.partition(".experts.")[0] for k in found if ".experts." in k}
+            out |= {theirs_prefix + k: v for k, v in found.items() if re.split(r"\.(?:gate|experts)\.", k)[0] in experts}
         for theirs, ours in keys.LAYER.items():
-            if (value := state.get(f"encoder.layers.{number}.{ours}")) is not None:
-                out[f"fused_encoder.layers.{number}.{theirs}"] = value
+            theirs = names.get(theirs, theirs)
+            if ours in block and theirs.rpartition(".")[0] not in experts:
+                out[theirs_prefix + theirs] = block[ours]
         for theirs, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
             if ours in state:
                 out[f"fused_encoder.layers.{number}.{theirs}"] = state[ours][number]
