@@ -1,0 +1,51 @@
+"""A source in one word, as the command line takes it: a folder, a table, shards, hub:NAME or embedded:NAME."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.source import Source
+from data.tabular import ENDINGS
+
+
+def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
+    """The source behind `place`; options: settings of the source's dataclass.
+
+    folder of shards or address -> Shards; other folder -> Folder; table file -> Tabular; tars -> Shards;
+    hub:NAME -> Hub; embedded:NAME -> Embedded.
+    """
+    from data.embedded import Embedded
+    from data.folder import Folder
+    from data.hub import Hub
+    from data.remote import is_remote
+    from data.shards import Shards
+    from data.tabular import Tabular
+
+    kind, _, name = place.partition(":")
+    path = Path(place)
+    chosen: Any
+    settings: dict[str, Any]
+    if kind == "hub" and name:
+        chosen, settings = Hub, {"name": name}
+    elif kind == "embedded" and name:
+        chosen, settings = Embedded, {"name": name}
+    elif place.endswith(".tar"):
+        chosen, settings = Shards, {"splits": {"train": place}}
+    elif is_remote(place) or any(path.glob("*/index.json")):
+        chosen, settings = Shards, {"path": place}
+    elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        chosen, settings = Hub, {"name": place}
+    elif path.is_dir():
+        chosen, settings = Folder, {"path": place}
+    elif path.name.lower().endswith(ENDINGS):
+        chosen, settings = Tabular, {"path": place}
+    else:
+        raise UserError(
+            f"{place!r} is no data: give a folder, a table ({', '.join(ENDINGS[:5])} ...), a folder or address of "
+            "shards, .tar files, hub:NAME or embedded:NAME"
+        )
+    from data.settings import make
+
+    return make(chosen, settings | (options or {}))
