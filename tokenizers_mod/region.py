@@ -22,6 +22,7 @@ from tokenizers_mod.base import Modality, sincos
 from tokenizers_mod.image import read_image
 from tokenizers_mod.objects import Augment, PixelObjects, shrink_masks, to_fractions
 from tokenizers_mod.proposers import Objects, Proposals, build_proposer
+from tokenizers_mod.proposers.base import adopt_config
 
 UNMATCHED = 0  # the label of a proposal without an object: "nothing", the first of a detection's candidates
 MODES = ("both", "regional", "global")
@@ -67,6 +68,8 @@ class Region(Modality):
                 raise UserError(f"{self.name}: {side} {getattr(self, side)} is not a multiple of stride {self.stride}")
         if self.proposals < 1 and self.mode != "global":
             raise UserError(f"{self.name}: proposals must be at least 1, or mode 'global'")
+        if self.checkpoint and not self.config.get("num_labels"):
+            self.config = adopt_config(self.proposer, self.checkpoint, self.config) | {"num_labels": 1}
         known = vars(Augment())
         for key in self.augment:
             if key not in known:

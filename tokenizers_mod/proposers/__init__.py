@@ -1,7 +1,8 @@
 """Region proposers: images -> proposals with a vector, a box, an objectness and maybe a mask.
 
 The networks are a library's. This is the one explicit table of them; every adapter is a small class that owns no
-attention code and satisfies `RegionProposer`. Class heads are binary, foreground or background (Uni-Perceiver v2, 2211.09808, section 3.1).
+attention code and satisfies `RegionProposer`. Class heads are binary, foreground or background (Uni-Perceiver v2,
+2211.09808, section 3.1).
 """
 
 from __future__ import annotations

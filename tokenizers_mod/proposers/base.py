@@ -5,6 +5,7 @@ Boxes are (centre x, centre y, width, height) as fractions of the image, as ever
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -80,6 +81,42 @@ def library_config(model_type: str, settings: dict[str, Any], backbone: dict[str
             raise UserError(f"region: unknown backbone {name!r}; {nearest(name, CONFIG_MAPPING)}")
         values["backbone_config"] = CONFIG_MAPPING[name](**chosen)
     return kind(**values)
+
+
+SKIPPED = ("id2label", "label2id", "architectures", "dtype", "torch_dtype", "transformers_version", "model_type")
+
+
+def adopt_config(model_type: str, checkpoint: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a folder of library weights where they differ from the class's own, under those given.
+
+    They become settings of the modality, so that a saved model needs the folder no more. UserError when the folder is
+    not one of that network.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type]
+    try:
+        stored = kind.get_config_dict(checkpoint)[0].get("model_type")
+        loaded = kind.from_pretrained(checkpoint).to_dict() if stored == model_type else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"region: no library weights in {checkpoint!r} ({str(error).splitlines()[0]})") from error
+    if stored != model_type:
+        raise UserError(f"region: {checkpoint} holds {stored!r} weights, not {model_type!r}")
+    plain = kind().to_dict()
+    taken = {k: v for k, v in loaded.items() if k in plain and k not in SKIPPED and v != plain[k]}
+    return {**taken, **config}
+
+
+def network(
+    kind: Any, model_type: str, settings: dict[str, Any], backbone: dict[str, Any], checkpoint: str
+) -> tuple[Any, bool]:
+    """A library network and whether its weights are fresh; where a saved model's follow, no checkpoint is read."""
+    config = library_config(model_type, settings, backbone)
+    if checkpoint and torch.get_default_device().type != "meta":
+        return kind.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True), False
+    with warnings.catch_warnings():  # head widths that are no power of 2 matter to a CUDA kernel only
+        warnings.simplefilter("ignore")
+        return kind(config), not checkpoint
 
 
 def labels_of(objects: list[Objects] | None, masks: bool = False) -> list[dict[str, Tensor]] | None:

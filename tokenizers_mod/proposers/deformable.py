@@ -17,9 +17,9 @@ from tokenizers_mod.proposers.base import (
     Proposals,
     count_of,
     labels_of,
-    library_config,
     mask_loss,
     match,
+    network,
     stacked_masks,
 )
 
@@ -35,12 +35,7 @@ class DeformableProposer(nn.Module):
 
         fixed = {"num_labels": 1, "two_stage": True, "with_box_refine": True, "auxiliary_loss": True}
         fixed |= {"disable_custom_kernels": True, **config}
-        if checkpoint:
-            self.net = DeformableDetrForObjectDetection.from_pretrained(
-                checkpoint, ignore_mismatched_sizes=True, **fixed
-            )
-        else:
-            self.net = DeformableDetrForObjectDetection(library_config(name, fixed, backbone))
+        self.net, _ = network(DeformableDetrForObjectDetection, name, fixed, backbone, checkpoint)
         # the same modules stand in net.model.decoder; the forward pass reads both names, the state dict keeps one
         self.net.model.decoder._modules.pop("class_embed", None)
         self.net.model.decoder._modules.pop("bbox_embed", None)

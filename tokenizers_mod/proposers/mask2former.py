@@ -1,7 +1,7 @@
 """Mask2Former of transformers as region proposer: masks first, a box is its mask's extent.
 
-Mask2Former: 2112.01527. It has no boxes of its own and no two stages; its class head's two logits (object, nothing) give
-the objectness.
+Mask2Former: 2112.01527. It has no boxes of its own and no two stages; the two logits of its class head, object and
+nothing, give the objectness.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
-from tokenizers_mod.proposers.base import Objects, Proposals, count_of, library_config
+from tokenizers_mod.proposers.base import Objects, Proposals, count_of, network
 
 
 class Mask2FormerProposer(nn.Module):
@@ -26,10 +26,7 @@ class Mask2FormerProposer(nn.Module):
 
         if not masks:
             raise UserError("region: mask2former proposes masks; set masks=True or choose another proposer")
-        if checkpoint:
-            self.net = Network.from_pretrained(checkpoint, num_labels=1, ignore_mismatched_sizes=True, **config)
-        else:
-            self.net = Network(library_config(name, {"num_labels": 1, **config}, backbone))
+        self.net, _ = network(Network, name, {"num_labels": 1, **config}, backbone, checkpoint)
         self.config = self.net.config
         self.width, self.queries = self.config.hidden_dim, self.config.num_queries
         self.last_width = self.net.model.pixel_level_module.encoder.channels[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenizers_mod.proposers.base import Objects, Proposals, count_of, labels_of, library_config, match
+from tokenizers_mod.proposers.base import Objects, Proposals, count_of, labels_of, match, network
 
 
 class RfDetrProposer(nn.Module):
@@ -23,16 +23,16 @@ class RfDetrProposer(nn.Module):
         from transformers import RfDetrForInstanceSegmentation, RfDetrForObjectDetection
 
         kind = RfDetrForInstanceSegmentation if masks else RfDetrForObjectDetection
-        if checkpoint:
-            self.net = kind.from_pretrained(checkpoint, num_labels=1, ignore_mismatched_sizes=True, **config)
-        else:
-            self.net = kind(library_config(name, {"num_labels": 1, **config}, backbone))
+        self.net, _ = network(kind, name, {"num_labels": 1, **config}, backbone, checkpoint)
         self.masks = masks
         self.config = self.net.config
         self.width = self.last_width = self.config.d_model
         self.queries = self.config.num_queries
         self._inner: list[Any] = []
         inner = self.net.model.model if masks else self.net.model
+        for part, value in inner.named_parameters():
+            if part.endswith("mask_token"):  # of the backbone's own pre-training, never used here
+                value.requires_grad_(False)
         inner.register_forward_hook(lambda module, given, out: self._inner.append(out))
 
     def forward(self, pixels: Tensor, objects: list[Objects] | None = None) -> Proposals:

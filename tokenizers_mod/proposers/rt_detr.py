@@ -6,7 +6,6 @@ encoder proposals have a loss of their own and denoising queries supervise every
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ from tokenizers_mod.proposers.base import (
     count_of,
     fresh,
     labels_of,
-    library_config,
     mask_loss,
     match,
+    network,
     stacked_masks,
 )
 
@@ -36,20 +35,17 @@ class RTDetrProposer(nn.Module):
         self, name: str, config: dict[str, Any], backbone: dict[str, Any], masks: bool, checkpoint: str = ""
     ) -> None:
         super().__init__()
-        from transformers import AutoModelForObjectDetection
+        from transformers import CONFIG_MAPPING, MODEL_FOR_OBJECT_DETECTION_MAPPING
 
         # a frozen norm of an untrained backbone never normalises
-        settings = {"num_labels": 1, "freeze_backbone_batch_norms": bool(checkpoint)}
-        chosen = library_config(name, {"initializer_bias_prior_prob": PRIOR, **settings, **config}, backbone)
-        if checkpoint:
-            chosen = type(chosen).from_pretrained(checkpoint, **{**settings, **config})
-            self.net = AutoModelForObjectDetection.from_pretrained(
-                checkpoint, config=chosen, ignore_mismatched_sizes=True
-            )
-        else:
-            with warnings.catch_warnings():  # head widths that are no power of 2 matter to a CUDA kernel only
-                warnings.simplefilter("ignore")
-                self.net = AutoModelForObjectDetection.from_config(chosen)
+        settings = {
+            "num_labels": 1,
+            "freeze_backbone_batch_norms": bool(checkpoint),
+            "initializer_bias_prior_prob": PRIOR,
+        }
+        kind = MODEL_FOR_OBJECT_DETECTION_MAPPING[CONFIG_MAPPING[name]]
+        self.net, untrained = network(kind, name, {**settings, **config}, backbone, checkpoint)
+        if untrained:
             fresh(self.net, KEEP)
             # the last layer of every box head starts at 0: boxes begin at their reference
             for head in [*self.net.model.decoder.bbox_embed, self.net.model.enc_bbox_head]:
@@ -60,7 +56,7 @@ class RTDetrProposer(nn.Module):
             self.net._modules.pop(head, None)
         self.net._tied_weights_keys = {}
         self.net.all_tied_weights_keys = {}
-        self.config = chosen
+        self.config = chosen = self.net.config
         self.width, self.queries = chosen.d_model, chosen.num_queries
         self.last_width = self.net.model.backbone.intermediate_channel_sizes[-1]
         self.mask_head = MaskHead(self.width, chosen.encoder_hidden_dim) if masks else None
