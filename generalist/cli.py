@@ -9,10 +9,15 @@ import sys
 from typing import NoReturn
 
 from data.errors import UserError, nearest
+from generalist.startup import hush
 
 # name -> (module with add_arguments(parser) and run(args), one line, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "train": ("train", "train a recipe, evaluate it, write its report", "generalist train demo steps=400 --out runs/short"),
+    "train": (
+        "train",
+        "train a recipe, evaluate it, write its report",
+        "generalist train demo steps=400 --out runs/short",
+    ),
     "eval": ("evaluate", "evaluate a trained run on held-out data", "generalist eval runs/demo --json"),
     "predict": (
         "predict",
@@ -20,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         'generalist predict runs/demo --image seven.png --candidates "seven" "nine"',
     ),
     "report": ("report", "write the run's report.html anew", "generalist report runs/demo"),
+    "convert": (
+        "convert",
+        "weights of a published model as a model folder",
+        "generalist convert uni-perceiver model.pth --out models/uni",
+    ),
     "info": ("info", "versions, devices, modalities, tasks, recipes", "generalist info --json"),
 }
 
@@ -42,7 +52,9 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module, about, example) in COMMANDS.items():
         sub = commands.add_parser(name, help=about, description=about, epilog=f"Example: {example}")
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        sub.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
         importlib.import_module(f"generalist.commands.{module}").add_arguments(sub)
     return top
 
@@ -78,6 +90,7 @@ def _run(argv: list[str]) -> int:
         raise UserError(f"{wrong[0]!r} is not understood here (see generalist {args.command} --help)")
     if keys:
         args.keys = [*args.keys, *keys]
+    hush()
     module = importlib.import_module(f"generalist.commands.{COMMANDS[args.command][0]}")
     return int(module.run(args) or 0)
 

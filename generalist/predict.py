@@ -39,7 +39,7 @@ def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, 
     chosen = processor.task_candidates(task) if candidates is None else Names(list(candidates))
     if about.get("horizon") and candidates is None:
         return forecast(model, processor, chosen, raw, about)
-    sequences = processor(**raw)
+    sequences = processor(**{modality: [value] for modality, value in raw.items()})  # a batch of one
     log_p = model.log_likelihood(sequences, chosen.sequences(processor.built), about["scale"])[0]
     return {"task": task, "answers": read_off(log_p, chosen, chosen.labels(processor.built))}
 

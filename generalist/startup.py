@@ -12,6 +12,8 @@ Only version metadata and import locations are read here: no torch, no transform
 
 import importlib.metadata
 import importlib.util
+import logging
+import os
 import platform
 import sys
 from pathlib import Path
@@ -106,3 +108,16 @@ def _location(name: str) -> Path | None:
         return Path(next(iter(spec.submodule_search_locations)))
     origin = spec.origin if spec is not None else getattr(loaded, "__file__", None)
     return Path(origin) if origin else None
+
+
+def hush() -> None:
+    """Keep other libraries' progress bars and notices off a command's output; call it before they are imported.
+
+    DeepSpeed warns wherever there is no GPU, which is no news to whoever works without one.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("DeepSpeed").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Setting accelerator to CPU")

@@ -127,7 +127,10 @@ class Task:
     def collate(self, examples: list[Example]) -> Batch:
         batch = collate(self.name, examples, self.name if self.candidates is not None else None, self.symmetric)
         batch.scale, batch.smoothing = self.scale, self.smoothing
-        batch.count = batch.inputs.sequences if batch.partners is not None else answers(batch.inputs.labels)
+        if batch.partners is not None:
+            batch.count = batch.inputs.sequences
+        elif self.candidates is not None and batch.inputs.labels is not None:
+            batch.count = self.candidates.answers(batch.inputs.labels)
         batch.inputs.role = Role(other=self.kinds_of(self.answers_in()), task=self.name)
         if batch.partners is not None:
             batch.partners.role = Role(target=True, other=self.kinds_of(self.inputs), task=self.name)
@@ -187,13 +190,6 @@ def learn_tables(task: Task, modalities: dict[str, Modality], records: Records) 
         learn = getattr(modalities.get(modality), "learn_rows", None)
         if learn is not None:
             learn(task.name, [records[i][name] for i in range(len(records))])
-
-
-def answers(labels: Tensor | None) -> int:
-    """How many answers labels ask for: class indices >= 0, or values that are not NaN."""
-    if labels is None:
-        return 0
-    return int((~labels.isnan() if labels.is_floating_point() else labels >= 0).sum())
 
 
 def accuracy(log_p: Tensor, labels: Tensor) -> Mean:

@@ -40,6 +40,10 @@ class CandidateSet(ABC):
         """Labels of asked tokens -> what `negative_log_likelihood` takes: int [...] or Float[... K]."""
         return labels
 
+    def answers(self, labels: Tensor) -> int:
+        """How many answers these labels ask for: indices >= 0, or distributions Float[... K] that are not NaN."""
+        return int((~labels.isnan().any(-1) if labels.is_floating_point() else labels >= 0).sum())
+
     def penalty(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         """A term added to the summed negative log-likelihood, or None."""
         return None
@@ -145,6 +149,9 @@ class Numbers(CandidateSet):
 
     def target(self, labels: Tensor) -> Tensor:
         return bins.soft_labels(labels.float(), self._edges(labels), self.sigma)
+
+    def answers(self, labels: Tensor) -> int:
+        return int((~labels.isnan()).sum())
 
     def penalty(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         if not self.auxiliary:

@@ -193,7 +193,7 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, name, text, m
         ({"class": "os:system"}, "which is not a dataclass"),
         ({"class": "builtins:eval"}, "which is not a dataclass"),
         ({"class": "subprocess:Popen", "args": "true"}, "which is not a dataclass"),
-        ({"class": "nowhere:Thing"}, "cannot be imported"),
+        ({"class": "nowhere:Thing"}, "if it is your own file, put its folder in PYTHONPATH"),
         ({"class": "generalist.recipe:Recipee"}, "cannot be imported"),
         ({"class": 7}, "cannot be imported"),
         ({"class": ""}, "cannot be imported"),

@@ -7,7 +7,9 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--modalities", action="store_true", help="only the modalities, with raw formats and token counts")
+    parser.add_argument(
+        "--modalities", action="store_true", help="only the modalities, with raw formats and token counts"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -38,7 +40,16 @@ def everything() -> dict[str, Any]:
     from tasks.table import TASKS
 
     packages = {}
-    for name in ("generalist", "torch", "torchvision", "transformers", "tokenizers", "deepspeed", "datasets", "webdataset"):
+    for name in (
+        "generalist",
+        "torch",
+        "torchvision",
+        "transformers",
+        "tokenizers",
+        "deepspeed",
+        "datasets",
+        "webdataset",
+    ):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -17,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", metavar="FILE", help="a .csv or .json file; its first row is taken")
     parser.add_argument("--series", metavar="FILE", help="a .csv, .npy or .parquet file of one series")
     parser.add_argument("--points", metavar="FILE", help="a .npy, .csv or .xyz file of points")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="MODALITY=FILE",
+        help="an input of any modality of the model",
+    )
     parser.add_argument("--candidates", nargs="+", metavar="NAME", help="two or more answers to choose among, in words")
     parser.add_argument("--task", help="answer as this task of the run: its candidates, its scale")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -25,9 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from data.errors import UserError
     from generalist.predict import predict
 
     inputs: dict[str, Any] = {name: getattr(args, name) for name in INPUTS if getattr(args, name) is not None}
+    for word in args.input:
+        modality, sign, value = word.partition("=")
+        if not sign:
+            raise UserError(f"--input {word!r} is not MODALITY=FILE (example: --input points=chair.npy)")
+        inputs[modality] = value
     answer = predict(args.run, inputs, args.candidates, args.task)
     if args.json:
         print(json.dumps(answer, indent=1))
