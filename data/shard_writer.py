@@ -174,7 +174,7 @@ def _finish(plan: Plan, records: Records, lines: list[dict[str, Any]]) -> dict[s
             info[name] = plain(value)
         except TypeError:
             continue  # what a source knows besides JSON values stays with the source
-    found = {
+    found: dict[str, Any] = {
         "wids_version": 1,
         "name": plan.split,
         "shardlist": [{k: v for k, v in line.items() if k != "skipped"} for line in lines if line["nsamples"]],

@@ -1,7 +1,6 @@
 """Shards and the other sources: what is written is read, from near and far, and what is broken is named."""
 
 import io
-import json
 import threading
 from collections import Counter
 from functools import partial
