@@ -20,8 +20,8 @@ class Role:
     """Which side a packed batch is on and what stands on the other.
 
     target: candidates or partners (True) or inputs. own: kinds that its sequences hold besides the tokens at hand
-    (the next word alone, behind a picture that was read before). other: kinds of the tokens on the other side ("vision",
-    "text"); without a task it is text, for candidates are text unless something else is known. task: its name,
+    (the next word alone, behind a picture that was read before). other: kinds of the tokens on the other side
+    ("vision", "text"); without a task text, for candidates are text unless something else is known. task: its name,
     for routers that choose by task; "" where none is known.
     """
 

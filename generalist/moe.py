@@ -71,7 +71,7 @@ class Rows:
 
     routes: Routes
     choice: Choice
-    merged: dict[str, Sequence[tuple[Tensor, Tensor]]]
+    merged: dict[str, list[tuple[Tensor, Tensor]]]
 
     def apply(self, name: str, x: Tensor) -> Tensor:
         """x: Float[N in] -> Float[N out]."""

@@ -74,10 +74,10 @@ class Router(nn.Module):
 
     per_row: ClassVar[bool] = False
 
-    def __init__(self, spec: RouterSpec, inputs: int) -> None:
+    def __init__(self, spec: RouterSpec, inputs: int = 0) -> None:
         super().__init__()
         self.top, self.noise = spec.top, spec.noise / spec.experts
-        self.gate = nn.Linear(inputs, spec.experts, bias=False)
+        self.gate = nn.Linear(inputs or spec.width, spec.experts, bias=False)
 
     def condition(self, x: Tensor, layout: Layout) -> Tensor:
         """Float[R C]: a row's (or token's) condition. x: Float[N D]."""
@@ -107,7 +107,7 @@ class AttributeRouter(Router):
     per_row = True
 
     def __init__(self, spec: RouterSpec) -> None:
-        super().__init__(spec, spec.width)
+        super().__init__(spec)
         self.attributes = nn.Linear(BITS, spec.width)
         self.norm = nn.LayerNorm(spec.width)
         self.activation = nn.GELU() if spec.gelu else nn.Identity()
@@ -130,7 +130,7 @@ class ModalityRouter(Router):
     per_row = True
 
     def __init__(self, spec: RouterSpec) -> None:
-        super().__init__(spec, spec.width)
+        super().__init__(spec)
         self.embedding = nn.Embedding(spec.modalities, spec.width)
 
     def condition(self, x: Tensor, layout: Layout) -> Tensor:
@@ -149,7 +149,7 @@ class TaskRouter(Router):
     per_row = True
 
     def __init__(self, spec: RouterSpec) -> None:
-        super().__init__(spec, spec.width)
+        super().__init__(spec)
         self.embedding = nn.Embedding(max(1, spec.tasks), spec.width)
 
     def condition(self, x: Tensor, layout: Layout) -> Tensor:
@@ -166,9 +166,6 @@ class TaskRouter(Router):
 
 class TokenRouter(Router):
     """The token itself."""
-
-    def __init__(self, spec: RouterSpec) -> None:
-        super().__init__(spec, spec.width)
 
     def condition(self, x: Tensor, layout: Layout) -> Tensor:
         return x
