@@ -46,12 +46,12 @@ class Summary(Modality):
 
 
 class SummaryToken(nn.Module):
-    """The learned row [1, width], N(0, 0.02), repeated N times."""
+    """The learned row [1, width], N(0, 0.2), repeated N times: quieter than the words and patches it will sum up."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.token = nn.Embedding(1, width)
-        nn.init.normal_(self.token.weight, std=0.02)
+        nn.init.normal_(self.token.weight, std=0.2)
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         return self.token(data["row"])
