@@ -177,6 +177,9 @@ def decode_mask(segment: Any, height: int, width: int) -> np.ndarray:
     else:
         raise UserError(f"a mask is a list of polygons or a run-length object, got {type(segment).__name__}")
     mask = rle_tools.decode(rle).astype(bool)
+    if isinstance(segment, list) and not mask.any():  # thinner than a pixel: those under its corners
+        corners = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segment]).astype(int)
+        mask[corners[:, 1].clip(0, height - 1), corners[:, 0].clip(0, width - 1)] = True
     if not mask.any():
         raise UserError("the mask is empty")
     return mask

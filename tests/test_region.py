@@ -32,7 +32,8 @@ def test_every_proposer_gives_boxes_inside_the_picture_and_a_gradient_to_each_of
     # tokens too, as the likelihood's loss reaches them: a query vector is the proposer's to learn
     (found.loss.sum() + found.features.sum()).backward()
     idle = [n for n, p in proposer.named_parameters() if p.requires_grad and p.grad is None]
-    assert not idle
+    # the last norm of the library's Swin is not on the way to its feature maps
+    assert not [n for n in idle if ".swin.layernorm." not in n]
     assert all(p.ndim for p in proposer.parameters())
 
 
@@ -269,7 +270,8 @@ def test_fractions_and_pixels_are_inverse():
 def test_a_masks_extent_is_the_box_around_it():
     logits = torch.full((1, 2, 6, 8), -1.0)
     logits[0, 0, 1:3, 2:7] = 1
-    assert extent(logits)[0].tolist() == [[4.5 / 8, 2 / 6, 5 / 8, pytest.approx(2 / 6)], [0, 0, 0, 0]]
+    expected = torch.tensor([[4.5 / 8, 2 / 6, 5 / 8, 2 / 6], [0, 0, 0, 0]])
+    torch.testing.assert_close(extent(logits)[0], expected)
 
 
 def test_shrunken_masks_keep_cells_that_are_at_least_half_full():
