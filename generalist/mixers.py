@@ -32,13 +32,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
         """x: Float[N D]; prompts: Float[P D], already normalised like x -> Float[N D]."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        q, k, v = self.qkv(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
         extra = None
         if prompts is not None:
             _, pk, pv = self.qkv(prompts).view(len(prompts), 3, self.heads, -1).unbind(1)
             extra = (pk, pv)
         implementation = getattr(self.config, "_attn_implementation", None)
-        return self.out(attend(q, k, v, layout, masks, extra, implementation).reshape(len(x), -1))
+        return self.out(attend(q, k, v, layout, masks, extra, implementation).reshape(x.shape[0], -1))
 
 
 class MLP(nn.Module):

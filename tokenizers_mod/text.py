@@ -335,7 +335,7 @@ class TextTokens(nn.Module):
         """{'ids': Int[N], 'position': Int[N]} -> Float[N, width]."""
         place = self.position(data["position"].clamp(min=0))
         if self.type_row is not None:
-            place = place + self.type_row.weight[0]
+            place = place + self.type_row(torch.zeros(1, dtype=torch.long, device=place.device))
         placed = (data["position"] != NO_POSITION).unsqueeze(-1)
         words = self.token(data["ids"])
         if self.spe_bias is not None:
