@@ -77,8 +77,11 @@ class GeneralistProcessor(ProcessorMixin):
         With return_tensors="pt" the modalities stay apart and padded tensors come back by their standard names,
         ready for `model(**tensors)`; there `images` is another word for image.
         """
+        for words in [inputs.pop(name) for name in list(inputs) if name.endswith("_kwargs")]:
+            inputs["return_tensors"] = inputs.get("return_tensors") or (words or {}).get("return_tensors")
         if inputs.get("return_tensors") is not None:
             return self.padded(inputs)
+        inputs.pop("return_tensors", None)
         if not inputs:
             raise UserError(f"give at least one input by modality, such as image=...; this model has {list(self.built)}")
         columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
