@@ -1,0 +1,216 @@
+"""Detection and segmentation as likelihood: matched labels, open names, more objects than proposals, AP, drawing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from data.coco import CocoObjects
+from data.errors import UserError
+from data.source import Records
+from generalist import evaluate
+from generalist.config import GeneralistConfig
+from generalist.model import GeneralistModel
+from generalist.objective import Objective
+from tasks.candidates import ObjectNames, candidate_set
+from tasks.detect import Detect
+from tasks.likelihood import log_likelihood, negative_log_likelihood
+from tasks.segment import Segment
+from tests.regions import region
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+
+
+def pictures(folder: Path, count: int = 6, size: tuple[int, int] = (128, 96)) -> Path:
+    """Grey pictures with one to three rectangles, red or blue, and their COCO annotations with polygons."""
+    rng = np.random.default_rng(5)
+    images, notes = [], []
+    for i in range(count):
+        picture = Image.new("RGB", size, (90, 90, 90))
+        pen = ImageDraw.Draw(picture)
+        for _ in range(int(rng.integers(1, 4)) if i else 0):  # the first picture is empty
+            kind = int(rng.integers(0, 2))
+            left, top = int(rng.integers(0, size[0] - 45)), int(rng.integers(0, size[1] - 45))
+            w, h = int(rng.integers(20, 44)), int(rng.integers(20, 44))
+            pen.rectangle([left, top, left + w - 1, top + h - 1], fill=((220, 30, 30), (30, 30, 220))[kind])
+            ring = [left, top, left + w, top, left + w, top + h, left, top + h]
+            note = {"id": len(notes) + 1, "image_id": i, "category_id": kind + 1, "bbox": [left, top, w, h]}
+            notes.append(note | {"segmentation": [[float(v) for v in ring]], "iscrowd": 0, "area": w * h})
+        picture.save(folder / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": size[0], "height": size[1]})
+    tree = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]}
+    for split in ("train", "val"):
+        (folder / f"instances_{split}.json").write_text(json.dumps(tree))
+    return folder
+
+
+def parts(folder: Path, kind: type[Detect] = Detect, masks: bool = False, **settings):
+    """A bound task, its records, its modalities and an objective on a fresh model."""
+    task = kind(name="shapes", source=CocoObjects(str(folder), masks=masks), inputs={"region": "image"}, batch=4)
+    text = Text(tokenizer="", learn=270, max_length=8, positions=8)
+    modalities = {"summary": Summary(), "text": text, "region": region(masks=masks, **settings)}
+    records = task.source.open("train")
+    text.learn_texts(list(task.texts(records)))
+    for name, modality in modalities.items():
+        modality.name = name
+    task.bind(modalities, None, records.info)
+    task.candidates = task.candidate_set(records)
+    config = GeneralistConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        modalities=modality_settings(modalities),
+        scales=["default", task.scale],
+    )
+    torch.manual_seed(0)
+    model = GeneralistModel(config)
+    return task, records, modalities, Objective(model, {task.name: task.candidates}, modalities)
+
+
+@pytest.mark.parametrize(("kind", "masks"), [(Detect, False), (Segment, True)])
+def test_the_loss_is_the_proposers_own_plus_the_weighted_likelihood_of_the_matched_names(tmp_path, kind, masks):
+    task, records, _, objective = parts(pictures(tmp_path), kind, masks)
+    batch = task.collate([task.example(records[i]) for i in range(5)])
+    objective.eval()
+    assert batch.count == sum(len(records[i]["boxes"]) for i in range(5)) > 5
+    total = objective(batch)
+    model = objective.model
+    own = model.tokenizers["region"].aside.loss
+    queries = model.features(batch.inputs)
+    labels = model.aside(batch.inputs).labels
+    assert (labels > 0).sum() == batch.count and len(labels) == 5 * 20
+    members = model.features(objective.packed("shapes"), candidate=True)
+    log_p = log_likelihood(queries, members, model.log_scale(task.scale))
+    weight = torch.where(labels == 0, 0.2, 1.0)
+    expected = own - (log_p.gather(1, labels.unsqueeze(1)).squeeze(1) * weight).sum()
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_matched_proposals_carry_the_class_of_their_object(tmp_path):
+    task, records, _, objective = parts(pictures(tmp_path))
+    objective.eval()
+    batch = task.collate([task.example(records[i]) for i in range(4)])
+    objective(batch)
+    aside = objective.model.aside(batch.inputs)
+    for i in range(4):
+        mine = aside.labels[batch.inputs.asked_owner == i]
+        assert sorted(mine[mine > 0].tolist()) == sorted((records[i]["classes"] + 1).tolist())
+
+
+def test_proposals_of_one_picture_do_not_depend_on_the_others_in_the_batch(tmp_path):
+    task, records, _, objective = parts(pictures(tmp_path))
+    objective.eval()
+    together = task.collate([task.example(records[i]) for i in (1, 2, 3)])
+    alone = task.collate([task.example(records[2])])
+    model = objective.model
+    both = model.features(together.inputs)[together.inputs.asked_owner == 1]
+    torch.testing.assert_close(both, model.features(alone.inputs), atol=1e-4, rtol=1e-3)
+
+
+def test_nothing_weighs_less_and_unasked_proposals_nothing_at_all():
+    names = ObjectNames(["nothing", "cat", "dog"], nothing=0.25)
+    log_p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]).log()
+    total, count = negative_log_likelihood(log_p, names.target(torch.tensor([0, 2, -1])))
+    assert total.item() == pytest.approx(-0.25 * np.log(0.5) - np.log(0.3)) and count.item() == 2
+    again = candidate_set(names.to_dict())
+    assert isinstance(again, ObjectNames) and again == names
+
+
+def test_more_objects_than_proposals_is_an_error_that_names_the_way_out(tmp_path):
+    task, records, _, _ = parts(pictures(tmp_path), proposals=1)
+    crowded = next(records[i] for i in range(len(records)) if len(records[i]["boxes"]) > 1)
+    with pytest.raises(UserError, match=r"objects but only 1 proposals; raise the region modality's proposals"):
+        task.example(crowded)
+
+
+def test_a_mode_without_proposals_cannot_detect(tmp_path):
+    task, records, _, _ = parts(pictures(tmp_path), mode="global")
+    with pytest.raises(UserError, match="gives no proposals"):
+        task.example(records[0])
+
+
+def test_a_picture_that_is_turned_against_its_annotations_is_named(tmp_path):
+    task, records, _, _ = parts(pictures(tmp_path))
+    picture = Image.open(records[1]["image"])
+    exif = picture.getexif()
+    exif[0x0112] = 6  # shown after a quarter turn
+    picture.convert("RGB").save(tmp_path / "turned.jpg", exif=exif)
+    with pytest.raises(UserError, match=r"the picture is 96 x 128, its annotations say 128 x 96.*EXIF"):
+        task.example({**records[1], "image": str(tmp_path / "turned.jpg")})
+
+
+def test_crowds_are_not_taught(tmp_path):
+    task, records, _, _ = parts(pictures(tmp_path))
+    record = dict(next(records[i] for i in range(len(records)) if len(records[i]["boxes"]) > 1))
+    record["crowd"] = np.array([True] + [False] * (len(record["boxes"]) - 1))
+    span = task.example(record).inputs[1]
+    assert span.data["count"].item() == len(record["boxes"]) - 1
+
+
+def test_a_segmentation_needs_masks_on_both_sides(tmp_path):
+    folder = pictures(tmp_path)
+    task, records, _, _ = parts(folder, Segment, masks=True)
+    with pytest.raises(UserError, match="open its source with masks=True"):
+        task.example({**records[1], "segments": None})
+    task.region.masks = False
+    with pytest.raises(UserError, match="proposes no masks"):
+        task.example(records[1])
+
+
+@pytest.mark.parametrize(("kind", "masks"), [(Detect, False), (Segment, True)])
+def test_true_boxes_with_true_names_have_average_precision_one(tmp_path, kind, masks):
+    task, records, _, _ = parts(pictures(tmp_path), kind, masks)
+    boxes, labels, owner, drawn = [], [], [], []
+    for i in range(len(records)):
+        span = task.example(records[i]).inputs[1]
+        boxes.append(span.data["boxes"])
+        labels.append(span.data["classes"] + 1)
+        owner += [i] * len(span.data["boxes"])
+        if masks:
+            drawn.append(span.data["masks"].float() * 2 - 1)
+    rows = {"boxes": torch.cat(boxes)} | ({"masks": torch.cat(drawn)} if masks else {})
+    label, who = torch.cat(labels), torch.tensor(owner)
+
+    def log_p(order):
+        sure = torch.nn.functional.one_hot(torch.tensor(order)[label], 3).float() * 0.9 + 0.03
+        return lambda at: sure[at].log()
+
+    right = task.measure(records, log_p([0, 1, 2]), who, rows)
+    exchanged = task.measure(records, log_p([0, 2, 1]), who, rows)
+    assert right["AP50"] == pytest.approx(1) and right["AP50 red"] == pytest.approx(1)
+    assert right["AP"] > (0.7 if masks else 0.99)  # masks are read at a quarter of the picture's size
+    assert exchanged["AP50"] < 0.6  # every box again under the other name, but unsure
+
+
+def test_a_split_is_evaluated_and_drawn(tmp_path):
+    task, records, _, objective = parts(pictures(tmp_path))
+    answers = evaluate.answer(task, records, objective)
+    assert {"AP", "AP50", "AP50 red", "AP50 blue", "named right"} <= set(answers.metrics)
+    assert answers.rows["boxes"].shape == (6 * 20, 4)
+    shown = evaluate.samples(answers, count=2)
+    assert shown[0]["truth"] == "no objects" and {"objects", "pixels"} <= set(shown[1]["input"])
+    json.dumps(shown)
+
+
+def test_the_detector_learns_rectangles_and_their_colours(tmp_path):
+    """Overfit on six pictures: the likelihood names the colours and exchanged names undo it."""
+    task, records, _, objective = parts(pictures(tmp_path), augment={"zoom": 1.0, "light": 0.0})
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)
+    objective.train()
+    for step in range(70):
+        rng = torch.Generator().manual_seed(step)
+        batch = task.collate([task.example(records[i], rng) for i in range(len(records))])
+        loss = objective(batch) / batch.count
+        optimizer.zero_grad()
+        loss.sum().backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimizer.step()
+    answers = evaluate.answer(task, records, objective)
+    assert answers.metrics["AP50"] > 0.5 and answers.metrics["named right"] > 0.9
+    turned = Records([{**records[i], "classes": 1 - records[i]["classes"]} for i in range(len(records))], records.info)
+    assert evaluate.answer(task, turned, objective).metrics["AP50"] < 0.3 * answers.metrics["AP50"]
