@@ -38,6 +38,7 @@ class Answers:
     log_scale: Tensor
     keys: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
 
     def log_p(self, rows: Tensor | slice) -> Tensor:
         return log_likelihood(self.queries[rows], self.members, self.log_scale)
@@ -64,6 +65,7 @@ def answer(
     was_training = model.training
     model.eval()
     queries, labels, owner, partners, seen = [], [], [], [], 0
+    found: list[dict[str, Tensor]] = []
     for batch in batches(task, records):
         batch = batch.to(model.device)
         queries.append(model.features(batch.inputs))
@@ -72,10 +74,12 @@ def answer(
             partners.append(model.features(batch.partners, candidate=True))
             labels.append(cast(Tensor, batch.keys))
         elif batch.inputs.labels is not None:
-            labels.append(batch.inputs.labels)
+            aside = model.aside(batch.inputs)
+            found += [] if aside is None else [aside.rows]
+            labels.append(batch.inputs.labels if aside is None or aside.labels is None else aside.labels)
         seen += batch.inputs.sequences
         progress(batch.inputs.sequences)
-    members = torch.cat(partners) if partners else model.features(objective.packed(task.name), candidate=True)
+    members = torch.cat(partners) if partners else objective.members(task.name)
     result = Answers(
         task,
         records,
@@ -85,8 +89,10 @@ def answer(
         torch.cat(owner),
         model.log_scale(task.scale).detach(),
         keys=torch.cat(labels) if partners else None,
+        rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}
+    result.metrics |= task.measure(records, result.log_p, result.owner, result.rows)
     if task.symmetric:
         back = replace(result, queries=members, members=result.queries)
         backward = {name: mean.value for name, mean in _score(back).items()}
@@ -145,7 +151,9 @@ def samples(answers: Answers, count: int = 8) -> list[dict[str, Any]]:
             continue
         log_p = answers.log_p(asked)
         source = records[record]
-        out.append({"id": str(source.get("id", record)), **task.show(source, log_p, answers.targets(asked), names)})
+        more = {"rows": {name: value[asked] for name, value in answers.rows.items()}} if answers.rows else {}
+        shown = task.show(source, log_p, answers.targets(asked), names, **more)
+        out.append({"id": str(source.get("id", record)), **shown})
     return out
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from tasks.base import Task
 from tasks.classify import Classify
+from tasks.detect import Detect
 from tasks.fill import Fill
 from tasks.forecast import Forecast
 from tasks.regress import Regress
 from tasks.retrieve import Retrieve
+from tasks.segment import Segment
 
-TASKS: dict[str, type[Task]] = {kind.kind: kind for kind in (Classify, Retrieve, Fill, Regress, Forecast)}
+TASKS: dict[str, type[Task]] = {
+    kind.kind: kind for kind in (Classify, Retrieve, Fill, Regress, Forecast, Detect, Segment)
+}
