@@ -62,7 +62,7 @@ def _torch(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "WeightsUnpickler" in str(error) or "weights_only" in str(error).lower():
+        if "global" in str(error).lower().replace("torch.serialization.add_safe_globals", ""):
             raise UserError(
                 f"{path} holds objects other than tensors, which could run code, and is refused; "
                 "save its state dict alone as .safetensors where you trust it"

@@ -32,6 +32,7 @@ from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video, spatial_table
 
+OPTIONS = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "lenient", "dialect")
 UNUSED = "unused.safetensors"  # tensors of the official file without effect, kept for the way back
 SHORT_SIDE = 256 / 224  # evaluation's resize before the centre crop (spec 1.14)
 

@@ -1,0 +1,50 @@
+"""`generalist convert KIND CHECKPOINT --out DIR`: weights of a published model as a model folder, with a strict report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from generalist.convert import KINDS
+
+    about = "; ".join(f"{kind}: {words}" for kind, (_, words) in KINDS.items())
+    parser.add_argument("kind", help=about)
+    parser.add_argument("checkpoint", help="a checkpoint file, a model folder, or the name of a model")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model to write (a file on the way back)")
+    parser.add_argument("--lenient", action="store_true", help="keep fresh weights where the file lacks some")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--heads", type=int, help="attention heads, where the file does not say")
+    parser.add_argument("--size", type=int, help="pixels a side, where positions are to be resized")
+    parser.add_argument("--frames", type=int, help="frames a clip, where positions are to be resized")
+    parser.add_argument("--spatial", help="how positions are resized: formula or interpolate")
+    parser.add_argument("--vision-type", help="the vision type row: auto, fold or ignore")
+    parser.add_argument("--head-scale", help="logit scale that a prompt-tuned linear head belongs to")
+    parser.add_argument("--dialect", help="on the way back to an official file: torch or deepspeed")
+    parser.add_argument("--tower", help="which tower of a two-tower model: vision or text")
+
+
+def run(args: argparse.Namespace) -> int:
+    import importlib
+    import inspect
+    import json
+    from dataclasses import asdict
+
+    from data.errors import UserError, nearest
+    from generalist.convert import KINDS
+
+    if args.kind not in KINDS:
+        raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
+    module = importlib.import_module(KINDS[args.kind][0])
+    names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect", "tower")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.lenient:
+        options["lenient"] = True
+    taken = getattr(module, "OPTIONS", tuple(inspect.signature(module.convert).parameters))
+    if wrong := [name for name in options if name not in taken]:
+        raise UserError(f"--{wrong[0].replace('_', '-')} does not apply to {args.kind}")
+    report = module.convert(Path(args.checkpoint), args.out, **options)
+    print(json.dumps(asdict(report), indent=1) if args.json else f"{report}\nwritten to {args.out}")
+    return 0
