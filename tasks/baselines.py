@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError
 from data.source import Records
 from data.types import IGNORE
 from tasks import features
+from tasks.plain import plain_features
 
 Result = dict[str, Any]
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # inverse regularisation of logistic regression
@@ -228,9 +228,10 @@ def classification(
     inputs: dict[str, str], label: str, train: Records, val: Records, test: Records, name: str = ""
 ) -> Result:
     """Logistic regression (or boosted trees) on simple features of the first input that has any."""
-    _, field, (extract, boosting) = _features(inputs)
-    x = [extract(part, field) for part in (train, val, test)]
-    y = [np.array(features.values(part, label)) for part in (train, val, test)]
+    x, boosting = _sides(inputs, train, val, test)
+    told = [np.array(features.values(part, label)) for part in (train, val, test)]
+    codes = np.unique(np.concatenate(told), return_inverse=True)[1]  # names and numbers alike
+    y = np.split(codes, np.cumsum([len(part) for part in told])[:-1])
     return classification_baseline(x[0], y[0], x[2], y[2], x[1], y[1], boosting, name)
 
 
@@ -238,8 +239,7 @@ def regression(
     inputs: dict[str, str], target: str, train: Records, val: Records, test: Records, name: str = ""
 ) -> Result:
     """Ridge regression or gradient boosting on simple features of the first input that has any."""
-    _, field, (extract, _) = _features(inputs)
-    x = [extract(part, field) for part in (train, val, test)]
+    x, _ = _sides(inputs, train, val, test)
     y = [np.array(features.values(part, target), dtype=float) for part in (train, val, test)]
     return regression_baseline(x[0], y[0], x[2], y[2], x[1], y[1], name=name)
 
@@ -248,8 +248,7 @@ def retrieval(
     inputs: dict[str, str], text: str, train: Records, val: Records, test: Records, name: str = ""
 ) -> Result:
     """Ridge regression from simple features to the texts' TF-IDF; the mean of both directions over all of `test`."""
-    _, field, (extract, _) = _features(inputs)
-    x = [extract(part, field) for part in (train, val, test)]
+    x, _ = _sides(inputs, train, val, test)
     texts = [features.values(part, text) for part in (train, val, test)]
     found = retrieval_baseline(x[0], texts[0], x[2], texts[2], x[1], texts[1], name=name)
     return found | {"value": (found["value"] + found["value_reverse"]) / 2}
@@ -264,11 +263,17 @@ def forecasting(past: str, future: str, val: Records, test: Records, name: str =
     return forecasting_baseline(*windows(test), val=windows(val), name=name)
 
 
-def _features(inputs: dict[str, str]) -> tuple[str, str, tuple[Callable[[Records, str], np.ndarray], bool]]:
-    for modality, field in inputs.items():
-        if modality in features.EXTRACTORS:
-            return modality, field, features.EXTRACTORS[modality]
-    raise UserError(f"no ordinary baseline knows the inputs {list(inputs)}")
+def _sides(inputs: dict[str, str], train: Records, val: Records, test: Records) -> tuple[list[np.ndarray], bool]:
+    """Features of the inputs, [n, d] a split, and whether boosted trees may use them.
+
+    One input with an extractor of its own goes through it; anything else through features that fit any raw value.
+    """
+    (modality, field), *more = inputs.items()
+    if not more and modality in features.EXTRACTORS and features.is_numeric(train[0][field]):
+        extract, boosting = features.EXTRACTORS[modality]
+        return [extract(part, field) for part in (train, val, test)], boosting
+    found = plain_features(train, [val, test], list(inputs.values()))
+    return found, found[0].shape[1] <= 400
 
 
 def _with_val(x: np.ndarray, y: np.ndarray, x_val: Any, y_val: Any) -> tuple[tuple, tuple]:

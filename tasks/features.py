@@ -15,6 +15,13 @@ def values(records: Records, name: str) -> list[Any]:
     return [records[i][name] for i in range(len(records))]
 
 
+def is_numeric(value: Any) -> bool:
+    """Whether a raw value is numbers only: an array, a sound's samples, a row without words and gaps."""
+    if isinstance(value, dict) and "array" not in value:
+        return all(isinstance(v, int | float | np.number) and v == v for v in value.values())
+    return not isinstance(value, str) and not hasattr(value, "convert")
+
+
 def pixels(records: Records, name: str = "image") -> np.ndarray:
     """Images of one size as rows of pixels in 0..1."""
     return np.stack([np.asarray(image, dtype=float).ravel() / 255 for image in values(records, name)])

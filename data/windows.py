@@ -1,0 +1,211 @@
+"""Records cut out of long series, of one long text, and of one large graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError, nearest
+from data.local import SPLITS, load_columns
+from data.source import Record, Records
+
+
+@dataclass
+class Windows:
+    """Forecasting windows of the columns of a file: {"past": [context], "future": [horizon], "series", "period"}.
+
+    Values are standardised by the mean and deviation of the column's training rows. rows: {split: [from, to]} of the
+    FUTURE's rows; the past may reach back into the rows before. columns: names, or empty = all numeric ones; `array`
+    names an npz array [t, ...] whose trailing axes, thinned to every `every`-th value, are the series.
+    stride: steps from one training window to the next; other splits take every window (`test_stride`).
+    """
+
+    path: str
+    rows: dict[str, list[int]]
+    context: int = 336
+    horizon: int = 96
+    columns: list[str] = field(default_factory=list)
+    array: str = ""
+    every: int = 1
+    stride: int = 1
+    test_stride: int = 1
+    period: int = 24
+    about: str = ""
+
+    def open(self, split: str) -> Records:
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}; {nearest(split, SPLITS)}")
+        names, values = self._series()
+        low, high = self.rows[split]
+        first = max(low, self.context)
+        last = min(high, len(values)) - self.horizon
+        if last < first:
+            raise UserError(
+                f"{self.path}: rows {low} to {high} hold no window of {self.context} + {self.horizon} steps"
+            )
+        origins = np.arange(first, last + 1, self.stride if split == "train" else self.test_stride)
+        train = values[slice(*self.rows["train"])]
+        scaled = (values - train.mean(0)) / np.maximum(train.std(0), 1e-12)
+        return Records(Cut(self, names, scaled, origins), {"synthetic": False, "about": self.about or self.path})
+
+    def _series(self) -> tuple[list[str], np.ndarray]:
+        """Names and values [t, series] in the file's units."""
+        columns = load_columns(self.path)
+        if self.array:
+            if self.array not in columns:
+                raise UserError(f"{self.path}: no array {self.array!r}; {nearest(self.array, columns)}")
+            values = np.asarray(columns[self.array], dtype=np.float64)
+            values = values[(slice(None), *([slice(self.every // 2, None, self.every)] * (values.ndim - 1)))]
+            values = values.reshape(len(values), -1)
+            keep = values.std(0) > 0
+            return [str(i) for i in np.flatnonzero(keep)], values[:, keep]
+        names = self.columns or [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
+        if lacking := [n for n in names if n not in columns]:
+            raise UserError(f"{self.path}: no column {lacking[0]!r}; {nearest(lacking[0], columns)}")
+        return names, np.stack([np.asarray(columns[n], dtype=np.float64) for n in names], axis=1)
+
+
+class Cut(Sequence):
+    """Lazy windows: all series of an origin, then those of the next."""
+
+    def __init__(self, source: Windows, names: list[str], values: np.ndarray, origins: np.ndarray) -> None:
+        self.source, self.names, self.values, self.origins = source, names, values, origins
+
+    def __len__(self) -> int:
+        return len(self.origins) * len(self.names)
+
+    def __getitem__(self, index: Any) -> Record:
+        at, which = divmod(range(len(self))[index], len(self.names))
+        origin, source = int(self.origins[at]), self.source
+        column = self.values[:, which]
+        return {
+            "id": f"{self.names[which]}@{origin}",
+            "past": column[origin - source.context : origin],
+            "future": column[origin : origin + source.horizon],
+            "series": self.names[which],
+            "period": source.period,
+        }
+
+
+@dataclass
+class Chunks:
+    """A long text in consecutive pieces of about `size` characters, cut at line ends: {"text"}.
+
+    train: share of the text that is training data, from its start; the rest is halved into validation and test.
+    """
+
+    path: str
+    size: int = 200
+    train: float = 0.8
+    about: str = ""
+
+    def open(self, split: str) -> Records:
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}; {nearest(split, SPLITS)}")
+        if not Path(self.path).is_file():
+            raise UserError(f"no data file {self.path}; check the path")
+        text = Path(self.path).read_text(encoding="utf-8")
+        cuts = [0, int(len(text) * self.train), int(len(text) * (1 + self.train) / 2), len(text)]
+        at = SPLITS.index(split)
+        pieces: list[str] = [""]
+        for line in text[cuts[at] : cuts[at + 1]].splitlines(keepends=True):
+            if len(pieces[-1]) + len(line) > self.size and pieces[-1]:
+                pieces.append("")
+            pieces[-1] += line
+        rows = [{"id": f"{split}/{i}", "text": piece} for i, piece in enumerate(pieces) if piece.strip()]
+        return Records(rows, {"synthetic": False, "about": self.about or self.path})
+
+
+@dataclass
+class Neighbourhoods:
+    """Nodes of one large graph, each with its surroundings: {"graph": nodes, edges, center; "label"}.
+
+    An npz with edges [2, m], labels, index arrays of the splits ("idx_{split}") and sparse features (row, column,
+    value arrays and a shape), which become `components` principal components of all nodes. hops, most: how far and
+    how many nodes a record reaches (nearest first, then by number).
+    """
+
+    path: str
+    edges: str = "edge_index"
+    labels: str = "y"
+    index: str = "idx_{split}"
+    features: list[str] = field(default_factory=lambda: ["x_row", "x_col", "x_val", "x_shape"])
+    classes: str = "class_names"
+    components: int = 64
+    hops: int = 2
+    most: int = 24
+    about: str = ""
+
+    def open(self, split: str) -> Records:
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}; {nearest(split, SPLITS)}")
+        columns = load_columns(self.path)
+        wanted = [self.edges, self.labels, self.index.replace("{split}", split), self.classes, *self.features]
+        for name in wanted:
+            if name not in columns:
+                raise UserError(f"{self.path}: no array {name!r}; {nearest(name, columns)}")
+        edges, labels, chosen, classes = (columns[name] for name in wanted[:4])
+        values = _components(self.path, tuple(self.features), self.components)
+        rows = Surroundings(edges.astype(np.int64), values, labels, chosen, self.hops, self.most)
+        return Records(rows, {"synthetic": False, "about": self.about or self.path, "classes": classes.tolist()})
+
+
+@lru_cache(maxsize=4)
+def _components(path: str, names: tuple[str, ...], count: int) -> np.ndarray:
+    """Principal directions of the sparse features of all nodes (labels are not looked at): [n, count], unit scale."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.linalg import svds
+
+    columns = load_columns(path)
+    row, column, value, shape = (columns[name] for name in names)
+    features = csr_array((value, (row, column)), shape=tuple(int(s) for s in shape)).astype(np.float64)
+    total = np.maximum(np.asarray(features.sum(axis=1)).ravel(), 1e-12)
+    features = features.multiply(1 / total[:, None]).tocsr()
+    u, s, _ = svds(features, k=count, v0=np.ones(min(features.shape)), random_state=0)
+    found = (u * s)[:, ::-1]
+    return found / found.std(0)
+
+
+class Surroundings(Sequence):
+    """Lazy records: the induced subgraph of the nodes around one node, which comes first."""
+
+    def __init__(self, edges: np.ndarray, values: np.ndarray, labels: Any, chosen: Any, hops: int, most: int) -> None:
+        self.values, self.labels, self.chosen, self.hops, self.most = values, labels, chosen, hops, most
+        both = np.concatenate([edges, edges[::-1]], axis=1)
+        order = np.argsort(both[0], kind="stable")
+        self.far = both[1][order]
+        self.start = np.searchsorted(both[0][order], np.arange(len(values) + 1))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def around(self, node: int) -> list[int]:
+        """`node`, then its neighbours ring by ring, at most `most`."""
+        seen, ring = {node: None}, [node]
+        for _ in range(self.hops):
+            ring = sorted({int(v) for u in ring for v in self.far[self.start[u] : self.start[u + 1]]} - seen.keys())
+            for v in ring:
+                seen.setdefault(v, None)
+        return list(seen)[: self.most]
+
+    def __getitem__(self, index: Any) -> Record:
+        node = int(self.chosen[index])
+        nodes = self.around(node)
+        number = {v: i for i, v in enumerate(nodes)}
+        edges = [
+            (number[u], number[int(v)])
+            for u in nodes
+            for v in self.far[self.start[u] : self.start[u + 1]]
+            if int(v) in number and u < int(v)
+        ]
+        graph = {
+            "node_values": self.values[nodes],
+            "edges": np.unique(np.array(edges, dtype=np.int64).reshape(-1, 2), axis=0),
+            "center": 0,
+        }
+        return {"id": f"node {node}", "graph": graph, "label": int(self.labels[node])}

@@ -1,0 +1,299 @@
+"""One model on two dozen small real sets of every modality: images, X-ray, spectra, clips, sound, points, motion,
+series, tables, graphs, molecules and text, classified, regressed, forecast, retrieved, answered and filled in.
+
+    generalist train my_recipe.py           # def recipe(): return all_modalities.recipe(Path("../shared/data"))
+    python -m scripts.all_modalities DATA   # joint, alone and the ordinary baseline side by side
+
+The sets are described where they lie (`data.local`, `data.windows`); nothing of the test splits is trained on, and
+validation is set aside from training data where a set brings none. scripts/all_modalities.py states time and numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data.local import Arrays
+from data.windows import Chunks, Neighbourhoods, Windows
+from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
+from tasks.base import Task
+from tasks.classify import Classify
+from tasks.fill import Fill
+from tasks.forecast import Forecast
+from tasks.regress import Regress
+from tasks.retrieve import Retrieve
+from tokenizers_mod.audio import Audio
+from tokenizers_mod.base import Modality
+from tokenizers_mod.graph import Graph
+from tokenizers_mod.image import Image
+from tokenizers_mod.imu import Imu
+from tokenizers_mod.number import Number
+from tokenizers_mod.points import Points
+from tokenizers_mod.series import Series
+from tokenizers_mod.slot import Slot
+from tokenizers_mod.spectral import Spectral
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.table import Table
+from tokenizers_mod.text import Text
+from tokenizers_mod.video import Video
+from tokenizers_mod.xray import XRay
+
+OWN_VAL = {"train": "train", "val": "val", "test": "test"}
+LAST_IS_TEST = {"train": "train", "val": "train", "test": "val"}  # sets whose held-out part is called val
+
+
+def modalities() -> dict[str, Modality]:
+    """One entry a kind of input; kinds whose channels or columns differ have entries of their own."""
+    return {
+        "summary": Summary(),
+        "text": Text(tokenizer="", learn=3000, max_length=64, positions=64),
+        "image": Image(size=32, patch=4, channels=3, mean=0.45, std=0.27, shift=2),
+        "scene": Image(size=96, patch=8, channels=3, mean=0.8, std=0.3),
+        "xray": XRay(size=28, patch=4, mean=0.5, std=0.25, shift=2),
+        "spectral": Spectral(bands=4, patch=3, flip=True),
+        "video": Video(size=32, patch=8, frames=8),
+        "audio": Audio(rate=8000, mels=40, patch=[40, 4], stride=[40, 4], mean=-6.0, std=2.0, max_seconds=3.0),
+        "points": Points(groups=32, size=16, hidden=32, scale=0.1, jitter=0.01),
+        "watch": Imu(channels=6, patch=8, window=512),
+        "motion": Imu(channels=6, patch=8),
+        "vowels": Imu(channels=12, patch=2),
+        "trace": Imu(channels=1, patch=4),
+        "series": Series(patch=16),
+        "slot": Slot(patch=16),
+        "table": Table(),
+        "molecule": Graph(),
+        "compound": Graph(),
+        "protein": Graph(),
+        "citation": Graph(),
+        "number": Number(),
+    }
+
+
+def tasks(data: Path) -> list[Task]:
+    """One entry a set; `data` is the folder that holds them all."""
+
+    def at(name: str) -> str:
+        return str(data / name)
+
+    def classify(name: str, inputs: dict[str, str], source: Any, **settings: Any) -> Classify:
+        return Classify(name=name, inputs=inputs, source=source, **{"batch": 32} | settings)
+
+    def graphs(name: str, classes: list[str]) -> Arrays:
+        fields = {"graph": {"nodes": "node_label@node_offsets", "edges": "edge_index@edge_offsets"}, "label": "y"}
+        return Arrays(at(name), fields, fold="fold", val_fold=1, classes=classes)
+
+    def signals(name: str, classes: Any = "y_{split}") -> Arrays:
+        fields = {"signal": "x_{split}", "label": "y_{split}"}
+        return Arrays(at(f"ucr_timeseries/{name}.npz"), fields, classes=classes, transpose=["signal"], holdout=0.2)
+
+    yes_no = ["false", "true"]
+    return [
+        classify(
+            "fashion_mnist",
+            {"image": "image"},
+            Arrays(
+                at("fashion_mnist/fashion_mnist.npz"),
+                {"image": "x_{split}", "label": "y_{split}"},
+                classes="class_names",
+            ),
+        ),
+        classify(
+            "cifar10",
+            {"image": "image"},
+            Arrays(
+                at("cifar10_subset/{split}.parquet"),
+                {"image": "picture:image_jpg", "label": "label_name"},
+                classes="label_name",
+            ),
+        ),
+        classify(
+            "pneumonia",
+            {"xray": "image"},
+            Arrays(
+                at("pneumonia_xray28/pneumonia28.npz"),
+                {"image": "x_{split}", "label": "y_{split}"},
+                LAST_IS_TEST,
+                classes="class_names",
+            ),
+        ),
+        classify(
+            "landsat",
+            {"spectral": "cube"},
+            Arrays(
+                at("landsat_multispectral/landsat.npz"),
+                {"cube": "x_{split}", "label": "y_{split}"},
+                classes="class_names",
+            ),
+        ),
+        classify(
+            "lpc_action",
+            {"video": "clip"},
+            Arrays(
+                at("lpc_action_clips/lpc_{split}.npz"),
+                {"clip": "video", "label": "action"},
+                group="character",
+                classes="action_names",
+            ),
+            batch=16,
+        ),
+        classify(
+            "lowpoly",
+            {"points": "cloud"},
+            Arrays(
+                at("lowpoly_points/points.npz"),
+                {"cloud": "points_{split}", "label": "label_{split}"},
+                classes="class_names",
+            ),
+        ),
+        classify(
+            "fsdd",
+            {"audio": "audio"},
+            Arrays(
+                at("fsdd_audio/fsdd_{split}.npz"),
+                {"audio": {"array": "audio@offsets", "sampling_rate": "sample_rate"}, "label": "label"},
+                classes=["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+            ),
+        ),
+        classify(
+            "esc10",
+            {"audio": "audio"},
+            Arrays(
+                at("esc10_audio/meta.csv"),
+                {"audio": "sound:file", "label": "label_name"},
+                fold="fold",
+                test_fold=4,
+                val_fold=3,
+                classes="label_name",
+            ),
+        ),
+        classify(
+            "watch",
+            {"watch": "signal"},
+            Arrays(
+                at("watch_imu/watch_{split}.npz"),
+                {"signal": "signal@offsets", "label": "label"},
+                group="subject",
+                holdout=0.2,
+                classes="class_names",
+            ),
+            batch=16,
+        ),
+        classify("basic_motions", {"motion": "signal"}, signals("BasicMotions"), batch=16, share=0.5),
+        classify("japanese_vowels", {"vowels": "signal"}, signals("JapaneseVowels"), batch=16, share=0.5),
+        classify("italy_power", {"trace": "signal"}, signals("ItalyPowerDemand"), batch=16, share=0.5),
+        classify("arrow_head", {"trace": "signal"}, signals("ArrowHead"), batch=16, share=0.5),
+        classify(
+            "adult",
+            {"table": "row"},
+            Arrays(
+                at("adult_tabular/adult_{split}.csv.gz"),
+                {"row": "*", "label": "income"},
+                drop=["income"],
+                classes="income",
+            ),
+            batch=64,
+        ),
+        Regress(
+            name="abalone",
+            inputs={"table": "row"},
+            source=Arrays(
+                at("abalone_tabular/abalone.csv"),
+                {"row": "*", "target": "rings"},
+                rows={"train": [0, 3133], "test": [3133, 4177]},
+                drop=["rings"],
+            ),
+        ),
+        Regress(
+            name="esol",
+            inputs={"molecule": "smiles"},
+            source=Arrays(
+                at("esol_molecules/delaney-processed.csv"),
+                {"smiles": "smiles", "target": "measured log solubility in mols per litre"},
+                shares=[0.7, 0.1],
+            ),
+            batch=32,
+        ),
+        classify("mutag", {"compound": "graph"}, graphs("mutag_graphs/mutag.npz", ["inactive", "mutagenic"]), batch=16),
+        classify(
+            "proteins", {"protein": "graph"}, graphs("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"]), batch=8
+        ),
+        classify("cora", {"citation": "graph"}, Neighbourhoods(at("cora_graph/cora.npz")), batch=16, share=0.5),
+        classify(
+            "banking77",
+            {"text": "text"},
+            Arrays(at("banking77_text/{split}.csv"), {"text": "text", "label": "category"}, classes="category"),
+            share=2.0,
+        ),
+        Retrieve(
+            name="emoji",
+            inputs={"image": "image"},
+            source=Arrays(
+                at("emoji_text/{split}.parquet"), {"image": "picture:image_png", "text": "description"}, OWN_VAL
+            ),
+            batch=64,
+        ),
+        classify(
+            "easy_vqa",
+            {"image": "image", "text": "question"},
+            Arrays(
+                at("easy_vqa/{split}.parquet"),
+                {"image": "picture:image_png", "question": "questions", "label": "answers"},
+                explode=["questions", "answers"],
+                classes="answers",
+            ),
+        ),
+        classify(
+            "nlvr",
+            {"scene": "image", "text": "sentence"},
+            Arrays(
+                at("nlvr/{split}.parquet"),
+                {"image": "picture:image_png", "sentence": "sentence", "label": "label"},
+                group="identifier-",
+                classes=yes_no,
+            ),
+        ),
+        Forecast(
+            name="etth1",
+            source=Windows(
+                at("etth1/ETTh1.csv.gz"),
+                rows={"train": [0, 8640], "val": [8640, 11520], "test": [11520, 14400]},
+                stride=3,
+                test_stride=8,  # every window: scripts/all_modalities.py --etth1
+                about="ETTh1, horizon 96 of 7 standardised series",
+            ),
+            horizon=96,
+            bins=128,
+            auxiliary=1.0,
+            batch=64,
+        ),
+        Forecast(
+            name="radar",
+            source=Windows(
+                at("radar_rain_video/radar.npz"),
+                rows={"train": [0, 24], "val": [24, 31], "test": [31, 40]},
+                context=8,
+                horizon=6,
+                array="frames",
+                every=8,
+                period=1,
+            ),
+            horizon=6,
+            batch=64,
+            share=0.5,
+        ),
+        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=24),
+    ]
+
+
+def recipe(data: Path, steps: int = 8000) -> Recipe:
+    """The joint recipe over the sets in the folder `data`. UserError (on training) names a set that is not there."""
+    return Recipe(
+        name="all_modalities",
+        about="one encoder on small real sets of every modality",
+        steps=steps,
+        modalities=modalities(),
+        tasks=tasks(data),
+        model=ModelSpec(width=96, layers=4, heads=4, hidden=384, embedding_norm=False),
+        optimizer=OptimizerSpec(lr=1e-3, warmup=min(500, steps // 10 + 1), weight_decay=0.05),
+        checkpoint=CheckpointSpec(every=1000, keep=1),
+    )
