@@ -187,6 +187,8 @@ def on_cpu(value: Any) -> Any:
         return value.detach().cpu().clone()
     if isinstance(value, dict):
         return type(value)((k, on_cpu(v)) for k, v in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(on_cpu(v) for v in value))
     if isinstance(value, list | tuple):
         return type(value)(on_cpu(v) for v in value)
     return copy.deepcopy(value)

@@ -42,6 +42,8 @@ class BalancedAdamW(Optimizer):
         self.bias_correction = bias_correction
         self.sharded = sharded
         self.share, self.omega = 1.0, 1.0
+        # where this optimiser sees only a part of the parameters a call (ZeRO), who knows the norm of them all
+        self.whole_norm: Callable[[], float] | None = None
 
     def task(self, share: float = 1.0, omega: float = 1.0) -> None:
         """The task of the coming step: its sampling ratio s_k in (0, 1] and the length omega_k of its gradient."""
@@ -51,6 +53,9 @@ class BalancedAdamW(Optimizer):
 
     def gradient_norm(self) -> Tensor:
         """L2 norm of the whole gradient over all parameters (and ranks when sharded): [1]."""
+        if self.whole_norm is not None:
+            device = next(p.device for group in self.param_groups for p in group["params"])
+            return torch.tensor([self.whole_norm()], dtype=torch.float32, device=device)
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         norms = torch.stack(torch._foreach_norm([g.detach().float() for g in grads]))
         squared = (norms**2).sum().reshape(1)

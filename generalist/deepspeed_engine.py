@@ -1,0 +1,254 @@
+"""DeepSpeed behind the engine's verbs: ZeRO 0 to 3 on any number of processes, on CPU or CUDA.
+
+What was measured and is provided for here: DeepSpeed compiles a shared-memory operator at its first use and
+fails without ninja or g++ (switched off); under ZeRO 1 to 3 an optimiser sees one flat partition a group and is
+stepped group by group, so MT-AdamW is told the norm of the whole gradient.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.types import Batch
+from generalist import portable
+from generalist.deepspeed_config import deepspeed_config, zero_stage
+from generalist.distributed import rank, world
+from generalist.engine import check_precision, group_names, read_meta, recompute_activations
+from generalist.engine import rng_state, set_rng_state, write_meta
+from generalist.optimizer import BalancedAdamW
+from generalist.ranks import barrier, on_first
+from generalist.recipe import Recipe
+
+SHARED_MEMORY = "deepspeed_shm_comm"
+
+
+def load_deepspeed() -> Any:
+    """`import deepspeed`, quiet, and without the operator that needs a compiler."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__[SHARED_MEMORY] = False
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    return deepspeed
+
+
+class DeepSpeedEngine:
+    """One rank of a DeepSpeed run; the process group exists already (`generalist.ranks.join`)."""
+
+    def __init__(self, objective: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        from generalist.run import build_optimizer
+
+        check_precision(recipe.engine.precision, device)
+        self.rank, self.world, self.device = rank(), world(), device
+        config = deepspeed_config(recipe, self.world, device.type)
+        self.stage = zero_stage(config)
+        deepspeed = load_deepspeed()
+        if recipe.engine.activation_checkpointing:
+            recompute_activations(objective)
+        objective.to(device)
+        optimizer = build_optimizer(recipe, objective)
+        self.groups = group_names(objective, optimizer)
+        self.shapes = {name: list(p.shape) for name, p in objective.named_parameters()}
+        self.optimizer = optimizer
+        # at stage 0 DeepSpeed reports no norm, so the gate clips there
+        clip = config["gradient_clipping"] if self.stage == 0 else 0.0
+        if self.stage == 0:
+            config["gradient_clipping"] = 0.0
+        self.gate, self.micro = Gate(optimizer, clip), 0
+        try:
+            self.engine, self.zero, _, _ = deepspeed.initialize(
+                model=objective, optimizer=optimizer, config=config, dist_init_required=False
+            )
+        except (ValueError, AssertionError, RuntimeError) as error:
+            what = recipe.engine.deepspeed or "this recipe"
+            raise UserError(f"DeepSpeed refuses {what}: {error}") from error
+        self.gate.zero = self.zero if self.stage else None
+        if isinstance(optimizer, BalancedAdamW) and self.stage:
+            optimizer.whole_norm = self.gate.last
+
+        if self.offloads_to_disk:
+            return
+        for flat in self.partitions():
+            fresh_state(optimizer, flat)
+        if self.stage in (1, 2):
+            self.zero._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def offloads_to_disk(self) -> bool:
+        return bool(self.stage == 3 and getattr(self.zero, "swap_optimizer", False))
+
+    def partitions(self) -> list[Tensor]:
+        """The tensors that the optimiser steps on this rank: parameters at stage 0, else one flat piece a group."""
+        if self.stage == 0:
+            return [p for group in self.optimizer.param_groups for p in group["params"]]
+        return list(self.zero.single_partition_of_fp32_groups if self.stage < 3 else self.zero.fp32_partitioned_groups_flat)
+
+    # --- the verbs ---
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.engine(batch)
+
+    def backward(self, loss: Tensor) -> None:
+        if self.micro:
+            self.engine.step()  # ends the micro step before; DeepSpeed only counts here
+        self.engine.backward(loss, scale_wrt_gas=False)  # or it would divide by the micro steps once more
+        self.micro += 1
+
+    def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if isinstance(self.optimizer, BalancedAdamW):
+            self.optimizer.task(share, omega)
+        self.gate.open, self.micro = apply, 0
+        self.engine.step()
+        self.forget()
+        return self.gate.last()
+
+    def forget(self) -> None:
+        """Gradient zero for parameters that the next task does not use.
+
+        DeepSpeed's buffers keep what a parameter got last: at stage 3, and at every stage with offload, a
+        parameter that is not used in a step would be moved by an earlier step's gradient (measured).
+        """
+        if self.stage == 3:
+            self.zero.grad_partitions_flat_buffer.zero_()
+        if self.stage == 3 or getattr(self.zero, "cpu_offload", False):
+            for flat in self.partitions():
+                if flat is not None and flat.grad is not None:
+                    flat.grad.zero_()
+
+    def save(self, folder: Path, write: portable.Write) -> None:
+        if self.rank == 0:
+            about = {"engine": "deepspeed", "world": self.world, "stage": self.stage, "steps": self.steps()}
+            write_meta(folder, {**about, "groups": self.groups, "shapes": self.shapes})
+        kept, self.engine.checkpoint_engine = self.engine.checkpoint_engine, files(write)
+        try:
+            self.engine.save_checkpoint(str(folder), tag=portable.TAG, save_latest=False)
+        finally:
+            self.engine.checkpoint_engine = kept
+        write(rng_state(), folder / f"rng-{self.rank}.pt")
+
+    def load(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"rank {self.rank} does not see {folder}; --out must lie on a disk that all nodes share")
+        meta = read_meta(folder)
+        if (meta["engine"], meta["world"], meta["stage"]) == ("deepspeed", self.world, self.stage):
+            self.engine.load_checkpoint(str(folder), tag=portable.TAG)
+            set_rng_state(torch.load(folder / f"rng-{self.rank}.pt", weights_only=True))
+            return
+        shared = folder.parent / "universal.pt"
+        on_first(lambda: torch.save(portable.read(folder, meta), shared))
+        self.set_portable(torch.load(shared, map_location="cpu", mmap=True, weights_only=True))
+        barrier()
+        if self.rank == 0:
+            shared.unlink()
+
+    def weights(self) -> dict[str, Tensor]:
+        if self.stage == 3:
+            return self.engine._zero3_consolidated_16bit_state_dict() or {}
+        if self.rank:
+            return {}
+        return {name: value.detach().cpu() for name, value in self.engine.module.state_dict().items()}
+
+    # --- states of other engines, stages and sizes ---
+
+    def steps(self) -> int:
+        """How many steps the optimiser has applied."""
+        counts = [int(state["step"]) for state in self.optimizer.state.values() if "step" in state]
+        return max(counts, default=0)
+
+    def set_portable(self, state: portable.Portable) -> None:
+        """Take over whole tensors: every rank keeps its own part of them."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        if self.stage == 0:
+            fitting = portable.to_torch(state, self.groups, self.optimizer)
+            self.engine.module.load_state_dict(fitting["model"])
+            self.optimizer.load_state_dict(fitting["optimizer"])
+            return
+        if self.offloads_to_disk:
+            raise UserError("a state on NVMe cannot be taken over from another engine; resume with engine.offload=cpu")
+        module = self.engine.module
+        trained = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                if name in state:
+                    buffer.copy_(state[name]["fp32"])
+            for name, parameter in trained.items():
+                if name not in state:
+                    continue
+                value = state[name]["fp32"].to(self.device)
+                self._set_parameter(parameter, value)
+                if "step" not in state[name]:
+                    continue
+                safe_set_full_fp32_param(parameter, value.clone())
+                for key in portable.MOMENTS:
+                    safe_set_full_optimizer_state(parameter, state[name][key].to(self.device).clone(), key)
+        count = max(int(values.get("step", 0)) for values in state.values())
+        for held in self.optimizer.state.values():
+            held["step"] = torch.full_like(held["step"], count) if isinstance(held["step"], Tensor) else count
+
+    def _set_parameter(self, parameter: nn.Parameter, value: Tensor) -> None:
+        if self.stage < 3:
+            parameter.data.copy_(value)
+            return
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if self.rank == 0:
+                parameter.data.copy_(value)
+
+
+class Gate:
+    """Stands before the optimiser's `step`: lets it happen or not, and knows the whole gradient's norm.
+
+    A gradient that is not finite never passes (DeepSpeed sees to it at stages 1 to 3).
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> None:
+        self.optimizer, self.inner, self.open, self.clip = optimizer, optimizer.step, True, clip
+        self.zero: Any = None  # DeepSpeed's own optimiser around this one, at stages 1 to 3
+        self._norm = float("nan")
+        optimizer.step = self.step  # type: ignore[method-assign]
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        if self.zero is None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self._norm = float(nn.utils.clip_grad_norm_(parameters, self.clip or float("inf")))
+            if self._norm - self._norm != 0:  # NaN or infinity
+                return None
+        return self.inner() if self.open else None
+
+    def last(self) -> float:
+        """L2 norm of the gradient of the last step over all parameters and ranks."""
+        return self._norm if self.zero is None else float(self.zero._global_grad_norm)
+
+
+def fresh_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
+    """What both optimisers would make at their first step; made before it, so that a checkpoint can be loaded."""
+    count = 0 if isinstance(optimizer, BalancedAdamW) else torch.tensor(0.0)
+    moments = {key: torch.zeros_like(parameter, dtype=torch.float32) for key in portable.MOMENTS}
+    optimizer.state[parameter] = {"step": count, **moments}
+
+
+def files(write: portable.Write) -> Any:
+    """DeepSpeed's checkpoint engine over `write`."""
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+
+    class Files(TorchCheckpointEngine):
+        def __init__(self) -> None:
+            self.name = "files"
+
+        def save(self, state_dict: Any, path: str) -> None:
+            write(state_dict, Path(path))
+
+    return Files()
