@@ -38,6 +38,18 @@ class _Gather(torch.autograd.Function):
         return grad.chunk(world())[rank()]
 
 
+def gather_constant(x: Tensor) -> Tensor:
+    """Own rows first, with gradient, then those of the other ranks in rank order as constants: [B ...] -> [W*B ...].
+
+    The official Uni-Perceiver's negatives (spec 1.9): after averaging, the encoder's gradient is 1/W of the exact one.
+    """
+    if world() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat([x, *(part for other, part in enumerate(parts) if other != rank())])
+
+
 def gather(x: Tensor) -> Tensor:
     """Rows of all ranks in rank order, with gradient through every rank: Float[B D] -> Float[W*B D].
 

@@ -2,57 +2,158 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from data.errors import UserError
 from data.pack import pack
 from data.types import Batch, Packed
-from generalist.distributed import gather
+from generalist.candidates import POLICIES, SHARE_FROM, CandidateSpec, Compared, Exact, Members, sampled_loss
+from generalist.distributed import gather, gather_constant, world
 from generalist.model import GeneralistModel
 from tasks.candidates import CandidateSet
-from tasks.likelihood import log_likelihood, negative_log_likelihood, symmetric
+from tasks.likelihood import logits, negative_log_likelihood, symmetric
+from tokenizers_mod.aside import Aside
 from tokenizers_mod.base import Modality
 
+CHUNK = 4096  # members encoded at once where no gradient is needed
 
-def same_answer(keys: Tensor | None) -> Tensor:
+
+def same_answer(keys: Tensor | None, over: Callable[[Tensor], Tensor] = gather) -> Tensor:
     """Which partners over all ranks are each own row's answer, as a distribution: Int[B] -> Float[B W*B]."""
     assert keys is not None
-    same = (keys.unsqueeze(1) == gather(keys).unsqueeze(0)).float()
+    same = (keys.unsqueeze(1) == over(keys).unsqueeze(0)).float()
     return same / same.sum(-1, keepdim=True)
 
 
 class Objective(nn.Module):
-    """Holds the model and the shared candidate sets (packed once, encoded once a step)."""
+    """Holds the model and the shared candidate sets; a step encodes those of its own task and no others.
+
+    specs: {task: how training uses its candidates}, exact by default. mixed: ranks may be at different tasks in one
+    step, so none may wait for another's share of a set.
+    """
 
     def __init__(
-        self, model: GeneralistModel, sets: dict[str, CandidateSet], modalities: dict[str, Modality]
+        self,
+        model: GeneralistModel,
+        sets: dict[str, CandidateSet],
+        modalities: dict[str, Modality],
+        specs: dict[str, CandidateSpec] | None = None,
+        mixed: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.sets = sets
+        self.specs = {name: (specs or {}).get(name, CandidateSpec()) for name in {**sets, **(specs or {})}}
+        self.mixed = mixed
         self._sequences = {name: chosen.sequences(modalities) for name, chosen in sets.items()}
-        self._packed: dict[str, Packed] = {}
+        self._packed: dict[tuple[str, tuple[int, ...] | None], Packed] = {}
+        width = model.config.output_size or model.config.hidden_size
+        self._exact = Exact(CandidateSpec(), 0, width)
+        # by number: a task's name may hold what a module's name may not
+        self._policy_of = {name: i for i, name in enumerate(sets)}
+        self.policies = nn.ModuleList(
+            POLICIES[self.specs[n].policy](self.specs[n], len(self._sequences[n]), width) for n in sets
+        )
+        for name in sets:
+            self._check(name)
+
+    def _check(self, name: str) -> None:
+        spec, chosen = self.specs[name], self.sets[name]
+        if self.mixed and world() > 1 and spec.shard == "always":
+            raise UserError(f"candidates.{name}.shard=always needs sampling=unmixed: ranks are at different tasks")
+        whole = type(chosen).penalty is not CandidateSet.penalty
+        if spec.policy == "sampled" and whole and spec.size < len(self._sequences[name]):
+            raise UserError(
+                f"candidates.{name}.policy=sampled: this set's loss looks at all its members; use exact or cached"
+            )
 
     def packed(self, name: str) -> Packed:
         """The members of a shared set as one packed batch on the model's device."""
-        if name not in self._packed:
-            self._packed[name] = pack(self._sequences[name]).to(self.model.device)
-        return self._packed[name]
+        return self._pack(name, None)
+
+    def _pack(self, name: str, numbers: tuple[int, ...] | None, keep: bool = True) -> Packed:
+        """All members of a set or some, by number; `keep` for the next step."""
+        if (found := self._packed.get((name, numbers))) is None:
+            own = self._sequences[name]
+            found = pack(own if numbers is None else [own[i] for i in numbers]).to(self.model.device)
+            found.role = self.sets[name].role(name)
+            if keep:
+                self._packed[name, numbers] = found
+        return found
+
+    def shards(self, name: str) -> bool:
+        """Whether training encodes this set in shares over the ranks."""
+        shard, size = self.specs[name].shard, len(self._sequences[name])
+        return world() > 1 and not self.mixed and (shard == "always" or (shard == "auto" and size >= SHARE_FROM))
+
+    @torch.no_grad()
+    def members(self, name: str) -> Tensor:
+        """The features of every member, exactly and without gradient: Float[K D]."""
+        count = len(self._sequences[name])
+        if count <= CHUNK:
+            return self.model.features(self.packed(name), candidate=True)
+        runs = [tuple(range(i, min(i + CHUNK, count))) for i in range(0, count, CHUNK)]
+        return torch.cat([self.model.features(self._pack(name, run, keep=False), candidate=True) for run in runs])
 
     def forward(self, batch: Batch) -> Tensor:
         """Sum of -log p over the batch's answers: [1]."""
-        scale = self.model.log_scale(batch.scale)
-        if batch.partners is not None:
-            queries, partners = self.model.encode_together([batch.inputs, batch.partners])
-            target = same_answer(batch.keys)
-            forward = log_likelihood(queries, gather(partners), scale)
-            backward = log_likelihood(partners, gather(queries), scale)
-            return symmetric(forward, backward, target, batch.smoothing)[0]
-        assert batch.candidates is not None and batch.inputs.labels is not None
-        chosen = self.sets[batch.candidates]
-        queries, members = self.model.encode_together([batch.inputs, self.packed(batch.candidates)])
-        log_p = log_likelihood(queries, members, scale)
-        target = chosen.target(batch.inputs.labels)
-        total, _ = negative_log_likelihood(log_p, target, batch.smoothing)
-        extra = chosen.penalty(log_p, batch.inputs.labels)
-        return total if extra is None else total + extra
+        return self._among_partners(batch) if batch.partners is not None else self._among_members(batch)
+
+    def _among_partners(self, batch: Batch) -> Tensor:
+        """In-batch candidates, both directions."""
+        assert batch.partners is not None
+        queries, partners = self.model.encode_together([batch.inputs, batch.partners])
+        negatives = self.specs.get(batch.task, CandidateSpec()).negatives
+        if negatives == "constant":
+            all_queries, all_partners = gather_constant(queries), gather_constant(partners)
+            keys = None if batch.keys is None else gather_constant(batch.keys)
+            target = same_answer(keys, over=lambda k: k)
+            forward = self.model.score(all_queries, all_partners, batch.scale)
+            backward = self.model.score(all_partners, all_queries, batch.scale)
+            # every rank sums over the whole matrix: its own part of that sum is one in `world`
+            return symmetric(forward, backward, target, batch.smoothing)[0] / world()
+        if self.mixed and world() > 1 and negatives == "gathered":
+            raise UserError(
+                f"task {batch.task}: ranks at different tasks cannot share negatives; "
+                f"set candidates.{batch.task}.negatives=local or sampling=unmixed"
+            )
+        over: Callable[[Tensor], Tensor] = gather if negatives == "gathered" else (lambda x: x)
+        target = same_answer(batch.keys, over)
+        forward = self.model.score(queries, over(partners), batch.scale)
+        backward = self.model.score(partners, over(queries), batch.scale)
+        return symmetric(forward, backward, target, batch.smoothing)[0]
+
+    def _among_members(self, batch: Batch) -> Tensor:
+        """A shared set, as its policy has it in training and exactly in evaluation."""
+        name = batch.candidates
+        assert name is not None and batch.inputs.labels is not None
+        chosen, training = self.sets[name], self.model.training
+        policy = self.policies[self._policy_of[name]] if training else self._exact
+        members = Members(len(self._sequences[name]), partial(self._pack, name), training and self.shards(name))
+
+        def labels() -> tuple[Tensor, Aside | None]:
+            """Those of the batch, or of the objects that its proposals matched in the pass just made."""
+            aside = self.model.aside(batch.inputs)
+            return cast(Tensor, batch.inputs.labels if aside is None or aside.labels is None else aside.labels), aside
+
+        compared = policy(self.model, batch.inputs, members, lambda: chosen.target(labels()[0]))
+        total, log_p = self._loss(batch, compared)
+        given, aside = labels()
+        for extra in (chosen.penalty(log_p, given), None if aside is None else aside.loss):
+            total = total if extra is None else total + extra
+        return total
+
+    def _loss(self, batch: Batch, compared: Compared) -> tuple[Tensor, Tensor]:
+        """The summed loss and log p over the columns compared with."""
+        if compared.log_weight is None:
+            log_p = self.model.score(compared.queries, compared.members, batch.scale)
+            return negative_log_likelihood(log_p, compared.target, batch.smoothing)[0], log_p
+        if batch.scale in self.model.linear_heads:
+            raise UserError(f"candidates.{batch.candidates}: a linear head needs all its classes; use policy=exact")
+        scores = logits(compared.queries, compared.members, self.model.log_scale(batch.scale))
+        return sampled_loss(scores, compared, batch.smoothing), scores

@@ -7,17 +7,20 @@ saved with the model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from data.source import Records
 from data.stream import Feed
 from generalist.config import GeneralistConfig
+from generalist.freeze import freeze, load_encoder
 from generalist.model import GeneralistModel
+from generalist.objective import Objective
 from generalist.processor import GeneralistProcessor
 from generalist.recipe import Recipe
 from tasks.base import Task
-from tasks.candidates import CandidateSet
+from tasks.candidates import CandidateSet, Names
 from tokenizers_mod.base import Modality
 from tokenizers_mod.modalities import modality_settings
 
@@ -31,10 +34,29 @@ class Prepared:
     records: dict[str, Records]
     sets: dict[str, CandidateSet]
 
+    def describe(self, recipe: Recipe) -> str:
+        """What will be trained, on what, and for how long, before the first step."""
+        made_up = [name for name, records in self.records.items() if records.info.get("synthetic")]
+        real = [name for name in self.tasks if name not in made_up]
+        lines = [f"{recipe.name}: {recipe.about}", f"  {recipe.steps} steps of {len(self.tasks)} tasks"]
+        if recipe.step_seconds:
+            minutes = recipe.steps * recipe.step_seconds / 60
+            lines[-1] += f", about {minutes:.0f} min on two cores" if minutes >= 1 else ", under a minute on two cores"
+        if real:
+            lines.append(f"  real data: {', '.join(real)}")
+        if made_up:
+            lines.append(f"  SYNTHETIC data, generated: {', '.join(made_up)}")
+        return "\n".join(lines)
+
     def feeds(self) -> dict[str, Feed]:
         return {
             name: Feed(self.records[name], task.example, task.collate, task.batch) for name, task in self.tasks.items()
         }
+
+    def zero_shot_scale(self) -> str:
+        """The logit scale of candidates that a client gives: a task's that ranks names, else one of two directions."""
+        ranked = [t.scale for t in self.tasks.values() if isinstance(t.candidates, Names)]
+        return next(iter([*ranked, *(t.scale for t in self.tasks.values() if t.symmetric)]), "default")
 
     def config(self, recipe: Recipe) -> GeneralistConfig:
         spec = recipe.model
@@ -48,16 +70,28 @@ class Prepared:
             initial_scale=spec.initial_scale,
             embedding_norm=spec.embedding_norm,
             final_norm=spec.final_norm,
+            prompts=spec.prompts,
+            separate_prompts=spec.separate_prompts,
             **spec.moe.config(),
             tasks=list(self.tasks) if spec.moe.placement != "none" else None,
             modalities=modality_settings(self.modalities),
             scales=sorted({"default", *(t.scale for t in self.tasks.values())}),
+            zero_shot_scale=self.zero_shot_scale(),
         )
 
     def model(self, recipe: Recipe) -> GeneralistModel:
         """A fresh model; the same seed gives the same weights."""
         torch.manual_seed(recipe.seed)
-        return GeneralistModel(self.config(recipe))
+        model = GeneralistModel(self.config(recipe))
+        if recipe.model.encoder_from and not recipe.model.random_encoder:
+            load_encoder(model, Path(recipe.model.encoder_from))
+        freeze(model, recipe.model.freeze)
+        return model
+
+    def objective(self, recipe: Recipe) -> Objective:
+        """A fresh model with everything that it is trained on."""
+        mixed = recipe.sampling == "mixed"
+        return Objective(self.model(recipe), self.sets, self.modalities, recipe.candidates, mixed)
 
     def processor(self) -> GeneralistProcessor:
         text = self.modalities.get("text")

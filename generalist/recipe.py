@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, nearest
+from generalist.candidates import CandidateSpec
+from generalist.freeze import check_freeze
 from generalist.keys import override, parse
 from generalist.routing import MoeSpec
 from generalist.specs import CheckpointSpec, EngineSpec, FaultSpec
@@ -26,7 +28,11 @@ from tokenizers_mod.base import Modality
 
 @dataclass
 class ModelSpec:
-    """Sizes and switches of the shared encoder (see `GeneralistConfig`)."""
+    """Sizes and switches of the shared encoder (see `GeneralistConfig`).
+
+    freeze: "encoder" or "nothing". encoder_from: a model folder whose encoder's weights are taken; random_encoder:
+    they are not, all else equal (the control of a frozen result, `generalist.freeze`).
+    """
 
     width: int = 128
     layers: int = 4
@@ -37,10 +43,16 @@ class ModelSpec:
     initial_scale: float = 10.0
     embedding_norm: bool = True
     final_norm: bool = False
+    freeze: str = "nothing"
+    encoder_from: str = ""
+    random_encoder: bool = False
+    prompts: int = 0
+    separate_prompts: bool = False
     moe: MoeSpec = field(default_factory=MoeSpec)
 
     def check(self) -> None:
         """UserError for sizes that no model can have."""
+        check_freeze(self.freeze)
         for name in ("width", "layers", "heads", "hidden"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
@@ -56,7 +68,10 @@ class ModelSpec:
 
 @dataclass
 class OptimizerSpec:
-    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off."""
+    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off.
+
+    interference: gradients kept a task to measure how tasks help or harm each other (`interference`), 0 = off.
+    """
 
     kind: str = "balanced"
     lr: float = 1e-3
@@ -66,6 +81,7 @@ class OptimizerSpec:
     warmup: int = 50
     clip: float = 0.0
     bias_correction: bool = True
+    interference: int = 0
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # a saved recipe holds a list
@@ -73,7 +89,10 @@ class OptimizerSpec:
 
 @dataclass
 class Recipe:
-    """Everything a run is made of. sampling: "unmixed" (one task a step on all ranks) or "mixed"."""
+    """Everything a run is made of. sampling: "unmixed" (one task a step on all ranks) or "mixed".
+
+    step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
+    """
 
     name: str
     about: str
@@ -83,11 +102,18 @@ class Recipe:
     seed: int = 0
     sampling: str = "unmixed"
     workers: int = 0
+    profile: bool = False
     model: ModelSpec = field(default_factory=ModelSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
+    step_seconds: float = 0.0
     faults: FaultSpec = field(default_factory=FaultSpec)
+    candidates: dict[str, CandidateSpec] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:  # so that every task's keys candidates.TASK.* exist
+            self.candidates.setdefault(task.name, CandidateSpec())
 
     def check(self) -> None:
         """UserError for values that cannot work."""
@@ -182,6 +208,10 @@ def from_json(value: Any) -> Any:
 
 RECIPES: dict[str, str] = {
     "demo": "generalist.recipes.demo:demo",
+    "uni_perceiver_tiny": "generalist.recipes.uni_perceiver:uni_perceiver_tiny",
+    "uni_perceiver_base": "generalist.recipes.uni_perceiver:uni_perceiver_base",
+    "uni_perceiver_large": "generalist.recipes.uni_perceiver:uni_perceiver_large",
+    "uni_perceiver_moe_base": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base",
     "detect_tiny": "generalist.recipes.detect_tiny:detect_tiny",
 }
 

@@ -22,13 +22,16 @@ from data.errors import UserError
 from data.schedule import Schedule
 from data.stream import Steps, loader
 from generalist import checkpoint, ranks
+from generalist.compiled import compile_layers
 from generalist.engine import Engine, LocalEngine, recompute_activations
 from generalist.events import EventLog, read_log
 from generalist.faults import Faults, RollBack, read_skip
+from generalist.interference import meter_for
 from generalist.loop import StepResult, train
 from generalist.objective import Objective
 from generalist.optimizer import BalancedAdamW, parameter_groups
 from generalist.prepare import Prepared, prepare
+from generalist.profile import profiled
 from generalist.recipe import Recipe, to_json
 from generalist.results import evaluate_run, export, load_run, save_model, table, write_json
 
@@ -54,7 +57,9 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
         first = ranks.on_first(lambda: open_run(recipe, out, resume, overwrite))
         began = time.time()
         prepared = prepare(recipe)
-        objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+        if not quiet and ranks.is_first():
+            print(prepared.describe(recipe), file=sys.stderr, flush=True)
+        objective = prepared.objective(recipe)
         engine = build_engine(recipe, objective, device)
         torch.manual_seed(recipe.seed + 1 + engine.rank)
         if resume:
@@ -68,7 +73,7 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
     if not is_first:
         return {}
     if weights is not None:
-        objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+        objective = prepared.objective(recipe)
         objective.load_state_dict(weights)
     return finish(recipe, prepared, objective, out, quiet, time.time() - began)
 
@@ -98,6 +103,8 @@ def needs_group(recipe: Recipe) -> bool:
 
 def build_engine(recipe: Recipe, objective: Objective, device: torch.device) -> Engine:
     spec = recipe.engine
+    if spec.compile:
+        compile_layers(objective)
     if needs_group(recipe):
         from generalist.deepspeed_engine import DeepSpeedEngine
 
@@ -161,6 +168,7 @@ def _clear(out: Path) -> None:
     for name in ("checkpoints", "model", "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
     written = ("metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json")
+    written += ("interference.json",)
     for path in [*(out / name for name in written), *out.glob("bad_samples*.jsonl")]:
         path.unlink(missing_ok=True)
 
@@ -245,6 +253,7 @@ def _attempt(
     schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed, recipe.sampling == "mixed")
     steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, recipe.engine.accumulate, "skip")
     log = EventLog(out, resume_at=first) if engine.rank == 0 else None
+    meter = meter_for(recipe.optimizer.interference, engine)
     bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=quiet, file=sys.stderr, dynamic_ncols=True)
     done = first
 
@@ -260,6 +269,7 @@ def _attempt(
         bar.update(result.step + 1 - bar.n)
         if log is not None:
             extra: dict[str, Any] = {} if result.applied else {"applied": False}
+            extra |= {} if meter is None else meter.after(result.task)
             log.write(
                 result.step,
                 result.task,
@@ -282,9 +292,9 @@ def _attempt(
             raise Interrupted(done, asked[0] if asked else signal.SIGTERM)
 
     try:
+        batches = loader(steps, first, recipe.steps, recipe.workers, pin=engine.device.type == "cuda")
         train(
-            engine,
-            loader(steps, first, recipe.steps, recipe.workers, pin=engine.device.type == "cuda"),
+            *profiled(engine, batches, out, recipe.profile),
             tasks,
             schedule,
             first,
@@ -297,6 +307,8 @@ def _attempt(
             faults.trusted,
             frozenset(faults.skip),
         )
+        if meter is not None:
+            meter.write(out)
         if done < recipe.steps:  # the last steps were left out
             save(recipe.steps)
         saver.finish()
