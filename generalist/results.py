@@ -15,9 +15,11 @@ from tqdm import tqdm
 
 from data.errors import UserError
 from generalist import evaluate
+from generalist.freeze import trainable
+from generalist.hf.card import write_card
 from generalist.objective import Objective
 from generalist.prepare import Prepared
-from generalist.recipe import Recipe, from_json
+from generalist.recipe import Recipe, read_recipe
 
 
 def export(prepared: Prepared, model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
@@ -66,14 +68,26 @@ def evaluate_run(
         everything.append(answers)
     metrics = {
         "tasks": lines,
-        "seconds": {"train": round(train_seconds, 1), "evaluate": round(time.time() - began, 1)},
+        "seconds": {"train": round(train_seconds or _trained(out), 1), "evaluate": round(time.time() - began, 1)},
         "steps": recipe.steps,
         "parameters": sum(p.numel() for p in objective.parameters()),
+        "trainable": trainable(objective),
     }
     write_json(out / "metrics.json", metrics)
+    if (out / "model").is_dir():
+        scale = objective.model.config.zero_shot_scale
+        write_card(out / "model", recipe.name, prepared.processor(), scale, metrics)
     write_json(out / "predictions.json", {"tasks": predictions})
     np.savez_compressed(out / "space.npz", **evaluate.space(everything))
     return metrics
+
+
+def _trained(out: Path) -> float:
+    """The seconds of training that an earlier evaluation of this run noted, else 0."""
+    try:
+        return float(json.loads((out / "metrics.json").read_text())["seconds"]["train"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,17 +99,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:
     """A finished run's recipe, parts and trained model. UserError when the folder is not a run."""
-    from generalist.model import GeneralistModel
     from generalist.prepare import restore
-    from generalist.processor import GeneralistProcessor
+    from generalist.saved import read_model
 
     if not (run / "recipe.json").is_file():
         raise UserError(f"{run} is not a run folder (no recipe.json); give the folder that generalist train wrote")
     if not (run / "model" / "config.json").is_file():
         raise UserError(f"{run} holds no finished model; go on with generalist train ... --resume")
-    recipe = from_json(json.loads((run / "recipe.json").read_text()))
-    model = GeneralistModel.from_pretrained(run / "model").eval()
-    prepared = restore(recipe, GeneralistProcessor.from_pretrained(run / "model"))
+    recipe = read_recipe(run / "recipe.json")
+    model, processor = read_model(run / "model")
+    prepared = restore(recipe, processor)
     return recipe, prepared, Objective(model, prepared.sets, prepared.modalities)
 
 
