@@ -22,6 +22,7 @@ import numpy as np
 from data.errors import UserError
 from generalist.events import LOG, read_log
 from generalist.figures import colour, curve, esc, fmt, shorten
+from generalist.interference import interference_section
 from generalist.report_page import page
 from generalist.report_results import Result, read_results, results_table, verdict_sentences
 from generalist.report_samples import predictions_section
@@ -48,6 +49,7 @@ def write_report(run: str | os.PathLike) -> Path:
     events = read_log(run)
     metrics = _json(run / "metrics.json")
     results = None if metrics is None else read_results(metrics, run / "metrics.json")
+    interference = _json(run / "interference.json")
     samples, space = _json(run / "predictions.json"), _space(run / "space.npz")
 
     name = str((recipe or {}).get("name") or run.resolve().name)
@@ -59,6 +61,7 @@ def write_report(run: str | os.PathLike) -> Path:
         "Predictions": _missing(run, "predictions.json")
         if samples is None
         else predictions_section(samples, run / "predictions.json"),
+        **({} if interference is None else {"Interference": interference_section(interference)}),
         "Recipe": _missing(run, "recipe.json") if recipe is None else _recipe_list(recipe),
     }
     anchor = {title: title.lower().replace(" ", "-") for title in sections}
