@@ -24,11 +24,27 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "rank candidates for an input of any modality",
         'generalist predict runs/demo --image seven.png --candidates "seven" "nine"',
     ),
+    "tune": (
+        "tune",
+        "adapt a trained model with little labelled data",
+        "generalist tune runs/demo photos/ --method zero-shot prompts full --shots 16 --draws 3",
+    ),
     "report": ("report", "write the run's report.html anew", "generalist report runs/demo"),
     "convert": (
         "convert",
         "weights of a published model as a model folder",
         "generalist convert uni-perceiver model.pth --out models/uni",
+    ),
+    "resume-check": ("resume_check", "prove a run's checkpoint readable", "generalist resume-check runs/demo"),
+    "plan": (
+        "plan",
+        "memory, speed and days of a recipe on many GPUs, before they are paid for",
+        "generalist plan demo --gpus 64 --gpu h100",
+    ),
+    "data": (
+        "data",
+        "write shards of a data set, find what is wrong with it, show what is in it",
+        "generalist data shard photos/ shards/photos --workers 2",
     ),
     "info": ("info", "versions, devices, modalities, tasks, recipes", "generalist info --json"),
 }

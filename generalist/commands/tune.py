@@ -1,0 +1,81 @@
+"""`generalist tune MODEL DATA --input image=image`: adapt a trained model with little labelled data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def pair(text: str) -> tuple[str, str]:
+    """ "modality=field", or "modality" where the field has the same name."""
+    modality, _, name = text.partition("=")
+    return modality, name or modality
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="a run's folder, or a model folder")
+    parser.add_argument("data", help="a folder, table, shards, hub:NAME or embedded:NAME with a label")
+    parser.add_argument("--input", action="append", metavar="MODALITY=FIELD", help="what goes in (default image=image)")
+    parser.add_argument("--label", default="label", help="the field with the class")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names in order, where the data has none")
+    parser.add_argument("--method", nargs="+", default=["prompts"], help="zero-shot, prompts, probe, lora, full")
+    parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="training records a class")
+    parser.add_argument("--fraction", type=float, nargs="+", metavar="F", help="share of the training records")
+    parser.add_argument("--draws", type=int, default=1, help="independent draws, for mean and spread")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=0.0, help="0 takes the method's default")
+    parser.add_argument("--prompts", type=int, default=10, metavar="P", help="prompt vectors a layer")
+    parser.add_argument("--rank", type=int, default=8, help="rank of LoRA's updates")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, metavar="N", help="score the first N test records only")
+    parser.add_argument("--out", type=Path, help="where the last tuned model, the table and the predictions are saved")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from data.places import source_at
+    from data.source import Records
+    from generalist.adapt import Tuned, Tuning, curve
+    from generalist.fewshot import Chosen
+    from generalist.predict import load_model
+    from generalist.tuned import save_tuned
+    from tasks.classify import Classify
+
+    model, processor = load_model(args.model)
+    source = source_at(args.data)
+    training, test = source.open("train"), source.open("test")
+    if args.limit:
+        test = Records(Chosen(test, list(range(min(args.limit, len(test))))), dict(test.info))
+    inputs = dict(pair(text) for text in args.input or ["image"])
+    task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
+    sizes: list[dict[str, Any]] = [{"shots": n} for n in args.shots or []] + [
+        {"fraction": f} for f in args.fraction or []
+    ]
+    shared = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "prompts": args.prompts, "rank": args.rank}
+    settings = [Tuning(method, seed=args.seed, **shared, **size) for method in args.method for size in (sizes or [{}])]
+    last: list[Tuned] = []
+    lines = curve(
+        model, processor.built, task, training, test, settings, args.draws, lambda how, i, tuned: last.append(tuned)
+    )
+    if args.out:
+        save_tuned(args.out, lines, last[-1], task, processor, test)
+    print(json.dumps(lines, indent=1) if args.json else table(lines))
+    return 0
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The results as a text table."""
+    rows = [("method", "data", "samples", "trained", "accuracy", "std over draws", "n test")]
+    for line in lines:
+        data = f"{line['shots']} shots" if line["shots"] else f"{line['fraction']:.1%}" if line["fraction"] else "all"
+        size = ("-", "0") if not line["trained"] else (data, str(line["samples"]))
+        spread = f"{line['std']:.4f} ({len(line['draws'])})"
+        rows.append(
+            (line["method"], *size, f"{line['trained']:,}", f"{line['accuracy']:.4f}", spread, str(line["n_test"]))
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

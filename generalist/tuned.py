@@ -1,0 +1,95 @@
+"""What tuning leaves: the table, per-sample predictions, the model, and small parts that are put on and taken off.
+
+A part is the few tensors that a method trained, saved apart with a fingerprint of the weights that it belongs to.
+Several parts can be held at once and swapped on one running model, request by request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from data.errors import UserError
+from generalist.prompts import PART_OF
+
+FINGERPRINT = "fingerprint"
+
+
+def tunable(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of prompt tuning: prompts, summary bias, norms, linear heads."""
+    return {n: p for n, p in model.named_parameters() if any(part in PART_OF for part in n.split("."))}
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the weights that no part replaces: equal for all parts of one model, different for another model."""
+    own = tunable(model)
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name not in own:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_part(model: nn.Module, path: Path) -> None:
+    """The prompt-tuned tensors of a model into one safetensors file."""
+    tensors = {n: p.detach().cpu().contiguous() for n, p in tunable(model).items()}
+    save_file(tensors, str(path), metadata={FINGERPRINT: fingerprint(model)})
+
+
+def read_part(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """A part's tensors. UserError when the file is damaged or belongs to another model."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            found = (file.metadata() or {}).get(FINGERPRINT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is not a readable prompt file ({error})") from error
+    own = tunable(model)
+    if found != fingerprint(model) or {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in own.items()}:
+        raise UserError(f"{path} holds the prompts of another model; load it on the model that it was tuned with")
+    return tensors
+
+
+@contextmanager
+def wearing(model: nn.Module, part: dict[str, Tensor]) -> Iterator[nn.Module]:
+    """The model with a part put on; its own tensors come back afterwards, also after an error."""
+    own = tunable(model)
+    kept = {name: parameter.data for name, parameter in own.items()}
+    try:
+        for name, tensor in part.items():
+            own[name].data = tensor.to(own[name].device, own[name].dtype)
+        yield model
+    finally:
+        for name, data in kept.items():
+            own[name].data = data
+
+
+def save_tuned(out: Path, lines: list[dict[str, Any]], tuned: Any, task: Any, processor: Any, test: Any) -> None:
+    """tuning.json, predictions.jsonl (every test record's answer) and the tuned model of the last draw in out/model."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "tuning.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
+        names = task.candidates.names
+        with (out / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for i, (log_p, label) in enumerate(zip(tuned.log_p, tuned.labels.tolist(), strict=True)):
+                line = {"id": str(test[i].get("id", i)), "label": names[label], "log_p": log_p.tolist()}
+                file.write(json.dumps(line) + "\n")
+        tuned.model.save_pretrained(out / "model")
+        processor.modalities = tuned.model.config.modalities
+        processor.candidate_sets = {**processor.candidate_sets, task.name: task.candidates.to_dict()}
+        processor.tasks = {**processor.tasks, task.name: task.about()}
+        processor.save_pretrained(out / "model")
+        if getattr(tuned.model, "prompts", None) is not None:
+            save_part(tuned.model, out / "prompts.safetensors")
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error

@@ -1,0 +1,159 @@
+"""Adapting a trained model with little data: draws, what each method trains, parts that are put on and taken off."""
+
+import json
+
+import clients
+import numpy as np
+import pytest
+import torch
+
+from data.errors import UserError
+from data.source import Records
+from generalist.adapt import METHODS, Tuning, curve, tune
+from generalist.fewshot import draw
+from generalist.tuned import read_part, save_part, wearing
+from tasks.classify import Classify
+
+
+def coloured(count: int, seed: int) -> Records:
+    """Pictures of three classes told apart by their brightest channel; records {"id", "image", "label"}."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        label = i % 3
+        image = rng.integers(0, 120, (12, 12, 3), dtype=np.uint8)
+        image[..., label] += 100
+        rows.append({"id": f"{seed}/{i}", "image": image, "label": label})
+    return Records(rows, {"classes": ["a red seven", "a blue nine", "some words"]})
+
+
+@pytest.fixture(scope="module")
+def base():
+    return clients.model_and_processor(scales=["default", "classify"])
+
+
+def task() -> Classify:
+    return Classify(name="colours", source=None, inputs={"image": "image"})
+
+
+def test_a_draw_takes_so_many_of_each_class_and_is_fixed_by_its_seed():
+    records = coloured(30, 0)
+
+    def label(record):
+        return record["label"]
+
+    first, again, other = (draw(records, label, shots=2, seed=s) for s in (0, 0, 1))
+    assert sorted(r["label"] for r in (first[i] for i in range(6))) == [0, 0, 1, 1, 2, 2] and len(first) == 6
+    ids = [[d[i]["id"] for i in range(6)] for d in (first, again, other)]
+    assert ids[0] == ids[1] != ids[2]
+    assert len(draw(records, label, fraction=0.01)) == 3  # floor(0.01 * 10) + 1 of each class
+    assert len(draw(records, label, fraction=0.25)) == 9
+    assert len(draw(records, label, fraction=1.0)) == 30
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"shots": 0}, {"shots": 11}, {"fraction": 0.0}, {"fraction": 1.5}, {"shots": 1, "fraction": 0.1}]
+)
+def test_a_draw_that_cannot_be_made_is_refused(wrong):
+    with pytest.raises(UserError):
+        draw(coloured(30, 0), lambda r: r["label"], **wrong)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_the_model_it_starts_from_untouched_and_scores_all_test_records(base, method):
+    model, processor = base
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    how = Tuning(method, shots=4, steps=25, warmup=3, batch=12, prompts=2, rank=2)
+    tuned = tune(model, processor.built, task(), coloured(60, 0), coloured(30, 1), how)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert tuned.log_p.shape == (30, 3)
+    torch.testing.assert_close(tuned.log_p.exp().sum(-1), torch.ones(30), atol=1e-4, rtol=0)
+    assert tuned.samples == (0 if method == "zero-shot" else 12)
+    if method != "zero-shot":
+        assert tuned.metrics["accuracy"] > 0.55  # chance is a third
+
+
+def test_prompts_train_what_the_specification_counts_and_lora_what_its_rank_says(base):
+    model, processor = base
+    d, hidden, layers, classes = 24, 40, 2, 3
+    sizes = {"steps": 1, "warmup": 1, "shots": 1}
+    prompts = tune(model, processor.built, task(), coloured(30, 0), coloured(6, 1), Tuning(prompts=5, **sizes))
+    norms = 2 * d * (2 * layers + 1 + 1)  # two a layer, the embedding's, the output head's
+    assert prompts.trained["deep prompts"] == layers * 5 * d
+    assert prompts.trained["summary bias"] == d
+    assert prompts.trained["layer norms"] == norms
+    assert prompts.trained["linear head"] == (d + 1) * classes + 1
+    lora = tune(model, processor.built, task(), coloured(30, 0), coloured(6, 1), Tuning("lora", rank=2, **sizes))
+    assert lora.trained["low-rank updates"] == layers * 2 * ((d + 3 * d) + (d + d) + 2 * (d + hidden))
+
+
+def test_parts_are_swapped_on_one_running_model_and_refuse_another(base, tmp_path):
+    model, processor = base
+    how = Tuning(shots=4, steps=8, warmup=2, prompts=2)
+    one = tune(model, processor.built, task(), coloured(60, 0), coloured(9, 1), how)
+    other = tune(model, processor.built, task(), coloured(60, 5), coloured(9, 1), Tuning(**{**vars(how), "seed": 1}))
+    for name, tuned in (("one", one), ("other", other)):
+        save_part(tuned.model, tmp_path / name)
+        assert (tmp_path / name).stat().st_size < 20_000
+    running = one.model.eval()
+    parts = {name: read_part(tmp_path / name, running) for name in ("one", "other")}
+    inputs = processor(image=[coloured(3, 7)[i]["image"] for i in range(3)])
+    own = running.encode(inputs)
+    with wearing(running, parts["other"]):
+        torch.testing.assert_close(running.encode(inputs), other.model.eval().encode(inputs))
+    torch.testing.assert_close(running.encode(inputs), own)
+    assert (own - other.model.encode(inputs)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="inside"), wearing(running, parts["other"]):
+        raise ValueError("inside")
+    torch.testing.assert_close(running.encode(inputs), own)
+
+    changed = tune(model, processor.built, task(), coloured(60, 0), coloured(9, 1), how).model
+    with torch.no_grad():
+        changed.encoder.layers[0].mixer.qkv.weight.add_(0.1)
+    with pytest.raises(UserError, match="another model"):
+        read_part(tmp_path / "one", changed)
+    (tmp_path / "cut").write_bytes((tmp_path / "one").read_bytes()[:100])
+    with pytest.raises(UserError, match="not a readable"):
+        read_part(tmp_path / "cut", running)
+
+
+def test_a_curve_gives_mean_and_spread_over_its_seeds(base):
+    model, processor = base
+    how = [Tuning("probe", shots=n, seed=3) for n in (1, 8)]
+    lines = curve(model, processor.built, task(), coloured(60, 0), coloured(30, 1), how, draws=3)
+    assert [line["seeds"] for line in lines] == [[3, 4, 5]] * 2
+    assert lines[1]["accuracy"] == pytest.approx(np.mean(lines[1]["draws"]))
+    assert lines[1]["std"] == pytest.approx(np.std(lines[1]["draws"], ddof=1))
+    assert lines[1]["accuracy"] >= lines[0]["accuracy"] > 1 / 3
+
+
+def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_path, capsys):
+    from PIL import Image
+
+    from generalist.cli import main
+
+    model, processor = clients.model_and_processor(scales=["default", "classify"])
+    (tmp_path / "base").mkdir()
+    model.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    for split, count, seed in (("train", 12, 0), ("test", 6, 1)):
+        records = coloured(count, seed)
+        for i in range(count):
+            place = tmp_path / "photos" / split / records.info["classes"][records[i]["label"]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(records[i]["image"]).save(place / f"{i}.png")
+    out = tmp_path / "tuned"
+    words = ["tune", str(tmp_path / "base"), str(tmp_path / "photos"), "--method", "zero-shot", "prompts", "--shots", "2"]
+    assert main([*words, "--steps", "5", "--prompts", "2", "--draws", "2", "--out", str(out), "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert [line["method"] for line in lines] == ["zero-shot", "prompts"]
+    saved = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    names = sorted({line["label"] for line in saved})
+    right = [names[int(np.argmax(line["log_p"]))] == line["label"] for line in saved]
+    assert np.mean(right) == pytest.approx(lines[1]["draws"][-1])
+    picture = next((tmp_path / "photos" / "test").rglob("*.png"))
+    assert main(["predict", str(out / "model"), "--image", str(picture), "--task", "tuned"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+    assert main(["tune", str(tmp_path / "base"), str(tmp_path / "photos"), "--method", "loar"]) == 2
+    assert "lora" in capsys.readouterr().err
