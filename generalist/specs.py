@@ -14,6 +14,7 @@ class EngineSpec:
     0 leaves torch's own. zero_stage: 0 to 3, what DeepSpeed shards; offload: "none", "cpu" or "nvme" (then nvme_path
     is the folder). deepspeed: a DeepSpeed config file, taken whole. activation_checkpointing: compute the layers'
     activations again in the backward pass. timeout: minutes after which a silent rank is taken for dead.
+    compile: torch.compile for the channel mixers, at any number of tokens (needs a C++ compiler).
     """
 
     precision: str = "fp32"
@@ -27,6 +28,7 @@ class EngineSpec:
     deepspeed: str = ""
     activation_checkpointing: bool = False
     timeout: float = 10.0
+    compile: bool = False
 
 
 @dataclass

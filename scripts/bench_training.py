@@ -1,0 +1,258 @@
+"""What the packing, DeepSpeed, many tasks in one run and torch.compile cost or save a step, as ratios."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.pack import pack
+from data.schedule import Schedule
+from data.stream import Steps
+from data.types import Batch, Span
+from generalist import ranks
+from generalist.compiled import compile_layers
+from generalist.config import GeneralistConfig
+from generalist.encoder import Encoder
+from generalist.objective import Objective
+from generalist.padded import PaddedLayout
+from generalist.prepare import Prepared, prepare
+from generalist.recipe import Recipe, load_recipe, override
+from generalist.run import build_engine, build_optimizer
+from scripts.timing import Timing, alternate
+
+CPU = torch.device("cpu")
+
+
+def line(what: str, against: str, timing: Timing, name: str, target: str, **more: Any) -> dict[str, Any]:
+    """One result: the ratio of `name`'s time to that of the base."""
+    low, middle, high = timing.ratios[name]
+    found = {"what": what, "against": against, "ratio": middle, "quartiles": [low, high], "cpu_ratio": timing.cpu[name]}
+    return found | {"target": target, "seconds": timing.seconds, **more}
+
+
+# --- packed against padded ---
+
+
+def packed_against_padded(rounds: int) -> list[dict[str, Any]]:
+    """An encoder step on sequences of 8 to 120 tokens (half of it padding when padded), the same numbers both ways."""
+    torch.manual_seed(0)
+    width, lengths = 256, [8, 16, 24, 32, 48, 56, 64, 72, 80, 96, 104, 120] * 2
+    config = GeneralistConfig(
+        hidden_size=width, num_hidden_layers=4, num_attention_heads=4, intermediate_size=4 * width
+    )
+    encoder = Encoder(config)
+    sequences = [torch.randn(n, width) for n in lengths]
+    packed = pack([[Span("x", {"x": x}, len(x))] for x in sequences])
+    rows = packed.data["x"]["x"][packed.row].requires_grad_()
+    longest = max(lengths)
+    padded = torch.zeros(len(lengths), longest, width)
+    real = torch.zeros(len(lengths), longest, dtype=torch.bool)
+    for number, x in enumerate(sequences):
+        padded[number, : len(x)], real[number, : len(x)] = x, True
+    padded.requires_grad_()
+    layout = PaddedLayout.of(padded, real)
+    weight = torch.randn(width)
+
+    def run_packed() -> None:
+        encoder.zero_grad(set_to_none=True)
+        (encoder(rows, packed.layout) @ weight).sum().backward()
+
+    def run_padded() -> None:
+        encoder.zero_grad(set_to_none=True)
+        (encoder(padded.flatten(0, 1), layout) @ weight)[real.flatten()].sum().backward()
+
+    with torch.no_grad():
+        a, b = encoder(rows, packed.layout), encoder(padded.flatten(0, 1), layout).view_as(padded)
+        difference = max(float((a[packed.owner == i] - b[i, : lengths[i]]).abs().max()) for i in range(len(lengths)))
+    gradients = []
+    for run in (run_packed, run_padded):
+        run()
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
+    slope = float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max())
+    timing = alternate({"padded": run_padded, "packed": run_packed}, base="packed", rounds=rounds)
+    fill = sum(lengths) / (len(lengths) * longest)
+    what = f"padded over packed, {fill:.0%} filled (padding computed by ours: 0)"
+    more = {"largest_difference": difference, "largest_gradient_difference": slope}
+    return [line(what, "padded", timing, "padded", ">= 1.50", **more)]
+
+
+# --- the demo's training step in several ways ---
+
+
+def demo(tasks: list[str] | None = None) -> tuple[Recipe, Prepared]:
+    """The demo with a few of its tasks."""
+    recipe = load_recipe("demo")
+    recipe.tasks = [t for t in recipe.tasks if tasks is None or t.name in tasks]
+    return recipe, prepare(recipe)
+
+
+def batches(recipe: Recipe, prepared: Prepared, count: int) -> dict[str, list[Batch]]:
+    """The first `count` batches of every task."""
+    found: dict[str, list[Batch]] = {}
+    for name, feed in prepared.feeds().items():
+        one = Steps({name: feed}, Schedule([name], [1.0], recipe.seed), recipe.seed)
+        found[name] = [one[i] for i in range(count)]
+    return found
+
+
+def objective(recipe: Recipe, prepared: Prepared) -> Objective:
+    return Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+
+
+def bare(recipe: Recipe, prepared: Prepared) -> Callable[[Batch], None]:
+    """The least that a training step needs, written out."""
+    model = objective(recipe, prepared)
+    optimizer = build_optimizer(recipe, model)
+
+    def run(batch: Batch) -> None:
+        (model(batch) / batch.count).sum().backward()
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is None:  # balanced momentum decays for every parameter at every step
+                    p.grad = torch.zeros_like(p)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def through(recipe: Recipe, prepared: Prepared, kind: str) -> Callable[[Batch], None]:
+    """The same step through an engine."""
+    chosen = replace(recipe, engine=replace(recipe.engine, kind=kind))
+    engine = build_engine(chosen, objective(recipe, prepared), CPU)
+
+    def run(batch: Batch) -> None:
+        engine.backward((engine.loss(batch) / batch.count).sum())
+        engine.step(1e-4, 1.0, 1.0)
+
+    return run
+
+
+def engines(rounds: int) -> list[dict[str, Any]]:
+    """DeepSpeed (ZeRO 1, one process) and the local engine against the bare loop, on the demo's digits.
+
+    At the demo's own width an engine's fixed cost shows most; at width 384 what it costs a real model.
+    """
+    found = []
+    ranks.join(CPU)
+    try:
+        for width in (96, 384):
+            timing = engines_at(width, rounds)
+            for name in ("local", "deepspeed"):
+                what = f"{name} engine, a step of the demo's digits at width {width}"
+                found.append(line(what, "bare loop", timing, name, "<= 1.05"))
+    finally:
+        ranks.leave()
+    return found
+
+
+def engines_at(width: int, rounds: int) -> Timing:
+    recipe, prepared = demo(["digits"])
+    override(recipe, f"model.width={width}")
+    override(recipe, f"model.hidden={4 * width}")
+    batch = batches(recipe, prepared, 1)["digits"][0]
+    steps = {
+        "bare loop": bare(recipe, prepared),
+        "local": through(recipe, prepared, "local"),
+        "deepspeed": through(recipe, prepared, "deepspeed"),
+    }
+    calls = {name: (lambda step=step: step(batch)) for name, step in steps.items()}
+    return alternate(calls, base="bare loop", rounds=rounds)
+
+
+def tasks_mixed(rounds: int) -> list[dict[str, Any]]:
+    """The same batches of four tasks in turn (unmixed multi-task) against one task after the other, per token."""
+    names = ["digits", "wine", "tones", "solids"]
+    recipe, prepared = demo(names)
+    step = bare(recipe, prepared)
+    found = batches(recipe, prepared, 3)
+    in_turn = [found[name][i] for i in range(3) for name in names]
+    in_blocks = [found[name][i] for name in names for i in range(3)]
+    timing = alternate(
+        {
+            "multi-task": lambda: [step(b) for b in in_turn],
+            "single-task": lambda: [step(b) for b in in_blocks],
+        },
+        base="single-task",
+        rounds=rounds,
+    )
+    tokens = sum(b.inputs.tokens for b in in_turn)
+    more = {"tokens_per_second": tokens / timing.seconds["multi-task"]}
+    what = "unmixed multi-task (4 tasks in turn), time a token"
+    return [line(what, "single-task", timing, "multi-task", "<= 1.02", **more)]
+
+
+def compiled(rounds: int) -> list[dict[str, Any]]:
+    """engine.compile=true against false, and what the compiling takes."""
+    recipe, prepared = demo(["digits"])
+    override(recipe, "model.width=384")
+    override(recipe, "model.hidden=1536")
+    batch = batches(recipe, prepared, 1)["digits"][0]
+    models: dict[str, nn.Module] = {name: objective(recipe, prepared) for name in ("eager", "compiled")}
+    compile_layers(models["compiled"])
+
+    def run(model: nn.Module) -> None:
+        model.zero_grad(set_to_none=True)
+        (model(batch) / batch.count).sum().backward()
+
+    start = time.perf_counter()
+    run(models["compiled"])
+    seconds = time.perf_counter() - start
+    calls = {name: (lambda model=model: run(model)) for name, model in models.items()}
+    timing = alternate(calls, base="eager", rounds=rounds)
+    what = f"engine.compile=true, width 384 (first step {seconds:.0f} s)"
+    return [line(what, "eager", timing, "compiled", "measured")]
+
+
+def start_up() -> list[dict[str, Any]]:
+    """Seconds from the command to the end of the demo's first training step, in a fresh process."""
+    code = (
+        "import time, sys; start = time.time()\n"
+        "import generalist.run as run\n"
+        "from pathlib import Path\n"
+        "from generalist.recipe import load_recipe\n"
+        "times = {'import': time.time() - start}\n"
+        "recipe = load_recipe('demo')\n"
+        "inner = run.train\n"
+        "def train(*args, **more):\n"
+        "    args = list(args)\n"
+        "    args[9] = lambda result: (print('FIRST', time.time() - start, times['import']), sys.stdout.flush(), "
+        "__import__('os')._exit(0))\n"
+        "    return inner(*args, **more)\n"
+        "run.train = train\n"
+        "run.train_run(recipe, Path(sys.argv[1]), quiet=True)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, check=False, timeout=300
+        )
+    found = [text.split() for text in done.stdout.splitlines() if text.startswith("FIRST")]
+    if not found:
+        return [{"what": "start-up to the end of the first step", "failed": done.stderr.strip()[-300:]}]
+    total, imports = float(found[0][1]), float(found[0][2])
+    return [{"what": f"demo: start to the end of its first step (imports {imports:.1f} s)", "seconds": total}]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Single-thread numbers: steadier where cores are shared, and the same for every rival."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def folder() -> Path:
+    return Path(__file__).with_name("bench_results")
