@@ -1,0 +1,243 @@
+"""What a run does when something breaks: bad losses, broken samples, signals, full disks, ranks that differ."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny
+
+from data.errors import UserError
+from generalist import checkpoint, ranks, run
+from generalist.engine import LocalEngine
+from generalist.events import read_log
+from generalist.faults import Faults, RollBack, bad_samples
+from generalist.loop import StepResult
+from generalist.run import Interrupted, train_run
+
+
+@pytest.fixture(autouse=True)
+def only_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "finish", lambda *args: {"done": True})
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, task: str, value: float, which: range) -> list[int]:
+    """Multiply the loss of the `which`-th batches of a task by `value`; the list counts that task's batches."""
+    plain, seen = LocalEngine.loss, []
+
+    def loss(self: LocalEngine, batch: Any) -> torch.Tensor:
+        out = plain(self, batch)
+        if batch.task == task:
+            seen.append(len(seen))
+            if seen[-1] in which:
+                return out * value
+        return out
+
+    monkeypatch.setattr(LocalEngine, "loss", loss)
+    return seen
+
+
+def faults(out: Path) -> list[dict[str, Any]]:
+    path = out / "faults.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_step_whose_loss_is_not_finite_moves_nothing_and_is_recorded(tmp_path, monkeypatch):
+    moved: list[bool] = []
+    plain = LocalEngine.step
+
+    def step(self: LocalEngine, *args: Any) -> float:
+        before = [p.detach().clone() for p in self.objective.parameters()]
+        norm = plain(self, *args)
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, self.objective.parameters(), strict=True)))
+        return norm
+
+    monkeypatch.setattr(LocalEngine, "step", step)
+    spoil(monkeypatch, "wine", float("nan"), range(1, 2))
+    assert train_run(tiny(), tmp_path / "run", quiet=True) == {"done": True}
+    (fault,) = faults(tmp_path / "run")
+    assert (fault["task"], fault["action"]) == ("wine", "left out")
+    assert moved == [step != fault["step"] for step in range(12)]
+    assert [e["step"] for e in read_log(tmp_path / "run") if not e.get("applied", True)] == [fault["step"]]
+
+
+def test_losses_that_stay_broken_go_back_to_the_last_checkpoint_and_their_steps_are_left_out(tmp_path, monkeypatch):
+    spoil(monkeypatch, "wine", float("inf"), range(3, 6))
+    train_run(tiny(steps=20), tmp_path / "run", quiet=True)
+    record = faults(tmp_path / "run")
+    assert [f["action"] for f in record] == ["left out"] * 3 + ["rolled back"]
+    assert record[-1]["task"] == "wine"
+    left_out = record[-1]["leave_out"]
+    assert record[-1]["to"] <= left_out[-1]
+    assert json.loads((tmp_path / "run" / "skip.json").read_text()) == left_out
+    steps = [e["step"] for e in read_log(tmp_path / "run")]
+    assert steps == [s for s in range(20) if s not in left_out]
+    assert checkpoint.latest(tmp_path / "run")[0] == 20
+
+
+def test_a_loss_that_never_mends_stops_the_run_and_names_the_task(tmp_path, monkeypatch):
+    spoil(monkeypatch, "wine", float("nan"), range(3, 100))
+    with pytest.raises(UserError, match=r"task wine.*after going back 2 times.*optimizer\.lr"):
+        train_run(tiny(steps=60), tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match=r"task wine.*before the first checkpoint"):
+        train_run(tiny(steps=60, checkpoint__every=0), tmp_path / "other", quiet=True)
+
+
+def result(step: int, loss: float, applied: bool = True, **values: Any) -> StepResult:
+    return StepResult(step, "wine", loss, 8, 0.1, 0.0, 1e-3, 1.0, applied, **values)
+
+
+def test_an_exploding_loss_is_known_by_what_its_own_task_had_before(tmp_path):
+    held = Faults(tmp_path, tiny(), 0, 0, [], set())
+    assert held.trusted("wine", 1e6)  # nothing is usual yet
+    for step in range(8):
+        held.after(result(step, 0.5))
+    assert held.trusted("wine", 14.9) and not held.trusted("wine", 15.1)  # 10 x (0.5 + 1)
+    assert held.trusted("digits", 1e6)
+    assert not held.trusted("digits", float("nan"))
+    # a resume knows the same from the log
+    events = [{"step": s, "task": "wine", "loss": 0.5} for s in range(8)]
+    assert not Faults(tmp_path, tiny(), 0, 8, events, set()).trusted("wine", 15.1)
+    with pytest.raises(RollBack):
+        for step in (8, 9, 10):
+            held.after(result(step, 1e6, applied=False))
+
+
+def break_samples(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
+    from tasks.classify import Classify
+
+    plain, count = Classify.example, []
+
+    def example(self: Classify, record: dict, rng: Any = None) -> Any:
+        if self.name == "digits" and rng is not None:
+            count.append(None)
+            if broken(len(count)):
+                raise UserError("the picture is cut off")
+        return plain(self, record, rng)
+
+    monkeypatch.setattr(Classify, "example", example)
+
+
+def test_samples_that_cannot_be_decoded_are_counted_by_task_and_listed(tmp_path, monkeypatch):
+    break_samples(monkeypatch, lambda n: n in (3, 20))
+    train_run(tiny(), tmp_path / "run", quiet=True)
+    assert bad_samples(tmp_path / "run") == {"digits": 2}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
+    assert all(line["error"] == "the picture is cut off" and line["record"] for line in lines)
+
+
+def test_too_many_broken_samples_stop_the_run(tmp_path, monkeypatch):
+    break_samples(monkeypatch, lambda n: n % 2 == 0)
+    with pytest.raises(UserError, match=r"cannot be decoded, more than faults.bad_rate=0.01.*task digits"):
+        train_run(tiny(steps=60), tmp_path / "run", quiet=True)
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    plain, saved = checkpoint.write_tensors, []
+
+    def write(value: Any, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 2:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(value, path)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", write)
+    with pytest.raises(UserError, match=r"No space left.*last good one is after step 4.*--resume"):
+        train_run(tiny(), tmp_path / "run", quiet=True)
+    assert [step for step, _ in checkpoint.checkpoints(tmp_path / "run")] == [4]
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    train_run(tiny(), tmp_path / "run", resume=True, quiet=True)
+    assert checkpoint.latest(tmp_path / "run")[0] == 12
+
+
+def test_a_path_that_does_not_answer_is_tried_again_and_a_forbidden_one_is_not():
+    calls: list[int] = []
+
+    def flaky() -> str:
+        calls.append(len(calls))
+        if len(calls) < 3:
+            raise OSError(errno.EIO, "not now")
+        return "there"
+
+    assert checkpoint.retry(flaky, (0.0, 0.0, 0.0)) == "there"
+    assert len(calls) == 3
+    calls.clear()
+
+    def forbidden() -> None:
+        calls.append(0)
+        raise PermissionError(errno.EACCES, "no")
+
+    with pytest.raises(PermissionError):
+        checkpoint.retry(forbidden, (0.0, 0.0))
+    assert len(calls) == 1
+
+
+def test_sigterm_ends_the_step_saves_and_says_so_within_seconds(tmp_path, monkeypatch):
+    plain, asked = LocalEngine.loss, []
+
+    def loss(self: LocalEngine, batch: Any) -> torch.Tensor:
+        if not asked and batch.task == "wine":
+            asked.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch)
+
+    monkeypatch.setattr(LocalEngine, "loss", loss)
+    with pytest.raises(Interrupted) as stopped:
+        train_run(tiny(steps=500, checkpoint__every=0), tmp_path / "run", quiet=True)
+    assert time.monotonic() - asked[0] < 10
+    step, number = stopped.value.args
+    assert number == signal.SIGTERM
+    assert checkpoint.latest(tmp_path / "run")[0] == step < 500
+
+
+def test_an_asynchronous_checkpoint_holds_the_state_of_its_own_step(tmp_path, monkeypatch):
+    plain = checkpoint.write_tensors
+
+    def slow(value: Any, path: Path) -> None:
+        time.sleep(0.3)  # several steps go by
+        plain(value, path)
+
+    train_run(tiny(checkpoint__keep=9), tmp_path / "now", quiet=True)
+    monkeypatch.setattr(checkpoint, "write_tensors", slow)
+    train_run(tiny(checkpoint__keep=9, checkpoint__asynchronous=True), tmp_path / "later", quiet=True)
+    pairs = zip(checkpoint.checkpoints(tmp_path / "now"), checkpoint.checkpoints(tmp_path / "later"), strict=True)
+    for (step, now), (other, later) in pairs:
+        assert step == other
+        a, b = (torch.load(f / "state.pt", weights_only=True)["model"] for f in (now, later))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert [s for s, _ in checkpoint.checkpoints(tmp_path / "later")] == [4, 8, 12]
+
+
+def test_resume_check_proves_a_checkpoint_and_names_the_broken_file(tmp_path, capsys):
+    from generalist.cli import main
+
+    train_run(tiny(steps=4), tmp_path / "run", quiet=True)
+    assert main(["resume-check", str(tmp_path / "run")]) == 0
+    assert "all finite" in capsys.readouterr().out
+    state = checkpoint.latest(tmp_path / "run")[1] / "state.pt"
+    state.write_bytes(state.read_bytes()[:-2000])
+    assert main(["resume-check", str(tmp_path / "run")]) == 2
+    assert "state.pt is broken" in capsys.readouterr().err
+
+
+def test_ranks_with_another_recipe_or_other_code_do_not_start(monkeypatch):
+    def pretend(everyone: list, own: dict) -> None:
+        everyone[:] = [own, {**own, other: "0123"}]
+
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    monkeypatch.setattr(ranks.dist, "all_gather_object", pretend)
+    for other in ("recipe", "code"):
+        with pytest.raises(UserError, match=f"rank 1 has another {other} than rank 0"):
+            ranks.agree({"steps": 3})
+    other = "nothing else"
+    monkeypatch.setattr(ranks.dist, "all_gather_object", lambda everyone, own: everyone.__setitem__(slice(None), [own] * 2))
+    ranks.agree({"steps": 3})
