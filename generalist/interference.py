@@ -133,8 +133,8 @@ def interference_section(found: dict[str, Any]) -> str:
     table = f"<table><tr><th>task</th><th>gradient norm</th><th>gradients</th></tr>{rows}</table>"
     note = (
         '<p class="note">Last gradients of the run on the second feed-forward matrix of three layers. Left: mean '
-        "cosine of two tasks' gradients. Right: what a unit step on the column's task does to the row's loss, as a share of "
-        "what a step on its own task does; below 0 it interferes.</p>"
+        "cosine of two tasks' gradients. Right: what a unit step on the column's task does to the row's loss, as a "
+        "share of what a step on its own task does; below 0 it interferes.</p>"
     )
     maps = "".join(_heat(found["tasks"], found[kind], kind) for kind in ("cosine", "interference"))
     return f'{note}<div class="rows">{table}</div><div class="answers">{maps}</div>'

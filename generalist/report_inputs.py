@@ -29,7 +29,27 @@ def show(given: Any) -> str:
 def _image(given: dict) -> str:
     side = np.asarray(given["pixels"]).shape[:2]
     note = f"image, {side[1]} × {side[0]} pixels"
+    if given.get("objects") is not None:
+        return _objects(given, side[1], side[0], note) + _caption(given.get("text"))
     return f'<img class="in pixels" alt="{note}" src="{png(given["pixels"])}">' + _caption(given.get("text"))
+
+
+def _objects(given: dict, wide: int, high: int, note: str) -> str:
+    """A picture with boxes: "objects" is a list of {"name", "p", "box" [left, top, width, height] as fractions}."""
+    scale = WIDTH / wide
+    width, height = WIDTH, round(high * scale)
+    names = sorted({str(o["name"]) for o in given["objects"]})
+    body = [f'<image href="{png(given["pixels"])}" width="{width}" height="{height}"/>']
+    for thing in given["objects"]:
+        left, top, w, h = (float(v) * s for v, s in zip(thing["box"], (width, height) * 2, strict=True))
+        colour = f"hsl({round(360 * names.index(str(thing['name'])) / len(names))} 75% 40%)"
+        told = f"{thing['name']} {float(thing['p']):.2f}"
+        body.append(
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{w:.1f}" height="{h:.1f}" fill="none" stroke="{colour}" '
+            f'stroke-width="1.5"><title>{esc(told)}</title></rect>'
+            f'<text x="{left + 2:.1f}" y="{top + 9:.1f}" font-size="8" fill="{colour}">{esc(told)}</text>'
+        )
+    return svg(width, height, "".join(body), note, "in")
 
 
 def _text(given: dict) -> str:

@@ -68,6 +68,9 @@ class Detect(Task):
         """The modality that proposes."""
         return self.modalities[next(iter(self.inputs))]
 
+    def about(self) -> dict[str, Any]:
+        return {**super().about(), "regions": next(iter(self.inputs))}
+
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """[summary, regions·]: asked at every proposal; labels follow once the proposals are matched."""
         image = self.region.read(record[next(iter(self.inputs.values()))])

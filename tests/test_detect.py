@@ -214,3 +214,78 @@ def test_the_detector_learns_rectangles_and_their_colours(tmp_path):
     assert answers.metrics["AP50"] > 0.5 and answers.metrics["named right"] > 0.9
     turned = Records([{**records[i], "classes": 1 - records[i]["classes"]} for i in range(len(records))], records.info)
     assert evaluate.answer(task, turned, objective).metrics["AP50"] < 0.3 * answers.metrics["AP50"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of a few steps of the small recipe on rectangles, with masks."""
+    from generalist.recipe import load_recipe, override
+    from generalist.run import train_run
+
+    folder = pictures(tmp_path_factory.mktemp("pictures"))
+    recipe = load_recipe("detect_tiny")
+    for key in ("steps=3", f"tasks.cells.source.folder={folder}", "tasks.cells.batch=2", "checkpoint.every=0"):
+        override(recipe, key)
+    recipe.tasks = [
+        Segment(name="cells", source=CocoObjects(str(folder), masks=True), inputs={"region": "image"}, batch=2)
+    ]
+    recipe.modalities["region"] = region(masks=True, mode="both")
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    train_run(recipe, out, quiet=True)
+    return out
+
+
+def test_predict_finds_names_that_the_training_never_saw_and_draws_them(run, capsys, tmp_path):
+    from generalist.cli import main
+
+    picture = pictures(tmp_path) / "3.png"
+    drawn = tmp_path / "drawn.png"
+    words = ["predict", str(run), "--image", str(picture), "--detect", "red car", "person"]
+    assert main([*words, "--threshold", "0.05", "--draw", str(drawn), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["detections"]
+    assert told and {hit["label"] for hit in told} <= {"red car", "person"}
+    assert all(0 <= hit["box"]["xmin"] <= hit["box"]["xmax"] <= 128 for hit in told)
+    assert [hit["score"] for hit in told] == sorted((hit["score"] for hit in told), reverse=True)
+    assert np.asarray(Image.open(drawn)).shape == (96, 128, 3)
+    assert main([*words[:5], "--threshold", "2"]) == 2 and "no probability" in capsys.readouterr().err
+
+
+def test_the_same_through_the_pipeline_of_transformers(run, tmp_path):
+    from transformers import pipeline
+
+    from generalist.detection import DetectionPipeline, detect
+    from generalist.predict import load_model
+
+    model, processor = load_model(run)
+    picture = Image.open(pictures(tmp_path) / "2.png")
+    finder = pipeline(
+        "zero-shot-object-detection",
+        model=model,
+        image_processor=processor,
+        tokenizer=processor.tokenizer,
+        pipeline_class=DetectionPipeline,
+    )
+    found = finder(picture, candidate_labels=["red", "blue"], threshold=0.05)
+    expected = detect(model, processor, picture, ["red", "blue"], threshold=0.05)
+    assert [hit["label"] for hit in found] == [hit["label"] for hit in expected]
+    assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected])
+    assert len(expected) > 0 and expected[0]["mask"].shape == (96, 128)
+
+
+def test_a_model_that_detects_nothing_says_so(run):
+    from generalist.detection import detection_task
+    from generalist.predict import load_model
+
+    processor = load_model(run)[1]
+    assert detection_task(processor)["name"] == "cells"
+    with pytest.raises(UserError, match="does not detect; did you mean 'cells'"):
+        detection_task(processor, "cell")
+    processor.tasks = {"digits": {"kind": "classify"}}
+    with pytest.raises(UserError, match="detects nothing"):
+        detection_task(processor)
+
+
+def test_the_report_draws_the_detections(run):
+    shown = json.loads((run / "predictions.json").read_text())["tasks"]["cells"]
+    page = (run / "report.html").read_text()
+    assert all("objects" in item["input"] for item in shown) and "<image href=" in page

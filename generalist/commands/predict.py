@@ -25,6 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an input of any modality of the model",
     )
     parser.add_argument("--candidates", nargs="+", metavar="NAME", help="two or more answers to choose among, in words")
+    parser.add_argument(
+        "--detect",
+        nargs="*",
+        metavar="NAME",
+        help="find these in --image and name them; alone: what the model was taught",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.3, help="smallest probability of a detection (default 0.3)"
+    )
+    parser.add_argument(
+        "--draw", type=Path, metavar="FILE", help="where the drawn detections go (default: beside --image)"
+    )
     parser.add_argument("--task", help="answer as this task of the run: its candidates, its scale")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -41,10 +53,42 @@ def run(args: argparse.Namespace) -> int:
         if not sign:
             raise UserError(f"--input {word!r} is not MODALITY=FILE (example: --input points=chair.npy)")
         inputs[modality] = value
+    if args.detect is not None:
+        return detections(args)
     answer = predict(args.run, inputs, args.candidates, args.task)
     if args.json:
         print(json.dumps(answer, indent=1))
     else:
         for name, value in answer["answers"]:
             print(f"{value:.4f}  {name}" if isinstance(value, float) else f"{name}  {value}")
+    return 0
+
+
+def detections(args: argparse.Namespace) -> int:
+    """Print what was found in the picture and draw it."""
+    import json
+
+    from data.errors import UserError
+    from generalist.detection import detect, draw
+    from generalist.predict import load_model
+
+    if args.image is None:
+        raise UserError("--detect needs a picture; add --image FILE")
+    if not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold {args.threshold} is no probability; give a number from 0 to 1")
+    picture = Path(args.image)
+    if not picture.is_file():
+        raise UserError(f"--image: no file {args.image}; check the path")
+    found = detect(*load_model(args.run), str(picture), args.detect or None, args.threshold, args.task)
+    drawn = args.draw or picture.with_name(f"{picture.stem}_detected.png")
+    draw(str(picture), found).save(drawn)
+    for hit in found:
+        hit.pop("mask", None)
+    if args.json:
+        print(json.dumps({"detections": found, "drawn": str(drawn)}, indent=1))
+        return 0
+    for hit in found:
+        box = " ".join(f"{value:.0f}" for value in hit["box"].values())
+        print(f"{hit['score']:.4f}  {hit['label']}  {box}")
+    print(f"{len(found)} found; drawn in {drawn}")
     return 0

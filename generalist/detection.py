@@ -1,0 +1,130 @@
+"""Pictures -> named boxes and masks: names given now, boxes from the proposer, probabilities from the likelihood.
+
+`detect` is the function; `DetectionPipeline` the same behind transformers' "zero-shot-object-detection" interface:
+
+    pipeline("zero-shot-object-detection", model=model, image_processor=processor, tokenizer=processor.tokenizer,
+             pipeline_class=DetectionPipeline)(picture, candidate_labels=["car", "person"])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ZeroShotObjectDetectionPipeline
+from transformers.pipelines.base import Pipeline
+
+from data.errors import UserError, nearest
+from data.pack import pack
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tasks.candidates import ObjectNames
+from tasks.detect import NOTHING
+from tasks.likelihood import log_likelihood
+from tokenizers_mod.objects import to_pixels
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+
+
+def detection_task(processor: GeneralistProcessor, task: str | None = None) -> dict[str, Any]:
+    """What is known of the task that detects; the first, unless named. UserError when none does."""
+    found = {name: about for name, about in processor.tasks.items() if about.get("regions")}
+    if not found:
+        raise UserError(f"this model detects nothing (its tasks: {', '.join(processor.tasks)}); train one that does")
+    if task is not None and task not in found:
+        raise UserError(f"task {task!r} does not detect; {nearest(task, found)}")
+    name = task or next(iter(found))
+    return {**found[name], "name": name}
+
+
+@torch.no_grad()
+def detect(
+    model: GeneralistModel,
+    processor: GeneralistProcessor,
+    picture: Any,
+    names: list[str] | None = None,
+    threshold: float = 0.3,
+    task: str | None = None,
+) -> list[dict[str, Any]]:
+    """[{"label", "score", "box": {"xmin", "ymin", "xmax", "ymax"} in pixels, maybe "mask" Bool[H W]}].
+
+    names: any class names; None takes those of the training. score: p(name | proposal) among the names and "nothing".
+    """
+    about = detection_task(processor, task)
+    chosen = processor.task_candidates(about["name"]) if names is None else ObjectNames([NOTHING, *names])
+    labels = chosen.labels(processor.built)
+    region: Any = processor.built[about["regions"]]
+    image = region.read(picture)
+    height, width = image.shape[-2:]
+    asked = region.span(image).ask(region.proposal_rows)
+    inputs = pack([[processor.built["summary"].span(None), asked]]).to(model.device)
+    members = pack(chosen.sequences(processor.built)).to(model.device)
+    queries = model.features(inputs)
+    log_p = log_likelihood(queries, model.features(members, candidate=True), model.log_scale(about["scale"]))
+    found = model.aside(inputs)
+    assert found is not None
+    boxes = to_pixels(found.rows["boxes"].float(), height, width).tolist()
+    out = []
+    for row, kind in (log_p[:, 1:].exp() >= threshold).nonzero().tolist():
+        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[row], strict=True))
+        hit = {"label": labels[kind + 1], "score": float(log_p[row, kind + 1].exp()), "box": corners}
+        if "masks" in found.rows:
+            logits = found.rows["masks"][row][None, None].float()
+            full = torch.nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+            hit["mask"] = (full[0, 0] > 0).cpu().numpy()
+        out.append(hit)
+    return sorted(out, key=lambda hit: -hit["score"])
+
+
+def draw(picture: Any, found: list[dict[str, Any]]) -> Any:
+    """The picture (path or PIL) with boxes, masks, names and probabilities: a PIL image."""
+    from PIL import Image, ImageDraw, ImageOps
+
+    image = picture if hasattr(picture, "convert") else Image.open(picture)
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    names = sorted({hit["label"] for hit in found})
+    for hit in reversed(found):  # the likeliest on top
+        colour = COLOURS[names.index(hit["label"]) % len(COLOURS)]
+        if "mask" in hit:
+            tint = Image.new("RGB", image.size, colour)
+            cover = Image.fromarray((hit["mask"] * 110).astype(np.uint8))
+            image = Image.composite(tint, image, cover)
+        pen = ImageDraw.Draw(image)
+        corner = [hit["box"][k] for k in ("xmin", "ymin", "xmax", "ymax")]
+        pen.rectangle(corner, outline=colour, width=max(1, round(max(image.size) / 300)))
+        words = f"{hit['label']} {hit['score']:.2f}"
+        at = (corner[0] + 1, max(0, corner[1] - 11))
+        pen.rectangle(pen.textbbox(at, words), fill=colour)
+        pen.text(at, words, fill="white")
+    return image
+
+
+class DetectionPipeline(ZeroShotObjectDetectionPipeline):
+    """transformers' interface with all names compared at once: a probability is one among the names given."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # the parent's own __init__ looks the model up in a table of the library's architectures
+        Pipeline.__init__(self, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
+        after = {k: kwargs[k] for k in ("threshold", "top_k") if kwargs.get(k) is not None}
+        return {}, {}, after
+
+    def preprocess(self, inputs: dict[str, Any], timeout: float | None = None) -> Any:
+        from transformers.image_utils import load_image
+
+        names = inputs["candidate_labels"]
+        names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+        yield {"is_last": True, "picture": load_image(inputs["image"], timeout=timeout), "names": names}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        found = detect(self.model, self.image_processor, model_inputs["picture"], model_inputs["names"], threshold=0.0)
+        return {"is_last": model_inputs["is_last"], "found": found}
+
+    def postprocess(self, outputs: Any, threshold: float = 0.1, top_k: int | None = None) -> list[dict[str, Any]]:
+        kept = [hit for out in outputs for hit in out["found"] if hit["score"] >= threshold]
+        for hit in kept:
+            hit["box"] = {k: round(v) for k, v in hit["box"].items()}
+            hit.pop("mask", None)
+        return kept[:top_k]
