@@ -11,21 +11,29 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.source import Record, Records
-from data.types import Example
+from data.types import Batch, Example
 from tasks import baselines
 from tasks.base import Task, accuracy, learn_tables
 from tasks.candidates import CandidateSet, Names
 from tasks.metrics import Mean, mean_of
+from tasks.mixup import Mixed, ask_mix, mix
 from tokenizers_mod.base import Modality
 
 
 @dataclass(kw_only=True)
 class Classify(Task):
-    """label: the record's field with the class index (or name). classes: names; default those of the source."""
+    """label: the record's field with the class index (or name). classes: names; default those of the source.
+
+    mixup, cutmix: alpha of their Beta distributions in training, 0 = off (`tasks.mixup`); both: each half of the time.
+    mix_probability: share of the training samples that are mixed at all.
+    """
 
     kind: ClassVar[str] = "classify"
     label: str = "label"
     classes: list[str] | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
 
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records)
@@ -41,7 +49,17 @@ class Classify(Task):
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         labels = None if record.get(self.label) is None else torch.tensor([self.index(record)])
-        return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
+        example = Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
+        if rng is None or labels is None:
+            return example
+        return ask_mix(example, self.mixup, self.cutmix, self.mix_probability, rng)
+
+    def collate(self, examples: list[Example]) -> Batch:
+        if not any(isinstance(e, Mixed) for e in examples):
+            return super().collate(examples)
+        batch = super().collate(mix(examples, len(self.candidates.names)))  # type: ignore[union-attr]
+        batch.count = batch.inputs.sequences  # one answer a sample, though its label is a row of shares
+        return batch
 
     def index(self, record: Record) -> int:
         """The class index of a record, from an index or a name."""

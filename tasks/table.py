@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tasks.answer import Answer
 from tasks.base import Task
 from tasks.classify import Classify
+from tasks.describe import Describe
 from tasks.detect import Detect
 from tasks.fill import Fill
 from tasks.forecast import Forecast
@@ -12,5 +14,5 @@ from tasks.retrieve import Retrieve
 from tasks.segment import Segment
 
 TASKS: dict[str, type[Task]] = {
-    kind.kind: kind for kind in (Classify, Retrieve, Fill, Regress, Forecast, Detect, Segment)
+    kind.kind: kind for kind in (Classify, Retrieve, Fill, Describe, Answer, Regress, Forecast, Detect, Segment)
 }

@@ -15,7 +15,9 @@ from generalist.convert.uni_perceiver import build, canonical, convert, to_offic
 from generalist.model import GeneralistModel
 
 
-def official(layers: int = 2, width: int = 12, words: int = 530, patch: int = 2, grid: int = 3) -> dict[str, torch.Tensor]:
+def official(
+    layers: int = 2, width: int = 12, words: int = 530, patch: int = 2, grid: int = 3
+) -> dict[str, torch.Tensor]:
     """A small official state dict of sizes that are all different."""
 
     def r(*shape: int) -> torch.Tensor:
@@ -85,7 +87,9 @@ def test_prompts_linear_head_and_bias_come_back_too():
 def test_a_mixture_of_experts_comes_back_too(shared):
     file = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_moe.safetensors")
     tensors = {k[2:]: v for k, v in file.items() if k.startswith("w.")}
-    tensors |= {f"video_embed.embeddings_norm.{e}": tensors[f"token_embed.embeddings_norm.{e}"] for e in ("weight", "bias")}
+    tensors |= {
+        f"video_embed.embeddings_norm.{e}": tensors[f"token_embed.embeddings_norm.{e}"] for e in ("weight", "bias")
+    }
     model, _, report, unused = build(tensors, heads=4)
     assert report.unexpected == []
     equal(to_official(model, unused), tensors)
@@ -192,7 +196,9 @@ def test_the_command_converts_and_the_folder_ranks(tmp_path, capsys):
     from generalist.processor import GeneralistProcessor
 
     torch.save({"model": official()}, tmp_path / "in.pth")
-    assert main(["convert", "uni-perceiver", str(tmp_path / "in.pth"), "--out", str(tmp_path / "m"), "--heads", "3"]) == 0
+    assert (
+        main(["convert", "uni-perceiver", str(tmp_path / "in.pth"), "--out", str(tmp_path / "m"), "--heads", "3"]) == 0
+    )
     assert "missing: 0" in capsys.readouterr().out
     model = GeneralistModel.from_pretrained(tmp_path / "m").eval()
     processor = GeneralistProcessor.from_pretrained(tmp_path / "m")
@@ -208,7 +214,11 @@ def test_the_command_converts_and_the_folder_ranks(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "width, layers, hidden, count, entries", [(768, 12, 3072, 124_757_003, 195), (1024, 24, 4096, 355_532_811, 363)]
+    "width, layers, hidden, count, entries",
+    [
+        (768, 12, 3072, 124_757_003, 195),
+        pytest.param(1024, 24, 4096, 355_532_811, 363, marks=pytest.mark.soak),
+    ],
 )
 def test_fresh_base_and_large_models_have_the_official_size_and_survive_the_way_there_and_back(
     width, layers, hidden, count, entries
@@ -218,7 +228,7 @@ def test_fresh_base_and_large_models_have_the_official_size_and_survive_the_way_
     model = GeneralistModel(released_config(width=width, layers=layers, heads=width // 64, hidden=hidden))
     out = to_official(model)
     assert len(out) == entries
-    assert sum(v.numel() for v in out.values()) == count
+    assert sum(v.numel() for k, v in out.items() if "video_embed.embeddings_norm" not in k) == count  # an alias
     again = build(dict(out))[0].state_dict()
     state = model.state_dict()
     assert not [k for k in state if k != "log_scales.default" and not torch.equal(state[k], again[k])]

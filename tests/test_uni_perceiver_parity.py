@@ -56,6 +56,8 @@ def test_every_case_of_the_files_is_run(folder):
 
 
 def test_the_weight_decay_table_is_the_official_one(folder):
+    import torch
+
     from generalist.convert.uni_perceiver import official_names
     from generalist.optimizer import parameter_groups
 
@@ -64,7 +66,11 @@ def test_the_weight_decay_table_is_the_official_one(folder):
     decay = {}
     for group in parameter_groups(model, 0.2):
         decay |= {id(p): group["weight_decay"] for p in group["params"]}
-    state = {k: v.clone().fill_(decay.get(id(p := dict(model.named_parameters()).get(k)), 0.0)) for k, v in model.state_dict().items()}
+    parameters = dict(model.named_parameters())
+    state = {
+        name: torch.full_like(value, decay[id(parameters[name])] if name in parameters else 0.0)
+        for name, value in model.state_dict().items()
+    }
     found = official_names(state, model.config)
     for name, (_, wanted) in reference.meta["weight_decay_stage1"].items():
         assert float(found[name].flatten()[0]) == pytest.approx(wanted), name

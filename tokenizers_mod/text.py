@@ -231,7 +231,7 @@ class Text(Modality):
         shown[: len(word)][replace] = random[: len(word)][replace]
         return self._span(shown).ask(asked, ids[asked])
 
-    def caption_span(self, text: str) -> Span:
+    def caption_span(self, text: str, max_length: int | None = None) -> Span:
         """Captioning training in one pass: every word asked at its own SPE, which sees only the words before it.
 
             tokens    SPE w_0 SPE w_1 SPE EOT      asked at the SPEs, labels w_0 w_1 EOT
@@ -241,7 +241,7 @@ class Text(Modality):
 
         SPE_i sees what comes before the span, words < i and itself; word i sees words <= i. 2n tokens for n ids.
         """
-        ids = self.ids(text)
+        ids = self.ids(text, max_length)
         slots = torch.arange(2 * len(ids))
         shown = torch.stack([torch.full_like(ids, self.spe), ids], dim=1).flatten()
         span = self._span(shown, position=slots // 2, causal=slots % 2 == 1, hidden=slots % 2 == 0)

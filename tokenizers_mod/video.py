@@ -34,7 +34,7 @@ AUGMENTATIONS = ("none", "crop", "strong")
 class Video(Modality):
     """Clips [T, C, H, W] and pictures [C, H, W], brought to size x size pixels a frame.
 
-    frames: most frames of a clip, rows of the temporal table; a longer clip is thinned evenly.
+    frames: rows of the temporal table. sample: frames taken of a longer clip, evenly spread; 0 = as many as rows.
     coordinate_scale: factor of row and column in the sine-cosine table; 0 = 160 / size, so that a grid covers the
         coordinates that 160 pixels had (spec 1.6). table: "sincos" (fixed) or "learned" spatial positions.
     temporal_offset: in training a clip of T frames starts at a random row 0..frames - T of the table (spec 1.6).
@@ -46,8 +46,10 @@ class Video(Modality):
     """
 
     name: ClassVar[str] = "video"
-    raw: ClassVar[str] = "clip [T, H, W], [T, H, W, C] or [T, C, H, W], list of pictures, path (video needs av), or picture"
-    count: ClassVar[str] = "min(T, frames) * (size / patch)^2"
+    raw: ClassVar[str] = (
+        "clip [T, H, W], [T, H, W, C] or [T, C, H, W], list of pictures, path (video needs av), or picture"
+    )
+    count: ClassVar[str] = "min(T, sample or frames) * (size / patch)^2"
     kind: ClassVar[str] = "vision"
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
 
@@ -55,6 +57,7 @@ class Video(Modality):
     patch: int = 16
     channels: int = 3
     frames: int = 8
+    sample: int = 0
     mean: float | list[float] = 0.5
     std: float | list[float] = 0.5
     coordinate_scale: float = 0.0
@@ -72,8 +75,17 @@ class Video(Modality):
         for key, valid in (("table", ("sincos", "learned")), ("augment", AUGMENTATIONS)):
             if getattr(self, key) not in valid:
                 raise UserError(f"{self.name}: {key}={getattr(self, key)!r}; valid: {', '.join(valid)}")
+        if not 0 <= self.sample <= self.frames:
+            raise UserError(
+                f"{self.name}: sample {self.sample} frames of a table of {self.frames}; lower one, raise the other"
+            )
         if self.short_side < 1:
             raise UserError(f"{self.name}: short_side is {self.short_side}; the centre crop needs at least 1")
+
+    @property
+    def taken(self) -> int:
+        """Frames of a long clip that are looked at."""
+        return self.sample or self.frames
 
     @property
     def grid(self) -> int:
@@ -85,11 +97,13 @@ class Video(Modality):
     def read(self, raw: Any) -> Tensor:
         """A clip or a picture -> Float[T, C, H, W] in 0..1; a picture has T = 1."""
         if isinstance(raw, str | Path) and str(raw).lower().endswith(CLIPS):
-            return read_clip(Path(raw), self.frames, self.channels)
+            return read_clip(Path(raw), self.taken, self.channels)
         if isinstance(raw, list | tuple) and raw and not np.isscalar(raw[0]):
             pictures = [read_image(item, self.channels) for item in self._thin(list(raw))]
             if len({p.shape for p in pictures}) > 1:
-                raise UserError(f"{self.name}: the frames of a clip differ in size: {sorted({p.shape for p in pictures})}")
+                raise UserError(
+                    f"{self.name}: the frames of a clip differ in size: {sorted({p.shape for p in pictures})}"
+                )
             return torch.stack(pictures)
         if isinstance(raw, np.ndarray | Tensor) and np.ndim(raw) in (3, 4) and not _is_picture(raw):
             if raw.shape[0] == 0:
@@ -99,10 +113,10 @@ class Video(Modality):
         return read_image(raw, self.channels)[None]
 
     def _thin(self, frames: list[Any]) -> list[Any]:
-        """At most `frames` of them, evenly spread."""
-        if len(frames) <= self.frames:
+        """At most `taken` of them, evenly spread."""
+        if len(frames) <= self.taken:
             return frames
-        return [frames[i] for i in np.linspace(0, len(frames) - 1, self.frames).round().astype(int)]
+        return [frames[i] for i in np.linspace(0, len(frames) - 1, self.taken).round().astype(int)]
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Float[T, C, H, W] in 0..1 -> T * grid^2 tokens: patch [n, C * p * p], place Int[n, 2] (frame, cell)."""
@@ -114,7 +128,11 @@ class Video(Modality):
         if rng is None or self.augment == "none":
             return centre_crop(value, self.size, round(self.size * self.short_side))
         if self.augment == "crop":
-            short = self.size if len(value) == 1 else int(self.size * (256 + 64 * float(torch.rand(1, generator=rng))) / 224)
+            short = (
+                self.size
+                if len(value) == 1
+                else int(self.size * (256 + 64 * float(torch.rand(1, generator=rng))) / 224)
+            )
             return crop_and_flip(resize_short(value, short), self.size, self.flip, rng)
         return strong(value, self.size, self.flip, rng)
 
@@ -152,7 +170,9 @@ class Video(Modality):
         """Clips of one length -> pixel_values_videos Float[B, T, C, size, size]."""
         clips = [self.normalise(self.frame(v[None] if v.ndim == 3 else v, None)) for v in values]
         if len({len(c) for c in clips}) > 1:
-            raise UserError(f"{self.name}: clips of {sorted({len(c) for c in clips})} frames in one tensor; give one length")
+            raise UserError(
+                f"{self.name}: clips of {sorted({len(c) for c in clips})} frames in one tensor; give one length"
+            )
         return {"pixel_values_videos": torch.stack(clips)}
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -1,4 +1,4 @@
-"""`generalist convert KIND CHECKPOINT --out DIR`: weights of a published model as a model folder, with a strict report."""
+"""`generalist convert KIND CHECKPOINT --out DIR`: a published model's weights as a model folder, and a strict report."""
 
 from __future__ import annotations
 

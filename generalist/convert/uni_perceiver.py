@@ -166,8 +166,14 @@ def _config(
         heads = width // 64 if width >= 192 and width % 64 == 0 else 4
         report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
     first = "fused_encoder.layers.0."
-    hidden = next((v.shape[0] for k, v in official.items() if k.startswith(first + "linear1.") and v.ndim == 2
-                   and k.endswith("weight") and "gate" not in k), 0)
+    hidden = next(
+        (
+            v.shape[0]
+            for k, v in official.items()
+            if k.startswith(first + "linear1.") and v.ndim == 2 and k.endswith("weight") and "gate" not in k
+        ),
+        0,
+    )
     frames, channels, patch = len(official[keys.TEMPORAL]), *official[keys.CONV].shape[1:3]
     prompt = official.get(first + keys.PROMPT)
     unused = {}
@@ -189,8 +195,13 @@ def _config(
     )
     side = round(len(official[keys.SPATIAL]) ** 0.5) * patch
     shape: dict[str, Any] = {"size": side, "patch": patch, "channels": channels, "frames": frames}
-    picture = Picture(**shape, mean=_per_channel(IMAGENET_MEAN, channels), std=_per_channel(IMAGENET_STD, channels),
-                      short_side=SHORT_SIDE, coordinate_scale=_scale(official[keys.SPATIAL], side))
+    picture = Picture(
+        **shape,
+        mean=_per_channel(IMAGENET_MEAN, channels),
+        std=_per_channel(IMAGENET_STD, channels),
+        short_side=SHORT_SIDE,
+        coordinate_scale=_scale(official[keys.SPATIAL], side),
+    )
     clip = Video(**shape, shares="image")
     scales = [k.rpartition("logit_scale_")[2] for k in official if "loss_prepare.logit_scale_" in k]
     moe = moe_settings(official)
@@ -216,9 +227,7 @@ def _config(
     return config, unused
 
 
-def _ours(
-    official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], head_scale: str
-) -> dict[str, Tensor]:
+def _ours(official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], head_scale: str) -> dict[str, Tensor]:
     """Torch names -> this model's; what nothing takes goes to the report."""
     out: dict[str, Tensor] = {}
     layers: dict[int, dict[str, Tensor]] = {}
@@ -282,7 +291,9 @@ def official_names(
             dead = {k[len(theirs_prefix) :]: v for k, v in unused.items() if k.startswith(theirs_prefix)}
             found = official_state_dict(block, dead)
             experts = {k.partition(".experts.")[0] for k in found if ".experts." in k}
-            out |= {theirs_prefix + k: v for k, v in found.items() if re.split(r"\.(?:gate|experts)\.", k)[0] in experts}
+            out |= {
+                theirs_prefix + k: v for k, v in found.items() if re.split(r"\.(?:gate|experts)\.", k)[0] in experts
+            }
         for theirs, ours in keys.LAYER.items():
             theirs = names.get(theirs, theirs)
             if ours in block and theirs.rpartition(".")[0] not in experts:

@@ -1,0 +1,242 @@
+"""Uni-Perceiver v1 pre-training, as released (2112.01522; settings of spec 1.10-1.14, marked [spec section]).
+
+    generalist train uni_perceiver_tiny  --out runs/tiny       # 7 tasks, 224 pixels, 150k steps [1.13]
+    generalist train uni_perceiver_base  --out runs/base       # 16 tasks, 160 pixels, 200k steps [1.12, 1.13]
+    generalist train uni_perceiver_large / uni_perceiver_moe_base
+
+Batches are those of 64 processes; fewer: tasks.NAME.batch=... Data are webdataset shards under shards/SET/ (see
+`generalist data shard`); another place: a recipe file of your own that returns `pretraining("base", root="...")`.
+Shard members: jpg + cls (ImageNet), mp4 + cls (Kinetics, Moments in Time), jpg + txt (captions), txt (text lines).
+No run of this length was measured here; the same code, shrunk, is trained in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.shards import Shards
+from data.source import Source
+from generalist.config import GeneralistConfig
+from generalist.convert.uni_perceiver_keys import SCALES
+from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
+from tasks.base import Task
+from tasks.classify import Classify
+from tasks.describe import Describe
+from tasks.fill import Fill
+from tasks.retrieve import Retrieve
+from tokenizers_mod.base import Modality
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video
+
+PROCESSES = 64  # [1.12]
+# width, layers, heads, hidden, drop path [1.2, 1.7]
+SIZES = {
+    "tiny": (192, 12, 3, 768, 0.1),
+    "base": (768, 12, 12, 3072, 0.1),
+    "large": (1024, 24, 16, 4096, 0.2),
+}
+# sampling weights of captioning and of retrieval [1.13]
+PAIRS = {"yfcc": 0.5840, "cc12m": 0.5057, "cc3m": 0.26295, "vg": 0.1766, "coco": 0.1144, "sbu": 0.1383}
+TINY_PAIRS = {"cc12m": 1.6889, "cc3m": 0.8780, "vg": 0.5895, "coco": 0.3817, "sbu": 0.4618}
+SPE = 49410  # its id in the 49,411-entry vocabulary [1.3]
+
+
+def modalities(size: int, text: Text | None = None, strong: bool = True) -> dict[str, Modality]:
+    """The v1 tokenizers at this many pixels: one set of vision weights, five ways of preparing pixels [1.6, 1.14]."""
+    text = text or Text(tokenizer="clip", max_length=128, positions=512, word_std=0.02, position_std=0.02)
+    shape: dict[str, Any] = {"size": size, "patch": 16, "frames": 8}
+    imagenet = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    return {
+        "summary": Summary(as_text=SPE if text.tokenizer == "clip" else text.spe),
+        "text": text,
+        "image": Picture(**shape, **imagenet, augment="crop"),
+        "image_strong": Picture(
+            **shape, **imagenet, augment="strong" if strong else "crop", short_side=256 / 224, shares="image"
+        ),
+        "video": Video(**shape, augment="crop", shares="image"),
+        "video4": Video(**shape, augment="crop", sample=4, shares="image"),
+        "video3": Video(**shape, augment="crop", sample=3, shares="image"),
+    }
+
+
+def released_config(width: int, layers: int, heads: int, hidden: int, size: int = 224) -> GeneralistConfig:
+    """The layout of the released files: 224 pixels, all eleven logit scales [6]."""
+    chosen = modalities(size)
+    return GeneralistConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=hidden,
+        layer_scale=1e-3,
+        initial_scale=1 / 0.07,
+        modalities=modality_settings({name: chosen[name] for name in ("summary", "text", "image", "video")}),
+        scales=["default", *sorted(SCALES)],
+    )
+
+
+def pretraining(size: str = "base", root: str = "shards", processes: int = PROCESSES, moe: bool = False) -> Recipe:
+    """Stage 1 of the released pre-training. moe: 8 experts in every other layer, attribute router [3]."""
+    width, layers, heads, hidden, drop_path = SIZES[size]
+    recipe = Recipe(
+        name=f"uni_perceiver_{'moe_' if moe else ''}{size}",
+        about=f"Uni-Perceiver v1 {size}{' with experts' if moe else ''}: 16 tasks over images, videos and text",
+        steps=200_000 if not moe else 230_000,
+        sampling="mixed",  # every process draws its own task, as the released trainer does
+        workers=8,
+        modalities=modalities(160),
+        tasks=[*_vision(root, processes), *_text(root, processes), *_pairs(root, processes)],
+        model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
+        optimizer=OptimizerSpec(
+            kind="adamw", lr=1e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.2, warmup=10_000, clip=0.1
+        ),
+        engine=EngineSpec(precision="bf16"),  # the released code trains in fp16 with loss scaling
+        checkpoint=CheckpointSpec(every=5000, keep=3),
+    )
+    if moe:
+        recipe.model.moe.placement = "odd"
+    return recipe
+
+
+def _shards(root: str, name: str, fields: dict[str, str]) -> Source:
+    return Shards(path=f"{root}/{name}", fields=fields)
+
+
+def _vision(root: str, processes: int) -> list[Task]:
+    picture, clip = {"image": "jpg;png", "label": "cls"}, {"video": "mp4", "label": "cls"}
+    return [
+        Classify(
+            name="imagenet22k",
+            source=_shards(root, "imagenet22k", picture),
+            inputs={"image_strong": "image"},
+            batch=720 * processes,
+            share=2.486,
+            scale="img_cls",
+            smoothing=0.1,
+            mixup=0.8,
+            cutmix=1.0,
+        ),
+        Classify(
+            name="kinetics700",
+            source=_shards(root, "kinetics700", clip),
+            inputs={"video4": "video"},
+            batch=64 * processes,
+            share=0.76,
+            weight=0.1,
+            scale="video_cls",
+            smoothing=0.1,
+        ),
+        Classify(
+            name="moments",
+            source=_shards(root, "moments", clip),
+            inputs={"video3": "video"},
+            batch=112 * processes,
+            share=0.44,
+            weight=0.1,
+            scale="video_cls",
+            smoothing=0.1,
+        ),
+    ]
+
+
+def _text(root: str, processes: int) -> list[Task]:
+    lines = _shards(root, "books_wiki", {"text": "txt"})
+    return [Fill(name="books_wiki", source=lines, batch=512 * processes, share=2.75, weight=0.5, scale="text_mlm")]
+
+
+def _pairs(root: str, processes: int) -> list[Task]:
+    tasks: list[Task] = []
+    for name, share in PAIRS.items():
+        source = _shards(root, name, {"image": "jpg;png", "caption": "txt"})
+        tasks += [
+            Describe(
+                name=f"{name}_caption",
+                source=source,
+                caption="caption",
+                batch=300 * processes,
+                share=share,
+                scale="caption",
+                max_length=30 if name == "vg" else 50,
+            ),
+            # both directions weigh .5; the likelihood takes their mean, hence 1 [1.10, 1.13]
+            Retrieve(
+                name=f"{name}_retrieval",
+                source=source,
+                inputs={"image": "image"},
+                partners={"text": "caption"},
+                batch=512 * processes,
+                share=share,
+                weight=1.0,
+                scale="retrieve",
+                smoothing=0.1,
+            ),
+        ]
+    return tasks
+
+
+def uni_perceiver_base() -> Recipe:
+    return pretraining("base")
+
+
+def uni_perceiver_large() -> Recipe:
+    """Stage 1 with the large encoder; the released schedule of the large model is not known [1.13]."""
+    return pretraining("large")
+
+
+def uni_perceiver_moe_base() -> Recipe:
+    return pretraining("base", processes=56, moe=True)  # [1.12]
+
+
+def uni_perceiver_tiny(root: str = "shards", processes: int = PROCESSES) -> Recipe:
+    """The 7-task ablation [1.13]."""
+    width, layers, heads, hidden, drop_path = SIZES["tiny"]
+    third = 1 / 3
+    picture = {"image": "jpg;png", "label": "cls"}
+    tasks: list[Task] = [
+        Classify(
+            name="imagenet1k",
+            source=_shards(root, "imagenet1k", picture),
+            inputs={"image_strong": "image"},
+            batch=720 * processes,
+            share=2.5,
+            scale="img_cls",
+            smoothing=0.1,
+        ),
+        Fill(
+            name="books_wiki",
+            source=_shards(root, "books_wiki", {"text": "txt"}),
+            batch=512 * processes,
+            share=3.5,
+            weight=third,
+            scale="text_mlm",
+        ),
+    ]
+    tasks += [
+        Describe(
+            name=f"{name}_caption",
+            source=_shards(root, name, {"image": "jpg;png", "caption": "txt"}),
+            caption="caption",
+            batch=300 * processes,
+            share=share,
+            weight=third,
+            scale="caption",
+            max_length=30 if name == "vg" else 50,
+        )
+        for name, share in TINY_PAIRS.items()
+    ]
+    return Recipe(
+        name="uni_perceiver_tiny",
+        about="Uni-Perceiver v1 tiny: classification, masked words and captioning, 7 tasks",
+        steps=150_000,
+        sampling="mixed",
+        workers=8,
+        modalities={k: v for k, v in modalities(224).items() if not k.startswith("video")},
+        tasks=tasks,
+        model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
+        optimizer=OptimizerSpec(
+            kind="adamw", lr=1e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.05, warmup=5000, clip=0.1
+        ),
+        engine=EngineSpec(precision="bf16"),
+        checkpoint=CheckpointSpec(every=5000, keep=3),
+    )

@@ -1,0 +1,131 @@
+"""Visual question answering: [summary, x, question, SPE·, end] among the answers, shared (spec 1.9)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.source import Record, Records
+from data.types import IGNORE, Example
+from tasks.base import Task, accuracy
+from tasks.candidates import CandidateSet, Names
+from tasks.metrics import Mean, mean_of
+
+SIDES = {"left": "right", "right": "left"}
+
+
+@dataclass(kw_only=True)
+class Answer(Task):
+    """question, answer: the record's fields. An answer is a text or {text: soft score in 0..1}.
+
+    answers: the answer set; default the `most` commonest of the training records (3129 in VQA v2). Training draws one
+    answer with probability proportional to its soft score. max_length: of the question with SPE and end.
+    mirror: training: probability that the picture is mirrored, left and right swapped in question and answer.
+    """
+
+    kind: ClassVar[str] = "answer"
+    inputs: dict[str, str] = field(default_factory=lambda: {"image": "image"})
+    question_field: str = "question"
+    answer_field: str = "answer"
+    answers: list[str] | None = None
+    most: int = 3129
+    max_length: int = 23
+    mirror: float = 0.0
+
+    def texts(self, records: Records) -> Iterator[str]:
+        for i in range(len(records)):
+            yield str(records[i][self.question_field])
+            yield from self.scores(records[i])
+
+    def scores(self, record: Record) -> dict[str, float]:
+        """The answers of a record with their soft scores."""
+        found = record[self.answer_field]
+        scores = {str(a): float(s) for a, s in found.items()} if isinstance(found, dict) else {str(found): 1.0}
+        if any(not 0 <= s < float("inf") for s in scores.values()):
+            raise UserError(f"soft scores must be finite and not negative, got {scores}")
+        return scores
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        if self.answers:
+            return Names(list(self.answers))
+        counted: Counter[str] = Counter()
+        for i in range(len(records)):
+            counted.update(self.scores(records[i]))
+        # ties in alphabetical order, so that the set does not depend on the order of the records
+        return Names([a for a, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[: self.most]])
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        text: Any = self.modalities["text"]
+        question, label = str(record[self.question_field]), None
+        mirrored = rng is not None and float(torch.rand(1, generator=rng)) < self.mirror
+        if record.get(self.answer_field) is not None:
+            label = torch.tensor([self.draw(record, rng, mirrored)])
+        spans = self.mirrored_spans(record, rng) if mirrored else self.input_spans(record, rng)
+        words = text.question_span(swap_sides(question) if mirrored else question, label, self.max_length)
+        return Example([self.modalities["summary"].span(None), *spans, words], record=str(record.get("id", "")))
+
+    def draw(self, record: Record, rng: torch.Generator | None, mirrored: bool = False) -> int:
+        """The answer's index: drawn by soft score in training, else the best; -1 where none is in the answer set."""
+        index = self.index
+        scores = {swap_sides(a) if mirrored else a: s for a, s in self.scores(record).items()}
+        known = [(index[a], s) for a, s in scores.items() if a in index and s > 0]
+        if not known:
+            return IGNORE
+        if rng is None:
+            return max(known, key=lambda pair: pair[1])[0]
+        weights = torch.tensor([s for _, s in known])
+        return known[int(torch.multinomial(weights, 1, generator=rng))][0]
+
+    @property
+    def index(self) -> dict[str, int]:
+        """{answer: its index}."""
+        names = self.candidates.names  # type: ignore[union-attr]
+        if self.__dict__.get("_names") is not names:
+            self._names, self._index = names, {name: i for i, name in enumerate(names)}
+        return self._index
+
+    def mirrored_spans(self, record: Record, rng: torch.Generator | None) -> list[Any]:
+        """The input spans with whatever can be mirrored mirrored."""
+        spans = []
+        for modality, name in self.inputs.items():
+            tokenizer: Any = self.modalities[modality]
+            value = tokenizer.read(record[name])
+            if not hasattr(tokenizer, "mirror"):
+                raise UserError(f"task {self.name}: modality {modality!r} cannot be mirrored; set mirror=0")
+            spans.append(tokenizer.span(tokenizer.mirror(value), rng))
+        return spans
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        asked = labels >= 0
+        nll = -log_p[asked].gather(-1, labels[asked].unsqueeze(-1))
+        # a question whose answer is not in the set cannot be answered and counts as wrong
+        right = accuracy(log_p, labels)
+        return {"accuracy": replace(right, count=float(labels.numel())), "nll": mean_of(nll)}
+
+    def truth(self, record: Record) -> str:
+        return max(self.scores(record).items(), key=lambda pair: pair[1])[0]
+
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        """The commonest answer of the training records."""
+        counted = Counter(self.truth(train[i]) for i in range(len(train)))
+        best = counted.most_common(1)[0][0]
+        value = sum(self.truth(test[i]) == best for i in range(len(test))) / len(test)
+        chance = 1 / len(self.candidates.names)  # type: ignore[union-attr]
+        return {"value": value, "chance": chance, "baseline": "commonest answer"}
+
+
+def swap_sides(text: str) -> str:
+    """left <-> right, word by word: what a mirrored picture's text says."""
+    return re.sub(r"\b(left|right)\b", _other_side, text, flags=re.IGNORECASE)
+
+
+def _other_side(found: re.Match[str]) -> str:
+    other = SIDES[found[0].lower()]
+    return other.capitalize() if found[0][0].isupper() else other

@@ -1,0 +1,78 @@
+"""Captioning: [summary, x, words·] among the vocabulary, each word asked before it is seen (spec 1.9).
+
+Trained in one pass over all words (`Text.caption_span`); written word by word by `generalist.decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.source import Record, Records
+from data.types import Example, Span
+from tasks.base import Task, accuracy
+from tasks.candidates import CandidateSet, Vocabulary
+from tasks.metrics import Mean, mean_of
+
+
+@dataclass(kw_only=True)
+class Describe(Task):
+    """caption: the record's field with the caption, or a list of captions of which training draws one and evaluation
+    takes the first. full_stop: a caption that ends in a letter or digit gets "." (spec 5).
+    max_length: tokens of the longest caption, the end among them; 0 = the text modality's.
+    """
+
+    kind: ClassVar[str] = "describe"
+    metric: ClassVar[str] = "nll"
+    higher_is_better: ClassVar[bool] = False
+    inputs: dict[str, str] = field(default_factory=lambda: {"image": "image"})
+    caption: str = "captions"
+    full_stop: bool = True
+    max_length: int = 0
+
+    def texts(self, records: Records) -> Iterator[str]:
+        for i in range(len(records)):
+            yield from self.captions(records[i])
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        return Vocabulary()
+
+    def captions(self, record: Record) -> list[str]:
+        """All captions of a record. UserError where there is none."""
+        found = record[self.caption]
+        found = [found] if isinstance(found, str) else list(found)
+        if not found:
+            raise UserError(f"field {self.caption!r} holds no caption")
+        return [finished(c) if self.full_stop else c for c in found]
+
+    def beginning(self, record: Record, rng: torch.Generator | None = None) -> list[Span]:
+        """What stands before the words: [summary, x]."""
+        return [self.modalities["summary"].span(None), *self.input_spans(record, rng)]
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        text: Any = self.modalities["text"]
+        words = text.next_span([])
+        if record.get(self.caption) is not None:
+            captions = self.captions(record)
+            chosen = 0 if rng is None else int(torch.randint(len(captions), (1,), generator=rng))
+            words = text.caption_span(text.read(captions[chosen]), self.max_length or None)
+        return Example([*self.beginning(record, rng), words], record=str(record.get("id", "")))
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        """Of the next word given the true words before it."""
+        nll = -log_p.gather(-1, labels.unsqueeze(-1))
+        return {"nll": mean_of(nll), "next word accuracy": accuracy(log_p, labels)}
+
+    def truth(self, record: Record) -> str:
+        return self.captions(record)[0]
+
+
+def finished(caption: str) -> str:
+    """The caption with "." behind a last letter or digit."""
+    caption = caption.strip()
+    return caption + "." if caption and caption[-1].isalnum() else caption
