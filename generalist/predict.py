@@ -10,6 +10,7 @@ import torch
 from data.errors import UserError, nearest
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
+from generalist.saved import read_model
 from tasks.candidates import Names, Numbers
 
 
@@ -18,7 +19,7 @@ def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
     home = folder / "model" if (folder / "model" / "config.json").is_file() else folder
     if not (home / "config.json").is_file():
         raise UserError(f"{folder} holds no trained model (no model/config.json); give the folder of a finished run")
-    return GeneralistModel.from_pretrained(home).eval(), GeneralistProcessor.from_pretrained(home)
+    return read_model(home)
 
 
 def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, task: str | None) -> dict[str, Any]:
