@@ -67,6 +67,12 @@ class Tuned:
     trained: dict[str, int] = field(default_factory=dict)
 
 
+def check_method(name: str) -> None:
+    """UserError for a method that there is not."""
+    if name not in METHODS:
+        raise UserError(f"method {name!r}; {nearest(name, METHODS)} (valid: {', '.join(METHODS)})")
+
+
 def tune(
     model: GeneralistModel,
     modalities: dict[str, Modality],
@@ -76,8 +82,7 @@ def tune(
     how: Tuning,
 ) -> Tuned:
     """Adapt a copy of `model` to the task's training records, score it on `test`. `model` itself is not touched."""
-    if how.method not in METHODS:
-        raise UserError(f"method {how.method!r}; {nearest(how.method, METHODS)} (valid: {', '.join(METHODS)})")
+    check_method(how.method)
     task.scale = task.scale if task.scale in model.log_scales else model.config.zero_shot_scale
     task.bind(modalities, None, training.info)
     task.candidates = task.candidate_set(training)
@@ -224,6 +229,8 @@ def curve(
     """Every setting over `draws` seeds: [{method, shots, fraction, samples, accuracy mean, std, each draw's}]."""
     from dataclasses import replace
 
+    for one in how:
+        check_method(one.method)
     lines = []
     for one in how:
         found = []

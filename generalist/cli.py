@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "rank candidates for an input of any modality",
         'generalist predict runs/demo --image seven.png --candidates "seven" "nine"',
     ),
+    "zero-shot": (
+        "zero_shot",
+        "score a saved model on labelled data of your own, nothing trained",
+        'generalist zero-shot runs/demo photos/ --template "a photo of {}" --out results/',
+    ),
     "tune": (
         "tune",
         "adapt a trained model with little labelled data",

@@ -143,7 +143,16 @@ def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_p
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(records[i]["image"]).save(place / f"{i}.png")
     out = tmp_path / "tuned"
-    words = ["tune", str(tmp_path / "base"), str(tmp_path / "photos"), "--method", "zero-shot", "prompts", "--shots", "2"]
+    words = [
+        "tune",
+        str(tmp_path / "base"),
+        str(tmp_path / "photos"),
+        "--method",
+        "zero-shot",
+        "prompts",
+        "--shots",
+        "2",
+    ]
     assert main([*words, "--steps", "5", "--prompts", "2", "--draws", "2", "--out", str(out), "--json"]) == 0
     lines = json.loads(capsys.readouterr().out)
     assert [line["method"] for line in lines] == ["zero-shot", "prompts"]
