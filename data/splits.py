@@ -5,8 +5,8 @@ A record's split depends on its own name and the seed only; adding or removing o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from zlib import crc32
 
 from data.errors import UserError, nearest
 
@@ -15,7 +15,8 @@ SPLITS = ("train", "val", "test")
 
 def split_of(name: str, seed: int = 0, val: float = 0.1, test: float = 0.2) -> str:
     """The split of the record called `name`."""
-    place = crc32(f"{seed}/{name}".encode()) / 2**32
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "little") / 2**64
     return "test" if place < test else "val" if place < test + val else "train"
 
 

@@ -97,7 +97,9 @@ class Tabular:
                 raise UserError(f"{what}: no column {column!r}; {nearest(column, table.column_names)}")
         classes = self.classes or self._classes(table)
         if keep is not None:
-            table = table.take(keep)
+            import pyarrow as pa
+
+            table = table.take(pa.array(keep, pa.int64()))
         names = self._names(table) if self.id else [str(i) for i in (keep or range(len(table)))]
         info: dict[str, Any] = {"about": f"rows of {Path(self.path).name or 'a table'}", "synthetic": False}
         if classes:

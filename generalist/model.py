@@ -89,7 +89,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
                 raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.tokenizers)}")
         tokens = [self.tokenizers[m](data) for m, data in packed.data.items()]
         starts = torch.tensor([0] + [len(t) for t in tokens[:-1]], device=packed.row.device).cumsum(0)
-        return self.embedding_norm(torch.cat(tokens)[starts[packed.source] + packed.row])
+        return self.embedding_norm(torch.cat(tokens).index_select(0, starts[packed.source] + packed.row))
 
     def forward(
         self,

@@ -168,7 +168,7 @@ class Image(Modality):
         return {"kind": "image", "pixels": self.read(raw).mean(0).tolist()}
 
     def build(self, width: int) -> nn.Module:
-        return PatchEmbedding(self.channels * self.patch**2, width)
+        return PatchEmbedding(self.channels * self.patch**2, width, self.size // self.patch)
 
 
 def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
@@ -180,9 +180,13 @@ def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Linear map of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain."""
+    """Linear map of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain.
 
-    def __init__(self, inputs: int, width: int) -> None:
+    grid: positions are whole numbers below it. The map of positions is linear and a position is (row, column), so
+    it is computed once a row and once a column of the grid instead of once a token.
+    """
+
+    def __init__(self, inputs: int, width: int, grid: int) -> None:
         super().__init__()
         if width % 4:
             raise UserError(f"image: width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
@@ -193,9 +197,12 @@ class PatchEmbedding(nn.Module):
         nn.init.eye_(self.position.weight)
         with torch.no_grad():
             self.position.weight.mul_(0.2)
-        self.width = width
+        self.width, self.grid = width, grid
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
-        half = self.width // 2
-        position = sincos(data["position"], half).flatten(-2).to(self.projection.weight.dtype)
-        return self.projection(data["patch"].to(position.dtype)) + self.position(position)
+        half, weight = self.width // 2, self.position.weight
+        table = sincos(torch.arange(self.grid, device=weight.device), half).to(weight.dtype)
+        rows, columns = (nn.functional.linear(table, part) for part in weight.split(half, dim=1))
+        place = nn.functional.embedding(data["position"][:, 0], rows)
+        place = place + nn.functional.embedding(data["position"][:, 1], columns)
+        return self.projection(data["patch"].to(weight.dtype)) + place

@@ -1,0 +1,185 @@
+"""What is wrong with a data set before a model is trained on it: counts, broken, blank and repeated samples, leakage.
+
+Two samples are the same when a picture, a sound, an array or a text of some length is, or when all their fields but
+the id are; short texts (class names, yes and no) repeat by nature and do not count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.cache import content_key
+from data.errors import UserError
+from data.remote import checksum
+from data.source import Record, Records
+
+LONG = 24  # characters from which an equal text counts as the same sample
+SHOWN = 8  # samples named of each kind of problem
+
+
+@dataclass
+class Report:
+    """problems: {kind: names of samples}, the kinds of `SERIOUS` make a data set invalid."""
+
+    split: str
+    samples: int = 0
+    read: int = 0
+    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    classes: Counter = field(default_factory=Counter)
+    fields: Counter = field(default_factory=Counter)
+
+    @property
+    def valid(self) -> bool:
+        return not any(self.problems.get(kind) for kind in SERIOUS)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "samples": self.samples,
+            "read": self.read,
+            "valid": self.valid,
+            "problems": {kind: {"count": len(n), "samples": n[:SHOWN]} for kind, n in self.problems.items() if n},
+            "classes": dict(self.classes.most_common()),
+            "fields": dict(self.fields),
+        }
+
+
+SERIOUS = ("broken", "checksum", "repeated", "leaked")
+
+
+def marks(record: Record) -> Iterator[tuple[str, str]]:
+    """(field, hash) of what identifies a sample, and ("*", hash) of all its fields but the id."""
+    parts = []
+    for name in sorted(record):
+        if name == "id":
+            continue
+        raw, identifies = content(record[name])
+        parts.append(content_key(name, raw))
+        if identifies:
+            yield name, content_key(raw)
+    yield "*", content_key(*parts)
+
+
+def content(value: Any) -> tuple[bytes, bool]:
+    """The bytes of a field's value, and whether they identify a sample."""
+    if isinstance(value, Path):
+        try:
+            return value.read_bytes(), True
+        except OSError as error:
+            raise UserError(f"cannot read {value} ({error.strerror})") from error
+    if isinstance(value, bytes):
+        return value, True
+    if hasattr(value, "convert") and hasattr(value, "tobytes"):
+        kept = getattr(value, "encoded", None)
+        return (kept, True) if kept is not None else (f"{value.mode}{value.size}".encode() + value.tobytes(), True)
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes(), value.size > 4
+    if isinstance(value, str):
+        return value.encode(), len(value) >= LONG
+    if isinstance(value, dict) and "array" in value:
+        return content(np.asarray(value["array"]))
+    return repr(value).encode(), False
+
+
+def decoded(value: Any) -> None:
+    """Decode what is decoded late only. UserError when it cannot be."""
+    if isinstance(value, Path) or (hasattr(value, "load") and hasattr(value, "convert")):
+        from data.codec import PICTURES
+
+        if isinstance(value, Path):
+            if value.suffix.lower().lstrip(".") not in PICTURES:
+                return
+            from PIL import Image
+
+            try:
+                with Image.open(value) as opened:
+                    opened.load()
+            except (OSError, SyntaxError, ValueError) as error:
+                raise UserError(f"{value} is no whole picture ({error})") from error
+            return
+        try:
+            value.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"a picture that is not whole ({error})") from error
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise UserError(f"{int((~np.isfinite(value)).sum())} of {value.size} values are NaN or infinite")
+
+
+def check(
+    records: Records,
+    split: str,
+    against: dict[str, set[str]] | None = None,
+    progress: Callable[[int], Any] = lambda n: None,
+) -> tuple[Report, set[str]]:
+    """Read and decode every sample; the report and the marks of all samples.
+
+    against: {name of another split or set: its marks}; a sample that is in one of them has leaked.
+    """
+    report, seen = Report(split, len(records)), {}
+    whole: set[str] = set()
+    names = records.info.get("classes") or []
+    for line in records.info.get("skipped", []):
+        report.problems["left out when written"].append(str(line))
+    for number in range(len(records)):
+        progress(1)
+        name = str(number)
+        try:
+            record = records[number]
+            name = str(record.get("id", number))
+            for value in record.values():
+                decoded(value)
+            found = list(marks(record))
+        except UserError as error:
+            report.problems["broken"].append(f"{name}: {error}")
+            continue
+        report.read += 1
+        for key, value in record.items():
+            report.fields[key] += value is not None
+            if isinstance(value, str) and not value.strip():
+                report.problems["blank text"].append(f"{name}: {key}")
+        label = record.get("label")
+        if label is not None and not isinstance(label, float) and np.ndim(label) == 0:
+            sound = isinstance(label, int | np.integer) and 0 <= label < len(names)
+            report.classes[names[label] if sound else str(label)] += 1
+        before = next((seen[mark] for _, mark in found if mark in seen), None)
+        if before is not None:
+            report.problems["repeated"].append(f"{name} is {before}")
+        for other, theirs in (against or {}).items():
+            if any(mark in theirs for _, mark in found):
+                report.problems["leaked"].append(f"{name} is in {other}")
+        for _, mark in found:
+            seen.setdefault(mark, name)
+            whole.add(mark)
+    if len(report.classes) > 1:
+        few, many = min(report.classes.values()), max(report.classes.values())
+        if many >= 10 * few:
+            rare = report.classes.most_common()[-1]
+            report.problems["unbalanced classes"].append(
+                f"{rare[0]}: {rare[1]} of {report.read}, the largest has {many}"
+            )
+    for missing in [n for n in names if n not in report.classes] if report.classes else []:
+        report.problems["class without samples"].append(str(missing))
+    return report, whole
+
+
+def check_shards(folder: Path) -> Iterable[str]:
+    """Shards of a written split whose bytes are not those of its index."""
+    import json
+
+    index = json.loads((folder / "index.json").read_text())
+    for shard in index["shardlist"]:
+        path = folder / shard["url"]
+        if not path.is_file():
+            yield f"{path}: missing"
+        elif path.stat().st_size != shard["filesize"]:
+            yield f"{path}: {path.stat().st_size} bytes, the index says {shard['filesize']}"
+        elif checksum(path) != shard["sha256"]:
+            yield f"{path}: its checksum is not that of the index"

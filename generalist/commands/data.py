@@ -1,0 +1,191 @@
+"""`generalist data shard|validate|stats`: data sets into shards, and what is wrong with them or in them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data.source import Records, Source
+
+SOURCE = "a folder, a table, a folder or address of shards, .tar files, hub:NAME or embedded:NAME"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="data_command", metavar="ACTION", required=True)
+
+    shard = commands.add_parser("shard", help="write tar shards with an index and checksums; goes on after a kill")
+    _source(shard)
+    shard.add_argument("out", type=Path, metavar="OUT", help="folder of the shards, one folder a split")
+    shard.add_argument("--per", type=int, default=1000, help="samples a shard (default 1000)")
+    shard.add_argument("--workers", type=int, default=1, help="processes that write (default 1)")
+    shard.add_argument("--seed", type=int, default=0, help="shuffles the samples (default 0)")
+    shard.add_argument("--in-order", action="store_true", help="keep the source's order")
+    shard.add_argument("--skip", action="store_true", help="leave out samples that cannot be read, and list them")
+    shard.add_argument("--overwrite", action="store_true", help="replace shards of another source or plan")
+
+    validate = commands.add_parser("validate", help="counts, decodes, finds repeats, blanks, imbalance and leakage")
+    _source(validate)
+    validate.add_argument(
+        "--against", action="append", default=[], metavar="SRC", help="an evaluation set to keep apart"
+    )
+
+    stats = commands.add_parser("stats", help="what is in it, in numbers and plots")
+    _source(stats)
+    stats.add_argument("--out", type=Path, help="folder for stats.json and stats.png (default: only the table)")
+    stats.add_argument("--limit", type=int, default=0, help="look at so many samples a split, evenly spread")
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help=SOURCE)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="settings, such as label=income"
+    )
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: those of train, val and test that exist")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"shard": shard, "validate": validate, "stats": stats}[args.data_command](args)
+
+
+def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
+    """The source and its splits; a split that was asked for must exist."""
+    from data.errors import UserError
+    from data.places import source_at
+    from data.splits import SPLITS
+
+    settings = {}
+    for text in args.set:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise UserError(f"--set {text!r} is not KEY=VALUE (example: --set label=income)")
+        settings[key] = value
+    source = source_at(args.source, settings)
+    found, errors = {}, []
+    for split in args.splits or SPLITS:
+        try:
+            found[split] = source.open(split)
+        except UserError as error:
+            if args.splits:
+                raise
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return source, found
+
+
+def bar(args: argparse.Namespace, total: int, what: str, unit: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit=unit, disable=args.quiet, file=sys.stderr, dynamic_ncols=True)
+
+
+def shard(args: argparse.Namespace) -> int:
+    from data.shard_writer import Plan, write_split
+
+    source, splits = open_splits(args)
+    lines = {}
+    for split, records in splits.items():
+        plan = Plan(source, split, args.out, args.per, None if args.in_order else args.seed, args.skip)
+        with bar(args, -(-len(records) // args.per), split, "shard") as shown:
+            index = write_split(plan, args.workers, args.overwrite, lambda done, of, b=shown: b.update(done - b.n))
+        lines[split] = {
+            "samples": sum(s["nsamples"] for s in index["shardlist"]),
+            "shards": len(index["shardlist"]),
+            "bytes": sum(s["filesize"] for s in index["shardlist"]),
+            "skipped": index["skipped"],
+        }
+    if args.json:
+        print(json.dumps(lines, indent=1, ensure_ascii=False))
+        return 0
+    for split, line in lines.items():
+        print(f"{split:<6} {line['samples']} samples in {line['shards']} shards, {line['bytes'] / 1e6:.1f} MB")
+        for text in line["skipped"]:
+            print(f"       left out: {text}")
+    print(f"read it with: Shards({str(args.out)!r})")
+    return 0
+
+
+def validate(args: argparse.Namespace) -> int:
+    from data.check import SHOWN, check, check_shards
+    from data.errors import UserError
+    from data.places import source_at
+
+    source, splits = open_splits(args)
+    marks: dict[str, set[str]] = {}
+    for place in args.against:
+        other = source_at(place)
+        for split in ("test", "val"):
+            try:
+                held = other.open(split)
+            except UserError:
+                continue
+            marks[f"{place} ({split})"] = check(held, split)[1]
+        if not any(name.startswith(f"{place} (") for name in marks):
+            raise UserError(f"--against {place}: it has neither a test nor a val split")
+    reports = []
+    # held-out splits first, so that training data is compared with them
+    for split in sorted(splits, key=lambda s: s == "train"):
+        with bar(args, len(splits[split]), split, "sample") as shown:
+            report, own = check(splits[split], split, marks, shown.update)
+        folder = Path(getattr(source, "path", "") or "", split)
+        if (folder / "index.json").is_file():
+            report.problems["checksum"] += check_shards(folder)
+        marks[split] = own
+        reports.append(report)
+    if args.json:
+        print(json.dumps([r.as_json() for r in reports], indent=1, ensure_ascii=False))
+    else:
+        for report in reports:
+            print(f"{report.split}: {report.read} of {report.samples} samples read; fields {', '.join(report.fields)}")
+            if report.classes:
+                shown_classes = ", ".join(f"{n} {c}" for n, c in report.classes.most_common(12))
+                print(f"  classes ({len(report.classes)}): {shown_classes}")
+            for kind, names in report.problems.items():
+                if names:
+                    print(f"  {kind}: {len(names)}")
+                    print("".join(f"    {name}\n" for name in names[:SHOWN]), end="")
+        print("valid" if all(r.valid for r in reports) else "not valid: broken, repeated or leaked samples")
+    return 0 if all(r.valid for r in reports) else 1
+
+
+def stats(args: argparse.Namespace) -> int:
+    from data.statistics import gather, plot
+
+    _, splits = open_splits(args)
+    found = {}
+    for split, records in splits.items():
+        with bar(args, min(len(records), args.limit or len(records)), split, "sample") as shown:
+            found[split] = gather(records, shown.update, args.limit)
+    plots = 0
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        plots = plot(found, args.out / "stats.png", args.source)
+    for split in found.values():
+        del split["_values"]
+    if args.out:
+        (args.out / "stats.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    for name, split in found.items():
+        print(f"{name}: {split['samples']} samples, {split['broken']} broken")
+        if split["classes"]:
+            print("  classes: " + ", ".join(f"{n} {c}" for n, c in list(split["classes"].items())[:12]))
+        for field, count in split["missing"].items():
+            print(f"  {field}: {count} missing")
+        for measure, s in split["measures"].items():
+            if s["count"]:
+                middle, low, high, most = (s[k] for k in ("median", "5%", "95%", "most"))
+                print(f"  {measure:<28} median {middle:.4g}, 5..95 % {low:.4g}..{high:.4g}, most {most:.4g}")
+    if args.out:
+        print(f"written: {args.out / 'stats.json'}" + (f", {args.out / 'stats.png'} ({plots} plots)" if plots else ""))
+    return 0
