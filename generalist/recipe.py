@@ -213,6 +213,8 @@ RECIPES: dict[str, str] = {
     "uni_perceiver_large": "generalist.recipes.uni_perceiver:uni_perceiver_large",
     "uni_perceiver_moe_base": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base",
     "detect_tiny": "generalist.recipes.detect_tiny:detect_tiny",
+    "uni_perceiver_v2_base": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_base",
+    "uni_perceiver_v2_large": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_large",
 }
 
 

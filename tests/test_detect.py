@@ -289,3 +289,18 @@ def test_the_report_draws_the_detections(run):
     shown = json.loads((run / "predictions.json").read_text())["tasks"]["cells"]
     page = (run / "report.html").read_text()
     assert all("objects" in item["input"] for item in shown) and "<image href=" in page
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_the_v2_recipes_are_what_the_paper_says_and_survive_json(size):
+    from generalist.recipe import from_json, load_recipe, to_json
+
+    recipe = load_recipe(f"uni_perceiver_v2_{size}")
+    recipe.check()
+    assert from_json(to_json(recipe)) == recipe
+    assert (recipe.model.layers, recipe.model.width, recipe.sampling) == (6, 768, "unmixed")
+    assert (recipe.model.moe.placement, recipe.model.moe.parts, recipe.optimizer.kind) == ("all", "mlp", "balanced")
+    with torch.device("meta"):
+        module = recipe.modalities["region"].build(768)
+    assert module.proposals == 200 and module.mask is not None
+    assert sum(p.numel() for p in module.parameters()) > 100e6

@@ -118,12 +118,13 @@ def test_what_is_missing_or_does_not_fit_is_said(encoder, tmp_path):
     with pytest.raises(UserError, match="give encoder="):
         PretrainedText()
     with pytest.raises(UserError, match="no pretrained encoder"):
-        PretrainedText(encoder=str(tmp_path / "nothing"))
+        PretrainedText(encoder=str(tmp_path / "nothing")).span("a cat")
     with pytest.raises(UserError, match="max_length 33 exceeds the 31 positions"):
-        PretrainedText(encoder=encoder, max_length=33)
+        PretrainedText(encoder=encoder, max_length=33).span("a cat")
     with pytest.raises(UserError, match="is empty"):
         text(encoder).span("  ")
     gone = text(encoder)
+    gone.settings()  # adopted, then lost
     gone.encoder = str(tmp_path / "gone")
     with pytest.raises(UserError, match="cannot load the pretrained encoder"):
         gone.build(24)

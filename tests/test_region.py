@@ -129,6 +129,19 @@ def test_library_weights_load_with_binary_heads_and_the_same_memory(tmp_path):
     torch.testing.assert_close(module.proposer.net.model.state_dict()[key], network.model.state_dict()[key])
 
 
+def test_a_pretrained_backbone_loads_alone(tmp_path):
+    from transformers import CONFIG_MAPPING, AutoBackbone
+
+    values = {k: v for k, v in CONVNEXT.items() if k != "model_type"}
+    body = AutoBackbone.from_config(CONFIG_MAPPING["convnext"](**values))
+    body.save_pretrained(tmp_path)
+    net = region(backbone_weights=str(tmp_path)).build(32).proposer.net
+    for key, value in body.state_dict().items():
+        assert torch.equal(net.model.backbone.model.state_dict()[key], value)
+    with pytest.raises(UserError, match="does not fit the backbone"):
+        region(backbone={**CONVNEXT, "depths": [1, 1, 2, 1]}, backbone_weights=str(tmp_path)).build(32)
+
+
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
     from transformers import ConvNextConfig
 

@@ -28,8 +28,9 @@ from tokenizers_mod.text import NO_POSITION, Text
 class PretrainedText(Text):
     """encoder: a folder (or a hub name) of an AutoModel encoder with a fast tokenizer; frozen: its weights stay.
 
-    config, start, end, hide and tokenizer are read from it at once, so that a saved model stands alone. `end` is the
-    token that ends a text, `hide` the one that hides a word and asks for it (SPE in a text).
+    config, start, end, hide and tokenizer are read from it at the first use and then part of the settings, so that a
+    saved model stands alone. `end` is the token that ends a text, `hide` the one that hides a word and asks for it
+    (SPE in a text).
     """
 
     tokenizer: str = ""
@@ -41,10 +42,12 @@ class PretrainedText(Text):
     hide: str = ""
 
     def __post_init__(self) -> None:
-        if not self.tokenizer:
-            if not self.encoder:
-                raise UserError("text: give encoder=, the folder or name of a pretrained text encoder")
-            self._adopt()
+        if not self.tokenizer and not self.encoder:
+            raise UserError("text: give encoder=, the folder or name of a pretrained text encoder")
+        if self.tokenizer:
+            self._check()
+
+    def _check(self) -> None:
         room = self.config.get("max_position_embeddings", self.positions)
         # RoBERTa's table starts behind its padding index, and the start token takes a place
         free = room - 1 - (self.config.get("pad_token_id") or 0) - 1
@@ -53,6 +56,9 @@ class PretrainedText(Text):
         super().__post_init__()
 
     def _adopt(self) -> None:
+        """Read the encoder's folder, once."""
+        if self.tokenizer:
+            return
         from transformers import AutoConfig, AutoTokenizer
 
         try:
@@ -68,10 +74,20 @@ class PretrainedText(Text):
         self.config = config.to_dict()
         self.tokenizer, self.end, self.hide = backend.to_str(), end, hide
         self.start = found.cls_token or found.bos_token or ""
+        self._check()
+
+    def settings(self) -> dict[str, Any]:
+        self._adopt()
+        return super().settings()
+
+    def learn_texts(self, texts: list[str]) -> None:
+        """Nothing is learnt: the encoder brings its vocabulary."""
+        self._adopt()
 
     @property
     def backend(self) -> Tokenizer:
         if "_backend" not in self.__dict__:
+            self._adopt()
             self.__dict__["_backend"] = Tokenizer.from_str(self.tokenizer)
         return self.__dict__["_backend"]
 
@@ -113,6 +129,7 @@ class PretrainedText(Text):
         return PreTrainedTokenizerFast(tokenizer_object=self.backend, model_max_length=self.max_length, **names)
 
     def build(self, width: int) -> nn.Module:
+        self._adopt()
         return EncodedText(self._network(), width, self)
 
     def _network(self) -> nn.Module:

@@ -22,7 +22,7 @@ from tokenizers_mod.base import Modality, sincos
 from tokenizers_mod.image import read_image
 from tokenizers_mod.objects import Augment, PixelObjects, shrink_masks, to_fractions
 from tokenizers_mod.proposers import Objects, Proposals, build_proposer
-from tokenizers_mod.proposers.base import adopt_config
+from tokenizers_mod.proposers.base import adopt_config, load_backbone
 
 UNMATCHED = 0  # the label of a proposal without an object: "nothing", the first of a detection's candidates
 MODES = ("both", "regional", "global")
@@ -35,7 +35,8 @@ class Region(Modality):
     """Pictures of one fixed size, (height, width) in pixels, both multiples of `stride`.
 
     proposer: a name of `PROPOSERS`; config: settings of its transformers class; backbone: {"model_type": ..., settings}
-    of transformers' or timm's backbone API; checkpoint: a folder of library weights. masks: proposals have masks.
+    of transformers' or timm's backbone API; checkpoint: a folder of library weights;
+    backbone_weights: one of the backbone's alone. masks: proposals have masks.
     mode: "both", "regional" or "global" tokens. proposals: how many, the best by objectness. pooled: attention-pool
     heads. stride: pixels a cell of the backbone's last map. augment: in training, on pictures with objects.
     """
@@ -51,6 +52,7 @@ class Region(Modality):
     config: dict[str, Any] = field(default_factory=dict)
     backbone: dict[str, Any] = field(default_factory=dict)
     checkpoint: str = ""
+    backbone_weights: str = ""
     masks: bool = False
     mode: str = "both"
     proposals: int = 200
@@ -136,6 +138,8 @@ class Region(Modality):
 
     def build(self, width: int) -> nn.Module:
         proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
+        if self.backbone_weights and torch.get_default_device().type != "meta":
+            load_backbone(proposer, self.backbone.get("model_type", ""), self.backbone_weights)  # type: ignore[arg-type]
         if self.mode != "global" and self.proposals > proposer.queries:
             raise UserError(
                 f"{self.name}: {self.proposals} proposals asked of {proposer.queries} queries; raise the proposer's "

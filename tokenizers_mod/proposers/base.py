@@ -119,6 +119,27 @@ def network(
         return kind(config), not checkpoint
 
 
+def load_backbone(proposer: nn.Module, model_type: str, folder: str) -> None:
+    """Put a library backbone's weights, a folder or hub name, into a proposer's own. UserError where they differ."""
+    from transformers import PreTrainedModel
+
+    bodies = [m for m in proposer.modules() if isinstance(m, PreTrainedModel) and m.config.model_type == model_type]
+    if not bodies:
+        raise UserError(f"region: the proposer has no backbone of type {model_type!r} to load {folder} into")
+    try:
+        loaded = type(bodies[0]).from_pretrained(folder, out_features=bodies[0].config.out_features).state_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(f"region: no backbone weights in {folder!r} ({str(error).splitlines()[0]})") from error
+    own = bodies[0].state_dict()
+    missing = [k for k, v in own.items() if k not in loaded or loaded[k].shape != v.shape]
+    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"region: {folder} does not fit the backbone: {len(missing)} weights differ, such as {missing[0]}"
+        )
+    bodies[0].load_state_dict({k: loaded[k] for k in own if k in loaded}, strict=False)
+
+
 def labels_of(objects: list[Objects] | None, masks: bool = False) -> list[dict[str, Tensor]] | None:
     """The DETR family's labels: every object is of class 0, foreground."""
     if objects is None:
