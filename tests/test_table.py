@@ -174,3 +174,17 @@ def test_any_row_gives_finite_tokens(rows, number, word):
     module = table.build(4)
     for row in [*rows, {"n": number, "w": word}]:
         assert module(table.span(table.read(row)).data).isfinite().all()
+
+
+def test_the_order_of_the_schemas_does_not_matter():
+    # a saved configuration comes back with its keys sorted; the weights' rows must stay those of their columns
+    schemas = {
+        "z": Schema.learn([{"p": 1.0, "q": "x"}, {"p": 2.0, "q": "y"}]),
+        "a": Schema.learn([{"r": "u"}, {"r": "v"}]),
+    }
+    given, back = Table(schemas=schemas), Table(schemas=dict(sorted(schemas.items())))
+    for row in ({"p": 1.5, "q": "y"}, {"r": "v"}):
+        one, two = given.read(row), back.read(row)
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    one, two = given.build(8), back.build(8)
+    assert torch.equal(one.left, two.left)

@@ -50,7 +50,9 @@ class Table(Modality):
         self._tables: dict[str, list[tuple[int, Column, dict[str, int]]]] = {}
         self._targets: dict[str, str | None] = {}
         column_at, category_at = 0, FIRST
-        for name, values in self.schemas.items():
+        # by name, not in the order given: a saved configuration comes back with its keys sorted, and the numbers given
+        # here are rows of trained weights
+        for name, values in sorted(self.schemas.items()):
             schema = Schema.from_json(values)
             self._targets[name] = schema.target
             self._tables[name] = []
