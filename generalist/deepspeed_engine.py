@@ -21,8 +21,15 @@ from data.types import Batch
 from generalist import portable
 from generalist.deepspeed_config import deepspeed_config, zero_stage
 from generalist.distributed import rank, world
-from generalist.engine import check_precision, group_names, read_meta, recompute_activations
-from generalist.engine import rng_state, set_rng_state, write_meta
+from generalist.engine import (
+    check_precision,
+    group_names,
+    read_meta,
+    recompute_activations,
+    rng_state,
+    set_rng_state,
+    write_meta,
+)
 from generalist.optimizer import BalancedAdamW
 from generalist.ranks import barrier, on_first
 from generalist.recipe import Recipe
@@ -51,6 +58,9 @@ class DeepSpeedEngine:
         self.rank, self.world, self.device = rank(), world(), device
         config = deepspeed_config(recipe, self.world, device.type)
         self.stage = zero_stage(config)
+        # ranks on different tasks have gradients for different parameters, and stage 1 sums those that are there:
+        # every parameter takes part, if only with zero
+        self.touch = recipe.sampling == "mixed" and self.stage == 1 and self.world > 1
         deepspeed = load_deepspeed()
         if recipe.engine.activation_checkpointing:
             recompute_activations(objective)
@@ -90,12 +100,17 @@ class DeepSpeedEngine:
         """The tensors that the optimiser steps on this rank: parameters at stage 0, else one flat piece a group."""
         if self.stage == 0:
             return [p for group in self.optimizer.param_groups for p in group["params"]]
-        return list(self.zero.single_partition_of_fp32_groups if self.stage < 3 else self.zero.fp32_partitioned_groups_flat)
+        return list(
+            self.zero.single_partition_of_fp32_groups if self.stage < 3 else self.zero.fp32_partitioned_groups_flat
+        )
 
     # --- the verbs ---
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.engine(batch)
+        loss = self.engine(batch)
+        if self.touch:
+            loss = loss + 0 * sum(p.sum() for p in self.engine.module.parameters() if p.requires_grad)
+        return loss
 
     def backward(self, loss: Tensor) -> None:
         if self.micro:
@@ -168,8 +183,6 @@ class DeepSpeedEngine:
 
     def set_portable(self, state: portable.Portable) -> None:
         """Take over whole tensors: every rank keeps its own part of them."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
         if self.stage == 0:
             fitting = portable.to_torch(state, self.groups, self.optimizer)
             self.engine.module.load_state_dict(fitting["model"])
@@ -190,12 +203,31 @@ class DeepSpeedEngine:
                 self._set_parameter(parameter, value)
                 if "step" not in state[name]:
                     continue
-                safe_set_full_fp32_param(parameter, value.clone())
+                self._set_part(parameter, value, None)
                 for key in portable.MOMENTS:
-                    safe_set_full_optimizer_state(parameter, state[name][key].to(self.device).clone(), key)
+                    self._set_part(parameter, state[name][key].to(self.device), key)
         count = max(int(values.get("step", 0)) for values in state.values())
         for held in self.optimizer.state.values():
             held["step"] = torch.full_like(held["step"], count) if isinstance(held["step"], Tensor) else count
+
+    def _set_part(self, parameter: nn.Parameter, value: Tensor, key: str | None) -> None:
+        """This rank's part of an fp32 master weight (key None) or of an optimiser moment, from the whole tensor."""
+        from deepspeed import utils
+
+        if self.stage < 3:
+            whole = value.clone()
+            if key is None:
+                utils.safe_set_full_fp32_param(parameter, whole)
+            else:
+                utils.safe_set_full_optimizer_state(parameter, whole, key)
+            return
+        # DeepSpeed's own setter for whole tensors fails where ranks do not divide the parameter: pad as it shards
+        size = parameter.partition_numel()
+        part = nn.functional.pad(value.flatten(), (0, size * self.world - value.numel())).chunk(self.world)[self.rank]
+        if key is None:
+            utils.safe_set_local_fp32_param(parameter, part.clone())
+        else:
+            utils.safe_set_local_optimizer_state(parameter, part.clone(), key)
 
     def _set_parameter(self, parameter: nn.Parameter, value: Tensor) -> None:
         if self.stage < 3:

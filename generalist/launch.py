@@ -49,7 +49,7 @@ class Launch:
 
     def environment(self) -> dict[str, str]:
         names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-        return {name: self.interface for name in names} if self.interface else {}
+        return dict.fromkeys(names, self.interface) if self.interface else {}
 
     def words(self, node: int) -> list[str]:
         """The command to run on node number `node`."""
@@ -85,5 +85,6 @@ class Launch:
                 if variables
                 else ""
             )
-            return f"# {self.hostfile}:\n{self.hosts()}{remote}# on {self.nodes[0]} only (it reaches the others by ssh):\n{self.line(0)}"
+            here = f"# on {self.nodes[0]} only (it reaches the others by ssh):\n{self.line(0)}"
+            return f"# {self.hostfile}:\n{self.hosts()}{remote}{here}"
         return "\n".join(f"# on {address}:\n{self.line(number)}" for number, address in enumerate(self.nodes))

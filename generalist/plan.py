@@ -28,7 +28,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Gpu:
-    """memory in bytes; dense peak in FLOP/s for bf16 and for fp32 (TF32 where there is one); link: bytes/s to others."""
+    """memory in bytes; dense peak in FLOP/s for bf16 and fp32 (TF32 where there is one); link: bytes/s to others."""
 
     memory: float
     bf16: float
@@ -210,8 +210,8 @@ def table(result: dict[str, Any]) -> str:
     a = result["assumed"]
     lines += [
         "",
-        f"assumed: kernels reach {a['share_of_peak']:.0%} of the peak; {a['link_bytes_per_second'] / 1e9:.0f} GB/s a GPU "
-        f"to the others, hidden behind compute; {a['loader_cores_a_gpu']} loader cores a GPU, as fast as this one",
+        f"assumed: kernels reach {a['share_of_peak']:.0%} of the peak; "
+        f"{a['link_bytes_per_second'] / 1e9:.0f} GB/s a GPU to the others, hidden behind compute; {a['loader_cores_a_gpu']} loader cores a GPU, as fast as this one",
     ]
     return "\n".join(lines)
 

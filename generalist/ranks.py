@@ -84,16 +84,19 @@ def barrier() -> None:
 
 
 def on_first(do: Callable[[], T]) -> T:
-    """`do()` on rank 0, its result (or its UserError) on every rank."""
+    """`do()` on rank 0, its result on every rank; when it fails, it fails on every rank."""
     if world() == 1:
         return do()
     box: list[Any] = [None, None]
+    failed: Exception | None = None
     if rank() == 0:
         try:
             box[0] = do()
-        except UserError as error:
-            box[1] = str(error)
+        except Exception as error:
+            failed, box[1] = error, first_line(error)
     dist.broadcast_object_list(box, src=0)
+    if failed is not None:
+        raise failed
     if box[1] is not None:
         raise UserError(box[1])
     return box[0]

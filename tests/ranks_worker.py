@@ -1,7 +1,7 @@
-"""What every rank of a test does: `python ranks_worker.py FOLDER PLAN.json` under torchrun; results in FOLDER/rank-R.json.
+"""What every rank of a test does, under torchrun: `ranks_worker.py FOLDER PLAN.json`; results in FOLDER/rank-R.json.
 
-The plan is a list of {"name", "keys": recipe keys, "steps", "stop", "load", "save"}; all of it runs in one pair of processes,
-because starting them costs more than the steps.
+The plan is a list of {"name", "keys": recipe keys, "steps", "stop", "load", "save"}; all of it runs in one pair of
+processes, because starting them costs more than the steps.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-from tiny import tiny
+from tiny import tiny  # noqa: E402
 
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist import checkpoint, ranks
-from generalist.loop import StepResult, train
-from generalist.objective import Objective
-from generalist.prepare import prepare
-from generalist.recipe import to_json
-from generalist.results import export
-from generalist.run import build_engine, needs_group
+from data.schedule import Schedule  # noqa: E402
+from data.stream import Steps, loader  # noqa: E402
+from generalist import checkpoint, ranks  # noqa: E402
+from generalist.loop import StepResult, train  # noqa: E402
+from generalist.objective import Objective  # noqa: E402
+from generalist.prepare import prepare  # noqa: E402
+from generalist.recipe import to_json  # noqa: E402
+from generalist.results import export  # noqa: E402
+from generalist.run import build_engine, needs_group  # noqa: E402
 
 
 class Stop(Exception):

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for line in found:
         print(
-            f"step {line['step']}: {line['files']} files, {line['tensors']} tensors, {line['numbers']} numbers, all finite; "
+            f"step {line['step']}: {line['files']} files, {line['tensors']} tensors, "
+            f"{line['numbers']} numbers, all finite; "
             f"model of {line['parameters']} parameters loads; written by {line['engine']} (ZeRO {line['stage']}, "
             f"{line['world']} process{'es' if line['world'] > 1 else ''})"
         )

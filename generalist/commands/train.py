@@ -106,4 +106,4 @@ def launch(args: argparse.Namespace) -> int:
         with open(plan.hostfile, "w", encoding="utf-8") as file:
             file.write(plan.hosts())
     command = plan.words(args.run)
-    os.execvp(command[0], command)
+    return os.execvp(command[0], command)
