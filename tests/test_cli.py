@@ -153,7 +153,7 @@ def test_info_as_json_lists_what_there_is_to_choose_from(capsys):
     assert {"image", "text", "table"} <= set(found["modalities"])
     assert "demo" in found["recipes"]
     assert main(["info"]) == 0
-    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 160
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 120
 
 
 # --- run folders ---

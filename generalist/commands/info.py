@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import textwrap
 from typing import Any
 
 
@@ -22,12 +24,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for title, values in found.items():
         print(title)
+        width = max((len(name) for name in values), default=0) + 2
         for name, value in values.items():
-            if isinstance(value, dict):
-                print(f"  {name:<16}raw: {value['raw']}\n  {'':<16}tokens: {value['tokens']}")
-            else:
-                print(f"  {name:<16}{value}")
+            lines = [f"{key}: {text}" for key, text in value.items()] if isinstance(value, dict) else [value]
+            for i, line in enumerate(lines):
+                first = f"  {name if i == 0 else '':<{width}}"
+                print(textwrap.fill(line, 110, initial_indent=first, subsequent_indent=" " * (width + 4)))
     return 0
+
+
+def about(kind: type) -> str:
+    """What a class is, from the first line of its file."""
+    return (sys.modules[kind.__module__].__doc__ or "").strip().splitlines()[0]
 
 
 def everything() -> dict[str, Any]:
@@ -61,7 +69,7 @@ def everything() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **packages},
         "devices": devices,
         "modalities": modalities(),
-        "tasks": {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in TASKS.items()},
+        "tasks": {name: about(kind) for name, kind in TASKS.items()},
         "recipes": {name: load_recipe(name).about for name in RECIPES},
     }
 
