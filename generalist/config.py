@@ -21,6 +21,7 @@ class GeneralistConfig(PreTrainedConfig):
     linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
     output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection.
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default.
+    pooling: what is read at an asked token: "asked", the token itself, or "mean", that of all others of its sequence.
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
     moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd", "four" or "all" layers;
     moe_parts: "both", "attention" or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the
@@ -52,6 +53,7 @@ class GeneralistConfig(PreTrainedConfig):
     output_size: int = 0
     output_bias: bool = True
     post_norm: bool = False
+    pooling: str = "asked"
     moe_placement: str = "none"
     moe_parts: str = "both"
     moe_experts: int = 8

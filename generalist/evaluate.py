@@ -15,7 +15,7 @@ from data.types import Batch
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from tasks.base import Task
-from tasks.likelihood import log_likelihood
+from tasks.likelihood import logits
 from tasks.metrics import Mean, merge
 
 CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
@@ -38,10 +38,12 @@ class Answers:
     log_scale: Tensor
     keys: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    linear_head: Any = None  # of the task's logit scale, where it has one
     rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
 
     def log_p(self, rows: Tensor | slice) -> Tensor:
-        return log_likelihood(self.queries[rows], self.members, self.log_scale)
+        scores = logits(self.queries[rows], self.members, self.log_scale)
+        return (scores if self.linear_head is None else self.linear_head(self.queries[rows], scores)).log_softmax(-1)
 
     def targets(self, rows: Tensor | slice) -> Tensor:
         """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
@@ -89,6 +91,7 @@ def answer(
         torch.cat(owner),
         model.log_scale(task.scale).detach(),
         keys=torch.cat(labels) if partners else None,
+        linear_head=model.linear_heads[task.scale] if task.scale in model.linear_heads else None,
         rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}

@@ -165,9 +165,16 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
 
     def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
         """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions."""
-        asked = hidden[packed.asked]
+        asked = hidden[packed.asked] if self.config.pooling != "mean" else self.mean_of_others(hidden, packed)
         unfold = getattr(self.tokenizers[packed.asked_modality], "unfold", None)
         return self.head(asked if unfold is None else unfold(asked))
+
+    def mean_of_others(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """The mean of a sequence's other tokens at every asked token: Float[N D] -> Float[M D]."""
+        sums = hidden.new_zeros(packed.sequences, hidden.shape[1]).index_add(0, packed.owner, hidden)
+        counts = torch.bincount(packed.owner, minlength=packed.sequences).unsqueeze(1)
+        owner = packed.asked_owner
+        return (sums[owner] - hidden[packed.asked]) / (counts[owner] - 1).clamp(min=1)
 
     def features(self, packed: Packed, candidate: bool = False) -> Tensor:
         """f at the asked tokens. candidate: the sequences are answers, not inputs."""

@@ -1,0 +1,326 @@
+"""Encoders of Hugging Face folders as initialisation: CLIP, SigLIP and ViT pictures; BERT and RoBERTa texts.
+
+    generalist convert hf FOLDER --out DIR
+
+The folder holds config.json and model.safetensors (or pytorch_model.bin); nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError, nearest
+from generalist.config import GeneralistConfig
+from generalist.convert import vit
+from generalist.convert.files import load_folder
+from generalist.convert.report import Report, fill, save
+from generalist.convert.vocabulary import numbers
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tokenizers_mod.bpe import EOT, SPE
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+
+OPTIONS = ()
+Built = tuple[GeneralistModel, GeneralistProcessor, Report]
+
+
+def convert(checkpoint: Path, out: Path) -> Report:
+    """A Hugging Face model folder as a model folder of this framework."""
+    model, processor, report = build(checkpoint)
+    save(model, processor, report, out)
+    return report
+
+
+def build(folder: Path) -> Built:
+    """The encoder of a folder, by its model type."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no readable config.json; give a Hugging Face model folder") from error
+    kind = config.get("model_type", "")
+    if kind not in READERS:
+        raise UserError(f"models of type {kind!r} do not convert; {nearest(kind, READERS)}")
+    reader, anchor = READERS[kind]
+    tensors = Named.of(load_folder(folder), anchor)
+    model, processor, report = reader(folder, config, tensors)
+    report.unused += tensors.left()
+    return model, processor, report
+
+
+def fused(tensors: dict[str, Tensor], prefix: str, names: tuple[str, str, str]) -> dict[str, Tensor]:
+    """Three matrices q, k, v -> one, with their biases."""
+    return {
+        f"mixer.qkv.{end}": torch.cat([tensors[f"{prefix}{name}.{end}"] for name in names])
+        for end in ("weight", "bias")
+    }
+
+
+def pair(tensors: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
+    """weight and bias under another name; those that exist."""
+    return {f"{ours}.{end}": tensors[f"{theirs}.{end}"] for end in ("weight", "bias") if f"{theirs}.{end}" in tensors}
+
+
+def layers(
+    tensors: dict[str, Tensor], prefix: str, qkv: tuple[str, str, str], names: dict[str, str]
+) -> dict[str, Tensor]:
+    """All blocks `prefix`{i}. by our names."""
+    numbers_ = {int(m[1]) for k in tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", k))}
+    if not numbers_:
+        raise UserError(f"the weights have no tensor {prefix}0.*; do they belong to the config.json beside them?")
+    out: dict[str, Tensor] = {}
+    for i in sorted(numbers_):
+        block = fused(tensors, f"{prefix}{i}.", qkv)
+        for theirs, ours in names.items():
+            block |= pair(tensors, f"{prefix}{i}.{theirs}", ours)
+        out |= {f"encoder.layers.{i}.{name}": value for name, value in block.items()}
+    return out
+
+
+class Named(dict[str, Tensor]):
+    """The tensors of a file by name, which remember which of them were read."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.read: set[int] = set()
+
+    @staticmethod
+    def of(tensors: dict[str, Tensor], anchor: str) -> Named:
+        """Names from where `anchor` begins them, beside the full ones: "bert.embeddings.x" -> "embeddings.x"."""
+        found = next((k[: k.index(anchor)] for k in tensors if anchor in k), None)
+        if found is None:
+            raise UserError(f"the weights have no tensor ...{anchor}; do they belong to the config.json beside them?")
+        return Named(tensors | {k[len(found) :]: v for k, v in tensors.items() if k.startswith(found)})
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self:
+            raise UserError(f"the weights lack {name}; do they belong to the config.json beside them?")
+        value = super().__getitem__(name)
+        self.read.add(id(value))
+        return value
+
+    def left(self) -> list[str]:
+        """Full names of the tensors that nobody read."""
+        names: dict[int, str] = {}
+        for name, value in self.items():
+            if len(name) > len(names.get(id(value), "")):
+                names[id(value)] = name
+        return sorted(name for number, name in names.items() if number not in self.read)
+
+
+CLIP_BLOCK = {
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "self_attn.out_proj": "mixer.out",
+    "mlp.fc1": "mlp.up",
+    "mlp.fc2": "mlp.down",
+}
+CLIP_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
+
+def clip(folder: Path, config: dict[str, Any], t: Named) -> Built:
+    """The vision tower of a CLIP model, or a vision model alone; its projection where there is one."""
+    settings = _vision_defaults("CLIPVisionConfig") | config.get("vision_config", config)
+    patch = t["embeddings.patch_embedding.weight"]
+    positions = t["embeddings.position_embedding.weight"]
+    ours = vit.stem(patch, None, positions, t["embeddings.class_embedding"])
+    ours |= layers(t, "encoder.layers.", CLIP_QKV, CLIP_BLOCK)
+    ours |= pair(t, "pre_layrnorm", "embedding_norm")
+    notes: tuple[str, ...] = ()
+    if "visual_projection.weight" in t:
+        ours |= pair(t, "post_layernorm", "head.norm") | {"head.projection.weight": t["visual_projection.weight"]}
+    else:
+        notes = ("the file has no projection: the features are the encoder's, without its last norm",)
+    mean, std = _pixels(folder)
+    return vit.build(
+        "Hugging Face CLIP",
+        ours,
+        heads=settings["num_attention_heads"],
+        picture=vit.picture(patch, False, len(positions) - 1, mean, std),
+        activation=settings["hidden_act"],
+        eps=settings["layer_norm_eps"],
+        notes=notes,
+    )
+
+
+def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
+    """The vision tower of a SigLIP model up to its last norm; its attention pooling is no part of a shared encoder."""
+    settings = _vision_defaults("SiglipVisionConfig") | config.get("vision_config", config)
+    patch, bias = (t[f"embeddings.patch_embedding.{end}"] for end in ("weight", "bias"))
+    positions = t["embeddings.position_embedding.weight"]
+    ours = vit.stem(patch, bias, positions, None)
+    ours |= layers(t, "encoder.layers.", CLIP_QKV, CLIP_BLOCK) | pair(t, "post_layernorm", "encoder.norm")
+    return vit.build(
+        "Hugging Face SigLIP",
+        ours,
+        heads=settings["num_attention_heads"],
+        picture=vit.picture(patch, True, len(positions), (0.5,) * 3, (0.5,) * 3),
+        activation=settings["hidden_act"],
+        eps=settings["layer_norm_eps"],
+        fresh=("tokenizers.summary.",),
+        notes=("tokens are equal; SigLIP has no summary token, so that of this model is to be trained",),
+    )
+
+
+VIT_BLOCK = {
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.output.dense": "mixer.out",
+    "intermediate.dense": "mlp.up",
+    "output.dense": "mlp.down",
+}
+SELF_QKV = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
+
+
+def plain_vit(folder: Path, config: dict[str, Any], t: Named) -> Built:
+    """A ViT up to its last norm; the feature is its class token. The pooler and the classifier are left out."""
+    settings = _vision_defaults("ViTConfig") | config
+    projection = "embeddings.patch_embeddings.projection"
+    patch, bias = t[f"{projection}.weight"], t[f"{projection}.bias"] if f"{projection}.bias" in t else None
+    positions = t["embeddings.position_embeddings"][0]
+    ours = vit.stem(patch, bias, positions, t["embeddings.cls_token"].reshape(-1))
+    newer = any(k.startswith("layers.0.") for k in t)
+    if newer:
+        ours |= layers(t, "layers.", NEW_QKV, NEW_VIT_BLOCK)
+    else:
+        ours |= layers(t, "encoder.layer.", SELF_QKV, VIT_BLOCK)
+    ours |= pair(t, "layernorm", "encoder.norm")
+    mean, std = _pixels(folder, (0.5,) * 3, (0.5,) * 3)
+    return vit.build(
+        "Hugging Face ViT",
+        ours,
+        heads=settings["num_attention_heads"],
+        picture=vit.picture(patch, bias is not None, len(positions) - 1, mean, std),
+        activation=settings["hidden_act"],
+        eps=settings["layer_norm_eps"],
+    )
+
+
+NEW_VIT_BLOCK = VIT_BLOCK | {"attention.o_proj": "mixer.out", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
+NEW_QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
+
+BERT_BLOCK = {
+    "attention.output.dense": "mixer.out",
+    "attention.output.LayerNorm": "norm1",
+    "intermediate.dense": "mlp.up",
+    "output.dense": "mlp.down",
+    "output.LayerNorm": "norm2",
+}
+BERT_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+
+
+def bert(folder: Path, config: dict[str, Any], t: Named) -> Built:
+    """BERT (first position 0, [CLS], [SEP], [MASK]); the feature is its first token. The pooler is left out."""
+    return _text_encoder(folder, config, t, 0, ("[CLS]", "[SEP]", "[MASK]"), (101, 102, 103))
+
+
+def roberta(folder: Path, config: dict[str, Any], t: Named) -> Built:
+    """RoBERTa: positions begin behind the padding's; <s>, </s>, <mask>."""
+    words = t["embeddings.word_embeddings.weight"]
+    first = int(config.get("pad_token_id", 1)) + 1
+    return _text_encoder(folder, config, t, first, ("<s>", "</s>", "<mask>"), (0, 2, len(words) - 1))
+
+
+def _text_encoder(
+    folder: Path,
+    config: dict[str, Any],
+    t: Named,
+    first: int,
+    specials: tuple[str, str, str],
+    default_ids: tuple[int, int, int],
+) -> Built:
+    """first: position of the first token; specials: start, end and mask token, with their usual ids.
+
+    The start token with its position and type is the summary; words begin at the next position.
+    """
+    words = t["embeddings.word_embeddings.weight"]
+    positions, types = t["embeddings.position_embeddings.weight"], t["embeddings.token_type_embeddings.weight"]
+    entries, width = words.shape
+    tokenizer, ids, notes = _tokenizer(folder, entries, specials, default_ids)
+    length = len(positions) - first - 1
+    text = Text(tokenizer=tokenizer, max_length=length, positions=length)
+    ours = {
+        "tokenizers.summary.token.weight": (words[ids[0]] + positions[first] + types[0]).reshape(1, width),
+        "tokenizers.text.token.weight": words,
+        "tokenizers.text.position.weight": positions[first + 1 :],
+        "tokenizers.text.type_row.weight": types[:1],
+    }
+    ours |= pair(t, "embeddings.LayerNorm", "embedding_norm")
+    ours |= layers(t, "encoder.layer.", BERT_QKV, BERT_BLOCK)
+    model = GeneralistModel(
+        GeneralistConfig(
+            hidden_size=width,
+            num_hidden_layers=config["num_hidden_layers"],
+            num_attention_heads=config["num_attention_heads"],
+            intermediate_size=config["intermediate_size"],
+            hidden_act=config.get("hidden_act", "gelu"),
+            layer_norm_eps=config.get("layer_norm_eps", 1e-12),
+            post_norm=True,
+            output_head=False,
+            modalities=modality_settings({"summary": Summary(), "text": text}),
+            initial_scale=1 / 0.07,
+        )
+    ).eval()
+    report = Report(f"Hugging Face {config['model_type']}", notes=notes)
+    kept = {k: v for k, v in model.state_dict().items() if k.startswith("log_scales.")}
+    fill(model, {**kept, **ours}, report)
+    report.loaded -= len(kept)
+    return model, GeneralistProcessor(tokenizer=text.hf_tokenizer(), modalities=model.config.modalities), report
+
+
+def _tokenizer(
+    folder: Path, entries: int, specials: tuple[str, str, str], default_ids: tuple[int, int, int]
+) -> tuple[str, list[int], list[str]]:
+    """The folder's tokenizer.json with its end and mask tokens under this framework's names; else ids as words."""
+    path = folder / "tokenizer.json"
+    renamed = {specials[1]: EOT, specials[2]: SPE}
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        vocabulary = json.loads(text)["model"]["vocab"]
+        if all(isinstance(vocabulary, dict) and s in vocabulary for s in specials):
+            for theirs, name in renamed.items():
+                text = text.replace(json.dumps(theirs), json.dumps(name))
+            return text, [vocabulary[s] for s in specials], []
+    if max(default_ids) >= entries:
+        default_ids = (0, entries - 2, entries - 1)
+    note = "no tokenizer.json in the folder: texts are ids in decimal digits"
+    return numbers(entries, {EOT: default_ids[1], SPE: default_ids[2]}), list(default_ids), [note]
+
+
+def _vision_defaults(name: str) -> dict[str, Any]:
+    """The library's defaults, which a config.json may leave out."""
+    import transformers
+
+    return getattr(transformers, name)().to_dict()
+
+
+def _pixels(folder: Path, mean: Any = None, std: Any = None) -> tuple[Any, Any]:
+    """Mean and standard deviation of the folder's preprocessor; CLIP's own where it says nothing."""
+    mean, std = mean or (0.48145466, 0.4578275, 0.40821073), std or (0.26862954, 0.26130258, 0.27577711)
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        found = json.loads(path.read_text())
+        mean, std = found.get("image_mean") or mean, found.get("image_std") or std
+    return mean, std
+
+
+PATCHES, WORDS = "embeddings.patch_embedding.weight", "embeddings.word_embeddings.weight"
+# model type -> (reader, the name that every such file has, behind a prefix or not)
+READERS: dict[str, tuple[Callable[[Path, dict[str, Any], Named], Built], str]] = {
+    "clip": (clip, PATCHES),
+    "clip_vision_model": (clip, PATCHES),
+    "siglip": (siglip, PATCHES),
+    "siglip_vision_model": (siglip, PATCHES),
+    "vit": (plain_vit, "embeddings.cls_token"),
+    "bert": (bert, WORDS),
+    "roberta": (roberta, WORDS),
+    "xlm-roberta": (roberta, WORDS),
+}

@@ -1,0 +1,112 @@
+"""The parts that plain ViT encoders share: one configuration and one table of names.
+
+tokens  = patch W + b + Pos[1 + i]        summary = class + Pos[0], one constant row
+encoder = pre-norm blocks of one fused q, k, v matrix
+feature = norm of the summary, projected
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from generalist.config import GeneralistConfig
+from generalist.convert.report import Report, fill
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+from tokenizers_mod.video import Picture
+
+FRESH = ("tokenizers.text.", "log_scales.")  # what a picture encoder does not have
+
+
+def build(
+    kind: str,
+    tensors: dict[str, Tensor],
+    *,
+    heads: int,
+    picture: Picture,
+    activation: str,
+    eps: float,
+    pooling: str = "asked",
+    fresh: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    text: Text | None = None,
+) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
+    """A model of these tensors (by this framework's names), whose sizes and switches are read off them.
+
+    fresh: beginnings of names that the file cannot have and that stay as initialised.
+    """
+    layers = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.layers."))
+    text = text or Text(max_length=77, positions=77)
+    width = tensors["encoder.layers.0.norm1.weight"].shape[0]
+    projection = tensors.get("head.projection.weight")
+    config = GeneralistConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=tensors["encoder.layers.0.mlp.up.weight"].shape[0],
+        hidden_act=activation,
+        layer_norm_eps=eps,
+        layer_scale=1e-3 if "encoder.layers.0.gamma1" in tensors else 0.0,
+        embedding_norm="embedding_norm.weight" in tensors,
+        final_norm="encoder.norm.weight" in tensors,
+        output_head=projection is not None,
+        output_size=0 if projection is None else len(projection),
+        output_bias="head.projection.bias" in tensors,
+        pooling=pooling,
+        modalities=modality_settings({"summary": Summary(), "text": text, "image": picture}),
+        initial_scale=1 / 0.07,
+    )
+    model = GeneralistModel(config).eval()
+    report = Report(kind, notes=list(notes))
+    state = model.state_dict()
+    kept = {name: value for name, value in state.items() if name.startswith(FRESH + fresh) and name not in tensors}
+    if kept:
+        parts = sorted({".".join(name.split(".")[:2]) for name in kept})
+        report.notes.append(f"as initialised, for the file has none: {', '.join(parts)}")
+    report.unexpected += [name for name in tensors if name not in state]
+    fill(model, {**kept, **tensors}, report)
+    report.loaded -= len(kept)
+    processor = GeneralistProcessor(tokenizer=text.hf_tokenizer(), modalities=config.modalities)
+    return model, processor, report
+
+
+def stem(patch: Tensor, bias: Tensor | None, positions: Tensor, summary: Tensor | None) -> dict[str, Tensor]:
+    """The picture tokenizer and the summary row of a ViT's stem.
+
+    patch: Float[D C p p]; positions: Float[1 + n, D], or [n, D] without a class token; summary: Float[D] or None.
+    """
+    width = len(patch)
+    out = {
+        "tokenizers.image.projection.weight": patch.flatten(1),
+        "tokenizers.image.temporal.weight": torch.zeros(1, width),
+        "tokenizers.image.spatial": positions if summary is None else positions[1:],
+    }
+    if bias is not None:
+        out["tokenizers.image.projection.bias"] = bias
+    if summary is not None:
+        out["tokenizers.summary.token.weight"] = (summary + positions[0]).reshape(1, width)
+    return out
+
+
+def picture(patch: Tensor, bias: bool, cells: int, mean: Any, std: Any) -> Picture:
+    """The picture modality of a square ViT. UserError for a grid that is not square."""
+    side = round(cells**0.5)
+    if side * side != cells or patch.shape[2] != patch.shape[3]:
+        raise UserError(f"the model has {cells} patches of {tuple(patch.shape[2:])} pixels; only square grids convert")
+    return Picture(
+        size=side * patch.shape[2],
+        patch=patch.shape[2],
+        channels=patch.shape[1],
+        frames=1,
+        mean=list(mean),
+        std=list(std),
+        table="learned",
+        bias=bias,
+    )
