@@ -79,7 +79,9 @@ def forecast(
     past = series.read(raw["series"])
     if past.ndim != 1:
         raise UserError(f"--series: {past.shape[1]} channels given; this task forecasts one, give one column")
-    slots = processor.built["slot"].span(about["horizon"])
+    mean, std = series.statistics(past)
+    slot: Any = processor.built["slot"]
+    slots = slot.remember(slot.span(about["horizon"]), (past - mean) / std)
     sequence = [processor.built["summary"].span(None), series.span(past), slots]
     log_p = model.log_likelihood([sequence], numbers.sequences(processor.built), about["scale"])
     mean, std = series.statistics(past)

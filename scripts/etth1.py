@@ -40,7 +40,13 @@ CONTEXT, HORIZON = 336, 96
 def recipe(data: Path, steps: int, auxiliary: float, seed: int) -> Recipe:
     source = Windows(str(data / "etth1/ETTh1.csv.gz"), ROWS, CONTEXT, HORIZON)
     task = Forecast(name="etth1", source=source, horizon=HORIZON, bins=128, auxiliary=auxiliary, batch=128)
-    modalities = {"summary": Summary(), "text": Text(), "series": Series(), "slot": Slot(), "number": Number()}
+    modalities = {
+        "summary": Summary(),
+        "text": Text(),
+        "series": Series(),
+        "slot": Slot(recent=CONTEXT),
+        "number": Number(),
+    }
     return Recipe(
         name="etth1",
         about="ETTh1, horizon 96",

@@ -72,10 +72,12 @@ class Forecast(Task):
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         series: Any = self.modalities["series"]
-        slot = self.modalities["slot"]
+        slot: Any = self.modalities["slot"]
         past = series.read(record[self.inputs["series"]])
         known = record.get(self.future) is not None
         slots = slot.span(slot.read(self._standardise(series, past, record)) if known else self.horizon)
+        mean, std = series.statistics(past)
+        slots = slot.remember(slots, (past - mean) / std)
         return Example(
             [self.modalities["summary"].span(None), series.span(past, rng), slots], record=str(record.get("id", ""))
         )

@@ -5,7 +5,7 @@ Source: `spec/numbers.md` point 3 (a slot of one patch asks through Linear(width
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,8 @@ from tokenizers_mod.series import LONGEST, PERIODS, step_positions
 class Slot(Modality):
     """A horizon -> ceil(horizon / patch) slots, every slot asked.
 
+    recent: every slot also holds the newest `recent` normalised values and which were observed (0 = none): a straight
+    way from the past to the answer beside attention, without which long horizons stay at the mean for long.
     patch: future steps a slot. periods, longest: of the positions; keep all three as in `Series`.
     """
 
@@ -32,11 +34,12 @@ class Slot(Modality):
     patch: int = 16
     periods: list[float] = field(default_factory=lambda: list(PERIODS))
     longest: float = LONGEST
+    recent: int = 0
 
     def __post_init__(self) -> None:
         self.periods = [float(p) for p in self.periods]
-        if self.patch < 1 or any(p <= 0 for p in self.periods) or self.longest <= 0:
-            raise UserError("slot: patch must be >= 1, periods and longest > 0")
+        if self.patch < 1 or self.recent < 0 or any(p <= 0 for p in self.periods) or self.longest <= 0:
+            raise UserError("slot: patch must be >= 1, recent >= 0, periods and longest > 0")
 
     @property
     def answers(self) -> int:
@@ -74,6 +77,18 @@ class Slot(Modality):
             labels = labels.view(count, self.patch)
         return Span(self.name, {"position": position}, count, asked=torch.arange(count), labels=labels)
 
+    def remember(self, span: Span, past: Tensor) -> Span:
+        """The same slots with the past's newest values in each: past [t] normalised, NaN = missing or before its start.
+
+        Adds data "recent" [s, 2 recent] (values, observed), the newest last. Nothing when `recent` is 0.
+        """
+        if not self.recent:
+            return span
+        newest = past[-self.recent :].float()
+        newest = nn.functional.pad(newest, (self.recent - len(newest), 0), value=float("nan"))
+        row = torch.cat([newest.nan_to_num(), (~newest.isnan()).float()])
+        return replace(span, data=span.data | {"recent": row.expand(span.length, -1)})
+
     def build(self, width: int) -> SlotTokens:
         return SlotTokens(self, width)
 
@@ -86,12 +101,14 @@ class SlotTokens(nn.Module):
         self.answers = settings.answers
         self.slot = nn.Parameter(torch.randn(width) * 0.02)
         self.questions = nn.Linear(width, self.answers * width)
+        self.recent = nn.Linear(2 * settings.recent, width, bias=False) if settings.recent else None
         self.time = (settings.periods, 2.0 * settings.patch, settings.longest)
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
-        """{"position": [N]} -> [N, width]."""
+        """{"position": [N]} (and "recent": [N, 2 recent]) -> [N, width]."""
         time = step_positions(data["position"], len(self.slot), *self.time)
-        return self.slot + time.to(self.slot.dtype)
+        x = self.slot + time.to(self.slot.dtype)
+        return x if self.recent is None else x + self.recent(data["recent"].to(x.dtype))
 
     def unfold(self, h: Float[Tensor, "M D"]) -> Float[Tensor, "M a D"]:
         """Encoded slots [M, D] -> [M, answers, D], one query a future step."""
