@@ -33,7 +33,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
-        grad = grad.contiguous()
+        grad = grad.contiguous().clone()  # autograd may hand the same tensor to others
         dist.all_reduce(grad)
         return grad.chunk(world())[rank()]
 

@@ -1,0 +1,117 @@
+"""Candidates over ranks: two gloo processes give what one gives with the whole batch, and the official numbers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import two_ranks
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory, root):
+    """What each of two processes found."""
+    out, folder = tmp_path_factory.mktemp("ranks"), root.parent / "shared" / "reference" / "uni_perceiver"
+    torch.multiprocessing.spawn(two_ranks.work, (out, folder if folder.is_dir() else None), nprocs=2)
+    return [torch.load(out / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def official(shared):
+    folder = shared / "reference" / "uni_perceiver"
+    return {k[2:]: v for k, v in load_file(folder / "v1_tiny_two_ranks.safetensors").items()}
+
+
+def close(value, expected, tolerance):
+    error = float((value - expected).abs().max() / expected.abs().max())
+    assert error < tolerance, f"largest error {error:.2e} of the maximum"
+
+
+def same_as_one(parts, whole):
+    """Losses and gradients of the ranks add up to those of the whole batch."""
+    assert torch.allclose(parts[0]["loss"] + parts[1]["loss"], whole["loss"], rtol=1e-6)
+    assert set(whole["grads"]) == set(parts[0]["grads"]) == set(parts[1]["grads"])
+    largest = max(float(g.abs().max()) for g in whole["grads"].values())
+    for name, expected in whole["grads"].items():
+        found = parts[0]["grads"][name] + parts[1]["grads"][name]
+        assert float((found - expected).abs().max()) < 5e-5 * largest, name
+    assert largest > 1e-3
+
+
+def test_gathered_negatives_make_two_ranks_one_batch(ranks):
+    objective, modalities = two_ranks.made({})
+    same_as_one([r["gathered"] for r in ranks], two_ranks.result(objective, two_ranks.retrieval(modalities, slice(6))))
+
+
+def test_local_negatives_make_each_rank_a_batch_of_its_own(ranks):
+    for rank, rows in enumerate((slice(3), slice(3, 6))):
+        objective, modalities = two_ranks.made({})
+        alone = two_ranks.result(objective, two_ranks.retrieval(modalities, rows))
+        assert torch.allclose(ranks[rank]["local"]["loss"], alone["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shard", ["always", "never"])
+def test_shared_candidates_make_two_ranks_one_batch_split_or_not(ranks, shard):
+    objective, modalities = two_ranks.made({})
+    whole = two_ranks.result(objective, two_ranks.choosing(modalities, slice(5)))
+    same_as_one([r[shard] for r in ranks], whole)
+
+
+def test_each_rank_encodes_half_of_a_split_set(ranks):
+    # 35 members are 18 a rank, the last of them a filler; the questions are 2 and 3
+    assert [r["always"]["encoded"] for r in ranks] == [[2 + 18], [3 + 18]]
+    assert [r["never"]["encoded"] for r in ranks] == [[2 + 35], [3 + 35]]
+
+
+def test_a_kept_encoding_is_made_in_shares_too(ranks):
+    for rank in ranks:
+        assert all(torch.allclose(loss, rank["always"]["loss"], rtol=1e-6) for loss in rank["cached"])
+
+
+def test_a_small_set_is_not_split_unless_asked(ranks):
+    assert [r["auto"] for r in ranks] == [False, False]
+
+
+def test_ranks_at_different_tasks_cannot_wait_for_each_other(ranks):
+    for rank in ranks:
+        assert "shard=always needs sampling=unmixed" in rank["mixed"][0]
+        assert "candidates.pairs.negatives=local" in rank["mixed"][1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_constant_negatives_are_the_official_ones(ranks, official, shared, rank):
+    found, head = ranks[rank]["official_gather"], f"gather.rank{rank}."
+    close(found["logits"], official[head + "logits_i2t"], 1e-5)
+    loss = official[head + "loss.LabelSmoothing_i2t"] + official[head + "loss.LabelSmoothing_t2i"]
+    close(found["loss"], loss, 1e-5)
+    official_gradients(found, official, shared, head)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_split_set_is_the_official_one(ranks, official, shared, rank):
+    found, head = ranks[rank]["official_shard"], f"shard.rank{rank}."
+    close(found["logits"], official[head + "logits"], 1e-5)
+    close(found["loss"], official[head + "loss.CrossEntropy_Loss"], 1e-5)
+    official_gradients(found, official, shared, head, apart=HEAD)
+
+
+def test_the_output_heads_gradient_over_a_split_set_is_officially_the_same_in_sum(ranks, official):
+    # officially each rank puts every member through the head, here its own share: the sum over ranks is one
+    name = "loss_prepare.ln_post.weight"
+    expected = sum(official[f"shard.rank{r}.grad.{name}"] for r in (0, 1))
+    close(sum(r["official_shard"]["grads"][name] for r in ranks), expected, 5e-5)
+
+
+HEAD = ("loss_prepare.ln_post", "loss_prepare.proj")
+
+
+def official_gradients(found, official, shared, head, apart=("none",)):
+    for name, expected in official.items():
+        if name.startswith(head + "grad.") and not name.removeprefix(head + "grad.").startswith(apart):
+            close(found["grads"][name.removeprefix(head + "grad.")], expected, 5e-5)
+    meta = json.loads((shared / "reference" / "uni_perceiver" / "v1_tiny_meta.json").read_text())
+    names = meta["dense_param_order"]
+    kept = [i for i, name in enumerate(names) if not name.startswith(apart)]
+    norms = torch.stack([found["grads"][names[i]].norm() for i in kept])
+    close(norms, official[head + "grad_norms"][kept], 5e-5)

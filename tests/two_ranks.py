@@ -1,0 +1,162 @@
+"""What two gloo processes do together, started once; every part leaves its numbers for `test_two_ranks`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from data.errors import UserError
+from data.pack import pack
+from data.types import Batch, Span
+from generalist.candidates import CandidateSpec, Exact, Members
+from generalist.config import GeneralistConfig
+from generalist.distributed import gather_constant
+from generalist.model import GeneralistModel
+from generalist.objective import Objective
+from tasks.candidates import CandidateSet, Names
+from tasks.likelihood import logits
+from tests.uniperceiver_moe import Reference
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
+
+WORDS = [f"{a}{b}" for a in "bcdfg" for b in ("at", "et", "it", "ot", "ut", "an", "en")]  # 35: an uneven split
+PAIRS = [(WORDS[i], WORDS[(3 * i + 1) % 35]) for i in range(6)]
+PAIRS[4] = (PAIRS[4][0], PAIRS[1][1])  # one answer on both ranks
+LABELS = [3, 8, 34, 21, 0]  # two answers on the first rank, three on the second
+
+
+def made(specs: dict[str, CandidateSpec], mixed: bool = False) -> tuple[Objective, dict[str, Any]]:
+    torch.manual_seed(0)
+    text = Text(tokenizer="", learn=300, max_length=8, positions=8)
+    text.learn_texts(WORDS)
+    modalities: dict[str, Any] = {"summary": Summary(), "text": text}
+    config = GeneralistConfig(
+        hidden_size=20, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        modalities=modality_settings(modalities),
+    )  # fmt: skip
+    return Objective(GeneralistModel(config), {"words": Names(WORDS)}, modalities, specs, mixed), modalities
+
+
+def sequence(modalities: dict[str, Any], word: str, label: int | None = None) -> list[Span]:
+    labels = None if label is None else torch.tensor([label])
+    return [modalities["summary"].span(None).ask([0], labels), modalities["text"].span(word)]
+
+
+def retrieval(modalities: dict[str, Any], rows: slice) -> Batch:
+    pairs = PAIRS[rows]
+    keys = torch.tensor([WORDS.index(b) for _, b in pairs])
+    inputs, partners = (pack([sequence(modalities, pair[i]) for pair in pairs]) for i in (0, 1))
+    return Batch("pairs", inputs, partners=partners, symmetric=True, smoothing=0.1, count=len(pairs), keys=keys)
+
+
+def choosing(modalities: dict[str, Any], rows: slice) -> Batch:
+    labels = LABELS[rows]
+    inputs = pack([sequence(modalities, WORDS[(5 * i) % 35], i) for i in labels])
+    return Batch("words", inputs, candidates="words", smoothing=0.1, count=len(labels))
+
+
+def result(objective: Objective, batch: Batch) -> dict[str, Any]:
+    """The loss and every parameter's gradient of one backward pass."""
+    objective.zero_grad()
+    loss = objective(batch)
+    loss.sum().backward()
+    grads = {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), "grads": grads}
+
+
+# --- the official file ---
+
+
+class Ready(CandidateSet):
+    """A set of sequences made beforehand."""
+
+    def __init__(self, made: list[list[Span]]) -> None:
+        self.made = made
+
+    def sequences(self, modalities: dict[str, Any]) -> list[list[Span]]:
+        return self.made
+
+    def labels(self, modalities: dict[str, Any]) -> list[str]:
+        return [str(i) for i in range(len(self.made))]
+
+
+def official(reference: Reference, objective: Objective, batch: Batch, factor: float) -> dict[str, Any]:
+    """Loss and gradients by official names; factor: what turns the sum into the official loss."""
+    loss = factor * torch.func.functional_call(objective, reference.parameters(), (batch,))
+    loss.sum().backward()
+    grads = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in reference.weights.items()}
+    return {"loss": loss.detach(), "grads": grads}
+
+
+def official_negatives(folder: Path, rank: int, y: dict[str, Tensor]) -> dict[str, Any]:
+    reference = Reference(folder, "v1_tiny_dense", 64)
+    reference.weights["loss_prepare.logit_scale_retrieve"].data.fill_(2.5)
+    head = f"gather.rank{rank}."
+    images = reference.pictures(y[head + "image"])
+    texts = reference.texts(y[head + "caption_ids"], y[head + "caption_invalid"])
+    keys = torch.arange(2) + 2 * rank
+    batch = Batch("pairs", images, partners=texts, scale="retrieve", smoothing=0.1, count=2, keys=keys)
+    objective = Objective(reference.model, {}, {}, {"pairs": CandidateSpec(negatives="constant")})
+    out = official(reference, objective, batch, 1 / batch.count)
+    with torch.no_grad():
+        queries, partners = (gather_constant(f) for f in reference.features([images, texts]))
+        out["logits"] = logits(queries, partners, torch.tensor([2.5]))
+    return out
+
+
+def official_shares(folder: Path, rank: int) -> dict[str, Any]:
+    reference = Reference(folder, "v1_tiny_dense", 64)
+    reference.model.train()  # a policy is for training; nothing in this model is random there
+    members = [[reference.summary(), reference.words(ids)] for ids in reference.x["vocab_ids"][:599]]
+    inputs = reference.masked(slice(rank, rank + 1))
+    objective = Objective(reference.model, {"words": Ready(members)}, {}, {"words": CandidateSpec(shard="always")})
+    assert inputs.labels is not None
+    batch = Batch("words", inputs, candidates="words", scale="text_mlm", count=len(inputs.labels))
+    out = official(reference, objective, batch, 0.5 / batch.count)
+    reference.load().train()
+    with torch.no_grad():
+        shares = Members(599, lambda numbers, keep: objective._pack("words", numbers, keep), shard=True)
+        compared = Exact(CandidateSpec(), 599, 64)(reference.model, inputs, shares, lambda: inputs.labels)
+        out["logits"] = logits(compared.queries, compared.members, reference.model.log_scale("text_mlm"))
+    return out
+
+
+# --- the processes ---
+
+
+def work(rank: int, out: Path, folder: Path | None) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    for negatives in ("gathered", "local"):
+        objective, modalities = made({"pairs": CandidateSpec(negatives=negatives)})
+        found[negatives] = result(objective, retrieval(modalities, slice(3 * rank, 3 * rank + 3)))
+    for shard in ("always", "never"):
+        objective, modalities = made({"words": CandidateSpec(shard=shard)})
+        batch = choosing(modalities, slice(2) if rank == 0 else slice(2, 5))
+        sequences: list[int] = []
+        objective.model.encoder.register_forward_pre_hook(
+            lambda m, a, to=sequences: to.append(sum(g.count for g in a[1].groups))
+        )
+        found[shard] = result(objective, batch) | {"encoded": sequences}
+    objective, modalities = made({"words": CandidateSpec(shard="always", policy="cached", every=3)})
+    found["cached"] = [result(objective, batch)["loss"] for _ in range(3)]
+    found["auto"] = made({})[0].shards("words")
+    found["mixed"] = []
+    for specs in ({"words": CandidateSpec(shard="always")}, {}):
+        try:
+            objective, modalities = made(specs, mixed=True)
+            objective(retrieval(modalities, slice(3 * rank, 3 * rank + 3)))
+        except UserError as error:
+            found["mixed"].append(str(error))
+    if folder is not None:
+        from safetensors.torch import load_file
+
+        y = {k[2:]: v for k, v in load_file(folder / "v1_tiny_two_ranks.safetensors").items()}
+        found["official_gather"] = official_negatives(folder, rank, y)
+        found["official_shard"] = official_shares(folder, rank)
+    torch.save(found, out / f"rank{rank}.pt")
+    dist.destroy_process_group()
