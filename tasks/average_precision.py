@@ -23,7 +23,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 def truth(images: list[dict[str, Any]], classes: list[str]) -> dict[str, Any]:
     """COCO's ground-truth tree. images: {"image_id", "height", "width", "boxes" Float[n 4] (left, top, right, bottom),
     "classes" Int[n], "crowd" Bool[n], "masks" [n] run-length codes or None}; class k has category id k + 1."""
-    notes = []
+    notes: list[dict[str, Any]] = []
     for image in images:
         for i, (box, kind, crowd) in enumerate(zip(image["boxes"], image["classes"], image["crowd"], strict=True)):
             left, top, right, bottom = (float(v) for v in box)

@@ -174,7 +174,7 @@ class Detect(Task):
         return {
             "input": drawn,
             "truth": self.truth(record),
-            "answers": sorted(([n, p] for n, p in best.items()), key=lambda pair: -pair[1])[:5],
+            "answers": [list(pair) for pair in sorted(best.items(), key=lambda pair: -pair[1])[:5]],
             "correct": None,
         }
 

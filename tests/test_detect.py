@@ -304,3 +304,21 @@ def test_the_v2_recipes_are_what_the_paper_says_and_survive_json(size):
         module = recipe.modalities["region"].build(768)
     assert module.proposals == 200 and module.mask is not None
     assert sum(p.numel() for p in module.parameters()) > 100e6
+
+
+@pytest.mark.soak
+def test_detect_tiny_reaches_its_number_and_permuted_names_undo_it(shared, tmp_path):
+    from generalist.recipe import load_recipe, override
+    from generalist.run import load_run, train_run
+
+    recipe = load_recipe("detect_tiny")
+    override(recipe, f"tasks.cells.source.folder={shared / 'data' / 'bccd_detection'}")
+    metrics = train_run(recipe, tmp_path / "run", quiet=True)
+    assert metrics["tasks"]["cells"]["value"] > 0.75
+    _, prepared, objective = load_run(tmp_path / "run")
+    task = prepared.tasks["cells"]
+    records = task.source.open("test")
+    turned = Records(
+        [{**records[i], "classes": (records[i]["classes"] + 1) % 3} for i in range(len(records))], records.info
+    )
+    assert evaluate.answer(task, turned, objective).metrics["AP50"] < 0.2

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Encoding, Tokenizer
@@ -93,11 +93,11 @@ class PretrainedText(Text):
 
     @property
     def eot(self) -> int:
-        return self.backend.token_to_id(self.end)
+        return cast(int, self.backend.token_to_id(self.end))
 
     @property
     def spe(self) -> int:
-        return self.backend.token_to_id(self.hide)
+        return cast(int, self.backend.token_to_id(self.hide))
 
     def _encode(self, text: Any) -> Encoding:
         if not isinstance(text, str):
@@ -161,7 +161,7 @@ class EncodedText(nn.Module):
         self.frozen = settings.frozen
         if settings.frozen:
             encoder.requires_grad_(False)
-        inner = encoder.config.hidden_size  # type: ignore[union-attr]
+        inner = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.start = settings.backend.token_to_id(settings.start) if settings.start else None
         self.fill = settings.eot
         self.position = nn.Embedding(settings.positions, inner)

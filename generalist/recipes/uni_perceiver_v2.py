@@ -4,9 +4,9 @@
     generalist train uni_perceiver_v2_large --out runs/v2_large modalities.region.backbone_weights=FOLDER
 
 FOLDER holds Swin-B (ImageNet-21k) or Swin-L weights in transformers' format; the text encoder is RoBERTa-base, a
-folder or a hub name (modalities.text.encoder=FOLDER). Data: COCO under coco/ (instances_{train,val}.json, images/), the
-rest as webdataset shards under shards/SET/ as for v1. No run of this length was measured here; the same parts, shrunk, are
-trained in the tests and by `python -m scripts.ablation_v2`.
+folder or a hub name (modalities.text.encoder=FOLDER). Data: COCO under coco/ (instances_{train,val}.json, images/),
+the rest as webdataset shards under shards/SET/ as for v1. No run of this length was measured here; the same parts,
+shrunk, are trained in the tests and by `python -m scripts.ablation_v2`.
 """
 
 from __future__ import annotations
