@@ -211,7 +211,8 @@ def table(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"assumed: kernels reach {a['share_of_peak']:.0%} of the peak; "
-        f"{a['link_bytes_per_second'] / 1e9:.0f} GB/s a GPU to the others, hidden behind compute; {a['loader_cores_a_gpu']} loader cores a GPU, as fast as this one",
+        f"{a['link_bytes_per_second'] / 1e9:.0f} GB/s a GPU to the others, hidden behind compute; "
+        f"{a['loader_cores_a_gpu']} loader cores a GPU, as fast as this one",
     ]
     return "\n".join(lines)
 

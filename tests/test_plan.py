@@ -1,0 +1,151 @@
+"""What `generalist plan` counts is what is allocated, and the launchers' lines say what was measured to be needed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny
+from torch.profiler import ProfilerActivity, profile
+
+from data.errors import UserError
+from data.schedule import Schedule
+from data.stream import Steps
+from generalist.launch import Launch
+from generalist.objective import Objective
+from generalist.plan import count, plan, state_bytes, table, weak_scaling
+from generalist.prepare import prepare
+from generalist.run import build_optimizer
+
+WIDE = {"model__layers": 5, "model__width": 64, "model__heads": 4, "model__hidden": 192}
+
+
+def allocated(run) -> tuple[int, object]:
+    """Bytes that `run` allocates and does not free again, as torch's allocator sees them, and what it returns."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = run()
+    return sum(event.self_cpu_memory_usage for event in seen.events()), kept
+
+
+def parts(recipe):
+    prepared = prepare(recipe)
+    objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+    tasks = prepared.tasks
+    schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed)
+    reader = Steps(prepared.feeds(), schedule, recipe.seed)
+    steps = [next(s for s in range(100) if schedule.task_at(s) == name) for name in tasks]
+    return objective, {reader[s].task: reader[s] for s in steps}
+
+
+@pytest.mark.parametrize("kind", ["balanced", "adamw"])
+def test_parameters_gradients_and_optimiser_take_the_bytes_that_were_planned(kind):
+    recipe = tiny(optimizer__kind=kind, **WIDE)
+    number, layer, _ = count(recipe, 1)
+    objective, batches = parts(recipe)
+    planned = state_bytes(number, layer, stage=0, world=1)
+    assert sum(p.nbytes for p in objective.parameters()) == pytest.approx(planned["parameters"], rel=0.1)
+    for batch in batches.values():
+        objective(batch).sum().backward()
+    for p in objective.parameters():  # a task that an odd step leaves out: its own parameters get zeros, as in training
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    assert sum(p.grad.nbytes for p in objective.parameters()) == pytest.approx(planned["gradients"], rel=0.1)
+    optimizer = build_optimizer(recipe, objective)
+    taken, _ = allocated(optimizer.step)
+    assert taken == pytest.approx(planned["optimizer"], rel=0.1)
+
+
+def test_activations_take_the_bytes_that_were_planned():
+    recipe = tiny(**WIDE)
+    _, _, counted = count(recipe, 1)
+    objective, batches = parts(recipe)
+    for name, batch in batches.items():
+        objective.packed(batch.candidates)
+        taken, _loss = allocated(lambda batch=batch: objective(batch))
+        assert counted[name].activations == pytest.approx(taken, rel=0.1), name
+        assert counted[name].samples == 8
+
+
+def test_counted_flops_are_those_of_the_whole_model_and_agree_with_the_formula():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    recipe = tiny(**WIDE)
+    number, layer, counted = count(recipe, 1)
+    objective, batches = parts(recipe)
+    assert number == sum(p.numel() for p in objective.parameters())
+    for name, batch in batches.items():
+        with FlopCounterMode(display=False) as counter:
+            objective(batch).sum().backward()
+        assert counted[name].flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
+        # 6 FLOPs a parameter and token (2001.08361), attention and tokenizers on top
+        low = 6 * layer * recipe.model.layers * counted[name].tokens
+        assert low * 0.9 < counted[name].flops < low * 2
+
+
+def test_zero_shards_more_with_every_stage_and_a_layer_is_whole_at_stage_three():
+    totals = [sum(state_bytes(1_000_000, 10_000, stage, 10).values()) for stage in range(4)]
+    assert totals == [16e6, 9.2e6, 5.6e6, 2e6 + 4e4]
+
+
+def test_a_plan_answers_for_every_stage_and_says_what_it_assumes():
+    result = plan(tiny(tasks__digits__batch=64, tasks__wine__batch=64), gpus=64, gpu="h100")
+    assert set(result["stages"]) == {0, 1, 2, 3}
+    for stage in result["stages"].values():
+        assert stage["fits"] and 0 < stage["mfu"] <= 0.4 and stage["days"] >= 0
+    text = table(result)
+    assert "assumed: kernels reach 40%" in text and "ZeRO" in text
+    with pytest.raises(UserError, match="h100"):
+        plan(tiny(), gpus=4, gpu="h10")
+
+
+def test_weak_scaling_in_simulation_falls_with_the_number_of_gpus_unless_talk_is_hidden():
+    lines = weak_scaling(tiny(), "h100", [1, 2, 8])
+    worst = [line["efficiency"][0] for line in lines]
+    assert worst[0] == 1.0 and worst[0] > worst[1] > worst[2] > 0
+    assert all(line["efficiency"][0] <= line["efficiency"][1] for line in lines)
+
+
+# --- the launchers' lines ---
+
+
+def test_torchruns_line_has_the_three_things_that_nodes_need_together():
+    lines = Launch(["10.0.0.1", "10.0.0.2"], ["train", "demo"], processes=8, interface="eth0", min_nodes=1)
+    first, second = lines.line(0), lines.line(1)
+    assert "is_host=1 --local-addr 10.0.0.1" in first and "is_host=0 --local-addr 10.0.0.2" in second
+    assert all("GLOO_SOCKET_IFNAME=eth0" in line and "--nnodes 1:2" in line for line in (first, second))
+    assert all("--rdzv-endpoint 10.0.0.1:29500" in line for line in (first, second))
+
+
+def test_the_deepspeed_launcher_gets_a_hostfile():
+    made = Launch(["10.0.0.1", "10.0.0.2"], ["train", "demo"], launcher="deepspeed", processes=3, hostfile="hosts")
+    assert made.hosts() == "10.0.0.1 slots=3\n10.0.0.2 slots=3\n"
+    assert "--module generalist.cli train demo" in made.text() and "--num_gpus 3" in made.text()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nodes": []}, "every node's address"),
+        ({"nodes": ["a", "a"]}, "every node's address"),
+        ({"launcher": "mpirun"}, "torchrun, deepspeed"),
+        ({"launcher": "deepspeed"}, "--hostfile"),
+        ({"processes": 0}, "--processes"),
+        ({"min_nodes": 3}, "--min-nodes"),
+    ],
+)
+def test_a_launch_that_cannot_work_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        Launch(**{"nodes": ["a", "b"], "command": [], **values})
+
+
+def test_the_command_prints_a_line_a_node(capsys):
+    from generalist.cli import main
+
+    assert main(["train", "demo", "steps=10", "--nodes", "10.0.0.1,10.0.0.2", "--out", "runs/x", "--auto-resume"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("generalist.cli train demo steps=10 --out runs/x --auto-resume") == 2
+
+
+def test_no_task_is_left_out_of_the_plan():
+    _, _, counted = count(tiny(), 2)
+    assert set(counted) == {"digits", "wine"}
+    assert all(c.flops > 0 and c.activations > 0 and c.samples == 4 for c in counted.values())
+    assert torch.get_num_threads() == 1
