@@ -292,3 +292,20 @@ def test_shrunken_masks_keep_cells_that_are_at_least_half_full():
     masks[0, :2, :1] = True  # half of the first cell
     masks[0, 3, 3] = True  # a quarter of the last
     assert shrink_masks(masks, 2, 2)[0].tolist() == [[True, False], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ({"model_type": "timm_backbone", "backbone": "resnet10t", "out_indices": [2, 3, 4]}, [128, 256, 512]),
+        (
+            {"model_type": "resnet", "depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "out_indices": [2, 3, 4]},
+            [16, 24, 32],
+        ),
+    ],
+)
+def test_backbones_of_timm_and_of_transformers_propose(backbone, channels):
+    modality = region(backbone=backbone, config={**RT_DETR, "encoder_in_channels": channels}, mode="both")
+    module = modality.build(32).eval()
+    span = modality.span(torch.rand(3, 96, 128))
+    assert module(span.data).shape == (span.length, 32)

@@ -4,7 +4,7 @@
 
 1.5 M parameters, 900 steps of 8 pictures of 192 x 160. Measured once (seed 0) on the val split of the BCCD blood cells,
 619 s on one core that was shared with other work: AP50 .839, AP .526 (red cells .823, white .989, platelets .705). The
-same model with the names permuted at test: AP50 .006 and .080; with red and white exchanged .240, which is the platelets'.
+same model with the names permuted at test: AP50 .006 and .080; red and white exchanged: .240, all of it the platelets'.
 """
 
 from __future__ import annotations
