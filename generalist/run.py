@@ -129,8 +129,8 @@ def build_optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.O
     spec = recipe.optimizer
     groups = parameter_groups(objective, spec.weight_decay)
     if spec.kind == "adamw":
-        return torch.optim.AdamW(groups, spec.lr, tuple(spec.betas), spec.eps)
-    return BalancedAdamW(groups, spec.lr, tuple(spec.betas), spec.eps, bias_correction=spec.bias_correction)
+        return torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps)
+    return BalancedAdamW(groups, spec.lr, spec.betas, spec.eps, bias_correction=spec.bias_correction)
 
 
 # --- the run's folder ---
@@ -154,7 +154,8 @@ def open_run(recipe: Recipe, out: Path, resume: bool, overwrite: bool) -> int:
         )
     try:
         checkpoint.retry(lambda: out.mkdir(parents=True, exist_ok=True))
-        _clear(out)
+        if overwrite or (out / "recipe.json").is_file():  # a run that was killed before its first checkpoint
+            _clear(out)
         (out / "recipe.json").write_text(json.dumps(to_json(recipe), indent=1))
     except OSError as error:
         raise UserError(
@@ -167,8 +168,8 @@ def _clear(out: Path) -> None:
     """Remove what an earlier run wrote here, and only that."""
     for name in ("checkpoints", "model", "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
-    written = ("metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json")
-    written += ("interference.json",)
+    written = ["metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json"]
+    written += ["interference.json"]
     for path in [*(out / name for name in written), *out.glob("bad_samples*.jsonl")]:
         path.unlink(missing_ok=True)
 
