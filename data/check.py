@@ -123,7 +123,8 @@ def check(
 
     against: {name of another split or set: its marks}; a sample that is in one of them has leaked.
     """
-    report, seen = Report(split, len(records)), {}
+    report = Report(split, len(records))
+    seen: dict[str, str] = {}
     whole: set[str] = set()
     names = records.info.get("classes") or []
     for line in records.info.get("skipped", []):

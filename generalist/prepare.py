@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from data.cache import SizedCache, default_folder
 from data.source import Records
 from data.stream import Feed
 from generalist.config import GeneralistConfig
@@ -22,6 +23,7 @@ from generalist.recipe import Recipe
 from tasks.base import Task
 from tasks.candidates import CandidateSet, Names
 from tokenizers_mod.base import Modality
+from tokenizers_mod.cached import cache_reads
 from tokenizers_mod.modalities import modality_settings
 
 
@@ -124,6 +126,10 @@ def prepare(recipe: Recipe) -> Prepared:
         task.adopt(task.candidate_set(records[task.name]))
         if task.candidates is not None:
             sets[task.name] = task.candidates
+    if recipe.cache_gb:
+        cache = SizedCache(default_folder() / "decoded", int(recipe.cache_gb * 1e9), small=True)
+        for modality in modalities.values():
+            cache_reads(modality, cache)
     return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets)
 
 

@@ -91,6 +91,8 @@ class OptimizerSpec:
 class Recipe:
     """Everything a run is made of. sampling: "unmixed" (one task a step on all ranks) or "mixed".
 
+    workers: loader processes; profile: measure where the first steps' time goes (`generalist.profile`); cache_gb: keep
+    decoded pictures and sounds on disk, at most so many 1e9 bytes, 0 = do not.
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
     """
 
@@ -103,6 +105,7 @@ class Recipe:
     sampling: str = "unmixed"
     workers: int = 0
     profile: bool = False
+    cache_gb: float = 0.0
     model: ModelSpec = field(default_factory=ModelSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
@@ -130,10 +133,10 @@ class Recipe:
             if value not in valid:
                 raise UserError(f"{key}={value!r}; {nearest(value, valid)} (valid: {', '.join(valid)})")
         for key, low, high in LIMITS:
-            value = self
+            value: Any = self
             for part in key.split("."):
                 value = getattr(value, part)
-            if not low <= value < high:  # type: ignore[operator]
+            if not low <= value < high:
                 raise UserError(f"{key}={value}: it must lie in {low:g} <= {key} < {high:g}")
         if any(not 0 <= b < 1 for b in self.optimizer.betas):
             raise UserError(f"optimizer.betas={list(self.optimizer.betas)}: each must lie in 0 <= beta < 1")

@@ -177,7 +177,8 @@ def _clear(out: Path) -> None:
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two JSON trees differ, as "key: old -> new"; the loader's workers may change."""
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = [k for k in {**a, **b} if f"{path}{k}" not in ("workers", "checkpoint", "engine", "faults", "profile")]
+        free = ("workers", "checkpoint", "engine", "faults", "profile", "cache_gb")
+        keys = [k for k in {**a, **b} if f"{path}{k}" not in free]
         return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}{k}.")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}{i}.")]

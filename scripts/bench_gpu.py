@@ -7,6 +7,7 @@ attention a token, PaLM 2204.02311 appendix B) over the measured ceiling, not ov
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def measure(
         model, packed = model.to(device).train(), packed.to(device)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        run = step(model, lambda model=model, packed=packed: model.features(packed), "bf16")
+        run = step(model, partial(model.features, packed), "bf16")
         for _ in range(3):
             run()
         wait()

@@ -45,7 +45,8 @@ def test_folders_by_class_are_split_by_name_or_as_they_lie(tmp_path):
 
 def test_tables_from_files_and_frames_give_rows_and_class_indices(tmp_path):
     import pandas as pd
-    import polars as pl
+
+    pl = pytest.importorskip("polars")
 
     frame = pd.DataFrame(
         {"key": list("abcdefgh") * 5, "x": range(40), "job": ["miner", None] * 20, "y": ["no", "yes"] * 20}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,10 @@ def bar(args: argparse.Namespace, total: int, what: str, unit: str) -> Any:
     return tqdm(total=total, desc=what, unit=unit, disable=args.quiet, file=sys.stderr, dynamic_ncols=True)
 
 
+def _show(shown: Any, done: int, of: int) -> None:
+    shown.update(done - shown.n)
+
+
 def shard(args: argparse.Namespace) -> int:
     from data.shard_writer import Plan, write_split
 
@@ -96,7 +101,7 @@ def shard(args: argparse.Namespace) -> int:
     for split, records in splits.items():
         plan = Plan(source, split, args.out, args.per, None if args.in_order else args.seed, args.skip)
         with bar(args, -(-len(records) // args.per), split, "shard") as shown:
-            index = write_split(plan, args.workers, args.overwrite, lambda done, of, b=shown: b.update(done - b.n))
+            index = write_split(plan, args.workers, args.overwrite, partial(_show, shown))
         lines[split] = {
             "samples": sum(s["nsamples"] for s in index["shardlist"]),
             "shards": len(index["shardlist"]),
@@ -169,20 +174,20 @@ def stats(args: argparse.Namespace) -> int:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         plots = plot(found, args.out / "stats.png", args.source)
-    for split in found.values():
-        del split["_values"]
+    for held in found.values():
+        del held["_values"]
     if args.out:
         (args.out / "stats.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
     if args.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return 0
-    for name, split in found.items():
-        print(f"{name}: {split['samples']} samples, {split['broken']} broken")
-        if split["classes"]:
-            print("  classes: " + ", ".join(f"{n} {c}" for n, c in list(split["classes"].items())[:12]))
-        for field, count in split["missing"].items():
+    for name, held in found.items():
+        print(f"{name}: {held['samples']} samples, {held['broken']} broken")
+        if held["classes"]:
+            print("  classes: " + ", ".join(f"{n} {c}" for n, c in list(held["classes"].items())[:12]))
+        for field, count in held["missing"].items():
             print(f"  {field}: {count} missing")
-        for measure, s in split["measures"].items():
+        for measure, s in held["measures"].items():
             if s["count"]:
                 middle, low, high, most = (s[k] for k in ("median", "5%", "95%", "most"))
                 print(f"  {measure:<28} median {middle:.4g}, 5..95 % {low:.4g}..{high:.4g}, most {most:.4g}")
