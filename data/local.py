@@ -176,7 +176,7 @@ class Rows(Sequence):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: Any) -> Record:
+    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
         row, item = self.items[index]
         record = {key: self._value(key, how, row, item) for key, how in self.source.fields.items()}
         record.setdefault(

@@ -79,7 +79,7 @@ class Cut(Sequence):
     def __len__(self) -> int:
         return len(self.origins) * len(self.names)
 
-    def __getitem__(self, index: Any) -> Record:
+    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
         at, which = divmod(range(len(self))[index], len(self.names))
         origin, source = int(self.origins[at]), self.source
         column = self.values[:, which]
@@ -193,7 +193,7 @@ class Surroundings(Sequence):
                 seen.setdefault(v, None)
         return list(seen)[: self.most]
 
-    def __getitem__(self, index: Any) -> Record:
+    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
         node = int(self.chosen[index])
         nodes = self.around(node)
         number = {v: i for i, v in enumerate(nodes)}

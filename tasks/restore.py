@@ -45,9 +45,10 @@ class Restore(Task):
             raise UserError(f"task {self.name}: rate={self.rate}: it is a share of the tokens, 0 < rate < 1")
 
     def _span(self, record: Record, rng: torch.Generator | None) -> Span:
-        (span,) = self.input_spans(record, rng) or [None]
-        if span is None:
+        spans = self.input_spans(record, rng)
+        if not spans:
             raise UserError(f"field {next(iter(self.inputs.values()))!r} is missing; there is nothing to restore")
+        span = spans[0]
         value = span.data.get(self.key)
         if value is None or len(value) != span.length or not value.is_floating_point():
             raise UserError(f"{span.modality} has no numbers {self.key!r} in each token; it has {list(span.data)}")

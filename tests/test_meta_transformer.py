@@ -329,7 +329,7 @@ def test_progressive_points(reference):
 
 def test_audio(reference, encoder):
     r = reference("audio")
-    audio = MetaAudio(mels=64, frames=64)
+    audio = MetaAudio(mels=64, steps=64)
     wave = r["in.waveform"][0]
     mel = fbank(wave - wave.mean(), 16000, 64)
     torch.testing.assert_close(mel, r["out.fbank"], atol=3e-5, rtol=3e-5)

@@ -153,7 +153,7 @@ class ImuTokens(nn.Module):
         super().__init__()
         self.project = nn.Linear(2 * settings.channels * settings.patch, width, bias=False)
         self.norm = nn.LayerNorm(width)
-        self.time = ([], 2.0 * settings.patch, settings.longest)
+        self.time: tuple[list[float], float, float] = ([], 2.0 * settings.patch, settings.longest)
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"patch": [N, 2 channels patch], "position": [N]} -> [N, width]."""

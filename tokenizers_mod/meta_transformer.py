@@ -98,18 +98,18 @@ class MetaVideo(Video):
 
 @dataclass
 class MetaAudio(Audio):
-    """AST's fork: `frames` frames, zero rows at the end, frequency as height; learned positions, no class token."""
+    """AST's fork: `steps` frames, zero rows at the end, frequency as height; learned positions, no class token."""
 
     mels: int = 224
     patch: list[int] = field(default_factory=lambda: [32, 32])
     mean: float = -6.845978
     std: float = 5.5654526
-    frames: int = 224
+    steps: int = 224
 
     def span(self, value: Float[Tensor, " t"], rng: torch.Generator | None = None) -> Span:
         """Waveform [t] -> data {"patch": [n, mel * time], "index": [n]}, mel rows first, grid (mel, time)."""
-        mel = fbank(value - value.mean(), self.rate, self.mels, self.window)[: self.frames]
-        mel = pad(mel, (0, 0, 0, self.frames - len(mel)))
+        mel = fbank(value - value.mean(), self.rate, self.mels, self.window)[: self.steps]
+        mel = pad(mel, (0, 0, 0, self.steps - len(mel)))
         mel = ((mel - self.mean) / (2 * self.std)).T
         patches = mel.unfold(0, self.patch[0], self.stride[0]).unfold(1, self.patch[1], self.stride[1])
         rows, columns = patches.shape[:2]
@@ -117,7 +117,7 @@ class MetaAudio(Audio):
         return Span(self.name, {"patch": patch, "index": torch.arange(len(patch))}, len(patch), grid=(rows, columns))
 
     def build(self, width: int) -> nn.Module:  # type: ignore[override]
-        columns = (self.frames - self.patch[1]) // self.stride[1] + 1
+        columns = (self.steps - self.patch[1]) // self.stride[1] + 1
         return LinearTokens(self.patch[0] * self.patch[1], width, self.rows * columns)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -151,11 +152,13 @@ def _stem(name: str, report: Report) -> dict[str, Tensor]:
 @torch.no_grad()
 def fill_stem(model: GeneralistModel, clip: dict[str, Tensor]) -> None:
     """CLIP's class token and first position are the summary here; its patch kernel has no bias."""
-    tokens = model.tokenizers["image"]
+    tokens: Any = model.tokenizers["image"]
+    summary: Any = model.tokenizers["summary"]
+    norm: Any = model.embedding_norm
     tokens.projection.weight.copy_(clip["conv1.weight"].flatten(1))
     tokens.projection.bias.zero_()
     tokens.temporal.weight.zero_()  # a picture is the only frame
     tokens.spatial.copy_(clip["positional_embedding"][1:])
-    model.tokenizers["summary"].token.weight.copy_((clip["class_embedding"] + clip["positional_embedding"][0])[None])
-    model.embedding_norm.weight.copy_(clip["ln_pre.weight"])
-    model.embedding_norm.bias.copy_(clip["ln_pre.bias"])
+    summary.token.weight.copy_((clip["class_embedding"] + clip["positional_embedding"][0])[None])
+    norm.weight.copy_(clip["ln_pre.weight"])
+    norm.bias.copy_(clip["ln_pre.bias"])
