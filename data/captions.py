@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.errors import UserError
 from data.source import Record, Records
@@ -44,7 +45,7 @@ def read_captions(path: Path, pictures: Path) -> list[Record]:
     """One annotation file as a record a picture, pictures without a caption left out. UserError for a broken file."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        rows = {
+        rows: dict[Any, dict[str, Any]] = {
             row["id"]: {"id": str(row["id"]), "image": str(pictures / row["file_name"]), "captions": []}
             for row in loaded["images"]
         }

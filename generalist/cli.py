@@ -34,6 +34,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "adapt a trained model with little labelled data",
         "generalist tune runs/demo photos/ --method zero-shot prompts full --shots 16 --draws 3",
     ),
+    "describe": (
+        "describe",
+        "write a caption for an image or a clip",
+        "generalist describe models/uni --image dog.jpg --beam 2",
+    ),
     "report": ("report", "write the run's report.html anew", "generalist report runs/demo"),
     "convert": (
         "convert",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import UserError, nearest
 from data.pack import pack
 from data.routes import Role, Routes
 from data.types import Packed, Span
@@ -56,8 +56,36 @@ def vocabulary_features(
     return torch.cat([model.features(replace(part, role=role), candidate=True) for part in parts])
 
 
+class Anew:
+    """The state of B x k sequences while their words are written, all of it encoded again at every word.
+
+    For models whose layers mix tokens or choose experts by more than one token and what was kept before it.
+    """
+
+    def __init__(self, model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> None:
+        self.model, self.text, self.scale = model, text, scale
+        self.inputs = [list(sequence) for sequence in inputs]
+        self.words: list[list[int]] = [[] for _ in inputs]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, reorder or repeat sequences."""
+        self.inputs = [self.inputs[i] for i in rows.tolist()]
+        self.words = [list(self.words[i]) for i in rows.tolist()]
+
+    def ask(self, t: int, members: Tensor) -> Tensor:
+        """log p of word t of every sequence: Float[R K]."""
+        pairs = zip(self.inputs, self.words, strict=True)
+        packed = pack([[*sequence, self.text.next_span(words)] for sequence, words in pairs])
+        return self.model.score(self.model.features(packed.to(self.model.device)), members, self.scale)
+
+    def write(self, words: Tensor, t: int) -> None:
+        """Put word t of every sequence, Int[R], behind what is written."""
+        for written, word in zip(self.words, words.tolist(), strict=True):
+            written.append(word)
+
+
 class Writer:
-    """The state of B x k sequences while their words are written."""
+    """The same, each token encoded once: what comes before is kept layer by layer."""
 
     def __init__(self, model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> None:
         self.model, self.text, self.scale = model, text, scale
@@ -68,6 +96,7 @@ class Writer:
         layout = model.routed(packed)
         self.cache = Cache.of(packed, without=2)
         model.encoder(model.embed(packed), reading(layout, self.cache), model.layer_prompts())
+        self.complete = len(self.cache.layers) == len(model.encoder.layers)
         last = packed.first + torch.bincount(packed.owner) - 1
         self.routes = None if layout.routes is None else [layout.routes.index[last - 1], layout.routes.index[last]]
         self.table = None if layout.routes is None else layout.routes.table
@@ -104,6 +133,14 @@ class Writer:
         return self.model.encoder(self.model.embed(packed), step, self.model.layer_prompts())
 
 
+def start(model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> Writer | Anew:
+    """A writer that keeps what it has encoded, where every layer of the model can."""
+    if model.router is not None and model.router.needs_sequence:
+        return Anew(model, inputs, text, scale)
+    writer = Writer(model, inputs, text, scale)
+    return writer if writer.complete else Anew(model, inputs, text, scale)
+
+
 @torch.no_grad()
 def decode(
     model: GeneralistModel,
@@ -138,7 +175,7 @@ def decode(
     if beam > len(members):
         raise UserError(f"beam {beam} is wider than the vocabulary of {len(members)}")
     end = text.eot if end is None else end
-    writer = Writer(model, inputs, text, scale)
+    writer = start(model, inputs, text, scale)
     count, device = len(inputs), members.device
     ids = torch.empty(count, 1, 0, dtype=torch.long, device=device)
     log_p = torch.empty(count, 1, 0, device=device)
@@ -193,3 +230,30 @@ def _draw(
     p = p.masked_fill(dropped, 0)
     drawn = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view(*p.shape[:2], 1)
     return parent, order.gather(-1, drawn).squeeze(-1)
+
+
+def captions(
+    folder: Any, inputs: dict[str, str], task: str | None = None, seed: int = 0, **options: Any
+) -> list[tuple[str, float]]:
+    """Captions of one input with their scores, best first, by a model folder. options: those of `decode`."""
+    from generalist.predict import load_model
+
+    if len(inputs) != 1:
+        raise UserError("give one input, such as --image FILE")
+    model, processor = load_model(folder)
+    writing_tasks = [name for name, about in processor.tasks.items() if about.get("writes")]
+    if task is None and len(writing_tasks) != 1:
+        raise UserError(f"{len(writing_tasks)} tasks of this model write captions; choose one: {writing_tasks}")
+    chosen = processor.tasks.get(task or writing_tasks[0])
+    if chosen is None or not chosen.get("writes"):
+        raise UserError(f"task {task!r} of this model does not write; {nearest(task or '', writing_tasks)}")
+    modality, word = next(iter(inputs.items()))
+    if modality not in processor.built:
+        raise UserError(f"this model has no modality {modality!r}; {nearest(modality, processor.built)}")
+    span = processor.span(modality, processor.built[modality].from_command_line(word))
+    text, summary = processor.built["text"], processor.built["summary"]
+    members = vocabulary_features(model, text, summary)
+    generator = torch.Generator(device=members.device).manual_seed(seed)
+    found = decode(model, [[summary.span(None), span]], text, members, chosen["scale"], generator=generator, **options)
+    texts = [text.decode(found.words(0, rank)) for rank in range(found.ids.shape[1])]  # type: ignore[attr-defined]
+    return list(zip(texts, found.score[0].tolist(), strict=True))

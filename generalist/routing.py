@@ -73,6 +73,7 @@ class Router(nn.Module):
     """
 
     per_row: ClassVar[bool] = False
+    needs_sequence: ClassVar[bool] = False  # looks at other tokens of the sequence than the one it routes
 
     def __init__(self, spec: RouterSpec, inputs: int = 0) -> None:
         super().__init__()
@@ -176,6 +177,8 @@ class ContextRouter(Router):
 
     A mean over the whole sequence would show a causal token its own future.
     """
+
+    needs_sequence = True
 
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec, 2 * spec.width)

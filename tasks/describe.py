@@ -42,6 +42,9 @@ class Describe(Task):
     def candidate_set(self, records: Records) -> CandidateSet:
         return Vocabulary()
 
+    def about(self) -> dict[str, Any]:
+        return super().about() | {"writes": True}
+
     def captions(self, record: Record) -> list[str]:
         """All captions of a record. UserError where there is none."""
         found = record[self.caption]

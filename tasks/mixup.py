@@ -30,8 +30,8 @@ def ask_mix(example: Example, mixup: float, cutmix: float, probability: float, r
         return example
     cut = bool(cutmix) and (not mixup or float(u[1]) < 0.5)
     share = beta(cutmix if cut else mixup, rng)
-    values = {"share": share, "cut": cut, "corner": (float(u[2]), float(u[3]))}
-    return Mixed(example.inputs, example.partner, example.record, example.key, **values)
+    corner = float(u[2]), float(u[3])
+    return Mixed(example.inputs, example.partner, example.record, example.key, share=share, cut=cut, corner=corner)
 
 
 def beta(alpha: float, rng: torch.Generator) -> float:

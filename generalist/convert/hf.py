@@ -184,7 +184,7 @@ def plain_vit(folder: Path, config: dict[str, Any], t: Named) -> Built:
     """A ViT up to its last norm; the feature is its class token. The pooler and the classifier are left out."""
     settings = _vision_defaults("ViTConfig") | config
     projection = "embeddings.patch_embeddings.projection"
-    patch, bias = t[f"{projection}.weight"], t[f"{projection}.bias"] if f"{projection}.bias" in t else None
+    patch, bias = t[f"{projection}.weight"], (t[f"{projection}.bias"] if f"{projection}.bias" in t else None)  # noqa: SIM401
     positions = t["embeddings.position_embeddings"][0]
     ours = vit.stem(patch, bias, positions, t["embeddings.cls_token"].reshape(-1))
     newer = any(k.startswith("layers.0.") for k in t)

@@ -84,8 +84,9 @@ def build(
         _fold_type(official, report)
     _resize(official, report, size, frames, spatial)
     config, unused = _config(official, report, heads, head_scale)
-    if head_scale not in config.scales:
-        raise UserError(f"head_scale={head_scale!r} is no logit scale of the file: {', '.join(config.scales)}")
+    scales = config.scales or []
+    if head_scale not in scales:
+        raise UserError(f"head_scale={head_scale!r} is no logit scale of the file: {', '.join(scales)}")
     model = GeneralistModel(config).eval()
     fill(model, _ours(official, report, unused, head_scale), report, lenient)
     report.unused += sorted(unused)
@@ -176,7 +177,7 @@ def _config(
     )
     frames, channels, patch = len(official[keys.TEMPORAL]), *official[keys.CONV].shape[1:3]
     prompt = official.get(first + keys.PROMPT)
-    unused = {}
+    unused: dict[str, Tensor] = {}
     types = official.pop(keys.TYPES, None)
     if types is not None:
         official["text.type"] = types[:1]
@@ -369,5 +370,6 @@ def _scale(table: Tensor, size: int) -> float:
 
 
 def _tasks(config: GeneralistConfig) -> dict[str, Any]:
-    """What a prediction with a user's own candidates may ask for: one entry a logit scale."""
-    return {}
+    """What a prediction may ask for, by the logit scale it was trained with (spec 1.8, 1.9)."""
+    known = set(config.scales or [])
+    return {name: {"scale": name, **about} for name, about in keys.TASKS.items() if name in known}

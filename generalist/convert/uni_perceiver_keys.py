@@ -24,6 +24,16 @@ SCALES = (
     "downstream",
 )  # spec 1.8
 
+# logit scale -> what is asked under it; "writes": answers are written word by word
+TASKS: dict[str, dict[str, object]] = {
+    "img_cls": {"kind": "classify", "inputs": ["image"]},
+    "video_cls": {"kind": "classify", "inputs": ["video"]},
+    "retrieve": {"kind": "retrieve", "inputs": ["image"]},
+    "caption": {"kind": "describe", "inputs": ["image"], "writes": True},
+    "text_mlm": {"kind": "fill", "inputs": ["text"]},
+    "downstream": {"kind": "answer", "inputs": ["image", "text"]},
+}
+
 # old DeepSpeed name -> torch name, inside one layer
 _OLD_LAYER = (
     ("attention.self.qkv_proj.deepspeed_moe.", "self_attn.qkv_proj."),

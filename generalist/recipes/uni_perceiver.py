@@ -47,7 +47,7 @@ def modalities(size: int, text: Text | None = None, strong: bool = True) -> dict
     """The v1 tokenizers at this many pixels: one set of vision weights, five ways of preparing pixels [1.6, 1.14]."""
     text = text or Text(tokenizer="clip", max_length=128, positions=512, word_std=0.02, position_std=0.02)
     shape: dict[str, Any] = {"size": size, "patch": 16, "frames": 8}
-    imagenet = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    imagenet: dict[str, Any] = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     return {
         "summary": Summary(as_text=SPE if text.tokenizer == "clip" else text.spe),
         "text": text,
