@@ -1,0 +1,83 @@
+"""The estimators under scikit-learn's own contract, and on real tables and series."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_wine
+from sklearn.model_selection import train_test_split
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from data.errors import UserError
+from generalist.sklearn import GeneralistClassifier, GeneralistRegressor
+
+SMALL = {"width": 16, "layers": 1, "heads": 2, "steps": 60, "batch": 48, "lr": 1e-2, "random_state": 0}
+
+
+@pytest.mark.soak  # a minute an estimator
+@pytest.mark.parametrize(
+    "estimator", [GeneralistClassifier(**SMALL), GeneralistRegressor(**SMALL)], ids=["classifier", "regressor"]
+)
+def test_the_estimators_pass_every_check_of_scikit_learn(estimator):
+    failed = []
+    for one, check in estimator_checks_generator(estimator):
+        try:
+            check(one)
+        except Exception as error:
+            if "SkipTest" not in type(error).__name__:
+                failed.append((getattr(check, "func", check).__name__, type(error).__name__, str(error)[:300]))
+    assert not failed, "\n".join(map(str, failed))
+
+
+def test_some_of_the_checks_run_every_time():
+    quick = {
+        "check_no_attributes_set_in_init",
+        "check_get_params_invariance",
+        "check_estimators_unfitted",
+        "check_estimator_sparse_tag",
+        "check_methods_subset_invariance",
+        "check_n_features_in_after_fitting",
+        "check_estimators_pickle",
+    }
+    for estimator in (GeneralistClassifier(**SMALL | {"steps": 5}), GeneralistRegressor(**SMALL | {"steps": 5})):
+        ran = set()
+        for one, check in estimator_checks_generator(estimator):
+            name = getattr(check, "func", check).__name__
+            if name in quick:
+                check(one)
+                ran.add(name)
+        assert ran == quick
+
+
+def test_wine_is_classified_better_than_by_its_most_common_class_with_columns_missing_and_of_words():
+    frame = load_wine(as_frame=True)
+    x = frame.data.copy()
+    x["strength"] = np.where(x["alcohol"] > 13, "strong", "light")
+    x.loc[::7, "hue"] = np.nan
+    fit, held, y_fit, y_held = train_test_split(x, frame.target_names[frame.target], random_state=0)
+    model = GeneralistClassifier(**SMALL | {"steps": 120}).fit(fit, y_fit)
+    assert list(model.classes_) == ["class_0", "class_1", "class_2"]
+    np.testing.assert_allclose(model.predict_proba(held).sum(1), 1)
+    assert model.score(held, y_held) > 0.85
+
+
+def test_diabetes_quantiles_are_ordered_and_cover_what_they_say_roughly():
+    x, y = load_diabetes(return_X_y=True)
+    fit, held, y_fit, y_held = train_test_split(x, y, random_state=0)
+    model = GeneralistRegressor(**SMALL | {"steps": 150}).fit(fit, y_fit)
+    low, middle, high = (model.predict_quantile(held, q) for q in (0.1, 0.5, 0.9))
+    assert (low <= middle).all() and (middle <= high).all()
+    assert 0.5 < ((low <= y_held) & (y_held <= high)).mean() < 0.99
+    assert model.score(held, y_held) > 0.2
+
+
+def test_series_are_told_apart_by_their_shape():
+    rng = np.random.default_rng(0)
+    time = np.arange(48)
+    x = np.stack([np.sin(time / (3 if i % 2 else 9) + rng.uniform(0, 6)) + rng.normal(0, 0.2, 48) for i in range(80)])
+    y = np.where(np.arange(80) % 2, "fast", "slow")
+    model = GeneralistClassifier(**SMALL | {"input": "series"}).fit(x[:60], y[:60])
+    assert model.score(x[60:], y[60:]) > 0.8
+
+
+def test_an_input_that_there_is_not_is_named():
+    with pytest.raises(UserError, match="series"):
+        GeneralistClassifier(input="serie").fit(np.zeros((4, 2)), [0, 1, 0, 1])
