@@ -33,7 +33,8 @@ class Schedule:
         if len(set(self.names)) != len(self.names):
             raise UserError(f"two tasks share a name: {sorted(self.names)}")
         if any(not np.isfinite(s) or s <= 0 for s in self.shares):
-            raise UserError(f"every task's share must be positive, got {dict(zip(self.names, self.shares, strict=True))}")
+            shares = dict(zip(self.names, self.shares, strict=True))
+            raise UserError(f"every task's share must be positive and finite, got {shares}")
         total = float(sum(self.shares))
         self.shares = [s / total for s in self.shares]
         self._edges = np.cumsum(self.shares).tolist()
@@ -59,9 +60,7 @@ class Schedule:
             self._counts[stream] = np.zeros((1, len(self.names)), dtype=np.int64)
         counts = self._counts[stream]
         if len(counts) <= block:
-            new = [
-                np.bincount(self._block(b, rank), minlength=len(self.names)) for b in range(len(counts) - 1, block)
-            ]
+            new = [np.bincount(self._block(b, rank), minlength=len(self.names)) for b in range(len(counts) - 1, block)]
             counts = np.concatenate([counts, counts[-1] + np.cumsum(new, axis=0)])
             self._counts[stream] = counts
         within = self._block(block, rank)[: step % BLOCK]

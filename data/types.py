@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ class Span:
         for name in ("mask", "causal", "hidden"):
             flag = getattr(self, name)
             if flag is not None and tuple(flag.shape) != (self.length,):
-                raise ValueError(f"{self.modality} span: {name} has shape {tuple(flag.shape)}, expected ({self.length},)")
+                shape = tuple(flag.shape)
+                raise ValueError(f"{self.modality} span: {name} has shape {shape}, expected ({self.length},)")
         if self.asked is not None and len(self.asked):
             low, high = int(self.asked.min()), int(self.asked.max())
             if low < 0 or high >= self.length:
@@ -137,7 +139,9 @@ class Packed:
     asked_modality: str = ""
     labels: Tensor | None = None
     kinds: list[str] = field(default_factory=list)  # modality of every span, for statistics
-    role: Role = Role()  # input or candidate, and what stands on the other side: for a mixture of experts
+    role: Role = field(
+        default_factory=Role
+    )  # input or candidate, and what stands on the other side: for a mixture of experts
 
     @property
     def tokens(self) -> int:
@@ -149,7 +153,7 @@ class Packed:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Packed:
         """The same batch with `fn` applied to every tensor."""
-        moved = {name: fn(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: fn(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         data = {m: {k: fn(v) for k, v in d.items()} for m, d in self.data.items()}
         return replace(self, data=data, layout=self.layout.map(fn), **moved)
 

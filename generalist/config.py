@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -30,7 +30,11 @@ class GeneralistConfig(PreTrainedConfig):
     """
 
     model_type = "generalist"
-    attribute_map = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
+    attribute_map: ClassVar[dict[str, str]] = {
+        "width": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+    }
 
     hidden_size: int = 128
     num_hidden_layers: int = 4

@@ -91,7 +91,7 @@ def answer(
         torch.cat(owner),
         model.log_scale(task.scale).detach(),
         keys=torch.cat(labels) if partners else None,
-        linear_head=model.linear_heads[task.scale] if task.scale in model.linear_heads else None,
+        linear_head=dict(model.linear_heads.items()).get(task.scale),
         rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ from transformers import initialization as init
 
 from data.errors import UserError, nearest
 from data.pack import pack
-from data.types import Layout, Packed, Span
+from data.routes import Routes
+from data.types import Group, Layout, Packed, Span
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
 from generalist.hf.features import PaddedFeatures
 from generalist.hf.folder import AUTO_MAP, write_remote
 from generalist.moe import ExpertLinear, has_experts
+from generalist.padded import PaddedLayout
 from generalist.prompts import DeepPrompts, LinearHeads
 from generalist.routing import ROUTERS
 from tasks import likelihood
@@ -39,7 +41,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
     base_model_prefix = "generalist"
     main_input_name = "input_ids"
     input_modalities = ("text", "image", "audio")
-    _no_split_modules = ["Block"]
+    _no_split_modules: ClassVar[list[str]] = ["Block"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -56,7 +58,9 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         self.kinds = {name: m.kind for name, m in self.modalities.items()}
         self.router = ROUTERS[config.moe_router] if has_experts(config) else None
         self.head = (
-            OutputHead(width, eps, config.output_size or width, config.output_bias) if config.output_head else nn.Identity()
+            OutputHead(width, eps, config.output_size or width, config.output_bias)
+            if config.output_head
+            else nn.Identity()
         )
         self.prompts = DeepPrompts(config) if config.prompts else None
         self.linear_heads = LinearHeads(config)
@@ -75,7 +79,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             for part in module.modules():
                 if isinstance(part, nn.Linear):
                     # Xavier (spec 1.12); fused q, k, v as the three matrices they are
-                    for matrix in part.weight.chunk(part.out_features // part.in_features or 1) if fused(part) else [part.weight]:
+                    for matrix in part.weight.chunk(3) if fused(part) else [part.weight]:
                         init.xavier_uniform_(matrix)
                     if part.bias is not None:
                         init.zeros_(part.bias)
@@ -143,6 +147,33 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
         write_remote(Path(save_directory))
 
+    def routed_padded(self, name: str, summary: str, layout: PaddedLayout, candidate: bool) -> PaddedLayout:
+        """The same for padded sequences [summary, tokens of one modality...]."""
+        if self.router is None:
+            return layout
+        group = layout.groups[0]
+        device = self.device
+        # two tokens, one of each modality, stand for all: in a padded batch nothing is causal
+        zero = torch.zeros(2, dtype=torch.long, device=device)
+        names = list(dict.fromkeys([summary, name]))
+        pair = Packed(
+            data={n: {} for n in names},
+            source=torch.tensor([names.index(summary), names.index(name)], device=device),
+            row=zero,
+            layout=Layout([Group(0, 1, 2, True)], zero, zero.bool()),
+            owner=zero,
+            first=zero[:1],
+            asked=zero[:1],
+            asked_owner=zero[:1],
+        )
+        found = self.routed(pair, candidate)
+        of_token = torch.ones(group.count, group.length, dtype=torch.long, device=device)
+        of_token[:, 0] = 0
+        padding = torch.zeros_like(of_token, dtype=torch.bool) if layout.real is None else ~layout.real
+        routes = None if found.routes is None else Routes(found.routes.index[of_token.flatten()], found.routes.table)
+        block = torch.zeros(of_token.numel(), dtype=torch.long, device=device)
+        return replace(layout, block=block, hidden=padding.flatten(), routes=routes)
+
     def layer_prompts(self, candidate: bool = False) -> list[Tensor | None] | None:
         """The deep prompts of every layer, None where the model has none."""
         return None if self.prompts is None else self.prompts(candidate)
@@ -159,9 +190,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         for part in parts[1:]:
             layout = layout + self.routed(part, candidate=True)
         hidden = self.encoder(torch.cat([self.embed(p) for p in parts]), layout, self.layer_prompts())
-        return [
-            self.read_out(h, p) for h, p in zip(hidden.split([p.tokens for p in parts]), parts, strict=True)
-        ]
+        return [self.read_out(h, p) for h, p in zip(hidden.split([p.tokens for p in parts]), parts, strict=True)]
 
     def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
         """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions."""
@@ -190,8 +219,8 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         return self.logits(queries, candidates, scale).log_softmax(dim=-1)
 
     def aside(self, packed: Packed) -> Aside | None:
-        """What the asked tokens' tokenizer found besides tokens in the pass just made, by asked token; None for most."""
-        tokenizer = self.tokenizers[packed.asked_modality] if packed.asked_modality in self.tokenizers else None
+        """What the asked tokens' tokenizer found besides tokens in the pass just made, by asked token; mostly None."""
+        tokenizer = dict(self.tokenizers.items()).get(packed.asked_modality)
         found = getattr(tokenizer, "aside", None)
         return None if found is None else found.take(packed.row[packed.asked])
 

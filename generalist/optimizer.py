@@ -112,7 +112,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             decayed.add(id(module.weight))
         decayed.update(id(getattr(module, name)) for name in getattr(module, "decayed", ()))
-    yes, no = [], []
+    yes: list[nn.Parameter] = []
+    no: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (yes if id(parameter) in decayed else no).append(parameter)

@@ -83,7 +83,7 @@ class GeneralistProcessor(ProcessorMixin):
             return self.padded(inputs)
         inputs.pop("return_tensors", None)
         if not inputs:
-            raise UserError(f"give at least one input by modality, such as image=...; this model has {list(self.built)}")
+            raise UserError(f"give an input by modality, such as image=...; this model has {list(self.built)}")
         columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:

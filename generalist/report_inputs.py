@@ -138,7 +138,7 @@ def _audio(given: dict) -> str:
     middle, reach = HEIGHT / 2, HEIGHT / 2 - 8
     x = 6 + np.arange(len(stretches)) / max(len(stretches) - 1, 1) * (WIDTH - 12)
     upper, lower = middle - reach * high - 0.4, middle - reach * low + 0.4  # silence keeps a hair line
-    outline = path(np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]]))
+    outline = path([*x, *x[::-1]], [*upper, *lower[::-1]])
     rate = float(given.get("rate") or 0)
     note = f"{len(wave) / rate:.2f} s at {rate:,.0f} Hz" if rate > 0 else f"{len(wave):,} samples"
     return svg(WIDTH, HEIGHT, f'<path class="wave" d="{outline}Z"/>', f"sound, {note}", "in audio") + _caption(note)

@@ -36,7 +36,7 @@ def _card(item: Any, task: str, path: Path) -> str:
     if not isinstance(item, dict):
         raise UserError(f"{path}: a prediction of task {task!r} is not an object: make the file again")
     correct, truth = item.get("correct"), item.get("truth")
-    kind, words = {True: ("good", "right"), False: ("bad", "wrong")}.get(correct, ("", ""))
+    kind, words = ("", "") if correct is None else ("good", "right") if correct else ("bad", "wrong")
     chip = f'<span class="chip {kind}">{words}</span>' if words else ""
     said = "" if truth is None else f'<p class="truth"><span>truth</span> {esc(shorten(truth, 200))}</p>'
     bars = _bars(item.get("answers") or [], truth, correct, f"{path}: task {task!r}")

@@ -78,7 +78,8 @@ def evaluate_run(
         scale = objective.model.config.zero_shot_scale
         write_card(out / "model", recipe.name, prepared.processor(), scale, metrics)
     write_json(out / "predictions.json", {"tasks": predictions})
-    np.savez_compressed(out / "space.npz", **evaluate.space(everything))
+    space: dict[str, Any] = evaluate.space(everything)
+    np.savez_compressed(out / "space.npz", **space)
     return metrics
 
 

@@ -88,7 +88,7 @@ class Task:
         """Take a candidate set for this task's own; it learns what kinds of input it answers."""
         self.candidates = candidates
         if candidates is not None:
-            candidates.asked_of = self.kinds_of(self.inputs)
+            candidates.asked_of = self.kinds_of(self.inputs)  # type: ignore[misc]  # on the instance, as with names
 
     def kinds_of(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """The kinds ("vision", "text" ...) of these modalities."""
@@ -147,8 +147,8 @@ class Task:
     ) -> dict[str, float]:
         """Metrics of a whole split that are no means over answers (average precision).
 
-        log_p: Int[m] -> Float[m K] of those asked tokens; owner: Int[M], the record of each; rows: {name: [M ...]}, what
-        the asked tokens' tokenizer found besides tokens.
+        log_p: Int[m] -> Float[m K] of those asked tokens; owner: Int[M], the record of each; rows: {name: [M ...]},
+        what the asked tokens' tokenizer found besides tokens.
         """
         return {}
 

@@ -26,7 +26,8 @@ class CandidateSet(ABC):
 
     kind: ClassVar[str] = ""
     members: ClassVar[tuple[str, ...]] = ("text",)  # modalities of the members, besides the summary
-    asked_of = ("vision",)  # kinds that the inputs of its task hold; not a setting, the task tells
+    # kinds that the inputs of its task hold; not a setting, the task tells
+    asked_of: ClassVar[tuple[str, ...]] = ("vision",)
 
     @abstractmethod
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
@@ -169,7 +170,7 @@ class Numbers(CandidateSet):
         return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
 
 
-KINDS: dict[str, type[CandidateSet]] = {"names": Names, "objects": ObjectNames, "vocabulary": Vocabulary, "numbers": Numbers}
+KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in (Names, ObjectNames, Vocabulary, Numbers)}
 
 
 def candidate_set(values: dict[str, Any]) -> CandidateSet:

@@ -15,5 +15,6 @@ from tasks.retrieve import Retrieve
 from tasks.segment import Segment
 
 TASKS: dict[str, type[Task]] = {
-    kind.kind: kind for kind in (Classify, Retrieve, Fill, Describe, Answer, Regress, Forecast, Detect, Segment, Restore)
+    kind.kind: kind
+    for kind in (Classify, Retrieve, Fill, Describe, Answer, Regress, Forecast, Detect, Segment, Restore)
 }

@@ -124,7 +124,7 @@ class Text(Modality):
         """Texts -> input_ids Int[B n] filled with <|endoftext|>, attention_mask Int[B n]."""
         ids = [self.ids(value) for value in values]
         real = [torch.ones_like(i) for i in ids]
-        fill = {"batch_first": True, "padding_value": self.eot}
+        fill: dict[str, Any] = {"batch_first": True, "padding_value": self.eot}
         return {
             "input_ids": nn.utils.rnn.pad_sequence(ids, **fill),
             "attention_mask": nn.utils.rnn.pad_sequence(real, batch_first=True),
@@ -310,7 +310,10 @@ def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
 
 
 class TextTokens(nn.Module):
-    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1. stds: of words and of positions at the start."""
+    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1.
+
+    stds: of the words and of the positions at the start.
+    """
 
     def __init__(
         self,
@@ -339,5 +342,5 @@ class TextTokens(nn.Module):
         placed = (data["position"] != NO_POSITION).unsqueeze(-1)
         words = self.token(data["ids"])
         if self.spe_bias is not None:
-            words = words + (data["ids"] == self.spe).unsqueeze(-1) * self.spe_bias
+            words = words + data["ids"].eq(self.spe).unsqueeze(-1) * self.spe_bias
         return words + torch.where(placed, place, 0.0)

@@ -56,7 +56,10 @@ def _generated(name: str, seed: int, counts: tuple[int, int, int], make: Callabl
 
 
 def tones(seed: int = 0, train: int = 4000, val: int = 400, test: int = 800) -> dict[str, Records]:
-    """Sounds of eight kinds in noise: {"id", "audio": {"array": float32 [4000] within -1..1, "sampling_rate": 8000}, "label"}."""
+    """Sounds of eight kinds in noise: {"id", "audio", "label"}.
+
+    audio: {"array": float32 [4000] within -1..1, "sampling_rate": 8000}.
+    """
     about = "SYNTHETIC sounds of 0.5 s in noise, generated with numpy"
     return _generated("tones", seed, (train, val, test), tone, classes=TONES, about=about)
 

@@ -1,4 +1,4 @@
-"""`generalist convert KIND CHECKPOINT --out DIR`: a published model's weights as a model folder, and a strict report."""
+"""`generalist convert KIND CHECKPOINT --out DIR`: a published model's weights as a model folder, strictly checked."""
 
 from __future__ import annotations
 
