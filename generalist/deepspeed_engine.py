@@ -78,7 +78,7 @@ class DeepSpeedEngine:
             self.engine, self.zero, _, _ = deepspeed.initialize(
                 model=objective, optimizer=optimizer, config=config, dist_init_required=False
             )
-        except (ValueError, AssertionError, RuntimeError) as error:
+        except (ValueError, AssertionError) as error:
             what = recipe.engine.deepspeed or "this recipe"
             raise UserError(f"DeepSpeed refuses {what}: {error}") from error
         self.gate.zero = self.zero if self.stage else None

@@ -29,7 +29,7 @@ class Launch:
     processes: int = 1
     port: int = 29500
     min_nodes: int = 0
-    restarts: int = 3
+    restarts: int = 10  # a second try may meet addresses of the first one (measured), so be generous
     interface: str = ""
     hostfile: str = ""
     name: str = "generalist"

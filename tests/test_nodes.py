@@ -161,7 +161,7 @@ def two_nodes(folder: Path, namespaces: tuple[list[str], list[str]], kills: int,
     together += ["--master-port", str(free_port()), "-m", "generalist.cli", *words(calm, *keys)]
     assert start(together, folder / "calm.txt").wait(280) == 0, (folder / "calm.txt").read_text()[-3000:]
 
-    plan = Launch(addresses, words(rough, *keys), interface="eth0", restarts=kills + 1, python=sys.executable)
+    plan = Launch(addresses, words(rough, *keys), interface="eth0", restarts=3 * kills + 3, python=sys.executable)
     agents = []
     try:
         for node, name in enumerate(names):

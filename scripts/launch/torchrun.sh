@@ -6,7 +6,7 @@
 # NODES: every node's address, the first hosts the rendezvous. NODE: this node's place in the list, from 0.
 # The run's folder (OUT) must lie on a disk that all nodes share.
 #
-# What restarts what: torchrun starts all workers again when one dies (three times), and they go on from the last
+# What restarts what: torchrun starts all workers again when one dies (ten times at most), and they go on from the last
 # checkpoint. With MIN_NODES below the number of nodes it also goes on when a whole node is lost. It does not
 # survive the first node, which hosts the rendezvous: whatever started this file (SLURM's --requeue, a Kubernetes
 # Job, systemd's Restart=on-failure) has to start it again; --auto-resume then goes on from the last checkpoint.
