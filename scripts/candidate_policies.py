@@ -62,7 +62,7 @@ def trained(made: Recipe) -> dict[str, float]:
     prepared = prepare(made)
     objective = prepared.objective(made)
     spec = made.optimizer
-    optimizer = torch.optim.AdamW(parameter_groups(objective, spec.weight_decay), spec.lr, tuple(spec.betas))
+    optimizer = torch.optim.AdamW(parameter_groups(objective, spec.weight_decay), spec.lr, spec.betas)
     engine = LocalEngine(objective, optimizer, torch.device("cpu"))
     schedule = Schedule(["words"], [1.0], made.seed, False)
     steps = Steps(prepared.feeds(), schedule, made.seed)

@@ -18,6 +18,10 @@ from generalist.moe_usage import ExpertUsage
 from generalist.optimizer import parameter_groups
 from generalist.routing import ROUTERS, Choice, RouterSpec, attributes
 from tests.uniperceiver_moe import Given
+from tokenizers_mod.image import Image
+from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
 
 MIXER, MLP = "encoder.layers.0.mixer", "encoder.layers.0.mlp"
 EXPERTS = ("qkv", "out", "up", "down")
@@ -276,3 +280,27 @@ def test_the_mixers_take_their_place_in_an_ordinary_encoder():
     )
     weight = encoder.layers[0].mlp.up.weight
     assert torch.allclose(merged[0], torch.stack([0.25 * weight[0] + 0.75 * weight[3], weight[1]]))
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_padded_tensors_are_routed_as_packed_tokens_are(router):
+    text = Text(tokenizer="", learn=300, max_length=8, positions=8)
+    text.learn_texts(["once upon a time", "a cat sat"])
+    settings = modality_settings({"summary": Summary(), "text": text, "image": Image(size=8, patch=4)})
+    values = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+    config = GeneralistConfig(modalities=settings, moe_placement="all", moe_router=router, moe_experts=5, **values)
+    made = GeneralistModel(config).eval()
+    for mixer in made.modules():
+        if isinstance(mixer, Experts):
+            nn.init.normal_(mixer.router.gate.weight)
+    ids = [text.ids("once upon a time")[:7], text.ids("cat")]
+    longest = max(map(len, ids))
+    padded = torch.stack([nn.functional.pad(i, (0, longest - len(i))) for i in ids])
+    real = torch.stack([torch.arange(longest) < len(i) for i in ids])
+    question = [Summary().span(None).ask([0])]
+    with torch.no_grad():
+        for candidate in (False, True):
+            given = {"input_ids": padded, "attention_mask": real.long()}
+            found = made.encode_padded("text", given, candidate).pooler_output
+            expected = made.features(pack([[*question, text._span(i)] for i in ids]), candidate)
+            assert torch.allclose(found, expected, atol=1e-5)

@@ -69,7 +69,8 @@ class PaddedFeatures:
         want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         want_weights = config.output_attentions if output_attentions is None else output_attentions
         x, real = self.embed_padded(name, tensors)
-        layout = PaddedLayout.of(x, real, bool(want_weights))
+        summary = self.modalities["summary"].span(None).modality  # type: ignore[attr-defined]
+        layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate)  # type: ignore[attr-defined]
         states: list[Tensor] | None = [] if want_states else None
         prompts = self.layer_prompts(candidate)  # type: ignore[attr-defined]
         hidden = self.encoder(x.flatten(0, 1), layout, prompts, states=states).view(x.shape)  # type: ignore[attr-defined]
