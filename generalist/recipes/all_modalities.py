@@ -59,7 +59,7 @@ def modalities() -> dict[str, Modality]:
         "vowels": Imu(channels=12, patch=2),
         "trace": Imu(channels=1, patch=4),
         "series": Series(patch=16),
-        "slot": Slot(patch=16),
+        "slot": Slot(patch=16, recent=336),
         "table": Table(),
         "molecule": Graph(),
         "compound": Graph(),
@@ -258,7 +258,7 @@ def tasks(data: Path) -> list[Task]:
                 at("etth1/ETTh1.csv.gz"),
                 rows={"train": [0, 8640], "val": [8640, 11520], "test": [11520, 14400]},
                 stride=3,
-                test_stride=8,  # every window: scripts/all_modalities.py --etth1
+                test_stride=8,  # every window: scripts/etth1.py
                 about="ETTh1, horizon 96 of 7 standardised series",
             ),
             horizon=96,
