@@ -133,11 +133,11 @@ class Recipe:
             if value not in valid:
                 raise UserError(f"{key}={value!r}; {nearest(value, valid)} (valid: {', '.join(valid)})")
         for key, low, high in LIMITS:
-            value: Any = self
+            number: Any = self
             for part in key.split("."):
-                value = getattr(value, part)
-            if not low <= value < high:
-                raise UserError(f"{key}={value}: it must lie in {low:g} <= {key} < {high:g}")
+                number = getattr(number, part)
+            if not low <= number < high:
+                raise UserError(f"{key}={number}: it must lie in {low:g} <= {key} < {high:g}")
         if any(not 0 <= b < 1 for b in self.optimizer.betas):
             raise UserError(f"optimizer.betas={list(self.optimizer.betas)}: each must lie in 0 <= beta < 1")
         self.model.check()

@@ -89,7 +89,7 @@ def _series(given: dict) -> str:
         n = len(joined["low"])
         x = px(np.concatenate([ahead[:n], ahead[:n][::-1]]))
         body.append(f'<path class="band" d="{path(x, py(np.concatenate([joined["high"], joined["low"][::-1]])))}Z"/>')
-    body.append(f'<path class="now" d="M{px(len(past) - 1):.1f} 4V{HEIGHT - 4}"/>')
+    body.append(f'<path class="now" d="M{float(px(np.array(len(past) - 1))):.1f} 4V{HEIGHT - 4}"/>')
     body.append(f'<path class="past" d="{path(px(np.arange(len(past))), py(past))}"/>')
     for key in ("future", "median"):
         if key in joined:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.base import Modality, is_file
+from tokenizers_mod.base import Modality, is_file, sincos
 from tokenizers_mod.bpe import EOT, SPE, clean, load_bpe, train_bpe
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Text(Modality):
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
     type_row: add the one type row (v1 does).
     spe_bias: add a learned vector to every <|spe|>, for prompt tuning (starts at zero).
+    position_waves: the position table starts as sine-cosine waves of amplitude position_std instead, in which a step
+        to the neighbour is a rotation that attention finds quickly; learnt from there on.
     word_std, position_std: the tables start as N(0, std). v1's are 0.02 both; but words that small move by their own
         size within tens of Adam steps, all the same way, and candidates that look alike teach a small run nothing.
     """
@@ -56,6 +58,7 @@ class Text(Modality):
     spe_bias: bool = False
     word_std: float = 1.0
     position_std: float = 0.2
+    position_waves: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokenizer and self.learn <= 0:
@@ -300,7 +303,11 @@ class Text(Modality):
         """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""
         stds = (self.word_std, self.position_std)
         spe = self.spe if self.spe_bias else None
-        return TextTokens(self.vocabulary, self.positions, width, self.type_row, stds, spe)
+        tokens = TextTokens(self.vocabulary, self.positions, width, self.type_row, stds, spe)
+        if self.position_waves:
+            waves = sincos(torch.arange(self.positions), width, base=float(self.positions))
+            tokens.position.weight.data.copy_(waves * self.position_std)
+        return tokens
 
 
 def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
@@ -341,6 +348,6 @@ class TextTokens(nn.Module):
             place = place + self.type_row(torch.zeros(1, dtype=torch.long, device=place.device))
         placed = (data["position"] != NO_POSITION).unsqueeze(-1)
         words = self.token(data["ids"])
-        if self.spe_bias is not None:
+        if self.spe is not None and self.spe_bias is not None:
             words = words + data["ids"].eq(self.spe).unsqueeze(-1) * self.spe_bias
         return words + torch.where(placed, place, 0.0)
