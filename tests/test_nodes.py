@@ -16,9 +16,12 @@ import pytest
 import torch
 
 from generalist.checkpoint import checkpoints, latest
-from generalist.events import LOG
+from generalist.engine import read_meta
+from generalist.events import LOG, read_log
 from generalist.launch import Launch
 from generalist.ranks import VARIABLES, free_port
+from generalist.recipe import Recipe, load_recipe, override
+from generalist.run import train_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = str(ROOT / "tests" / "tiny.py")
@@ -28,6 +31,12 @@ KEYS = [f"steps={STEPS}", "checkpoint.every=3", "model.drop_path=0.2"]
 
 def words(out: Path, *keys: str) -> list[str]:
     return ["train", RECIPE, *KEYS, *keys, "--out", str(out), "--quiet", "--auto-resume"]
+
+
+def made(*keys: str) -> Recipe:
+    recipe = load_recipe(RECIPE)
+    override(recipe, *keys)
+    return recipe
 
 
 def environment() -> dict[str, str]:
@@ -83,7 +92,7 @@ def kill_and_restart(folder: Path, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     command = [sys.executable, "-m", "generalist.cli"]
     whole, parts = folder / "whole", folder / "parts"
-    assert start([*command, *words(whole)], folder / "whole.txt").wait(280) == 0, (folder / "whole.txt").read_text()
+    train_run(made(*KEYS), whole, quiet=True)
     done = 0
     for number in range(kills):
         process = start([*command, *words(parts)], folder / "parts.txt")
@@ -153,21 +162,30 @@ def namespaces() -> Iterator[tuple[list[str], list[str]]]:
             ip("netns", "delete", name, check=False)
 
 
+def start_nodes(
+    folder: Path, namespaces: tuple[list[str], list[str]], command: list[str], restarts: int
+) -> list[tuple[subprocess.Popen, Path]]:
+    """torchrun's agent of every node with its output, by the line that `generalist train --nodes` prints."""
+    names, addresses = namespaces
+    plan = Launch(addresses, command, interface="eth0", restarts=restarts, python=sys.executable)
+    started = []
+    for node, name in enumerate(names):
+        variables = [f"{k}={v}" for k, v in plan.environment().items()]
+        log = folder / f"node{node}.txt"
+        started.append((start(["ip", "netns", "exec", name, "env", *variables, *plan.words(node)], log), log))
+    return started
+
+
 def two_nodes(folder: Path, namespaces: tuple[list[str], list[str]], kills: int, *keys: str) -> None:
     """Train over the two namespaces, kill a random worker at random moments, compare with two undisturbed ranks."""
-    names, addresses = namespaces
     calm, rough = folder / "calm", folder / "rough"
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     together += ["--master-port", str(free_port()), "-m", "generalist.cli", *words(calm, *keys)]
     assert start(together, folder / "calm.txt").wait(280) == 0, (folder / "calm.txt").read_text()[-3000:]
 
-    plan = Launch(addresses, words(rough, *keys), interface="eth0", restarts=3 * kills + 3, python=sys.executable)
-    agents = []
+    started = start_nodes(folder, namespaces, words(rough, *keys), restarts=3 * kills + 3)
+    agents = [agent for agent, _ in started]
     try:
-        for node, name in enumerate(names):
-            variables = [f"{k}={v}" for k, v in plan.environment().items()]
-            command = ["ip", "netns", "exec", name, "env", *variables, *plan.words(node)]
-            agents.append(start(command, folder / f"node{node}.txt"))
         chance = random.Random(5)
         for number in range(kills):
             target = (number + 1) * STEPS // (kills + 2)
@@ -184,7 +202,21 @@ def two_nodes(folder: Path, namespaces: tuple[list[str], list[str]], kills: int,
     same_weights(calm, rough)
 
 
-def test_two_namespaces_train_as_two_nodes_through_a_killed_worker(tmp_path, namespaces):
+@pytest.mark.timeout(600)
+def test_two_namespaces_train_as_two_nodes_and_follow_the_curve_of_one_process(tmp_path, namespaces):
+    keys = ["model.drop_path=0", "steps=20"]
+    train_run(made(*KEYS, *keys), tmp_path / "alone", quiet=True)
+    for agent, log in start_nodes(tmp_path, namespaces, words(tmp_path / "both", *keys), restarts=0):
+        assert agent.wait(550) == 0, log.read_text()[-3000:]
+    alone, both = ([e["loss"] for e in read_log(tmp_path / name)] for name in ("alone", "both"))
+    assert len(both) == 20
+    assert both == pytest.approx(alone, abs=1e-5)
+    meta = read_meta(latest(tmp_path / "both")[1])
+    assert (meta["engine"], meta["world"]) == ("deepspeed", 2)
+
+
+@pytest.mark.soak
+def test_two_nodes_go_on_after_a_killed_worker(tmp_path, namespaces):
     two_nodes(tmp_path, namespaces, 1)
 
 
