@@ -142,11 +142,11 @@ def prompts(
     model: GeneralistModel, modalities: dict[str, Modality], task: Classify, chosen: Records, test: Records, how: Tuning
 ) -> Tuned:
     classes = len(task.candidates.names)  # type: ignore[union-attr]
-    settings = {name: dict(values) for name, values in model.config.modalities.items()}
+    settings = {name: dict(values) for name, values in (model.config.modalities or {}).items()}
     for name, modality in model.modalities.items():
         if hasattr(modality, "spe_bias"):
             settings[name]["spe_bias"] = True
-    heads = {**model.config.linear_heads, task.scale: classes}
+    heads = {**(model.config.linear_heads or {}), task.scale: classes}
     copy = _copy(model, prompts=how.prompts, linear_heads=heads, modalities=settings)
     trained = prompt_tuning(copy).counts
     objective = _objective(copy, modalities, task, how.device)
@@ -186,7 +186,7 @@ def features(model: GeneralistModel, task: Classify, records: Records) -> tuple[
     """Unit features Float[n D] and labels Int[n] of labelled records."""
     found = [(model.features(b.inputs.to(model.device)), b.inputs.labels) for b in evaluate.batches(task, records)]
     x = nn.functional.normalize(torch.cat([f.float() for f, _ in found]), dim=-1)
-    return x, torch.cat([y for _, y in found])
+    return x, torch.cat([y for _, y in found if y is not None])
 
 
 def probe(

@@ -57,4 +57,4 @@ def draw(
             raise UserError(f"class {name!r} has {len(own)} training records, {wanted} shots asked for")
         places += [own[j] for j in torch.randperm(len(own), generator=rng)[:wanted].tolist()]
     order = torch.randperm(len(places), generator=rng).tolist()
-    return Records(Chosen(records, [places[j] for j in order]), dict(records.info))
+    return Records(Chosen(records.rows, [places[j] for j in order]), dict(records.info))

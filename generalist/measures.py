@@ -68,7 +68,12 @@ def measure(log_p: np.ndarray, labels: np.ndarray, seed: int = 0, resamples: int
     p = np.exp(log_p.astype(np.float64))
     n, k = p.shape
     measures: dict[str, Callable[..., float]]
-    measures = {"accuracy": accuracy, "macro-F1": macro_f1, "ECE": calibration_error, "nll": nll}
+    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "accuracy": accuracy,
+        "macro-F1": macro_f1,
+        "ECE": calibration_error,
+        "nll": nll,
+    }
     measures |= {f"recall@{r}": recall_at(r) for r in (1, 5, 10) if r < k}
     rng = np.random.default_rng(seed)
     draws = [rng.integers(0, n, n) for _ in range(resamples)]

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     source = source_at(args.data)
     training, test = source.open("train"), source.open("test")
     if args.limit:
-        test = Records(Chosen(test, list(range(min(args.limit, len(test))))), dict(test.info))
+        test = Records(Chosen(test.rows, list(range(min(args.limit, len(test))))), dict(test.info))
     inputs = dict(pair(text) for text in args.input or ["image"])
     task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
     sizes: list[dict[str, Any]] = [{"shots": n} for n in args.shots or []] + [

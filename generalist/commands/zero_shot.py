@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     model, processor = load_model(args.model)
     records = source_at(args.data).open(args.split)
     if args.limit:
-        records = Records(Chosen(records, list(range(min(args.limit, len(records))))), dict(records.info))
+        records = Records(Chosen(records.rows, list(range(min(args.limit, len(records))))), dict(records.info))
     inputs = dict(pair(text) for text in args.input or ["image"])
     cache = args.cache or (args.out / "candidates" if args.out else None)
     result, samples = zero_shot(
