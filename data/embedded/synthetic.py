@@ -67,14 +67,14 @@ def tones(seed: int = 0, train: int = 4000, val: int = 400, test: int = 800) -> 
 def solids(seed: int = 0, train: int = 4000, val: int = 400, test: int = 800) -> dict[str, Records]:
     """Surface points of eight solids: {"id", "points": float32 [256, 3], "label"}.
 
-    Randomly stretched, turned, scaled and cut off at one side, with noise, centred at the mean.
+    Upright: turned about the vertical axis only; stretched, scaled and cut off at one side, with noise, centred.
     """
     about = "SYNTHETIC point clouds of 256 surface points, generated with numpy"
     return _generated("solids", seed, (train, val, test), solid, classes=SOLIDS, about=about)
 
 
 def tone(rng: np.random.Generator) -> Record:
-    """One sound: kind, pitch (150 to 900 Hz), level, phase, length and noise (0 to 20 dB below) at random."""
+    """One sound: kind, pitch (150 to 900 Hz), level, phase, length and noise (6 to 26 dB below) at random."""
     label = int(rng.integers(len(TONES)))
     t = np.arange(int(RATE * SECONDS)) / RATE
     pitch = 150 * 6 ** rng.random()
@@ -104,7 +104,7 @@ def tone(rng: np.random.Generator) -> Record:
     wave = (wave - wave.mean()) / (wave.std() + 1e-9)
     start, stop = rng.uniform(0, 0.1), rng.uniform(0.4, 0.5)
     wave = wave * ((t >= start) & (t <= stop))
-    noise = rng.standard_normal(len(t)) * 10 ** (-rng.uniform(0, 20) / 20)
+    noise = rng.standard_normal(len(t)) * 10 ** (-rng.uniform(6, 26) / 20)
     mixed = wave + noise
     level = 10 ** (-rng.uniform(0, 20) / 20)
     wave = (mixed / np.abs(mixed).max() * level).astype(np.float32)
@@ -115,14 +115,14 @@ def solid(rng: np.random.Generator, n: int = 256) -> Record:
     """One cloud of n points."""
     label = int(rng.integers(len(SOLIDS)))
     points = surface(SOLIDS[label], rng, 2 * n)
-    points = points * rng.uniform(0.6, 1.4, 3)  # stretched along the solid's own axes
+    points = points * rng.uniform(0.75, 1.25, 3)  # stretched along the solid's own axes
     points = points @ _turn(rng).T
     # Seen from one side only in part: the farthest quarter, or less, along x is cut off.
     points = points[np.argsort(points[:, 0])[: 2 * n - int(rng.integers(n // 2))]]
     points = points[rng.permutation(len(points))[:n]]
     points = points - points.mean(0)
     points = points / np.sqrt((points**2).sum(1).mean()) * rng.uniform(0.7, 1.3)
-    points = points + rng.normal(0, rng.uniform(0.02, 0.1), points.shape)
+    points = points + rng.normal(0, rng.uniform(0.01, 0.05), points.shape)
     return {"points": points.astype(np.float32), "label": label}
 
 
@@ -186,12 +186,6 @@ def _triangles(name: str) -> np.ndarray:
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:
-    """A rotation [3, 3] drawn evenly (a normalised quaternion of normal numbers)."""
-    w, x, y, z = (q := rng.standard_normal(4)) / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    """A rotation [3, 3] about the vertical axis, drawn evenly."""
+    c, s = np.cos(angle := rng.uniform(0, 2 * np.pi)), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
