@@ -100,6 +100,7 @@ class Writer:
         last = packed.first + torch.bincount(packed.owner) - 1
         self.routes = None if layout.routes is None else [layout.routes.index[last - 1], layout.routes.index[last]]
         self.table = None if layout.routes is None else layout.routes.table
+        self.first = None if layout.routes is None else layout.routes.index[packed.first]
         self.rows = torch.arange(len(inputs), device=model.device)
 
     def select(self, rows: Tensor) -> None:
@@ -128,7 +129,8 @@ class Writer:
         layout = packed.layout
         if self.routes is not None:
             assert self.table is not None
-            layout = replace(layout, routes=Routes(self.routes[0 if append else 1][self.rows], self.table))
+            first = None if self.first is None else self.first[self.rows]
+            layout = replace(layout, routes=Routes(self.routes[0 if append else 1][self.rows], self.table, first))
         step = writing(layout, self.cache, append)
         return self.model.encoder(self.model.embed(packed), step, self.model.layer_prompts())
 

@@ -1,5 +1,6 @@
 """Official checkpoints become model folders and come back without a bit changed; broken files end in one line."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -208,6 +209,25 @@ def test_the_command_converts_and_the_folder_ranks(tmp_path, capsys):
     still = model.encode(processor(image=clip[0]))
     one_frame = model.encode(processor(video=clip[:1]))
     assert still.shape == one_frame.shape == (1, 12)
+    from PIL import Image
+
+    Image.new("RGB", (9, 7), "red").save(tmp_path / "x.png")
+    capsys.readouterr()
+    asked = [
+        "describe",
+        str(tmp_path / "m"),
+        "--image",
+        str(tmp_path / "x.png"),
+        "--steps",
+        "3",
+        "--beam",
+        "2",
+        "--json",
+    ]
+    assert main(asked) == 0
+    written = json.loads(capsys.readouterr().out)["captions"]
+    assert len(written) == 2 and written[0][1] >= written[1][1]
+    assert main(["describe", str(tmp_path / "m"), "--image", str(tmp_path / "x.png"), "--task", "captoin"]) == 2
     assert main(["convert", "uni-perceiver", str(tmp_path / "nowhere"), "--out", str(tmp_path / "m")]) == 2
     assert main(["convert", "uniperceiver", "x", "--out", str(tmp_path / "m")]) == 2
     assert "did you mean 'uni-perceiver'?" in capsys.readouterr().err

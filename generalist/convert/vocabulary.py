@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -12,6 +13,7 @@ OFFICIAL = 49411
 BYTES = 512  # byte symbols, plain and with the end-of-word mark
 
 
+@lru_cache(maxsize=8)
 def tokenizer_setting(entries: int) -> str:
     """The `Text.tokenizer` setting of a table of this many rows.
 
