@@ -67,7 +67,6 @@ def measure(log_p: np.ndarray, labels: np.ndarray, seed: int = 0, resamples: int
     """{name: {value, low, high}} with 95 % percentile bootstrap intervals over samples, chance lines, reliability."""
     p = np.exp(log_p.astype(np.float64))
     n, k = p.shape
-    measures: dict[str, Callable[..., float]]
     measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
         "accuracy": accuracy,
         "macro-F1": macro_f1,
