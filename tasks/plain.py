@@ -41,7 +41,7 @@ def _extractor(values: list[Any]) -> Callable[[list[Any]], np.ndarray]:
     array = np.asarray(first)
     if array.ndim == 4:  # a clip: its middle frame and its mean movement, coarse
         return lambda column: np.stack([_clip(np.asarray(v, dtype=float)) for v in column])
-    if array.ndim == 2 and array.dtype.kind == "f" and array.shape[0] > 4 * array.shape[1]:
+    if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] <= 16:  # [t, channels], lengths may differ
         return lambda column: np.stack([_signal(np.asarray(v, dtype=float)) for v in column])
     if array.ndim in (1, 2, 3) and len({np.shape(v) for v in values}) == 1:
         return lambda column: np.stack([np.asarray(v, dtype=float).ravel() for v in column])

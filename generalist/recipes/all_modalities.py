@@ -46,7 +46,7 @@ def modalities() -> dict[str, Modality]:
     """One entry a kind of input; kinds whose channels or columns differ have entries of their own."""
     return {
         "summary": Summary(),
-        "text": Text(tokenizer="", learn=3000, max_length=64, positions=64),
+        "text": Text(tokenizer="", learn=1500, max_length=64, positions=64),
         "image": Image(size=32, patch=4, channels=3, mean=0.45, std=0.27, shift=2),
         "scene": Image(size=96, patch=8, channels=3, mean=0.8, std=0.3),
         "xray": XRay(size=28, patch=4, mean=0.5, std=0.25, shift=2),
@@ -281,7 +281,7 @@ def tasks(data: Path) -> list[Task]:
             batch=64,
             share=0.5,
         ),
-        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=24),
+        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=16, share=0.5),
     ]
 
 

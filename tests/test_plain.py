@@ -1,0 +1,55 @@
+"""Ordinary features of any raw value: every kind gives rows of one length, fitted on training records only."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.source import Records
+from tasks.baselines import classification
+from tasks.plain import plain_features
+
+rng = np.random.default_rng(0)
+
+
+def signal(n):
+    value = rng.normal(size=(n, 3))
+    value[0, 1] = np.nan
+    return value
+
+
+KINDS = {
+    "words": lambda i: f"a text {i % 3} of words",
+    "picture": lambda i: Image.fromarray(rng.integers(0, 255, (9 + i, 12, 3), dtype=np.uint8)),
+    "sound": lambda i: {"array": rng.normal(size=300 + 70 * i), "sampling_rate": 8000},
+    "graph": lambda i: {"nodes": np.arange(i % 4 + 1), "edges": np.array([[0, i % 4]])},
+    "clip": lambda i: rng.integers(0, 255, (3, 16, 24, 3)),
+    "signal": lambda i: signal(20 + i),
+    "cube": lambda i: rng.integers(0, 255, (3, 3, 4)),
+    "row": lambda i: {"a": None if i == 2 else float(i), "b": "xy"[i % 2]},
+}
+
+
+def records(kind, n, start=0):
+    return Records([{"x": KINDS[kind](i), "y": i % 2} for i in range(start, start + n)], {})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_raw_value_has_features_of_one_length(kind):
+    train, test = records(kind, 8), records(kind, 3, 8)
+    a, b = plain_features(train, [test], ["x"])
+    assert a.shape[0] == 8 and b.shape[0] == 3 and a.shape[1] == b.shape[1] > 0
+    assert np.isfinite(a).all() and np.isfinite(b).all()
+
+
+def test_several_inputs_stand_side_by_side():
+    both = Records([{"x": f"w {i}", "z": np.ones((2, 2)) * i} for i in range(6)], {})
+    (found,) = plain_features(both, [], ["x", "z"])
+    (words,) = plain_features(both, [], ["x"])
+    assert found.shape[1] == words.shape[1] + 4
+
+
+def test_a_baseline_learns_words_that_tell_classes_apart_by_name_of_class():
+    rows = [{"x": ["good day", "bad night"][i % 2], "y": ["yes", "no"][i % 2]} for i in range(40)]
+    part = Records(rows, {})
+    found = classification({"text": "x"}, "y", part, part, part)
+    assert found["value"] == 1.0 and found["chance"] == 0.5
