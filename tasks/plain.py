@@ -68,8 +68,8 @@ def _clip(clip: np.ndarray) -> np.ndarray:
 
 
 def _sound(wave: np.ndarray, frame: int = 256, bands: int = 32) -> np.ndarray:
-    if len(wave) < 2 * frame:
-        wave = np.pad(wave, (0, 2 * frame - len(wave)))
+    if len(wave) < 4 * frame:  # four quarters need a frame each
+        wave = np.pad(wave, (0, 4 * frame - len(wave)))
     frames = np.lib.stride_tricks.sliding_window_view(wave, frame)[:: frame // 2] * np.hanning(frame)
     power = np.abs(np.fft.rfft(frames, axis=1)[:, 1:]) ** 2
     level = np.log(power.reshape(len(frames), bands, -1).mean(2) + 1e-10)

@@ -42,7 +42,7 @@ def test_every_kind_of_raw_value_has_features_of_one_length(kind):
 
 
 def test_several_inputs_stand_side_by_side():
-    both = Records([{"x": f"w {i}", "z": np.ones((2, 2)) * i} for i in range(6)], {})
+    both = Records([{"x": f"w {i}", "z": np.full((2, 2), i)} for i in range(6)], {})
     (found,) = plain_features(both, [], ["x", "z"])
     (words,) = plain_features(both, [], ["x"])
     assert found.shape[1] == words.shape[1] + 4
