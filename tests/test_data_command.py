@@ -4,13 +4,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from data.check import check
 from data.embedded import Embedded
+from data.schedule import Schedule
 from data.shards import Shards
 from data.source import Records
+from data.stream import Steps, loader
 from data.tabular import Tabular
 from generalist.cli import main
+from generalist.loop import train
+from generalist.prepare import prepare
+from generalist.profile import profiled
+from generalist.recipe import load_recipe, override
+from generalist.run import build_engine
 
 
 @pytest.fixture(autouse=True)
@@ -138,18 +146,22 @@ def test_mistakes_end_in_one_line(words, message, capsys):
 
 
 def test_profile_writes_a_trace_and_parts_that_add_up_to_the_step(tmp_path, capsys):
-    from generalist.recipe import load_recipe, override
-    from generalist.run import train_run
-
     recipe = load_recipe("demo")
     recipe.tasks = [t for t in recipe.tasks if t.name == "wine"]
-    for key in ("steps=18", "profile=true", "model.layers=1", "model.width=24", "model.heads=2", "model.hidden=24"):
+    for key in ("model.layers=1", "model.width=24", "model.heads=2", "model.hidden=24"):
         override(recipe, key)
-    train_run(recipe, tmp_path / "run", quiet=True)
+    prepared = prepare(recipe)
+    engine = build_engine(recipe, prepared.objective(recipe), torch.device("cpu"))
+    schedule = Schedule(["wine"], [1.0])
+    batches = loader(Steps(prepared.feeds(), schedule, 0), 0, 18)
+    results = []
+    train(*profiled(engine, batches, tmp_path, True), prepared.tasks, schedule, 0, 18, 1e-3, 2, after=results.append)
+    assert len(results) == 18, "the run goes on after the profile"
     told = capsys.readouterr().err
     assert "profile: a step takes" in told and "candidates" in told
-    found = json.loads((tmp_path / "run/profile/profile.json").read_text())
+    found = json.loads((tmp_path / "profile/profile.json").read_text())
     assert sum(found["parts_ms"].values()) == pytest.approx(found["step_ms"])
     for part in ("tokenizers", "encoder, inputs", "encoder, candidates", "backward", "optimiser"):
         assert 0 < found["parts_ms"][part] < found["step_ms"]
-    assert json.loads((tmp_path / "run/profile/trace.json").read_text())["traceEvents"]
+    assert json.loads((tmp_path / "profile/trace.json").read_text())["traceEvents"]
+    assert profiled(engine, batches, tmp_path, False) == (engine, batches)
