@@ -33,10 +33,15 @@ class Role:
 
 @dataclass
 class Routes:
-    """Token i of a packed batch is routed by row index[i] of the table: Int[N], Int[R C] (R distinct rows)."""
+    """Token i of a packed batch is routed by row index[i] of the table: Int[N], Int[R C] (R distinct rows).
+
+    first: Int[N], the row of the first token of token i's sequence, where that token is not in the batch (a word
+    written behind what was read before); None where it is.
+    """
 
     index: Tensor
     table: Tensor
+    first: Tensor | None = None
 
     def __add__(self, other: Routes) -> Routes:
         """The tokens of `self` followed by those of `other`."""
@@ -44,7 +49,7 @@ class Routes:
         return Routes(torch.cat([self.index, shifted]), torch.cat([self.table, other.table]))
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Routes:
-        return Routes(fn(self.index), fn(self.table))
+        return Routes(fn(self.index), fn(self.table), None if self.first is None else fn(self.first))
 
     @cached_property
     def counts(self) -> list[int]:

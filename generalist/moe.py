@@ -31,6 +31,7 @@ from torch.nn.functional import linear
 from data.errors import UserError, nearest
 from data.types import Group, Layout, Routes
 from generalist.attention import attend
+from generalist.cached import StepLayout
 from generalist.routing import ROUTERS, Choice, RouterSpec, routes
 
 
@@ -217,8 +218,11 @@ class ExpertAttention(Experts):
             mixed = attend(q, k, v, layout, masks, (pk, pv), implementation)
         else:
             row = first_rows(layout)
+            different = row.unique().tolist()  # one, unless sequences of several kinds stand in one pass
+            if len(different) > 1 and isinstance(layout, StepLayout):
+                raise UserError("with deep prompts and experts, answers are written for one kind of input at a time")
             mixed = q
-            for i in row.unique().tolist():  # one, unless sequences of several kinds stand in one pass
+            for i in different:
                 _, pk, pv = self._split(chosen.row("qkv", prompts, i))
                 of_row = attend(q, k, v, layout, masks, (pk, pv), implementation)
                 mixed = torch.where((row == i)[:, None, None], of_row, mixed)
@@ -235,7 +239,10 @@ class ExpertAttention(Experts):
 
 def first_rows(layout: Layout) -> Tensor:
     """The row of its sequence's first token, for every token: Int[N]."""
-    index = routes(layout).index
+    found = routes(layout)
+    if found.first is not None:
+        return found.first
+    index = found.index
     return torch.cat(
         [index[g.start : g.start + g.count * g.length : g.length].repeat_interleave(g.length) for g in layout.groups]
     )

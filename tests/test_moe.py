@@ -10,6 +10,7 @@ from data.errors import UserError
 from data.pack import pack
 from data.types import Role, Span
 from generalist.config import GeneralistConfig
+from generalist.decode import Anew, Writer, start, vocabulary_features
 from generalist.encoder import Encoder
 from generalist.mixers import mixer_names
 from generalist.model import GeneralistModel
@@ -282,17 +283,41 @@ def test_the_mixers_take_their_place_in_an_ordinary_encoder():
     assert torch.allclose(merged[0], torch.stack([0.25 * weight[0] + 0.75 * weight[3], weight[1]]))
 
 
-@pytest.mark.parametrize("router", ROUTERS)
-def test_padded_tensors_are_routed_as_packed_tokens_are(router):
+def real_model(router, **more):
+    """Text and pictures through experts in every layer."""
     text = Text(tokenizer="", learn=300, max_length=8, positions=8)
     text.learn_texts(["once upon a time", "a cat sat"])
     settings = modality_settings({"summary": Summary(), "text": text, "image": Image(size=8, patch=4)})
     values = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
-    config = GeneralistConfig(modalities=settings, moe_placement="all", moe_router=router, moe_experts=5, **values)
+    config = GeneralistConfig(
+        modalities=settings, moe_placement="all", moe_router=router, moe_experts=5, **values, **more
+    )
     made = GeneralistModel(config).eval()
     for mixer in made.modules():
         if isinstance(mixer, Experts):
             nn.init.normal_(mixer.router.gate.weight)
+    return made, text
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_a_caption_written_word_by_word_is_routed_as_one_read_at_once(router, prompts):
+    made, text = real_model(router, prompts=prompts)
+    image = Image(size=8, patch=4)
+    inputs = [[Summary().span(None), image.span(torch.rand(1, 8, n))] for n in (8, 4)]
+    members = vocabulary_features(made, text, Summary())
+    writer, anew = start(made, inputs, text, "default"), Anew(made, inputs, text, "default")
+    assert isinstance(writer, Writer) == (router != "context")  # which looks at a whole sequence
+    with torch.no_grad():
+        for t, words in enumerate(torch.tensor([[5, 33], [65, 12], [101, 90]])):
+            assert torch.allclose(writer.ask(t, members), anew.ask(t, members), atol=1e-5)
+            writer.write(words, t)
+            anew.write(words, t)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_padded_tensors_are_routed_as_packed_tokens_are(router):
+    made, text = real_model(router)
     ids = [text.ids("once upon a time")[:7], text.ids("cat")]
     longest = max(map(len, ids))
     padded = torch.stack([nn.functional.pad(i, (0, longest - len(i))) for i in ids])
