@@ -28,7 +28,7 @@ def splits(name: str, most: int | None = None) -> list[Records]:
         (partial(baselines.classification, {"points": "points"}, "label"), "solids", 300),
         (partial(baselines.regression, {"table": "row"}, "target"), "diabetes", None),
         (partial(baselines.retrieval, {"image": "image"}, "text"), "glyphs", 1500),
-        (lambda train, val, test: baselines.forecasting("past", "future", val, test), "series", None),
+        (lambda train, val, test, name: baselines.forecasting("past", "future", val, test, name), "series", None),
     ],
 )
 def test_a_baseline_beats_chance_and_leaves_room(method, name, most):
