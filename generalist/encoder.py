@@ -45,11 +45,11 @@ class Block(GradientCheckpointingLayer):
         self.mlp_layout = getattr(self.mlp, "needs_layout", False)
         self.drop_path = DropPath(config.drop_path)
         self.post_norm = config.post_norm
+        self.gamma1: nn.Parameter | None = None
+        self.gamma2: nn.Parameter | None = None
         if config.layer_scale:
             self.gamma1 = nn.Parameter(torch.full((width,), config.layer_scale))
             self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
-        else:
-            self.gamma1 = self.gamma2 = None
 
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
         if self.post_norm:

@@ -184,6 +184,6 @@ def set_rng_state(state: dict[str, Any] | None) -> None:
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
     words, position = state["numpy"]
-    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), position))
+    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), position, 0, 0.0))
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

@@ -69,5 +69,5 @@ def mixer_names(config: GeneralistConfig) -> list[tuple[str, str]]:
 def build_mixer(kind: type[nn.Module], config: GeneralistConfig, *sizes: Any) -> nn.Module:
     """A mixer of its sizes; experts take the configuration's router besides."""
     if issubclass(kind, Experts):
-        return kind(*sizes, expert_spec(config), config.moe_router)
+        return kind(*sizes, expert_spec(config), config.moe_router)  # type: ignore[call-arg]  # sizes differ by kind
     return kind(*sizes)

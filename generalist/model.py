@@ -66,7 +66,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         self.linear_heads = LinearHeads(config)
         # shape [1]: a 0-dimensional parameter is refused by ZeRO on CPU and by FSDP2
         self.log_scales = nn.ParameterDict(
-            {name: nn.Parameter(torch.tensor([config.initial_scale]).log()) for name in config.scales}
+            {name: nn.Parameter(torch.tensor([config.initial_scale]).log()) for name in config.scales or []}
         )
         self.post_init()
 

@@ -65,7 +65,8 @@ class GeneralistProcessor(ProcessorMixin):
         write_processors(folder, self)
         write_sentence_transformers(folder)
         if not (folder / "README.md").is_file():
-            write_card(folder, "A generalist model", self, next(iter(self.tasks.values()), {}).get("scale", "default"))
+            tasks = list(self.tasks.values())
+            write_card(folder, "A generalist model", self, tasks[0].get("scale", "default") if tasks else "default")
         return written
 
     def __call__(self, **inputs: Any) -> Any:  # type: ignore[override]

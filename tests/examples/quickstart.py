@@ -21,10 +21,11 @@ print({name: round(float(v), 3) for name, v in zip(answers, p[0], strict=True)})
 
 # any modality becomes a unit vector of one space
 vectors = model.encode(processor(text=["greek small letter alpha", "vertical line"]))
-print(vectors.shape, "cosine with the picture", (vectors @ model.encode(processor(image=picture)).T).squeeze(1).tolist())
+cosines = vectors @ model.encode(processor(image=picture)).T
+print(vectors.shape, "cosines with the picture", cosines.squeeze(1).tolist())
 
 # the log-likelihood of a number: a row of a table against the number tokens the model was trained with
-row = {c: 0.0 for c in ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")}
+row = dict.fromkeys(("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"), 0.0)
 numbers = processor.task_candidates("diabetes")
 log_p = model.log_likelihood(processor(table=row), numbers.sequences(processor.built), scale="regress")
 print("expected value", float(numbers.expectation(log_p)) * numbers.std + numbers.mean)

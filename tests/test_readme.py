@@ -1,0 +1,40 @@
+"""The README tells the truth: its tree is today's, its example is the tested file, its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from generalist.cli import COMMANDS
+from scripts.tree import END, START, tree
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tree_is_the_house_as_it_stands():
+    shown = README.partition(START)[2].partition(END)[0]
+    assert shown == tree(), "run: python -m scripts.tree --write"
+
+
+def test_the_python_example_is_the_file_that_is_tested():
+    example = (ROOT / "tests/examples/quickstart.py").read_text(encoding="utf-8").split("\n\n", 1)[1].strip()
+    assert f"```python\n{example}\n```" in README
+
+
+def test_every_command_stands_in_the_readme_and_none_that_does_not_exist():
+    told = set(re.findall(r"^ {4}generalist ([a-z-]+)", README, flags=re.M))
+    assert set(COMMANDS) == told
+
+
+def test_every_file_named_in_the_readme_exists():
+    for name in re.findall(r"`((?:scripts|tests|generalist|tasks|tokenizers_mod|data)/[\w/.-]+)`", README):
+        assert (ROOT / name.rstrip("/")).exists(), name
+
+
+def test_every_module_named_in_the_readme_runs_with_help():
+    for module in sorted(set(re.findall(r"python -m (scripts\.\w+)", README))):
+        path = ROOT / (module.replace(".", "/") + ".py")
+        assert path.exists(), module
+    done = subprocess.run([sys.executable, "-m", "scripts.tree"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "tokenizers_mod/" in done.stdout
