@@ -8,6 +8,10 @@ from generalist.model import GeneralistModel
 class GeneralistForZeroShotImageClassification(GeneralistModel):
     """`AutoModelForZeroShotImageClassification`: pixel_values and input_ids -> logits_per_image Float[B K]."""
 
+    main_input_name = "pixel_values"
+
 
 class GeneralistForZeroShotAudioClassification(GeneralistModel):
     """The same for sound: input_features and input_ids -> logits_per_audio Float[B K]."""
+
+    main_input_name = "input_features"

@@ -1,0 +1,98 @@
+"""transformers' own common tests, from the source distribution of the installed version, run on this model.
+
+The distribution is fetched with pip when the test runs and never kept. It lacks three helper modules; the stubs in
+their place switch off the export and generation tests (export is tested in test_clients_tools.py, and the model has no
+`generate` of transformers' kind).
+"""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+STUBS = {
+    "exporters/test_export.py": "class ExportTesterMixin: pass",
+    "generation/test_utils.py": "class GenerationTesterMixin: pass",
+    "utils/test_configuration_utils.py": "config_common_kwargs = {}",
+}
+
+# Every reason to skip that may occur, and why it is right.
+EXPLAINED = {
+    "test requires": "a GPU, an accelerator or a package that this machine lacks",
+    "test is slow": "runs with RUN_SLOW only",
+    "_keep_in_fp32_modules": "no module asks to stay in float32",
+    "does not support SDPA": "asks for a class inside the model with a switch of its own; ours is one place for all",
+    "does not support grouped_mm": "no experts in this configuration",
+    "No conversion found": "no weights of an older layout to convert",
+    "Cannot capture hidden states": "hidden states come from the encoder's loop, not from hooks on classes",
+    "No usage of the `capture_outputs`": "the same",
+    "Do not take a cache": "an encoder has no cache of keys",
+    "TP plan": "parallelism is applied from outside",
+    "position embeddings": "positions are the tokenizers'",
+    "sliding window": "attention sees everything",
+    "composite": "one encoder, no sub-models",
+    "subconfigs": "the same",
+    "training tests": "no loss on one modality alone; training is tested in test_clients_transformers.py",
+    "language modeling head": "captions are ranked by the law, not by a head",
+    "Not a prioritized model": "transformers' own list",
+    "inputs_embeds": "texts come as ids",
+    "base_model_class": "the model is its own base",
+    "output_router_logits": "no experts in this configuration",
+    "sparse experts": "the same",
+    "test_resize_embeddings": "the vocabulary is part of the configuration",
+    "first argument is the packed batch": "said in hf_common.py",
+    "are views": "said in hf_common.py",
+    "as many hidden states as words": "said in hf_common.py",
+    "which belongs to texts": "said in hf_common.py",
+}
+
+
+@pytest.fixture(scope="module")
+def tests(tmp_path_factory) -> Path:
+    """The distribution's tests with ours beside them."""
+    home = tmp_path_factory.mktemp("transformers")
+    version = importlib.metadata.version("transformers")
+    fetch = [sys.executable, "-m", "pip", "download", f"transformers=={version}", "--no-deps", "--no-build-isolation"]
+    run = subprocess.run([*fetch, "--no-binary", ":all:", "-q", "-d", str(home)], capture_output=True, text=True)
+    found = list(home.glob("transformers-*.tar.gz"))
+    if run.returncode or not found:
+        pytest.skip(f"the source distribution of transformers {version} cannot be fetched: {run.stderr[-200:]}")
+    with tarfile.open(found[0]) as archive:
+        inside = [m for m in archive.getmembers() if m.name.split("/")[1:2] == ["tests"]]
+        archive.extractall(home, inside, filter="data")
+    tests = next(home.glob("transformers-*/tests"))
+    for name, text in STUBS.items():
+        (tests / name).parent.mkdir(exist_ok=True)
+        (tests / name).write_text(text)
+    ours = tests / "models" / "generalist"
+    ours.mkdir(parents=True)
+    code = (HERE / "hf_common.py").read_text(encoding="utf-8").replace("(0, HERE)", f"(0, {str(HERE)!r})")
+    (ours / "test_modeling_generalist.py").write_text(code, encoding="utf-8")
+    for folder in {tests, tests / "models", ours, *((tests / name).parent for name in STUBS)}:
+        (folder / "__init__.py").touch()
+    return tests
+
+
+@pytest.mark.soak  # a minute, and it fetches from the package index
+def test_transformers_common_tests_pass_and_every_skip_is_explained(tests, tmp_path):
+    pytest.importorskip("parameterized", reason="pip install generalist[test]")
+    report = tmp_path / "report.xml"
+    words = ["-q", "-p", "no:cacheprovider", "--timeout", "300", f"--junitxml={report}", str(tests / "models")]
+    env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], cwd=tests.parent, env=env, capture_output=True, text=True
+    )
+    suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
+    count = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
+    assert count["failures"] == count["errors"] == 0, run.stdout[-3000:]
+    assert count["tests"] - count["skipped"] > 150
+    reasons = {skip.attrib["message"] for skip in suite.iter("skipped")}
+    unexplained = [r for r in reasons if not any(re.search(re.escape(known), r) for known in EXPLAINED)]
+    assert not unexplained, unexplained
