@@ -34,6 +34,7 @@ class Table(Modality):
 
     schemas: {table name: schema}, each a `Schema` or its JSON form (`Schema.learn(...)`).
     unknown: in training this share of categories is replaced by the unknown token, so that it is learnt.
+    noise: in training, deviation of the Gaussian noise added to standardised numbers (small tables overfit without).
     """
 
     name: ClassVar[str] = "table"
@@ -42,10 +43,13 @@ class Table(Modality):
 
     schemas: dict[str, Any] = field(default_factory=dict)
     unknown: float = 0.01
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.unknown <= 1:
             raise UserError(f"table: unknown is {self.unknown}; it is a share between 0 and 1")
+        if not 0 <= self.noise < float("inf"):
+            raise UserError(f"table: noise is {self.noise}; it is a deviation of at least 0")
         self.schemas = {n: s.to_json() if isinstance(s, Schema) else s for n, s in self.schemas.items()}
         self._tables: dict[str, list[tuple[int, Column, dict[str, int]]]] = {}
         self._targets: dict[str, str | None] = {}
@@ -143,6 +147,9 @@ class Table(Modality):
             category = value["category"]
             hit = (torch.rand(len(category), generator=rng) < self.unknown) & (category >= FIRST)
             value = value | {"category": category.masked_fill(hit, UNKNOWN)}
+        if rng is not None and self.noise:
+            shaken = value["value"] + self.noise * torch.randn(len(value["value"]), generator=rng)
+            value = value | {"value": torch.where(value["category"] == NUMBER, shaken, value["value"])}
         return Span(self.name, dict(value), len(value["column"]))
 
     def show(self, raw: Any) -> dict[str, Any]:

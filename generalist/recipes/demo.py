@@ -33,7 +33,7 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         about="nine tasks over six modalities, one encoder, one likelihood",
-        steps=8000,
+        steps=9000,
         modalities={
             "summary": Summary(),
             "text": Text(tokenizer="", learn=800, max_length=48, positions=48, position_std=0.5, position_waves=True),
@@ -42,19 +42,19 @@ def demo() -> Recipe:
             "points": Points(groups=16, size=16, hidden=32, rotate=True),
             "series": Series(patch=8, periods=[12.0, 52.0, 11.0, 4.0]),
             "slot": Slot(patch=8, periods=[12.0, 52.0, 11.0, 4.0]),
-            "table": Table(),
+            "table": Table(noise=0.3),
             "number": Number(),
         },
         tasks=[
             Classify(name="digits", source=Embedded("digits"), inputs=picture, share=1.5, **usual),
             Retrieve(name="glyphs", source=Embedded("glyphs"), inputs=picture, share=2.0, batch=64, smoothing=0.1),
-            Fill(name="masked_words", source=Embedded("docstrings"), batch=24),
+            Fill(name="masked_words", source=Embedded("docstrings"), batch=24, share=1.5),
             Classify(name="wine", source=Embedded("wine"), inputs=row, share=0.4, omega=0.15, **usual),
             Classify(
                 name="breast_cancer", source=Embedded("breast_cancer"), inputs=row, share=0.4, omega=0.15, **usual
             ),
             Regress(
-                name="diabetes", source=Embedded("diabetes"), inputs=row, share=0.2, omega=0.3, sigma=4.0, batch=32
+                name="diabetes", source=Embedded("diabetes"), inputs=row, share=0.2, omega=0.3, sigma=8.0, batch=32
             ),
             Forecast(name="series", source=Embedded("series"), horizon=24, batch=32),
             Classify(name="tones", source=Embedded("tones"), inputs={"audio": "audio"}, **usual),
