@@ -64,7 +64,11 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
     small = {"stage": 3, "stage3_param_persistence_threshold": 0}  # even the smallest parameter is split
     own.write_text(json.dumps({"zero_optimization": small, "train_batch_size": "auto"}))
     plan = [
-        *({"name": f"balanced {s}", "keys": zero(s), "steps": STEPS} for s in range(4)),
+        # first: a stage 3 engine replaces torch's linear function in its process, which changes last bits afterwards
+        {"name": "balanced 1", "keys": zero(1), "steps": STEPS},
+        {"name": "half 1", "keys": zero(1), "steps": STEPS, "stop": HALF, "save": str(folder / "half1")},
+        {"name": "resumed 1", "keys": zero(1), "steps": STEPS, "load": str(folder / "half1")},
+        *({"name": f"balanced {s}", "keys": zero(s), "steps": STEPS} for s in (0, 2, 3)),
         {"name": "balanced accumulate", "keys": zero(2, engine__accumulate=2), "steps": STEPS},
         {"name": "balanced offload", "keys": zero(1, engine__offload="cpu"), "steps": STEPS},
         {
@@ -76,7 +80,6 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
         {"name": "adamw 1", "keys": zero(1, **ADAMW), "steps": STEPS},
         {"name": "adamw own file", "keys": zero(1, engine__deepspeed=str(own), **ADAMW), "steps": STEPS},
         {"name": "bf16", "keys": zero(1, engine__precision="bf16"), "steps": STEPS},
-        {"name": "half 1", "keys": zero(1), "steps": STEPS, "stop": HALF, "save": str(folder / "half1")},
         {
             "name": "half 3",
             "keys": zero(3, checkpoint__asynchronous=True),
@@ -84,7 +87,6 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
             "stop": HALF,
             "save": str(folder / "half3"),
         },
-        {"name": "resumed 1", "keys": zero(1), "steps": STEPS, "load": str(folder / "half1")},
         {"name": "resumed 3", "keys": zero(3), "steps": STEPS, "load": str(folder / "half3")},
         {"name": "from stage 1 to 3", "keys": zero(3), "steps": STEPS, "load": str(folder / "half1")},
         {"name": "from stage 3 to 2", "keys": zero(2), "steps": STEPS, "load": str(folder / "half3")},
