@@ -61,6 +61,9 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
     """Trainable parameters, those of one layer, and for every task what one micro step of one rank costs."""
     recipe = copy.deepcopy(recipe)
     layers, keep = recipe.model.layers, recipe.engine.activation_checkpointing
+    parts = world * recipe.engine.accumulate
+    for task in recipe.tasks:  # every rank gets as many samples; `plan` says where that makes a batch larger
+        task.batch = -(-task.batch // parts) * parts
     prepared = prepare(recipe)
     tasks = prepared.tasks
     schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed)
@@ -180,6 +183,11 @@ def plan(recipe: Recipe, gpus: int, gpu: str, cores: int = 8) -> dict[str, Any]:
         "parameters": parameters,
         "parameters_of_a_layer": layer,
         "tasks": {name: asdict(c) for name, c in counted.items()},
+        "larger_batches": {
+            t.name: counted[t.name].samples * gpus * micro
+            for t in recipe.tasks
+            if counted[t.name].samples * gpus * micro > t.batch
+        },
         "stages": stages,
         "assumed": {"share_of_peak": EFFICIENCY, "link_bytes_per_second": kind.link, "loader_cores_a_gpu": cores},
     }
@@ -208,6 +216,9 @@ def table(result: dict[str, Any]) -> str:
             f"{s['tokens_per_second']:<11d}  {s['mfu']:.3f}  {s['days']:<7.3g}  {s['loader_headroom']:.3g}x"
         )
     a = result["assumed"]
+    if result["larger_batches"]:
+        shown = ", ".join(f"{name} {size}" for name, size in result["larger_batches"].items())
+        lines += ["", f"batches that must grow to be shared by all GPUs: {shown}"]
     lines += [
         "",
         f"assumed: kernels reach {a['share_of_peak']:.0%} of the peak; "

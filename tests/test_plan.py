@@ -90,6 +90,8 @@ def test_a_plan_answers_for_every_stage_and_says_what_it_assumes():
     assert set(result["stages"]) == {0, 1, 2, 3}
     for stage in result["stages"].values():
         assert stage["fits"] and 0 < stage["mfu"] <= 0.4 and stage["days"] >= 0
+    assert plan(tiny(), gpus=64, gpu="h100")["larger_batches"] == {"digits": 64, "wine": 64}
+    assert result["larger_batches"] == {}
     text = table(result)
     assert "assumed: kernels reach 40%" in text and "ZeRO" in text
     with pytest.raises(UserError, match="h100"):
