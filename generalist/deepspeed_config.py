@@ -41,7 +41,9 @@ def deepspeed_config(recipe: Recipe, world: int, device: str = "cpu") -> dict[st
     for key, value in sizes.items():
         given = config.get(key, value)
         if given not in (value, "auto") and key == "gradient_accumulation_steps":
-            raise UserError(f"{spec.deepspeed}: {key}={given}, but engine.accumulate={value}; give both the same number")
+            raise UserError(
+                f"{spec.deepspeed}: {key}={given}, but engine.accumulate={value}; give both the same number"
+            )
     if "optimizer" in config or "scheduler" in config:
         raise UserError(f"{spec.deepspeed} names an optimizer or a scheduler; the recipe's optimizer.* keys set those")
     # always said: where the key is absent DeepSpeed clips at 1

@@ -222,7 +222,7 @@ class DeepSpeedEngine:
                 utils.safe_set_full_optimizer_state(parameter, whole, key)
             return
         # DeepSpeed's own setter for whole tensors fails where ranks do not divide the parameter: pad as it shards
-        size = parameter.partition_numel()
+        size = parameter.partition_numel()  # type: ignore[attr-defined]  # DeepSpeed adds it
         part = nn.functional.pad(value.flatten(), (0, size * self.world - value.numel())).chunk(self.world)[self.rank]
         if key is None:
             utils.safe_set_local_fp32_param(parameter, part.clone())
@@ -250,7 +250,7 @@ class Gate:
         self.optimizer, self.inner, self.open, self.clip = optimizer, optimizer.step, True, clip
         self.zero: Any = None  # DeepSpeed's own optimiser around this one, at stages 1 to 3
         self._norm = float("nan")
-        optimizer.step = self.step  # type: ignore[method-assign]
+        optimizer.step = self.step  # type: ignore[method-assign, assignment]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         if self.zero is None:

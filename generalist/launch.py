@@ -57,7 +57,7 @@ class Launch:
             return [
                 *("deepspeed", "--hostfile", self.hostfile, "--num_nodes", str(len(self.nodes))),
                 *("--num_gpus", str(self.processes), "--master_addr", self.nodes[0], "--master_port", str(self.port)),
-                *("--module", "generalist.cli", *self.command),
+                *("--no_local_rank", "--module", "generalist.cli", *self.command),
             ]
         count = len(self.nodes)
         nodes = str(count) if self.min_nodes in (0, count) else f"{self.min_nodes}:{count}"

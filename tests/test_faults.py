@@ -239,5 +239,7 @@ def test_ranks_with_another_recipe_or_other_code_do_not_start(monkeypatch):
         with pytest.raises(UserError, match=f"rank 1 has another {other} than rank 0"):
             ranks.agree({"steps": 3})
     other = "nothing else"
-    monkeypatch.setattr(ranks.dist, "all_gather_object", lambda everyone, own: everyone.__setitem__(slice(None), [own] * 2))
+    monkeypatch.setattr(
+        ranks.dist, "all_gather_object", lambda everyone, own: everyone.__setitem__(slice(None), [own] * 2)
+    )
     ranks.agree({"steps": 3})

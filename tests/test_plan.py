@@ -119,7 +119,7 @@ def test_torchruns_line_has_the_three_things_that_nodes_need_together():
 def test_the_deepspeed_launcher_gets_a_hostfile():
     made = Launch(["10.0.0.1", "10.0.0.2"], ["train", "demo"], launcher="deepspeed", processes=3, hostfile="hosts")
     assert made.hosts() == "10.0.0.1 slots=3\n10.0.0.2 slots=3\n"
-    assert "--module generalist.cli train demo" in made.text() and "--num_gpus 3" in made.text()
+    assert "--no_local_rank --module generalist.cli train demo" in made.text() and "--num_gpus 3" in made.text()
 
 
 @pytest.mark.parametrize(

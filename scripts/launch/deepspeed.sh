@@ -14,4 +14,4 @@ recipe=${1:?usage: HOSTFILE=... MASTER=... sh deepspeed.sh RECIPE [key=value ...
 shift
 exec deepspeed --hostfile "${HOSTFILE:?file with lines: address slots=N}" --num_nodes "${NODES:?number of nodes}" \
     --num_gpus "${PROCESSES:-1}" --master_addr "${MASTER:?address of the first node}" --master_port "${PORT:-29500}" \
-    --module generalist.cli train "$recipe" "$@" --out "${OUT:-runs/$(basename "$recipe" .py)}" --auto-resume --quiet
+    --no_local_rank --module generalist.cli train "$recipe" "$@" --out "${OUT:-runs/$(basename "$recipe" .py)}" --auto-resume --quiet
