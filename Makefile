@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" sh scripts/install.sh "$(VENV)" "$(STAMP)"
 
 demo: $(STAMP) ## train, evaluate and save a small generalist on seven or more tasks: runs/demo/
-	$(BIN)/generalist train demo $(ARGS)
+	$(BIN)/generalist train demo --overwrite $(ARGS)
 
 test: $(STAMP) ## the tests (ARGS="-k word" picks some)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
