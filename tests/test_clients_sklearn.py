@@ -12,6 +12,11 @@ from generalist.sklearn import GeneralistClassifier, GeneralistRegressor
 SMALL = {"width": 16, "layers": 1, "heads": 2, "steps": 60, "batch": 48, "lr": 1e-2, "random_state": 0}
 
 
+# Asks for equality to 1e-7, less than float32 has: where a row stands in its batch moves the last digit of a feature
+# (seen: 2e-7 in a value of 0.01). That it is no more than this has a test of its own below.
+EXCUSED = {"check_methods_subset_invariance": "not invariant when applied to a subset"}
+
+
 @pytest.mark.soak  # a minute an estimator
 @pytest.mark.parametrize(
     "estimator", [GeneralistClassifier(**SMALL), GeneralistRegressor(**SMALL)], ids=["classifier", "regressor"]
@@ -22,9 +27,19 @@ def test_the_estimators_pass_every_check_of_scikit_learn(estimator):
         try:
             check(one)
         except Exception as error:
-            if "SkipTest" not in type(error).__name__:
+            name = getattr(check, "func", check).__name__
+            excused = name in EXCUSED and EXCUSED[name] in str(error)
+            if not excused and "SkipTest" not in type(error).__name__:
                 failed.append((getattr(check, "func", check).__name__, type(error).__name__, str(error)[:300]))
     assert not failed, "\n".join(map(str, failed))
+
+
+def test_a_row_gets_the_same_answer_in_any_company_up_to_rounding():
+    x, y = load_diabetes(return_X_y=True)
+    model = GeneralistRegressor(**SMALL | {"steps": 5}).fit(x[:90], y[:90])
+    one_by_one = np.concatenate([model.predict(x[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(model.predict(x[:20]), one_by_one, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(x[:20][::-1])[::-1], one_by_one, rtol=1e-5)
 
 
 def test_some_of_the_checks_run_every_time():
@@ -33,7 +48,6 @@ def test_some_of_the_checks_run_every_time():
         "check_get_params_invariance",
         "check_estimators_unfitted",
         "check_estimator_sparse_tag",
-        "check_methods_subset_invariance",
         "check_n_features_in_after_fitting",
         "check_estimators_pickle",
     }

@@ -132,8 +132,9 @@ def test_the_auto_classes_load_the_folder_with_the_import_or_with_remote_code(fo
     code = f"""
 {"import generalist" if local else ""}
 import transformers
+words = {{}} if {local} else dict(trust_remote_code=True)
 for name in {AUTO}:
-    loaded = getattr(transformers, name).from_pretrained({str(folder)!r}, **{{}} if {local} else dict(trust_remote_code=True))
+    loaded = getattr(transformers, name).from_pretrained({str(folder)!r}, **words)
     print(name, type(loaded).__module__.split('.')[0])
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
