@@ -1,4 +1,4 @@
-"""The saved model folder in other packages' hands: sentence-transformers, peft, accelerate, export, onnxruntime, compile."""
+"""The model folder in other packages' hands: sentence-transformers, peft, accelerate, export, onnxruntime, compile."""
 
 from pathlib import Path
 
