@@ -30,7 +30,7 @@ from generalist.engine import (
     set_rng_state,
     write_meta,
 )
-from generalist.optimizer import BalancedAdamW
+from generalist.optimizer import BalancedAdamW, build_optimizer
 from generalist.ranks import barrier, on_first
 from generalist.recipe import Recipe
 
@@ -52,8 +52,6 @@ class DeepSpeedEngine:
     """One rank of a DeepSpeed run; the process group exists already (`generalist.ranks.join`)."""
 
     def __init__(self, objective: nn.Module, recipe: Recipe, device: torch.device) -> None:
-        from generalist.run import build_optimizer
-
         check_precision(recipe.engine.precision, device)
         self.rank, self.world, self.device = rank(), world(), device
         config = deepspeed_config(recipe, self.world, device.type)

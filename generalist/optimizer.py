@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from generalist.distributed import sum_over_ranks
+from generalist.recipe import Recipe
 
 
 class BalancedAdamW(Optimizer):
@@ -119,6 +120,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
             (yes if id(parameter) in decayed else no).append(parameter)
     groups = [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]
     return [g for g in groups if g["params"]]
+
+
+def build_optimizer(recipe: Recipe, objective: nn.Module) -> Optimizer:
+    """The recipe's optimiser over everything in `objective` that trains."""
+    spec = recipe.optimizer
+    groups = parameter_groups(objective, spec.weight_decay)
+    if spec.kind == "adamw":
+        return torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps)
+    return BalancedAdamW(groups, spec.lr, spec.betas, spec.eps, bias_correction=spec.bias_correction)
 
 
 def learning_rate(step: int, total: int, warmup: int, floor: float = 0.01) -> float:

@@ -29,7 +29,7 @@ from generalist.faults import Faults, RollBack, read_skip
 from generalist.interference import meter_for
 from generalist.loop import StepResult, train
 from generalist.objective import Objective
-from generalist.optimizer import BalancedAdamW, parameter_groups
+from generalist.optimizer import build_optimizer
 from generalist.prepare import Prepared, prepare
 from generalist.profile import profiled
 from generalist.recipe import Recipe, to_json
@@ -123,14 +123,6 @@ def device_of(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise UserError(f"engine.device={name!r} is not a device; use auto, cpu or cuda") from error
-
-
-def build_optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.Optimizer:
-    spec = recipe.optimizer
-    groups = parameter_groups(objective, spec.weight_decay)
-    if spec.kind == "adamw":
-        return torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps)
-    return BalancedAdamW(groups, spec.lr, spec.betas, spec.eps, bias_correction=spec.bias_correction)
 
 
 # --- the run's folder ---

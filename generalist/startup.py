@@ -111,11 +111,13 @@ def _location(name: str) -> Path | None:
 
 
 def hush() -> None:
-    """Keep other libraries' progress bars and notices off a command's output; call it before they are imported.
+    """Keep other libraries' progress bars and notices off a command's output, imported already or not.
 
     DeepSpeed warns wherever there is no GPU, which is no news to whoever works without one.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].logging.disable_progress_bar()
     logging.getLogger("DeepSpeed").addFilter(_is_news)
 
 

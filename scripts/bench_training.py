@@ -24,10 +24,11 @@ from generalist.compiled import compile_layers
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
 from generalist.objective import Objective
+from generalist.optimizer import build_optimizer
 from generalist.padded import PaddedLayout
 from generalist.prepare import Prepared, prepare
 from generalist.recipe import Recipe, load_recipe, override
-from generalist.run import build_engine, build_optimizer
+from generalist.run import build_engine
 from scripts.timing import Timing, alternate
 
 CPU = torch.device("cpu")

@@ -188,10 +188,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
 )
 def test_mixed_sampling_and_plain_adamw_are_a_key_each(tmp_path, keys):
     from generalist.objective import Objective
-    from generalist.optimizer import BalancedAdamW
+    from generalist.optimizer import BalancedAdamW, build_optimizer
     from generalist.prepare import prepare
     from generalist.recipe import override
-    from generalist.run import build_optimizer, train_run
+    from generalist.run import train_run
 
     recipe = load_recipe("demo")
     override(recipe, *SMALL, *keys)

@@ -12,9 +12,9 @@ from data.schedule import Schedule
 from data.stream import Steps
 from generalist.launch import Launch
 from generalist.objective import Objective
+from generalist.optimizer import build_optimizer
 from generalist.plan import count, plan, state_bytes, table, weak_scaling
 from generalist.prepare import prepare
-from generalist.run import build_optimizer
 
 WIDE = {"model__layers": 5, "model__width": 64, "model__heads": 4, "model__hidden": 192}
 

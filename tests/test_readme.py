@@ -27,9 +27,13 @@ def test_every_command_stands_in_the_readme_and_none_that_does_not_exist():
     assert set(COMMANDS) == told
 
 
+# what the newcomer's section tells the reader to write
+TO_BE_WRITTEN = {"tokenizers_mod/melody.py", "tasks/tag.py"}
+
+
 def test_every_file_named_in_the_readme_exists():
     for name in re.findall(r"`((?:scripts|tests|generalist|tasks|tokenizers_mod|data)/[\w/.-]+)`", README):
-        assert (ROOT / name.rstrip("/")).exists(), name
+        assert (ROOT / name.rstrip("/")).exists() or name in TO_BE_WRITTEN, name
 
 
 def test_every_module_named_in_the_readme_runs_with_help():

@@ -160,6 +160,8 @@ class Image(Modality):
         if pixels.shape[2] % self.patch or pixels.shape[3] % self.patch:
             raise UserError(f"image: {tuple(pixels.shape[2:])} pixels are not whole patches of {self.patch}")
         patches, position = self.patches(pixels)
+        if max(pixels.shape[2:]) > self.size:  # beyond the grid of `size`
+            position = position.float()
         if real is not None:
             real = real[:, :: self.patch, :: self.patch].flatten(1).bool()
         return {"patch": patches, "position": position}, real
@@ -182,8 +184,8 @@ def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
 class PatchEmbedding(nn.Module):
     """Linear map of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain.
 
-    grid: positions are whole numbers below it. The map of positions is linear and a position is (row, column), so
-    it is computed once a row and once a column of the grid instead of once a token.
+    grid: whole positions lie below it. The map of positions is linear and a position is (row, column), so it is
+    computed once a row and once a column of the grid; positions between or beyond them (floats) once a token.
     """
 
     def __init__(self, inputs: int, width: int, grid: int) -> None:
@@ -201,8 +203,11 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         half, weight = self.width // 2, self.position.weight
+        patch = self.projection(data["patch"].to(weight.dtype))
+        if data["position"].is_floating_point():
+            return patch + self.position(sincos(data["position"], half).flatten(-2).to(weight.dtype))
         table = sincos(torch.arange(self.grid, device=weight.device), half).to(weight.dtype)
         rows, columns = (nn.functional.linear(table, part) for part in weight.split(half, dim=1))
         place = nn.functional.embedding(data["position"][:, 0], rows)
         place = place + nn.functional.embedding(data["position"][:, 1], columns)
-        return self.projection(data["patch"].to(weight.dtype)) + place
+        return patch + place
