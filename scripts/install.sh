@@ -50,11 +50,11 @@ rm -f "$venv"/.installed-*
 if [ -n "$uv" ]; then
     [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python "$python" "$venv"
     # uv does not compile by itself, and uncompiled torch and transformers start seconds slower each time.
-    UV_COMPILE_BYTECODE=1 "$uv" pip install --python "$venv/bin/python" -c constraints.txt -e ".[test,lint]"
+    UV_COMPILE_BYTECODE=1 "$uv" pip install --python "$venv/bin/python" -c constraints.txt -e ".[all]"
 else
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --disable-pip-version-check \
-        -c constraints.txt -e ".[test,lint]" || die "pip failed: see above (no network? a proxy? a full disk?)"
+        -c constraints.txt -e ".[all]" || die "pip failed: see above (no network? a proxy? a full disk?)"
 fi
 : > "$stamp"
 size=$(du -sm "$venv" | cut -f1)

@@ -62,6 +62,15 @@ def test_metrics_have_the_promised_keys_for_every_task(demo):
     assert tasks["digits"]["baseline"] > 0.9 > tasks["digits"]["chance"]  # the ordinary method is run, not written down
 
 
+def test_the_readme_s_example_runs_on_the_folder(demo):
+    """tests/examples/quickstart.py is the README's Python example; another folder, so that nothing is found by chance."""
+    example = ROOT / "tests/examples/quickstart.py"
+    command = [sys.executable, str(example), str(demo / "model")]
+    done = subprocess.run(command, cwd=demo, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "'one'" in done.stdout and "torch.Size([2, 16])" in done.stdout and "expected value" in done.stdout
+
+
 def test_no_test_record_is_ever_trained_on(demo):
     for task in load_recipe(str(demo / "recipe.json")).tasks:
         ids = {}
