@@ -244,9 +244,7 @@ def regression(
     return regression_baseline(x[0], y[0], x[2], y[2], x[1], y[1], name=name)
 
 
-def retrieval(
-    inputs: dict[str, str], text: str, train: Records, val: Records, test: Records, name: str = ""
-) -> Result:
+def retrieval(inputs: dict[str, str], text: str, train: Records, val: Records, test: Records, name: str = "") -> Result:
     """Ridge regression from simple features to the texts' TF-IDF; the mean of both directions over all of `test`."""
     x, _ = _sides(inputs, train, val, test)
     texts = [features.values(part, text) for part in (train, val, test)]

@@ -63,7 +63,7 @@ def test_metrics_have_the_promised_keys_for_every_task(demo):
 
 
 def test_the_readme_s_example_runs_on_the_folder(demo):
-    """tests/examples/quickstart.py is the README's Python example; another folder, so that nothing is found by chance."""
+    """The Python example, run from another folder, so that nothing is found by chance."""
     example = ROOT / "tests/examples/quickstart.py"
     command = [sys.executable, str(example), str(demo / "model")]
     done = subprocess.run(command, cwd=demo, capture_output=True, text=True, timeout=240)
