@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from data.embedded import Embedded
 from data.schedule import Schedule
@@ -57,10 +58,12 @@ def recipe(text: Text, model: ModelSpec, spec: CandidateSpec, steps: int, batch:
     return made
 
 
-def trained(made: Recipe) -> dict[str, float]:
-    """Train and evaluate one policy: seconds a step, training seconds and the held-out metrics."""
+def trained(made: Recipe, start: dict[str, Tensor] | None = None) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Train one policy, from a model's weights or from none: its cost and held-out metrics, and the weights after."""
     prepared = prepare(made)
     objective = prepared.objective(made)
+    if start is not None:
+        objective.model.load_state_dict(start)
     spec = made.optimizer
     optimizer = torch.optim.AdamW(parameter_groups(objective, spec.weight_decay), spec.lr, spec.betas)
     engine = LocalEngine(objective, optimizer, torch.device("cpu"))
@@ -73,7 +76,8 @@ def trained(made: Recipe) -> dict[str, float]:
     seconds = time.process_time() - began
     task = prepared.tasks["words"]
     found = answer(task, task.source.open("test"), objective)
-    return {"seconds": seconds, "step": seconds / made.steps, "K": float(len(found.members)), **found.metrics}
+    row = {"seconds": seconds, "step": seconds / made.steps, "K": float(len(found.members)), **found.metrics}
+    return row, objective.model.state_dict()
 
 
 def step_seconds(made: Recipe, repeats: int) -> dict[str, float]:
@@ -94,17 +98,28 @@ def step_seconds(made: Recipe, repeats: int) -> dict[str, float]:
     return {"first": first, "later": middle, "mean": mean, "K": float(len(objective._sequences["words"]))}
 
 
-def run_table(steps: int, words: int) -> None:
+def run_table(steps: int, words: int, more: int) -> None:
+    """From scratch, then `more` steps on from the exact run's model at a tenth of the learning rate."""
     print(f"masked words of docstrings: {steps} steps of 24 texts, width 96, 4 layers, one policy a line")
-    print(f"{'policy':14} {'K':>6} {'CPU ms/step':>11} {'CPU s':>7} {'accuracy':>9} {'nll, nats':>10}")
-    for name, spec in policies(512, 64, 10):
-        text = Text(tokenizer="", learn=words, max_length=48, positions=48)
-        m = trained(recipe(text, MODEL, spec, steps, 24))
+    start: dict[str, Tensor] | None = None
+    for title, count, begin in (("", steps, False), (f"\n{more} steps on from the exact one, lr / 10", more, True)):
+        if count == 0:
+            continue
         print(
-            f"{name:14} {m['K']:6.0f} {1000 * m['step']:11.0f} {m['seconds']:7.1f} "
-            f"{m['accuracy']:9.3f} {m['nll']:10.3f}",
-            flush=True,
+            f"{title}\n" * bool(title) + f"{'policy':14} {'K':>6} {'CPU ms/step':>11} {'CPU s':>7} accuracy  nll, nats"
         )
+        for name, spec in policies(512, 64, 10):
+            text = Text(tokenizer="", learn=words, max_length=48, positions=48)
+            made = recipe(text, MODEL, spec, count, 24)
+            if begin:
+                made.optimizer.lr /= 10
+            m, weights = trained(made, start if begin else None)
+            start = start or weights  # those of the first, exact
+            print(
+                f"{name:14} {m['K']:6.0f} {1000 * m['step']:11.0f} {m['seconds']:7.1f} "
+                f"{m['accuracy']:8.3f} {m['nll']:10.3f}",
+                flush=True,
+            )
 
 
 def step_table(repeats: int) -> None:
@@ -119,13 +134,14 @@ def step_table(repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=600, help="training steps of every policy")
+    parser.add_argument("--more", type=int, default=200, help="steps on from the exact run's model, 0 for none")
     parser.add_argument("--words", type=int, default=3000, help="vocabulary of the run")
     parser.add_argument("--repeats", type=int, default=3, help="steps timed at 49,411 words")
     parser.add_argument("--no-run", action="store_true", help="only the cost of a step at 49,411 words")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.no_run:
-        run_table(options.steps, options.words)
+        run_table(options.steps, options.words, options.more)
     step_table(options.repeats)
 
 

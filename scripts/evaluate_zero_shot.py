@@ -6,22 +6,13 @@ unless they are given. Writes result.json, predictions.jsonl and reliability.svg
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from generalist.commands.zero_shot import add_arguments, run
+from generalist.cli import main as generalist
 
 
 def main(argv: list[str] | None = None) -> int:
-    from data.errors import UserError
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except UserError as error:
-        print(f"evaluate_zero_shot: {error}", file=sys.stderr)
-        return 2
+    return generalist(["zero-shot", *(sys.argv[1:] if argv is None else argv)])
 
 
 if __name__ == "__main__":

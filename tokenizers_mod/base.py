@@ -7,10 +7,12 @@ maps the concatenated `Span.data` of a batch to tokens Float["N D"], one row a t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -120,3 +122,26 @@ def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
     rate = base ** (-torch.arange(width // 2, device=positions.device, dtype=torch.float32) / (width // 2))
     angle = positions.float().unsqueeze(-1) * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def load_numbers(
+    raw: Any, what: str, load_file: Callable[[Path, str], Any], plain: Callable[[Any, str], Any] | None = None
+) -> tuple[np.ndarray, str]:
+    """An array, or a file that `load_file(path, name)` reads -> (float64 array, name for errors).
+
+    plain: turns what was given or loaded into something array-like. UserError: no such file, unreadable, no numbers.
+    """
+    if isinstance(raw, str | Path):
+        path, what = Path(raw), f"{what} {raw}"
+        if not path.is_file():
+            raise UserError(f"{what}: no such file; check the path")
+        try:
+            raw = load_file(path, what)
+        except UserError:
+            raise
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{what}: not readable as {path.suffix} ({str(error).splitlines()[0]})") from error
+    try:
+        return np.asarray(raw if plain is None else plain(raw, what), dtype=np.float64), what
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}: not an array of numbers ({error})") from error

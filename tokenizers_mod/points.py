@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.base import Modality, check_finite
+from tokenizers_mod.base import Modality, check_finite, load_numbers
 
 
 def sample_groups(xyz: Float[Tensor, "n 3"], groups: int, size: int) -> tuple[Int[Tensor, " g"], Int[Tensor, "g size"]]:
@@ -75,7 +75,7 @@ class Points(Modality):
 
     def read(self, raw: Any) -> Float[Tensor, "n columns"]:
         """-> float32 [n, 3 + channels]. UserError: unreadable, empty, NaN, wrong number of columns."""
-        array, what = _load(raw)
+        array, what = load_numbers(raw, "points", _load_file)
         if array.ndim != 2 or array.shape[1] != 3 + self.channels:
             raise UserError(
                 f"{what}: shape {array.shape}, expected (n, {3 + self.channels}): x, y, z"
@@ -155,25 +155,6 @@ class PointTokens(nn.Module):
         x = self.first(data["group"].to(dtype))
         x = self.own(x) + self.pooled(x.amax(dim=1)).unsqueeze(1)
         return self.second(x).amax(dim=1) + self.position(data["center"].to(dtype))
-
-
-def _load(raw: Any) -> tuple[np.ndarray, str]:
-    """-> (float64 array, name for errors)."""
-    what = "points array"
-    if isinstance(raw, (str, Path)):
-        path, what = Path(raw), f"points {raw}"
-        if not path.is_file():
-            raise UserError(f"{what}: no such file; check the path")
-        try:
-            raw = _load_file(path, what)
-        except UserError:
-            raise
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{what}: not readable as {path.suffix} ({str(error).splitlines()[0]})") from error
-    try:
-        return np.asarray(raw, dtype=np.float64), what
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what}: not an array of numbers ({error})") from error
 
 
 def _load_file(path: Path, what: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.base import Modality, periodic
+from tokenizers_mod.base import Modality, load_numbers, periodic
 
 PERIODS = (24.0, 12.0, 168.0, 8.0)  # steps; hourly data's day, half day, week and shift
 LONGEST = 4096.0
@@ -172,22 +172,11 @@ class SeriesTokens(nn.Module):
 
 def load_array(raw: Any, what: str = "series") -> tuple[np.ndarray, str]:
     """Array, pandas object or file -> (float64 array, name for errors); other sensors in time read by it too."""
-    if isinstance(raw, (str, Path)):
-        path, what = Path(raw), f"{what} {raw}"
-        if not path.is_file():
-            raise UserError(f"{what}: no such file; check the path")
-        try:
-            raw = _load_file(path, what)
-        except UserError:
-            raise
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{what}: not readable ({str(error).splitlines()[0]})") from error
-    if hasattr(raw, "select_dtypes"):
-        raw = _numeric(raw, what)
-    try:
-        return np.asarray(raw, dtype=np.float64), what
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what}: not an array of numbers ({error})") from error
+    return load_numbers(raw, what, _load_file, lambda given, name: _numeric(given, name) if _is_frame(given) else given)
+
+
+def _is_frame(raw: Any) -> bool:
+    return hasattr(raw, "select_dtypes")
 
 
 def _load_file(path: Path, what: str) -> Any:
