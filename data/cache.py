@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +129,3 @@ class SizedCache:
                     path.unlink()
                     total, removed = total - size, removed + 1
         return removed
-
-    def forget_unfinished(self, older: float = 86400.0) -> None:
-        """Remove what killed processes left half made more than `older` seconds ago."""
-        for path in self.folder.rglob(".making-*") if self.folder.is_dir() else ():
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > older:
-                    path.unlink()

@@ -27,9 +27,10 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        counts = torch.tensor([g.length for g in layout.groups for _ in range(g.count)], device=x.device)
-        keep = torch.rand(len(counts), device=x.device) >= self.rate
-        return x * (keep / (1 - self.rate)).repeat_interleave(counts).unsqueeze(1).to(x.dtype)
+        sizes = torch.tensor([[g.length, g.count] for g in layout.groups], device=x.device)
+        lengths = sizes[:, 0].repeat_interleave(sizes[:, 1])
+        keep = torch.rand(len(lengths), device=x.device) >= self.rate
+        return x * (keep / (1 - self.rate)).repeat_interleave(lengths).unsqueeze(1).to(x.dtype)
 
 
 class Block(GradientCheckpointingLayer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,6 @@ from data.types import Batch
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from tasks.base import Task
-from tasks.likelihood import logits
 from tasks.metrics import Mean, merge
 
 CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
@@ -35,15 +35,14 @@ class Answers:
     members: Tensor
     labels: Tensor
     owner: Tensor  # Int[M], the record of each asked token
-    log_scale: Tensor
+    score: Callable[[Tensor, Tensor], Tensor]  # queries and members -> log p, the model's own
     keys: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    linear_head: Any = None  # of the task's logit scale, where it has one
     rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
 
+    @torch.no_grad()
     def log_p(self, rows: Tensor | slice) -> Tensor:
-        scores = logits(self.queries[rows], self.members, self.log_scale)
-        return (scores if self.linear_head is None else self.linear_head(self.queries[rows], scores)).log_softmax(-1)
+        return self.score(self.queries[rows], self.members)
 
     def targets(self, rows: Tensor | slice) -> Tensor:
         """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
@@ -89,9 +88,8 @@ def answer(
         members,
         torch.cat(labels),
         torch.cat(owner),
-        model.log_scale(task.scale).detach(),
+        partial(model.score, scale=task.scale),
         keys=torch.cat(labels) if partners else None,
-        linear_head=dict(model.linear_heads.items()).get(task.scale),
         rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}

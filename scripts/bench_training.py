@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,17 +241,6 @@ def start_up() -> list[dict[str, Any]]:
         return [{"what": "start-up to the end of the first step", "failed": done.stderr.strip()[-300:]}]
     total, imports = float(found[0][1]), float(found[0][2])
     return [{"what": f"demo: start to the end of its first step (imports {imports:.1f} s)", "seconds": total}]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Single-thread numbers: steadier where cores are shared, and the same for every rival."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def folder() -> Path:

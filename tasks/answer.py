@@ -14,9 +14,9 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import IGNORE, Example
-from tasks.base import Task, accuracy
+from tasks.base import Task, accuracy, surprise
 from tasks.candidates import CandidateSet, Names
-from tasks.metrics import Mean, mean_of
+from tasks.metrics import Mean
 
 SIDES = {"left": "right", "right": "left"}
 
@@ -104,10 +104,9 @@ class Answer(Task):
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         asked = labels >= 0
-        nll = -log_p[asked].gather(-1, labels[asked].unsqueeze(-1))
         # a question whose answer is not in the set cannot be answered and counts as wrong
         right = accuracy(log_p, labels)
-        return {"accuracy": replace(right, count=float(labels.numel())), "nll": mean_of(nll)}
+        return {"accuracy": replace(right, count=float(labels.numel())), "nll": surprise(log_p[asked], labels[asked])}
 
     def truth(self, record: Record) -> str:
         return max(self.scores(record).items(), key=lambda pair: pair[1])[0]

@@ -19,7 +19,7 @@ from data.pack import collate
 from data.source import Record, Records, Source
 from data.types import Batch, Example, Role, Span
 from tasks.candidates import CandidateSet
-from tasks.metrics import Mean
+from tasks.metrics import Mean, mean_of
 from tokenizers_mod.base import Modality
 
 
@@ -47,7 +47,6 @@ class Task:
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     symmetric: ClassVar[bool] = False
-    field_of_inputs: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         self.scale = self.scale or self.kind
@@ -190,6 +189,11 @@ def learn_tables(task: Task, modalities: dict[str, Modality], records: Records) 
         learn = getattr(modalities.get(modality), "learn_rows", None)
         if learn is not None:
             learn(task.name, [records[i][name] for i in range(len(records))])
+
+
+def surprise(log_p: Tensor, labels: Tensor) -> Mean:
+    """Mean -log p of the labels in nats; Float[M K], int[M], all asked."""
+    return mean_of(-log_p.gather(-1, labels.unsqueeze(-1)))
 
 
 def accuracy(log_p: Tensor, labels: Tensor) -> Mean:

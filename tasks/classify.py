@@ -13,9 +13,9 @@ from data.errors import UserError
 from data.source import Record, Records
 from data.types import Batch, Example
 from tasks import baselines
-from tasks.base import Task, accuracy, learn_tables
+from tasks.base import Task, accuracy, learn_tables, surprise
 from tasks.candidates import CandidateSet, Names
-from tasks.metrics import Mean, mean_of
+from tasks.metrics import Mean
 from tasks.mixup import Mixed, ask_mix, mix
 from tokenizers_mod.base import Modality
 
@@ -74,8 +74,7 @@ class Classify(Task):
         return int(label)
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
-        nll = -log_p.gather(-1, labels.unsqueeze(-1))
-        return {"accuracy": accuracy(log_p, labels), "nll": mean_of(nll)}
+        return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p, labels)}
 
     def truth(self, record: Record) -> str:
         return self.candidates.names[self.index(record)]  # type: ignore[union-attr]

@@ -15,9 +15,9 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example, Span
-from tasks.base import Task, accuracy
+from tasks.base import Task, accuracy, surprise
 from tasks.candidates import CandidateSet, Vocabulary
-from tasks.metrics import Mean, mean_of
+from tasks.metrics import Mean
 
 
 @dataclass(kw_only=True)
@@ -68,8 +68,7 @@ class Describe(Task):
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         """Of the next word given the true words before it."""
-        nll = -log_p.gather(-1, labels.unsqueeze(-1))
-        return {"nll": mean_of(nll), "next word accuracy": accuracy(log_p, labels)}
+        return {"nll": surprise(log_p, labels), "next word accuracy": accuracy(log_p, labels)}
 
     def truth(self, record: Record) -> str:
         return self.captions(record)[0]

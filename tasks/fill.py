@@ -13,9 +13,9 @@ from torch import Tensor
 from data.source import Record, Records
 from data.types import IGNORE, Example
 from tasks import baselines
-from tasks.base import Task, accuracy
+from tasks.base import Task, accuracy, surprise
 from tasks.candidates import CandidateSet, Vocabulary
-from tasks.metrics import Mean, mean_of
+from tasks.metrics import Mean
 
 
 @dataclass(kw_only=True)
@@ -42,8 +42,7 @@ class Fill(Task):
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
-        nll = -log_p.gather(-1, labels.unsqueeze(-1))
-        return {"accuracy": accuracy(log_p, labels), "nll": mean_of(nll)}
+        return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p, labels)}
 
     def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
         """The text with its hidden words, and the first hidden piece asked."""

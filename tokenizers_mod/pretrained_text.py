@@ -99,7 +99,7 @@ class PretrainedText(Text):
     def spe(self) -> int:
         return cast(int, self.backend.token_to_id(self.hide))
 
-    def _encode(self, text: Any) -> Encoding:
+    def _split(self, text: Any) -> Encoding:
         if not isinstance(text, str):
             raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")
         cleaned = " ".join(text.split())

@@ -26,6 +26,7 @@ class Summary(Modality):
 
     name = "summary"
     raw = "nothing (None)"
+    takes_input = False
     count = "1"
 
     as_text: int | None = None

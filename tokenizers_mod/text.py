@@ -95,7 +95,7 @@ class Text(Modality):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_backend"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_backend", "_kept")}
 
     def learn_texts(self, texts: list[str]) -> None:
         """Learn the sub-words of `texts` where `tokenizer` is empty; does nothing where there is a tokenizer."""
@@ -146,6 +146,13 @@ class Text(Modality):
     # text <-> ids
 
     def _encode(self, text: Any) -> Encoding:
+        """`_split`, kept for the text seen last: a text is checked by `read` and then made a span of."""
+        kept = self.__dict__.get("_kept")
+        if kept is None or kept[0] is not text:
+            kept = self.__dict__["_kept"] = (text, self._split(text))
+        return kept[1]
+
+    def _split(self, text: Any) -> Encoding:
         """Ids without the end; UserError when nothing of the text is left or nothing of it is known."""
         if not isinstance(text, str):
             raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")

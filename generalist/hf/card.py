@@ -30,7 +30,7 @@ p = model.rank(inputs, processor.candidates(["one answer", "another answer"]), s
 
 def model_card(title: str, processor: Any, scale: str, metrics: dict[str, Any] | None = None, path: str = ".") -> str:
     """The card's text. metrics: what metrics.json holds; without it the card says that nothing was measured."""
-    names = [name for name, modality in processor.built.items() if modality.raw != "nothing (None)"]
+    names = [name for name, modality in processor.built.items() if modality.takes_input]
     shown = next((n for n in names if processor.built[n].tensor_names), names[0] if names else "text")
     text = HEAD.format(
         title=title, modalities=", ".join(names) or "no modality", path=path, example=f"{shown}=...", scale=scale
