@@ -5,7 +5,7 @@ Trained in one pass over all words (`Text.caption_span`); written word by word b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from data.source import Record, Records
 from data.types import Example, Span
 from tasks.base import Task, accuracy, surprise
 from tasks.candidates import CandidateSet, Vocabulary
+from tasks.captioning import caption_metrics
 from tasks.metrics import Mean
 
 
@@ -69,6 +70,10 @@ class Describe(Task):
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         """Of the next word given the true words before it."""
         return {"nll": surprise(log_p, labels), "next word accuracy": accuracy(log_p, labels)}
+
+    def compare(self, written: Sequence[str], records: Records) -> dict[str, float]:
+        """BLEU-4 and CIDEr of one written caption a record against all captions of the record (`tasks.captioning`)."""
+        return caption_metrics(written, [self.captions(records[i]) for i in range(len(records))])
 
     def truth(self, record: Record) -> str:
         return self.captions(record)[0]
