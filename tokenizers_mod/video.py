@@ -5,7 +5,8 @@ Uni-Perceiver's vision embedding (2112.01522, section 3; spec 1.6), before the m
     token = W patch + b + Temporal[t] + Spatial[row, column]        a picture is a clip of one frame
 
 W is a convolution with stride = kernel, written as a linear map of the flattened patch. Tokens run frame by frame,
-each frame row by row.
+each frame row by row. With `tubelet` > 1 a token holds the patches of as many neighbouring frames, a convolution over
+time as well (ViViT, 2103.15691, section 3.2; VideoMAE, 2203.12602, uses two frames a token).
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from torch.nn.functional import interpolate
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
-from tokenizers_mod.base import Modality, check_finite
-from tokenizers_mod.image import read_image
+from tokenizers_mod.base import Modality, check_finite, sincos
+from tokenizers_mod.image import MAX_PIXELS, read_image
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
+MAX_CLIP = 2_000_000_000  # pixels of all frames taken of a file
 AUGMENTATIONS = ("none", "crop", "strong")
 
 
@@ -34,22 +36,28 @@ AUGMENTATIONS = ("none", "crop", "strong")
 class Video(Modality):
     """Clips [T, C, H, W] and pictures [C, H, W], brought to size x size pixels a frame.
 
-    frames: rows of the temporal table. sample: frames taken of a longer clip, evenly spread; 0 = as many as rows.
+    frames: most frames of a clip, which the temporal table has rows for; 0 = any number, with sine-cosine instead of
+        the table. sample: frames taken of a longer clip, evenly spread; 0 = `frames`. tubelet: frames a token; the last
+        frame stands still until its tubelet is full, so a picture is a whole tubelet.
     coordinate_scale: factor of row and column in the sine-cosine table; 0 = 160 / size, so that a grid covers the
         coordinates that 160 pixels had (spec 1.6). table: "sincos" (fixed) or "learned" spatial positions.
-    temporal_offset: in training a clip of T frames starts at a random row 0..frames - T of the table (spec 1.6).
+    temporal_offset: in training a clip of T rows starts at a random row 0..rows - T of the table (spec 1.6).
     shares: name of another Video of the model whose weights this one uses, and then has none of its own.
     augment: training: "crop" (short side to size, random crop, flip), "strong" (random resized crop, flip,
         RandAugment m9 std 0.5, random erasing 0.25) or "none" (spec 1.14). short_side: evaluation's resize of the
         short side as a multiple of size (256 / 224 for ImageNet) before the centre crop. flip: its probability.
     mean, std: one value or one a channel.
+
+    >>> video = Video(size=32, patch=16, frames=8, tubelet=2)
+    >>> video.span(video.read(np.zeros((5, 40, 60, 3), dtype=np.uint8))).grid  # 5 frames: 3 tubelets of 2 x 2 patches
+    (3, 2, 2)
     """
 
     name: ClassVar[str] = "video"
     raw: ClassVar[str] = (
         "clip [T, H, W], [T, H, W, C] or [T, C, H, W], list of pictures, path (video needs av), or picture"
     )
-    count: ClassVar[str] = "min(T, sample or frames) * (size / patch)^2"
+    count: ClassVar[str] = "ceil(min(T, sample or frames or T) / tubelet) * (size // patch) ** 2"
     kind: ClassVar[str] = "vision"
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
 
@@ -68,14 +76,17 @@ class Video(Modality):
     short_side: float = 1.0
     flip: float = 0.5
     shares: str = ""
+    tubelet: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.size, self.patch, self.channels, self.frames) < 1 or self.size % self.patch:
+        if min(self.size, self.patch, self.channels) < 1 or self.size % self.patch:
             raise UserError(f"{self.name}: size {self.size} must be a positive multiple of patch {self.patch}")
+        if self.tubelet < 1 or self.frames < 0:
+            raise UserError(f"{self.name}: need tubelet {self.tubelet} >= 1 and frames {self.frames} >= 0")
         for key, valid in (("table", ("sincos", "learned")), ("augment", AUGMENTATIONS)):
             if getattr(self, key) not in valid:
                 raise UserError(f"{self.name}: {key}={getattr(self, key)!r}; valid: {', '.join(valid)}")
-        if not 0 <= self.sample <= self.frames:
+        if self.sample < 0 or (self.frames and self.sample > self.frames):
             raise UserError(
                 f"{self.name}: sample {self.sample} frames of a table of {self.frames}; lower one, raise the other"
             )
@@ -84,8 +95,13 @@ class Video(Modality):
 
     @property
     def taken(self) -> int:
-        """Frames of a long clip that are looked at."""
+        """Frames of a long clip that are looked at, 0 = all."""
         return self.sample or self.frames
+
+    @property
+    def rows(self) -> int:
+        """Rows of the temporal table, 0 = there is none."""
+        return -(-self.frames // self.tubelet)
 
     @property
     def grid(self) -> int:
@@ -114,12 +130,13 @@ class Video(Modality):
 
     def _thin(self, frames: list[Any]) -> list[Any]:
         """At most `taken` of them, evenly spread."""
-        if len(frames) <= self.taken:
-            return frames
-        return [frames[i] for i in np.linspace(0, len(frames) - 1, self.taken).round().astype(int)]
+        return [frames[i] for i in spread(len(frames), self.taken)]
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
-        """Float[T, C, H, W] in 0..1 -> T * grid^2 tokens: patch [n, C * p * p], place Int[n, 2] (frame, cell)."""
+        """Float[T, C, H, W] in 0..1 -> ceil(T / tubelet) grid^2 tokens: patch [n, C tubelet p p], place Int[n, 2].
+
+        place: row of time and cell of the grid.
+        """
         value = value[None] if value.ndim == 3 else value
         return self.patches(self.normalise(self.frame(value, rng)), rng)
 
@@ -143,17 +160,20 @@ class Video(Modality):
     def patches(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Normalised Float[T, C, size, size] -> the span. UserError when the clip is longer than the table."""
         t, c, h, w = value.shape
-        if t > self.frames:
+        if self.frames and t > self.frames:
             raise UserError(f"{self.name}: {t} frames, the model takes {self.frames}; thin the clip or raise frames")
         if (h, w) != (self.size, self.size):
             raise UserError(f"{self.name}: frames of {h} x {w} pixels, the model takes {self.size} x {self.size}")
-        g, p = self.grid, self.patch
-        cut = value.reshape(t, c, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(t * g * g, c * p * p)
-        late = self.frames - t
+        g, p, k = self.grid, self.patch, self.tubelet
+        if t % k:  # the last frame stands still
+            value = torch.cat([value, value[-1:].expand(k - t % k, c, h, w)])
+        steps = len(value) // k
+        cut = value.reshape(steps, k, c, g, p, g, p).permute(0, 3, 5, 2, 1, 4, 6).reshape(steps * g * g, -1)
+        late = max(self.rows - steps, 0)
         start = int(torch.randint(late + 1, (1,), generator=rng)) if rng is not None and self.temporal_offset else 0
-        place = torch.cartesian_prod(torch.arange(start, start + t), torch.arange(g * g)).reshape(-1, 2)
-        grid = (g, g) if t == 1 else (t, g, g)
-        return Span(self.shares or self.name, {"patch": cut, "place": place}, t * g * g, grid=grid)
+        place = torch.cartesian_prod(torch.arange(start, start + steps), torch.arange(g * g)).reshape(-1, 2)
+        grid = (g, g) if steps == 1 else (steps, g, g)
+        return Span(self.shares or self.name, {"patch": cut, "place": place}, steps * g * g, grid=grid)
 
     def mirror(self, value: Tensor) -> Tensor:
         """The clip or picture seen in a mirror."""
@@ -201,17 +221,22 @@ class Picture(Video):
 
 
 class VideoTokens(nn.Module):
-    """forward({'patch': Float[N, C * p * p], 'place': Int[N, 2]}) -> Float[N, width]."""
+    """forward({'patch': Float[N, C * tubelet * p * p], 'place': Int[N, 2]}) -> Float[N, width].
+
+    `projection.weight` is a convolution's weight [D, C, p, p], or [D, C, tubelet, p, p], flattened.
+    """
 
     def __init__(self, settings: Video, width: int) -> None:
         super().__init__()
         g = settings.grid
-        self.projection = nn.Linear(settings.channels * settings.patch**2, width, bias=settings.bias)
+        size = settings.channels * settings.tubelet * settings.patch**2
+        self.projection = nn.Linear(size, width, bias=settings.bias)
         nn.init.xavier_uniform_(self.projection.weight)  # on the flattened kernel (spec 1.12)
         if settings.bias:
             nn.init.zeros_(self.projection.bias)
-        self.temporal = nn.Embedding(settings.frames, width)
-        nn.init.normal_(self.temporal.weight, std=0.02)
+        self.temporal = nn.Embedding(settings.rows, width) if settings.rows else None
+        if self.temporal is not None:
+            nn.init.normal_(self.temporal.weight, std=0.02)
         if settings.table == "learned":
             self.spatial = nn.Parameter(torch.empty(g * g, width).normal_(std=0.02))
         else:
@@ -220,7 +245,8 @@ class VideoTokens(nn.Module):
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         frame, cell = data["place"].unbind(-1)
         patches = self.projection(data["patch"].to(self.projection.weight.dtype))
-        return patches + self.temporal(frame) + self.spatial[cell].to(patches.dtype)
+        time = sincos(frame, patches.shape[-1]).to(patches.dtype) if self.temporal is None else self.temporal(frame)
+        return patches + time + self.spatial[cell].to(patches.dtype)
 
 
 def spatial_table(grid: int, width: int, scale: float) -> Tensor:
@@ -258,18 +284,42 @@ def _is_picture(raw: Any) -> bool:
     return raw.ndim == 3 and (raw.shape[-1] in (1, 3, 4) or raw.shape[0] in (1, 3, 4))
 
 
+def spread(count: int, most: int) -> list[int]:
+    """`most` indices of `count`, first and last among them, evenly spread; all of them where most is 0 or larger."""
+    if not most or count <= most:
+        return list(range(count))
+    return [int(i) for i in np.linspace(0, count - 1, most).round()]
+
+
 def read_clip(path: Path, frames: int, channels: int) -> Tensor:
-    """At most `frames` frames of a video file, evenly spread: Float[T, C, H, W] in 0..1."""
+    """At most `frames` frames of a video file (0 = all), evenly spread: Float[T, C, H, W] in 0..1.
+
+    Only the chosen frames are kept, so a long film costs time and no memory. UserError: no such file, no PyAV, broken,
+    frames too large, or more of them than a tensor should hold.
+    """
     try:
         import av
     except ImportError as error:
         raise UserError(f"{path}: video files need PyAV; pip install 'generalist[video]'") from error
+    if not path.is_file():
+        raise UserError(f"video {path}: no such file; check the path")
     try:
         with av.open(str(path)) as container:
-            pictures = [frame.to_image() for frame in container.decode(video=0)]
+            stream = container.streams.video[0]
+            count = sum(1 for packet in container.demux(stream) if packet.size)
+            chosen = set(spread(count, frames))
+            pixels = stream.codec_context.width * stream.codec_context.height
+            if pixels > MAX_PIXELS or pixels * len(chosen) > MAX_CLIP:
+                raise UserError(
+                    f"video {path}: {len(chosen)} frames of {pixels} pixels are too many; scale it down or set sample"
+                )
+            container.seek(0)
+            decoded = enumerate(container.decode(stream))
+            pictures = [read_image(frame.to_image(), channels) for i, frame in decoded if i in chosen]
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"{path}: cannot be decoded ({error}); is it a video and complete?") from error
+        raise UserError(f"video {path}: cannot be decoded ({error}); is it a video and complete?") from error
     if not pictures:
-        raise UserError(f"{path}: no frame in it")
-    keep = np.linspace(0, len(pictures) - 1, min(frames, len(pictures))).round().astype(int)
-    return torch.stack([read_image(pictures[i], channels) for i in keep])
+        raise UserError(f"video {path}: no frame in it")
+    return torch.stack(pictures)
