@@ -23,6 +23,7 @@ from generalist.deepspeed_config import deepspeed_config, zero_stage
 from generalist.distributed import rank, world
 from generalist.engine import (
     check_precision,
+    finish_gradient,
     group_names,
     read_meta,
     recompute_activations,
@@ -80,6 +81,8 @@ class DeepSpeedEngine:
             what = recipe.engine.deepspeed or "this recipe"
             raise UserError(f"DeepSpeed refuses {what}: {error}") from error
         self.gate.zero = self.zero if self.stage else None
+        if self.world == 1 and self.stage == 0:  # nobody to exchange gradients with
+            self.engine.enable_backward_allreduce = False
         if isinstance(optimizer, BalancedAdamW) and self.stage:
             optimizer.whole_norm = self.gate.last
 
@@ -252,8 +255,7 @@ class Gate:
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         if self.zero is None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            self._norm = float(nn.utils.clip_grad_norm_(parameters, self.clip or float("inf")))
+            self._norm = finish_gradient(self.optimizer, self.clip)
             if self._norm - self._norm != 0:  # NaN or infinity
                 return None
         return self.inner() if self.open else None

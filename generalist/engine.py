@@ -93,13 +93,7 @@ class LocalEngine:
     def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        for p in parameters:
-            # A parameter that this task does not use has gradient zero, not none: its momentum goes on like
-            # everyone's (the paper's m decays at every step), and every ZeRO stage does the same.
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.clip or float("inf")))
+        norm = finish_gradient(self.optimizer, self.clip)
         if apply and np.isfinite(norm):
             if hasattr(self.optimizer, "task"):
                 self.optimizer.task(share, omega)
@@ -134,6 +128,22 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError(f"engine.precision {precision!r}; {nearest(precision, PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
         raise UserError("engine.precision=fp16 does not train on a CPU (DeepSpeed refuses it too); use fp32 or bf16")
+
+
+def finish_gradient(optimizer: Optimizer, clip: float) -> float:
+    """The norm of the whole gradient, which is then clipped to `clip` (0 = not).
+
+    A parameter that this task does not use has gradient zero, not none: its momentum goes on like everyone's (the
+    paper's m decays at every step), and every ZeRO stage does the same.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    if clip:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    return float(norm)
 
 
 def group_names(objective: nn.Module, optimizer: Optimizer) -> list[list[str]]:

@@ -184,6 +184,29 @@ def test_the_configuration_follows_from_the_recipe():
     assert offloaded["zero_optimization"]["offload_param"] == {"device": "nvme", "nvme_path": "disk"}
 
 
+@pytest.mark.parametrize(
+    ("keys", "stage"),
+    [
+        ({"engine__zero_stage": 1}, 0),
+        ({"engine__zero_stage": 2}, 0),
+        ({"engine__zero_stage": 3}, 3),
+        ({"engine__zero_stage": 1, "engine__offload": "cpu"}, 1),
+    ],
+)
+def test_one_process_shards_nothing_unless_it_offloads_or_splits_the_weights(keys, stage):
+    assert deepspeed_config(tiny(**keys), world=1)["zero_optimization"]["stage"] == stage
+    assert deepspeed_config(tiny(**keys), world=2)["zero_optimization"]["stage"] == keys["engine__zero_stage"]
+
+
+def test_deepspeed_in_one_process_trains_the_curve_of_the_local_engine_without_a_copy_of_the_gradients(alone, tmp_path):
+    run = {"keys": zero(1, **ADAMW), "steps": STEPS}
+    (found,) = launch(tmp_path, [{"name": "adamw", **run}, {"name": "balanced", "keys": zero(1), "steps": STEPS}], 1)
+    for name in ("adamw", "balanced"):
+        assert found[name]["loss"] == alone[name]["loss"]
+        assert found[name]["norm"] == alone[name]["norm"]
+        assert found[name]["weights"] == alone[name]["weights"]
+
+
 def test_clipping_is_always_said_because_deepspeed_clips_at_one_where_it_is_not():
     assert deepspeed_config(tiny(), 1)["gradient_clipping"] == 0.0
     assert deepspeed_config(tiny(**ADAMW), 1)["gradient_clipping"] == 0.5
