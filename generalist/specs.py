@@ -12,8 +12,9 @@ class EngineSpec:
     kind: "auto" (DeepSpeed where several processes were launched), "local" or "deepspeed". precision: "fp32",
     "bf16" (autocast, parameters stay fp32) or "fp16" (DeepSpeed on CUDA). accumulate: micro steps a step. threads:
     0 leaves torch's own. zero_stage: 0 to 3, what DeepSpeed shards (one process that offloads nothing has nothing to
-    shard and runs 1 and 2 as 0); offload: "none", "cpu" or "nvme" (then nvme_path is the folder). deepspeed: a DeepSpeed config file, taken whole. activation_checkpointing: compute the layers'
-    activations again in the backward pass. timeout: minutes after which a silent rank is taken for dead.
+    shard and runs 1 and 2 as 0); offload: "none", "cpu" or "nvme" (then nvme_path is the folder). deepspeed: a
+    DeepSpeed config file, taken whole. activation_checkpointing: compute the layers' activations again in the
+    backward pass. timeout: minutes after which a silent rank is taken for dead.
     compile: torch.compile for the channel mixers, at any number of tokens (needs a C++ compiler).
     """
 

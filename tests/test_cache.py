@@ -10,8 +10,10 @@ from PIL import Image as Pillow
 
 from data.cache import SizedCache, content_key
 from data.errors import UserError
+from tokenizers_mod.bpe import train_bpe
 from tokenizers_mod.cached import cache_reads
 from tokenizers_mod.image import Image
+from tokenizers_mod.text import Text
 
 
 def test_the_cache_stays_under_its_limit_and_drops_what_was_not_used_for_longest(tmp_path):
@@ -49,6 +51,66 @@ def test_a_decoded_picture_is_kept_and_read_back_to_the_bit_while_the_cache_stay
     for _, _, path in cache.files():
         path.write_bytes(path.read_bytes()[:50])
     assert all(torch.equal(modality.read(f), plain.read(f)) for f in files), "a file that is not whole is made anew"
+
+
+LINES = [
+    f"number {i}: " + "a quick brown fox and eleven lazy dogs jump over the same fence again " * 8 for i in range(5)
+]
+
+
+def test_a_long_text_is_split_once_and_its_span_words_and_masks_are_the_same_from_the_cache(tmp_path):
+    plain, text = Text(), Text()
+    read = cache_reads(text, SizedCache(tmp_path / "c", limit=10**6, small=True))
+
+    def all_of(modality, line):
+        spans = [modality.span(modality.read(line)), modality.masked(line, torch.Generator().manual_seed(3))]
+        spans += [modality.caption_span(line), modality.question_span(line)]
+        return [s.data["ids"] for s in spans], modality.words(line)
+
+    for line in [*LINES, *LINES, "a word <|endoftext|> and another" * 20]:
+        ours, theirs = all_of(text, line), all_of(plain, line)
+        assert all(torch.equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
+        assert ours[1] == theirs[1]
+    assert (read.hits, read.misses) == (5, 6)
+    again = pickle.loads(pickle.dumps(text))
+    assert torch.equal(again.span(LINES[0]).data["ids"], plain.span(LINES[0]).data["ids"])
+    assert again._split.hits == 6, "a loader's worker finds what another process has split"
+    text.read("short words are split where they are")
+    assert (read.hits, read.misses) == (5, 6)
+
+
+def test_another_tokenizer_or_length_finds_nothing_of_the_first_ones_texts(tmp_path):
+    cache = SizedCache(tmp_path / "c", limit=10**6, small=True)
+    learnt = train_bpe(LINES, 300).to_str()
+    kinds = [{}, {"max_length": 7}, {"tokenizer": learnt}]
+    reads = []
+    for settings in kinds:
+        text = Text(**settings)
+        reads.append(cache_reads(text, cache))
+        text.read(LINES[0])
+        assert torch.equal(text.span(LINES[0]).data["ids"], Text(**settings).span(LINES[0]).data["ids"])
+    assert [(r.hits, r.misses) for r in reads] == [(0, 1)] * 3
+    assert len(cache.files()) == 3
+
+
+def test_texts_stay_under_the_limit_and_a_spoilt_file_is_made_anew(tmp_path):
+    text, plain = Text(), Text()
+    cache = SizedCache(tmp_path / "c", limit=6000, small=True)
+    read = cache_reads(text, cache)
+    for line in LINES:
+        text.read(line)
+    assert 0 < cache.size() <= 6000
+    assert len(cache.files()) < len(LINES), "the oldest were dropped"
+    kept = len(cache.files())
+    for _, size, path in cache.files():
+        path.write_bytes(path.read_bytes()[: size // 2])
+    for line in LINES[-kept:]:
+        assert torch.equal(text.span(text.read(line)).data["ids"], plain.span(line).data["ids"])
+    assert read.hits == 0
+    assert read.misses == len(LINES) + kept
+    text.read(LINES[0])
+    text.read(LINES[-1])
+    assert read.hits == 1, "made anew, then found"
 
 
 def test_a_file_that_could_not_be_made_leaves_nothing_behind(tmp_path):

@@ -45,6 +45,27 @@ class Modality:
         """A checked value -> its Span. `rng` given means training (augmentation allowed)."""
         raise NotImplementedError(f"{type(self).__name__} must define span")
 
+    # what a cache on disk may spare: the method that takes the time, and its result as one tensor (None: not kept)
+    slow: ClassVar[str] = "read"
+
+    def encoded(self, raw: Any) -> bytes | None:
+        """What a raw value is made from: an encoded picture or sound, or a file's bytes; None for other values."""
+        if isinstance(raw, bytes):
+            return raw
+        if isinstance(raw, Path):
+            try:
+                return raw.read_bytes()
+            except OSError:
+                return None
+        return getattr(raw, "encoded", None)
+
+    def keep(self, value: Any) -> Tensor | None:
+        """What the slow method gave, as a tensor that `kept` turns back into the same."""
+        return value if isinstance(value, Tensor) else None
+
+    def kept(self, tensor: Tensor) -> Any:
+        return tensor
+
     def from_command_line(self, word: str) -> Any:
         """A word of the command line -> what `read` takes; here the path of a file that must exist."""
         if not is_file(word):
@@ -68,6 +89,19 @@ class Modality:
             found = {k: tensors[k] for k in self.tensor_names if tensors.get(k) is not None}
             return found if self.tensor_names[0] in found else {}
         return {k: v for k, v in tensors.items() if k.startswith(f"{self.name}_") and v is not None}
+
+    # masked modelling: the integer keys that say what kind of token one is (a table's column), whether the second half
+    # of a token's numbers says which of the first half were measured
+    kind_keys: ClassVar[tuple[str, ...]] = ()
+    flagged: ClassVar[bool] = False
+
+    def content(self) -> dict[str, float]:
+        """What a token shows, and not where it is: {key of its data: what a hidden token shows instead}."""
+        return {}
+
+    def hideable(self, span: Span) -> Tensor:
+        """Which tokens can be hidden and asked for: Bool[n], by default the real ones."""
+        return torch.ones(span.length, dtype=torch.bool) if span.mask is None else span.mask
 
     def show(self, raw: Any) -> dict[str, Any]:
         """A raw value as JSON that the report can draw: {"kind": ..., ...}."""

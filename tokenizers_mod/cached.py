@@ -1,7 +1,8 @@
-"""Decoded samples on disk by the hash of their content: a picture, sound or file is decoded once, not once an epoch.
+"""Decoded samples and tokenised texts on disk by the hash of their content: made once, not once an epoch.
 
-`cache_reads(modality, cache)` puts the cache in front of a modality's `read`; only tensors are kept (as safetensors),
-other values are read as before. Reading a short text costs less than opening a file, so texts are not cached.
+`cache_reads(modality, cache)` puts the cache in front of the modality's slow method (`Modality.slow`: `read`, or of a
+text its splitting into sub-words). What a modality can write as one tensor (`Modality.keep`) is kept, as safetensors;
+the key is the content with all of the modality's settings, so a changed tokenizer or size finds nothing of another's.
 """
 
 from __future__ import annotations
@@ -16,35 +17,40 @@ from torch import Tensor
 from data.cache import SizedCache, content_key
 from tokenizers_mod.base import Modality
 
-LEAST = 256  # bytes below which a file is slower than decoding
+LEAST = 256  # bytes below which a file is slower than decoding or splitting (measured: 30 us and 128 letters)
 
 
 class CachedRead:
-    """A modality's `read` with a cache in front of it; pickles to loader workers."""
+    """A modality's slow method with a cache in front of it; pickles to loader workers."""
 
     def __init__(self, modality: Modality, cache: SizedCache) -> None:
-        self.kind, self.settings, self.cache = type(modality), repr(modality), cache
-        self.modality = modality
+        self.kind, self.cache, self.modality = type(modality), cache, modality
+        # hashed once: the settings of a text hold its whole vocabulary
+        self.settings = content_key(f"{self.kind.__module__}:{self.kind.__qualname__} {modality!r}")
         self.hits = self.misses = 0
 
     def __call__(self, raw: Any) -> Any:
-        content = encoded(raw)
+        content = self.modality.encoded(raw)
         if content is None or len(content) < LEAST:
-            return self.kind.read(self.modality, raw)
-        key = content_key(f"{self.kind.__module__}:{self.kind.__qualname__} {self.settings}", content)
+            return self._make(raw)
+        key = content_key(self.settings, content)
         place = self.cache.place(key)
         found = load(place) if place.is_file() else None
         if found is not None:
             with contextlib.suppress(OSError):
                 os.utime(place)  # used just now: others are evicted first
             self.hits += 1
-            return found
+            return self.modality.kept(found)
         self.misses += 1
-        value = self.kind.read(self.modality, raw)
-        if isinstance(value, Tensor):
+        value = self._make(raw)
+        tensor = self.modality.keep(value)
+        if tensor is not None:
             place.unlink(missing_ok=True)  # there, but not whole
-            self.cache.get(key, lambda path: _save(value, path))
+            self.cache.get(key, lambda path: _save(tensor, path))
         return value
+
+    def _make(self, raw: Any) -> Any:
+        return getattr(self.kind, self.kind.slow)(self.modality, raw)
 
 
 def _save(value: Tensor, path: Path) -> None:
@@ -64,23 +70,8 @@ def load(path: Path) -> Tensor | None:
         return None
 
 
-def encoded(raw: Any) -> bytes | None:
-    """The bytes that a raw value is decoded from: an encoded picture or sound, or a file's; None for other values."""
-    if isinstance(raw, bytes):
-        return raw
-    kept = getattr(raw, "encoded", None)
-    if kept is not None:
-        return kept
-    if isinstance(raw, Path):
-        try:
-            return raw.read_bytes()
-        except OSError:
-            return None
-    return None
-
-
 def cache_reads(modality: Modality, cache: SizedCache) -> CachedRead:
-    """Put `cache` in front of `modality.read`. The values are the same to the bit."""
+    """Put `cache` in front of the modality's slow method. The values are the same to the bit."""
     read = CachedRead(modality, cache)
-    modality.read = read  # type: ignore[method-assign]
+    setattr(modality, modality.slow, read)
     return read

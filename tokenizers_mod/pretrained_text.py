@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.text import NO_POSITION, Text
+from tokenizers_mod.text import NO_POSITION, Pieces, Text
 
 
 @dataclass
@@ -99,14 +99,14 @@ class PretrainedText(Text):
     def spe(self) -> int:
         return cast(int, self.backend.token_to_id(self.hide))
 
-    def _split(self, text: Any) -> Encoding:
+    def _split(self, text: Any) -> Pieces:
         if not isinstance(text, str):
             raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")
         cleaned = " ".join(text.split())
         encoding = self.backend.encode(cleaned, add_special_tokens=False)
         if not encoding.ids:
             raise UserError(f"text: {text[:40]!r} is empty after removing white space; drop it")
-        return encoding
+        return Pieces(encoding.ids, encoding.word_ids, encoding.offsets)
 
     def _span(
         self, ids: Tensor, position: Tensor | None = None, causal: Tensor | None = None, hidden: Tensor | None = None

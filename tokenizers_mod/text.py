@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from data.errors import UserError
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from tokenizers_mod.bpe_hf import BpeTokenizer
 
 NO_POSITION = -1
+
+
+class Pieces(NamedTuple):
+    """A text in sub-words: of each the id, the number of its word, its start and end in the cleaned text."""
+
+    ids: list[int]
+    word_ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 @dataclass
@@ -145,14 +153,28 @@ class Text(Modality):
 
     # text <-> ids
 
-    def _encode(self, text: Any) -> Encoding:
+    def _encode(self, text: Any) -> Pieces:
         """`_split`, kept for the text seen last: a text is checked by `read` and then made a span of."""
         kept = self.__dict__.get("_kept")
         if kept is None or kept[0] is not text:
             kept = self.__dict__["_kept"] = (text, self._split(text))
         return kept[1]
 
-    def _split(self, text: Any) -> Encoding:
+    slow = "_split"
+
+    def encoded(self, raw: Any) -> bytes | None:
+        return raw.encode(errors="surrogatepass") if isinstance(raw, str) else None
+
+    def keep(self, value: Pieces) -> Tensor:
+        """Int32[4 n]: id, word, start and end of every piece."""
+        rows = [value.ids, value.word_ids, *zip(*value.offsets, strict=True)]
+        return torch.tensor(rows, dtype=torch.int32)
+
+    def kept(self, tensor: Tensor) -> Pieces:
+        ids, words, starts, ends = tensor.tolist()
+        return Pieces(ids, words, list(zip(starts, ends, strict=True)))
+
+    def _split(self, text: Any) -> Pieces:
         """Ids without the end; UserError when nothing of the text is left or nothing of it is known."""
         if not isinstance(text, str):
             raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")
@@ -165,7 +187,7 @@ class Text(Modality):
             raise UserError(
                 f"text: the tokenizer knows no symbol of {text[:40]!r}; train it on this script or use 'clip'"
             )
-        return encoding
+        return Pieces(encoding.ids, encoding.word_ids, encoding.offsets)
 
     def ids(self, text: str, max_length: int | None = None) -> Tensor:
         """Ids ending in <|endoftext|> (not doubled where the text already ends in it): Int[n], n <= max_length."""
