@@ -225,6 +225,9 @@ class Audio(Modality):
             real = real.unsqueeze(2).expand(-1, -1, rows).flatten(1)
         return {"patch": self.patches(mel), "position": position}, real
 
+    def content(self) -> dict[str, float]:
+        return {"patch": 0.0}
+
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "audio", "wave": self.read(raw).tolist(), "rate": self.rate}
 

@@ -28,6 +28,7 @@ class Depth(Image):
     """
 
     name: ClassVar[str] = "depth"
+    flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "float array [H, W] in metres; integer array or 16-bit png in millimetres; 0 or NaN = missing"
     count: ClassVar[str] = "as image, patches without any depth left out"
     kind: ClassVar[str] = "vision"

@@ -63,6 +63,7 @@ class Graph(Modality):
     """
 
     name: ClassVar[str] = "graph"
+    kind_keys: ClassVar[tuple[str, ...]] = ("type",)
     raw: ClassVar[str] = (
         "{'nodes', 'edges', ...} edge list, networkx graph, object with x and edge_index, SMILES string"
     )
@@ -165,6 +166,19 @@ class Graph(Modality):
             "type": kind,
         }
         return Span(self.name, data, n + m)
+
+    def content(self) -> dict[str, float]:
+        """Categories, and values where there are any beside the degree, which the edges tell anyway."""
+        return {"code": 0} | ({"value": 0.0} if self.node_values or self.edge_values else {})
+
+    def hideable(self, span: Span) -> Tensor:
+        """Nodes and edges that have a category or a value of their own."""
+        node = span.data["type"] != EDGE
+        has_node, has_edge = (
+            bool(columns) or values > 0
+            for columns, values in ((self.node_columns, self.node_values), (self.edge_columns, self.edge_values))
+        )
+        return torch.where(node, has_node, has_edge)
 
     def show(self, raw: Any) -> dict[str, Any]:
         graph = self.read(raw)

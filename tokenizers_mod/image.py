@@ -166,6 +166,9 @@ class Image(Modality):
             real = real[:, :: self.patch, :: self.patch].flatten(1).bool()
         return {"patch": patches, "position": position}, real
 
+    def content(self) -> dict[str, float]:
+        return {"patch": 0.0}
+
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "image", "pixels": self.read(raw).mean(0).tolist()}
 

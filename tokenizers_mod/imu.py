@@ -34,6 +34,7 @@ class Imu(Modality):
     """
 
     name: ClassVar[str] = "imu"
+    flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [t, channels], NaN = missing; (array, rate); {'signal', 'rate'}; .csv, .npy, .parquet"
     count: ClassVar[str] = "ceil(t / patch), windows without any value left out"
 
@@ -137,6 +138,9 @@ class Imu(Modality):
             raise UserError(f"{self.name}: the chosen window holds no value; lengthen `window`")
         data = {"patch": torch.cat(windows, dim=1), "position": torch.arange(count, dtype=torch.float32) * self.patch}
         return Span(self.name, data, count, mask=None if bool(real.all()) else real, grid=(count,))
+
+    def content(self) -> dict[str, float]:
+        return {"patch": 0.0}
 
     def show(self, raw: Any) -> dict[str, Any]:
         value = self.read(raw).nan_to_num()

@@ -127,6 +127,9 @@ class Points(Modality):
             xyz = xyz + self.jitter * noise.clamp(-3, 3)
         return torch.cat([xyz, value[:, 3:]], dim=1)
 
+    def content(self) -> dict[str, float]:
+        return {"group": 0.0}
+
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "points", "xyz": self.read(raw)[:512, :3].tolist()}
 

@@ -54,6 +54,7 @@ class Series(Modality):
     """
 
     name: ClassVar[str] = "series"
+    flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array or pandas [t] or [t, channels], NaN = missing; .csv, .npy or .parquet path"
     count: ClassVar[str] = "channels * ceil(t / patch), patches without any value left out"
 
@@ -142,6 +143,9 @@ class Series(Modality):
 
     def _recent(self, value: Tensor) -> Tensor:
         return value[-self.context :] if self.context else value
+
+    def content(self) -> dict[str, float]:
+        return {"patch": 0.0}
 
     def show(self, raw: Any) -> dict[str, Any]:
         value = self.read(raw)

@@ -58,6 +58,7 @@ class Spectral(Modality):
     """
 
     name: ClassVar[str] = "spectral"
+    flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [H, W, bands], NaN = missing; (cube, row, column) for a pixel; .npy or .mat path"
     count: ClassVar[str] = "ceil(H / patch) ceil(W / patch) (ceil((bands - group) / stride) + 1), empty ones left out"
     kind: ClassVar[str] = "vision"
@@ -165,6 +166,9 @@ class Spectral(Modality):
         place[:, 0] = middle[place[:, 0].long()]
         data = {"patch": torch.cat([chosen.nan_to_num(), seen.float()], dim=1), "position": place}
         return Span(self.name, data, len(place), mask=None if bool(real.all()) else real, grid=(groups, h, w))
+
+    def content(self) -> dict[str, float]:
+        return {"patch": 0.0}
 
     def show(self, raw: Any) -> dict[str, Any]:
         """The middle band as a grey picture."""

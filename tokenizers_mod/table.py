@@ -39,6 +39,7 @@ class Table(Modality):
 
     name: ClassVar[str] = "table"
     raw: ClassVar[str] = "dict or pandas Series from column name to value; None or NaN = missing"
+    kind_keys: ClassVar[tuple[str, ...]] = ("column",)
     count: ClassVar[str] = "columns"
 
     schemas: dict[str, Any] = field(default_factory=dict)
@@ -155,6 +156,15 @@ class Table(Modality):
     def show(self, raw: Any) -> dict[str, Any]:
         row = raw.to_dict() if hasattr(raw, "to_dict") else dict(raw)
         return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
+
+    def content(self) -> dict[str, float]:
+        """A hidden cell is a missing one."""
+        return {"value": 0.0, "category": MISSING}
+
+    def hideable(self, span: Span) -> Tensor:
+        """Cells that hold something known."""
+        category = span.data["category"]
+        return (category != MISSING) & (category != UNKNOWN)
 
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]

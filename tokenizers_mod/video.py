@@ -179,6 +179,9 @@ class Video(Modality):
         """The clip or picture seen in a mirror."""
         return value.flip(-1)
 
+    def content(self) -> dict[str, float]:
+        return {"patch": 0.0}
+
     def show(self, raw: Any) -> dict[str, Any]:
         """The middle frame."""
         clip = self.read(raw)
