@@ -171,29 +171,7 @@ class Numbers(CandidateSet):
         return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
 
 
-
-@dataclass
-class Residuals(Numbers):
-    """Number candidates for what a linear forecast leaves over: label = z - location(past).
-
-    weights: the matrix of `tasks.ridge` as text; context: its rows, the past values that it reads.
-    """
-
-    weights: str = ""
-    context: int = 1
-    kind: ClassVar[str] = "residuals"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.matrix = ridge.from_text(self.weights, self.context)
-
-    def location(self, past: Tensor) -> Tensor:
-        """The linear forecast of a normalised past: [t] -> [h], in z units."""
-        return ridge.newest(past, self.context).float() @ self.matrix
-
-
-SETS: tuple[type[CandidateSet], ...] = (Names, ObjectNames, Vocabulary, Numbers, Residuals)
-KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in SETS}
+KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in (Names, ObjectNames, Vocabulary, Numbers)}
 ELSEWHERE = {"codes": "tasks.codebook:Codes"}  # sets in files of their own, which import this one
 
 
@@ -201,9 +179,9 @@ def candidate_set(values: dict[str, Any]) -> CandidateSet:
     """The inverse of `to_dict`."""
     values = dict(values)
     kind = values.pop("kind", "")
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of candidate set {kind!r}; {nearest(kind, [*KINDS, *ELSEWHERE])}")
-    return KINDS[kind](**values)
     if kind in ELSEWHERE:
         module, _, name = ELSEWHERE[kind].partition(":")
         return getattr(import_module(module), name)(**values)
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of candidate set {kind!r}; {nearest(kind, [*KINDS, *ELSEWHERE])}")
+    return KINDS[kind](**values)
