@@ -21,7 +21,7 @@ from data.types import Group, Layout, Packed
 
 @dataclass
 class Cache:
-    """Keys and values of R sequences, layer by layer: each Float[R H n d]; seen: Bool[R n], True = a real token."""
+    """Keys and values of R sequences, layer by layer: each Float[R H n d]; seen: Bool[R n], True = real, not hidden."""
 
     index: Tensor  # Int[R n] packed positions of each sequence's tokens, padded by its first
     seen: Tensor
@@ -33,7 +33,8 @@ class Cache:
         count = torch.bincount(packed.owner, minlength=packed.sequences) - without
         within = torch.arange(int(count.max()), device=count.device)
         seen = within < count.unsqueeze(1)
-        return Cache(packed.first.unsqueeze(1) + within * seen, seen)
+        index = packed.first.unsqueeze(1) + within * seen
+        return Cache(index, seen & ~packed.layout.hidden[index])
 
     def keep(self, k: Tensor, v: Tensor) -> None:
         """The keys and values Float[N H d] of the next layer."""

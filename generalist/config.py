@@ -19,9 +19,11 @@ class GeneralistConfig(PreTrainedConfig):
     mixers: token mixer of every layer, a name or a list; channel_mixers likewise.
     prompts: deep prompt vectors a layer, 0 for none; separate_prompts: candidates have their own (spec 4).
     linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
-    output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection.
+    output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection;
+    output_norm: the LayerNorm in front of it.
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default.
-    pooling: what is read at an asked token: "asked", the token itself, or "mean", that of all others of its sequence.
+    pooling: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its
+    "last" token, or "attention" over them, whose sizes `pooler` says (`generalist.pooling`).
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
     moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd", "four" or "all" layers;
     moe_parts: "both", "attention" or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the
@@ -56,8 +58,10 @@ class GeneralistConfig(PreTrainedConfig):
     linear_heads: dict[str, int] | None = None
     output_size: int = 0
     output_bias: bool = True
+    output_norm: bool = True
     post_norm: bool = False
     pooling: str = "asked"
+    pooler: dict[str, Any] | None = None
     moe_placement: str = "none"
     moe_parts: str = "both"
     moe_experts: int = 8

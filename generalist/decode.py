@@ -137,6 +137,8 @@ class Writer:
 
 def start(model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> Writer | Anew:
     """A writer that keeps what it has encoded, where every layer of the model can."""
+    if model.config.pooling != "asked":
+        raise UserError(f"this model reads one answer an input (pooling {model.config.pooling!r}); it cannot write")
     if model.router is not None and model.router.needs_sequence:
         return Anew(model, inputs, text, scale)
     writer = Writer(model, inputs, text, scale)

@@ -28,6 +28,7 @@ from generalist.hf.features import PaddedFeatures
 from generalist.hf.folder import AUTO_MAP, write_remote
 from generalist.moe import ExpertLinear, has_experts
 from generalist.padded import PaddedLayout
+from generalist.pooling import build_pooling
 from generalist.prompts import DeepPrompts, LinearHeads
 from generalist.routing import ROUTERS
 from tasks import likelihood
@@ -57,8 +58,10 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         self.encoder = Encoder(config)
         self.kinds = {name: m.kind for name, m in self.modalities.items()}
         self.router = ROUTERS[config.moe_router] if has_experts(config) else None
+        self.pooling = build_pooling(config)
+        pooled, compared = self.pooling.size, config.output_size or width
         self.head = (
-            OutputHead(width, eps, config.output_size or width, config.output_bias)
+            OutputHead(pooled, eps, compared, config.output_bias, config.output_norm)
             if config.output_head
             else nn.Identity()
         )
@@ -194,16 +197,9 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
 
     def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
         """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions."""
-        asked = hidden[packed.asked] if self.config.pooling != "mean" else self.mean_of_others(hidden, packed)
+        asked = self.pooling(hidden, packed.owner, packed.asked, packed.sequences)
         unfold = getattr(self.tokenizers[packed.asked_modality], "unfold", None)
         return self.head(asked if unfold is None else unfold(asked))
-
-    def mean_of_others(self, hidden: Tensor, packed: Packed) -> Tensor:
-        """The mean of a sequence's other tokens at every asked token: Float[N D] -> Float[M D]."""
-        sums = hidden.new_zeros(packed.sequences, hidden.shape[1]).index_add(0, packed.owner, hidden)
-        counts = torch.bincount(packed.owner, minlength=packed.sequences).unsqueeze(1)
-        owner = packed.asked_owner
-        return (sums[owner] - hidden[packed.asked]) / (counts[owner] - 1).clamp(min=1)
 
     def features(self, packed: Packed, candidate: bool = False) -> Tensor:
         """f at the asked tokens. candidate: the sequences are answers, not inputs."""
@@ -260,9 +256,9 @@ def fused(linear: nn.Linear) -> bool:
 class OutputHead(nn.Module):
     """Output norm and projection of every compared feature, inputs and candidates alike (spec 1.8)."""
 
-    def __init__(self, width: int, eps: float, out: int, bias: bool = True) -> None:
+    def __init__(self, width: int, eps: float, out: int, bias: bool = True, norm: bool = True) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = nn.LayerNorm(width, eps=eps) if norm else nn.Identity()
         self.projection = nn.Linear(width, out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,11 +15,14 @@ class PaddedLayout(Layout):
     """A padded batch [B n] laid end to end as one group; every token sees every real token of its row.
 
     real: Bool[B n] or None (all real); padding is seen by nobody. weights: where to keep every layer's
-    attention weights (kernels that have them), or None.
+    attention weights (kernels that have them), or None. hidden_first: the first token is seen by itself only;
+    causal: the tokens see themselves and those before them.
     """
 
     real: Tensor | None = None
     weights: list[Tensor] | None = None
+    hidden_first: bool = False
+    causal: bool = False
 
     @classmethod
     def of(cls, x: Tensor, real: Tensor | None, keep_weights: bool = False) -> PaddedLayout:
@@ -35,5 +38,16 @@ class PaddedLayout(Layout):
             self.weights.append(weights)
 
     def masks(self) -> list[Tensor | None]:
-        """Bool[B 1 1 n], True = may be seen, or None where all may."""
-        return [None if self.real is None else self.real[:, None, None, :]]
+        """Bool[B 1 1 n], or [B 1 n n] where it differs by query; True = may be seen; None where all may."""
+        real = None if self.real is None else self.real[:, None, None, :]
+        if not self.hidden_first and not self.causal:
+            return [real]
+        n, device = self.groups[0].length, self.block.device
+        seen = torch.ones(n, n, dtype=torch.bool, device=device)
+        seen = seen.tril() if self.causal else seen
+        itself = torch.eye(n, dtype=torch.bool, device=device)
+        if self.hidden_first:
+            seen = seen.index_fill(1, torch.zeros(1, dtype=torch.long, device=device), False) | itself
+        whole = seen.expand(self.groups[0].count, 1, n, n)
+        # padding sees itself, so that no row of the mask is empty
+        return [whole if real is None else whole & real | itself]

@@ -60,19 +60,6 @@ def test_an_open_clip_tower_gives_its_features(options):
 
 
 @torch.no_grad()
-def test_an_open_clip_tower_with_attention_pooling_gives_its_tokens():
-    from open_clip.transformer import VisionTransformer
-
-    visual = shaken(VisionTransformer(32, 16, 12, 2, 3, 2.0, output_dim=7, attentional_pool=True, attn_pooler_heads=1))
-    model, _, report = open_clip.from_visual(visual)
-    assert "attention pooling" in " ".join(report.notes)
-    pixels = torch.randn(2, 3, 32, 32)
-    packed = pack([[model.modalities["summary"].span(None), span] for span in patches(model, pixels)])
-    theirs = visual.transformer(visual._embeds(pixels))
-    close(model(packed), theirs.flatten(0, 1))
-
-
-@torch.no_grad()
 def test_a_named_open_clip_model_converts_by_command_and_from_a_file(tmp_path):
     import open_clip as package
 
@@ -119,16 +106,17 @@ def test_a_hugging_face_vit_gives_its_class_token(tmp_path):
 
 
 @torch.no_grad()
-def test_a_hugging_face_siglip_gives_its_tokens(tmp_path):
+def test_a_hugging_face_siglip_gives_its_pooled_features_and_its_tokens(tmp_path):
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     original = shaken(SiglipVisionModel(SiglipVisionConfig(**SIZES, image_size=48, patch_size=16)))
     original.save_pretrained(tmp_path)
     model, _, report = hf.build(tmp_path)
     pixels = torch.randn(2, 3, 48, 48)
-    ours = model(pack([[span] for span in patches(model, pixels)]))
-    close(ours, original(pixels).last_hidden_state.flatten(0, 1))
-    assert all(name.startswith("head.") for name in report.unused)
+    theirs = original(pixels)
+    close(features(model, pixels), theirs.pooler_output)
+    close(model(pack([[span] for span in patches(model, pixels)])), theirs.last_hidden_state.flatten(0, 1))
+    assert report.unused == []
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

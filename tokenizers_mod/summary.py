@@ -5,7 +5,7 @@ Source: Uni-Perceiver's SPE (2112.01522, section 3): Tok[SPE] with no position a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ class Summary(Modality):
 
     as_text: the id of SPE in the text table (`Text.spe`), or None. With an id the span is a *text* span, so that
         the row is shared with the SPE copies inside texts, as in Uni-Perceiver; this modality then has no weights.
+    hidden: it sees the others and none sees it, as beside encoders that were trained without such a token.
     """
 
     name = "summary"
@@ -30,12 +31,15 @@ class Summary(Modality):
     count = "1"
 
     as_text: int | None = None
+    hidden: bool = False
 
     def span(self, value: Any = None, rng: torch.Generator | None = None) -> Span:
         """One token; `value` and `rng` are not used."""
+        hidden = torch.ones(1, dtype=torch.bool) if self.hidden else None
         if self.as_text is not None:
-            return text_span(torch.tensor([self.as_text]), position=torch.tensor([NO_POSITION]))
-        return Span(self.name, {"row": torch.zeros(1, dtype=torch.long)}, 1)
+            span = text_span(torch.tensor([self.as_text]), position=torch.tensor([NO_POSITION]))
+            return replace(span, hidden=hidden)
+        return Span(self.name, {"row": torch.zeros(1, dtype=torch.long)}, 1, hidden=hidden)
 
     def question(self, labels: Tensor | None = None) -> Span:
         """The summary with the question asked at it; labels: [1, ...], or None at inference."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from data.errors import UserError, nearest
 from generalist.config import GeneralistConfig
@@ -152,12 +153,23 @@ def clip(folder: Path, config: dict[str, Any], t: Named) -> Built:
 
 
 def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
-    """The vision tower of a SigLIP model up to its last norm; its attention pooling is no part of a shared encoder."""
+    """The vision tower of a SigLIP model with its attention pooling, whose query is one projected constant."""
     settings = _vision_defaults("SiglipVisionConfig") | config.get("vision_config", config)
     patch, bias = (t[f"embeddings.patch_embedding.{end}"] for end in ("weight", "bias"))
     positions = t["embeddings.position_embedding.weight"]
     ours = vit.stem(patch, bias, positions, None)
     ours |= layers(t, "encoder.layers.", CLIP_QKV, CLIP_BLOCK) | pair(t, "post_layernorm", "encoder.norm")
+    pooler = None
+    if "head.probe" in t:
+        sizes = [len(patch), 2 * len(patch)]
+        (q, kv), (q_bias, kv_bias) = (t[f"head.attention.in_proj_{e}"].split(sizes) for e in ("weight", "bias"))
+        ours |= {"pooling.query": linear(t["head.probe"].reshape(1, -1), q, q_bias)}
+        ours |= {"pooling.kv.weight": kv, "pooling.kv.bias": kv_bias} | pair(
+            t, "head.attention.out_proj", "pooling.out"
+        )
+        ours |= pair(t, "head.layernorm", "pooling.norm2")
+        ours |= pair(t, "head.mlp.fc1", "pooling.up") | pair(t, "head.mlp.fc2", "pooling.down")
+        pooler = {"heads": settings["num_attention_heads"], "hidden": len(t["head.mlp.fc1.bias"])}
     return vit.build(
         "Hugging Face SigLIP",
         ours,
@@ -165,8 +177,11 @@ def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
         picture=vit.picture(patch, True, len(positions), (0.5,) * 3, (0.5,) * 3),
         activation=settings["hidden_act"],
         eps=settings["layer_norm_eps"],
+        pooling="attention" if pooler else "asked",
+        pooler=pooler,
+        hidden_summary=True,
         fresh=("tokenizers.summary.",),
-        notes=("tokens are equal; SigLIP has no summary token, so that of this model is to be trained",),
+        notes=() if pooler else ("the file has no pooling: tokens are equal, the summary is to be trained",),
     )
 
 

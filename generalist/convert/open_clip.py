@@ -10,10 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data.errors import UserError, nearest
-from generalist.convert import vit
+from generalist.convert import timm_vit, vit
 from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, save
 from generalist.model import GeneralistModel
@@ -74,32 +75,49 @@ def tower(name: str) -> nn.Module:
     return visual.eval()
 
 
-def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
-    """An open_clip `VisionTransformer` -> model, processor, report. UserError for towers of another kind."""
+def why_not(visual: Any) -> str | None:
+    """Why an image tower does not convert, in a few words; None where it does."""
+    from open_clip.timm_model import TimmModel
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
+    if isinstance(visual, TimmModel):
+        return timm_vit.why_not(visual.trunk)
     if not isinstance(visual, VisionTransformer):
-        raise UserError(f"only ViT towers convert, this is a {type(visual).__name__}; take a ViT model")
+        return f"a {type(visual).__name__} is no ViT"
+    block = visual.transformer.resblocks[0]
+    if type(block) is not ResidualAttentionBlock:
+        return f"its blocks are {type(block).__name__}"
+    if visual.attn_pool is not None and (visual.attn_pool_contrastive is not None or visual.pool_type != "tok"):
+        return f"it pools by attention of the kind {visual.attn_pool_type or visual.pool_type!r}"
+    return None
+
+
+def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
+    """An open_clip `VisionTransformer` -> model, processor, report. UserError for towers of another kind."""
+    from open_clip.timm_model import TimmModel
+
+    if reason := why_not(visual):
+        raise UserError(f"only plain ViT towers convert: {reason}; take a ViT or SigLIP model")
+    if isinstance(visual, TimmModel):
+        return timm_vit.from_tower(visual)
     blocks = visual.transformer.resblocks
-    if type(blocks[0]) is not ResidualAttentionBlock:
-        raise UserError(f"blocks of the kind {type(blocks[0]).__name__} are not those of a plain ViT")
     state: dict[str, Tensor] = visual.state_dict()
     patch, positions = state["conv1.weight"], state["positional_embedding"]
     tensors = vit.stem(patch, None, positions, state["class_embedding"])
     for i in range(len(blocks)):
         prefix = f"transformer.resblocks.{i}."
         tensors |= {f"encoder.layers.{i}.{our}": state[prefix + k] for k, our in BLOCK.items() if prefix + k in state}
-    for theirs, ours in (("ln_pre", "embedding_norm"), ("ln_post", "head.norm")):
+    mean_of_normed = visual.attn_pool is None and visual.pool_type == "avg" and not visual.final_ln_after_pool
+    post = "encoder.norm" if mean_of_normed else "head.norm"
+    for theirs, ours in (("ln_pre", "embedding_norm"), ("ln_post", post)):
         own = {f"{ours}.{end}": state[f"{theirs}.{end}"] for end in ("weight", "bias") if f"{theirs}.{end}" in state}
         tensors |= own
-    notes: tuple[str, ...] = ()
-    if visual.attn_pool is None:
-        tensors["head.projection.weight"] = state["proj"].T.contiguous()
-        if visual.pool_type == "avg" and not visual.final_ln_after_pool:
-            notes = ("the mean of the tokens is normalised, where the original averages normalised tokens",)
-    else:  # its own attention over the tokens is no part of a shared encoder
-        tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
-        notes = ("the attention pooling is left out: tokens are equal, features are not",)
+    tensors["head.projection.weight"] = state["proj"].T.contiguous()
+    pooling, pooler = "mean" if visual.pool_type == "avg" else "asked", None
+    if visual.attn_pool is not None:
+        pooling, pooler = "attention", {"heads": visual.attn_pool.attn.num_heads, "norm": True, "own": True}
+        pooler["size"] = len(state["attn_pool.attn.out_proj.weight"])
+        tensors |= attention_pooling(visual.attn_pool)
     mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)
     std = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
     return vit.build(
@@ -109,6 +127,29 @@ def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Repo
         picture=vit.picture(patch, False, len(positions) - 1, mean, std),
         activation=ACTIVATIONS[type(blocks[0].mlp.gelu).__name__],
         eps=blocks[0].ln_1.eps,
-        pooling="mean" if visual.pool_type == "avg" else "asked",
-        notes=notes,
+        pooling=pooling,
+        pooler=pooler,
     )
+
+
+def attention_pooling(pool: Any) -> dict[str, Tensor]:
+    """CoCa's pooler (2205.01917, section 3.2): of its queries the first is the feature, the others caption.
+
+    The query is normalised and projected here once: a constant.
+    """
+    attention, state = pool.attn, pool.state_dict()
+    if attention.in_proj_weight is not None:
+        q, k, v = attention.in_proj_weight.detach().chunk(3)
+    else:
+        q, k, v = (state[f"attn.{n}_proj_weight"] for n in "qkv")
+    q_bias, kv_bias = attention.in_proj_bias.detach().split([len(q), 2 * len(q)])
+    query = pool.ln_q(pool.query[:1]).detach()
+    return {
+        "pooling.norm.weight": state["ln_k.weight"],
+        "pooling.norm.bias": state["ln_k.bias"],
+        "pooling.query": nn.functional.linear(query, q, q_bias),
+        "pooling.kv.weight": torch.cat([k, v]),
+        "pooling.kv.bias": kv_bias.clone(),
+        "pooling.out.weight": state["attn.out_proj.weight"],
+        "pooling.out.bias": state["attn.out_proj.bias"],
+    }

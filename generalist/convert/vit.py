@@ -34,13 +34,16 @@ def build(
     activation: str,
     eps: float,
     pooling: str = "asked",
+    pooler: dict[str, Any] | None = None,
+    hidden_summary: bool = False,
     fresh: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
     text: Text | None = None,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
     """A model of these tensors (by this framework's names), whose sizes and switches are read off them.
 
-    fresh: beginnings of names that the file cannot have and that stay as initialised.
+    fresh: beginnings of names that the file cannot have and that stay as initialised. hidden_summary: no token sees
+    the summary, which the file's model does not have.
     """
     layers = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.layers."))
     text = text or Text(max_length=77, positions=77)
@@ -59,8 +62,10 @@ def build(
         output_head=projection is not None,
         output_size=0 if projection is None else len(projection),
         output_bias="head.projection.bias" in tensors,
+        output_norm="head.norm.weight" in tensors,
         pooling=pooling,
-        modalities=modality_settings({"summary": Summary(), "text": text, "image": picture}),
+        pooler=pooler,
+        modalities=modality_settings({"summary": Summary(hidden=hidden_summary), "text": text, "image": picture}),
         initial_scale=1 / 0.07,
     )
     model = GeneralistModel(config).eval()

@@ -71,15 +71,30 @@ class PaddedFeatures:
         x, real = self.embed_padded(name, tensors)
         summary = self.modalities["summary"].span(None).modality  # type: ignore[attr-defined]
         layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate)  # type: ignore[attr-defined]
+        layout.hidden_first = getattr(self.modalities["summary"], "hidden", False)  # type: ignore[attr-defined]
+        layout.causal = getattr(self.modalities[name], "causal", False)  # type: ignore[attr-defined]
         states: list[Tensor] | None = [] if want_states else None
         prompts = self.layer_prompts(candidate)  # type: ignore[attr-defined]
         hidden = self.encoder(x.flatten(0, 1), layout, prompts, states=states).view(x.shape)  # type: ignore[attr-defined]
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden,
-            pooler_output=self.head(hidden[:, 0]),  # type: ignore[attr-defined]
+            pooler_output=self.head(self.pool_padded(hidden, real)),  # type: ignore[attr-defined]
             hidden_states=None if states is None else (*(s.view(x.shape) for s in states), hidden),
             attentions=tuple(layout.weights) if layout.weights is not None else None,
         )
+
+    def pool_padded(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+        """What is read at the summary of every row: Float[B n D], Bool[B n] or None -> Float[B D]."""
+        b, n = hidden.shape[:2]
+        if self.config.pooling == "asked":  # type: ignore[attr-defined]
+            return hidden[:, 0]
+        owner = torch.arange(b, device=hidden.device).repeat_interleave(n)
+        first = torch.arange(b, device=hidden.device) * n
+        tokens = hidden.flatten(0, 1)
+        if real is not None:
+            kept = real.flatten().nonzero().squeeze(1)
+            tokens, owner, first = tokens[kept], owner[kept], torch.searchsorted(kept, first)
+        return self.pooling(tokens, owner, first, b)  # type: ignore[attr-defined]
 
     @can_return_tuple
     def padded_forward(

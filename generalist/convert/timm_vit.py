@@ -1,0 +1,179 @@
+"""Plain ViT towers of timm (SigLIP, SigLIP 2, EVA-g, CLIP's own) as models of this framework.
+
+    tokens   patch kernel + bias + positions        class token, if any, is the summary
+    encoder  pre-norm blocks, LayerNorm, GELU, optional layer scale; the last norm is the encoder's
+    feature  class token, mean of the patches, or SigLIP's attention pooling, then a linear map or none
+
+Towers without a class token get a summary that no patch sees. What is no such ViT is refused, and the reason named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+from generalist.convert import vit
+from generalist.convert.report import Report
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+
+BLOCK = {
+    "norm1.weight": "norm1.weight",
+    "norm1.bias": "norm1.bias",
+    "norm2.weight": "norm2.weight",
+    "norm2.bias": "norm2.bias",
+    "attn.qkv.weight": "mixer.qkv.weight",
+    "attn.qkv.bias": "mixer.qkv.bias",
+    "attn.proj.weight": "mixer.out.weight",
+    "attn.proj.bias": "mixer.out.bias",
+    "mlp.fc1.weight": "mlp.up.weight",
+    "mlp.fc1.bias": "mlp.up.bias",
+    "mlp.fc2.weight": "mlp.down.weight",
+    "mlp.fc2.bias": "mlp.down.bias",
+    "ls1.gamma": "gamma1",
+    "ls2.gamma": "gamma2",
+    "gamma_1": "gamma1",
+    "gamma_2": "gamma2",
+}
+POOLER = {
+    "kv.weight": "kv.weight",
+    "kv.bias": "kv.bias",
+    "proj.weight": "out.weight",
+    "proj.bias": "out.bias",
+    "norm.weight": "norm2.weight",
+    "norm.bias": "norm2.bias",
+    "mlp.fc1.weight": "up.weight",
+    "mlp.fc1.bias": "up.bias",
+    "mlp.fc2.weight": "down.weight",
+    "mlp.fc2.bias": "down.bias",
+}
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh", "QuickGELU": "quick_gelu"}
+SIGNS = (
+    # what in a tower tells that it is no plain ViT, and how that is said
+    ("rope", "rotary positions"),
+    ("rel_pos", "relative positions"),
+    ("shared_rel_pos", "relative positions"),
+)
+
+
+def why_not(trunk: nn.Module) -> str | None:
+    """Why a timm model is no plain ViT, in a few words; None where it is one."""
+    from timm.models.eva import Eva, EvaBlock
+    from timm.models.vision_transformer import Block, VisionTransformer
+
+    if not isinstance(trunk, VisionTransformer | Eva):
+        return f"a {type(trunk).__name__} is no ViT"
+    for name, words in SIGNS:
+        if getattr(trunk, name, None) is not None:
+            return f"it has {words}"
+    if type(trunk.patch_embed.proj) is not nn.Conv2d or hasattr(trunk.patch_embed, "backbone"):
+        return "it has a convolutional stem in front of the ViT"
+    block: Any = trunk.blocks[0]
+    if type(block) not in (Block, EvaBlock):
+        return f"its blocks are {type(block).__name__}"
+    if type(block.mlp).__name__ != "Mlp":
+        return f"its channel mixer is a {type(block.mlp).__name__}"
+    if type(block.mlp.act).__name__ not in ACTIVATIONS:
+        return f"its activation is {type(block.mlp.act).__name__}"
+    if block.attn.qkv is None or type(block.mlp.norm) is not nn.Identity or _normed(block.attn):
+        return "it has norms or separate matrices inside its attention"
+    if getattr(trunk, "reg_token", None) is not None:
+        return "it has register tokens"
+    if trunk.cls_token is not None and trunk.global_pool == "map":
+        return "it pools by attention beside a class token"
+    if trunk.global_pool not in ("token", "avg", "map"):
+        return f"it pools by {trunk.global_pool!r}"
+    return None
+
+
+def _normed(attention: Any) -> bool:
+    return any(type(getattr(attention, n, None)) not in (nn.Identity, type(None)) for n in ("q_norm", "k_norm", "norm"))
+
+
+def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
+    """An open_clip `TimmModel` that `why_not` has nothing against -> model, processor, report."""
+    trunk = tower.trunk
+    state: dict[str, Tensor] = trunk.state_dict()
+    patch, positions = state["patch_embed.proj.weight"], state["pos_embed"][0]
+    token = state.get("cls_token")
+    if token is not None and trunk.no_embed_class:
+        positions = torch.cat([torch.zeros_like(positions[:1]), positions])
+    bias = state.get("patch_embed.proj.bias")
+    tensors = vit.stem(patch, bias, positions, None if token is None else token.reshape(-1))
+    for i in range(len(trunk.blocks)):
+        tensors |= _block(state, f"blocks.{i}.", f"encoder.layers.{i}.")
+    tensors |= _norm(state, "norm_pre", "embedding_norm")
+    final, last = _norm(state, "norm", "encoder.norm"), _norm(state, "fc_norm", "head.norm")
+    projection = _projection(tower)
+    if trunk.global_pool == "token" and projection and not last:  # the norm of the one token that is projected
+        final, last = {}, {name.replace("encoder.norm", "head.norm"): value for name, value in final.items()}
+    tensors |= final | last | projection
+    if last and not projection:
+        raise UserError("a norm behind the pooling without a projection does not convert; take another model")
+    pooler = None
+    if trunk.global_pool == "map":
+        pool = trunk.attn_pool
+        tensors |= _pooler(state)
+        pooler = {"heads": pool.num_heads, "hidden": len(state["attn_pool.mlp.fc1.weight"])}
+    size = trunk.patch_embed.img_size[0]
+    mean, std = _pixels(tower)
+    picture = vit.picture(patch, bias is not None, len(positions) - (token is not None), mean, std)
+    notes = (
+        [] if picture.size == size else [f"pictures of {size} pixels: the last {size - picture.size} were never read"]
+    )
+    return vit.build(
+        "open_clip",
+        tensors,
+        heads=trunk.blocks[0].attn.num_heads,
+        picture=picture,
+        activation=ACTIVATIONS[type(trunk.blocks[0].mlp.act).__name__],
+        eps=trunk.blocks[0].norm1.eps,
+        pooling={"token": "asked", "avg": "mean", "map": "attention"}[trunk.global_pool],
+        pooler=pooler,
+        hidden_summary=token is None,
+        fresh=("tokenizers.summary.",) if token is None else (),
+        notes=tuple(notes),
+    )
+
+
+def _block(state: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
+    """One block; EVA's biases of q and v, or none at all, become one bias of q, k and v."""
+    out = {ours + our: state[theirs + k] for k, our in BLOCK.items() if theirs + k in state}
+    if f"{ours}mixer.qkv.bias" not in out:
+        zero = torch.zeros_like(out[f"{ours}norm1.bias"])
+        q, v = (state.get(f"{theirs}attn.{n}_bias", zero) for n in "qv")
+        out[f"{ours}mixer.qkv.bias"] = torch.cat([q, zero, v])
+    return out
+
+
+def _norm(state: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
+    return {f"{ours}.{e}": state[f"{theirs}.{e}"] for e in ("weight", "bias") if f"{theirs}.{e}" in state}
+
+
+def _projection(tower: Any) -> dict[str, Tensor]:
+    """The linear map behind the pooling: the trunk's own or open_clip's, or none."""
+    linear = getattr(tower.head, "proj", None) or tower.trunk.head
+    if isinstance(linear, nn.Identity):
+        return {}
+    if not isinstance(linear, nn.Linear):
+        raise UserError(f"a projection by {type(linear).__name__} does not convert; take another model")
+    own = {"head.projection.weight": linear.weight.detach()}
+    return own if linear.bias is None else own | {"head.projection.bias": linear.bias.detach()}
+
+
+def _pooler(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """SigLIP's attention pooling; its query is a projected constant, which is a constant."""
+    out = {f"pooling.{our}": state[f"attn_pool.{k}"] for k, our in POOLER.items()}
+    latent = state["attn_pool.latent"].reshape(1, -1)
+    out["pooling.query"] = nn.functional.linear(latent, state["attn_pool.q.weight"], state["attn_pool.q.bias"])
+    return out
+
+
+def _pixels(tower: Any) -> tuple[Any, Any]:
+    """Mean and standard deviation that a tower expects: open_clip's, else the trunk's own."""
+    default = tower.trunk.default_cfg
+    mean = getattr(tower, "image_mean", None) or default.get("mean")
+    return mean, getattr(tower, "image_std", None) or default.get("std")
