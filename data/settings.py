@@ -36,3 +36,14 @@ def convert(text: str, kind: Any, name: str) -> Any:
         return json.loads(text)
     except (KeyError, ValueError) as error:
         raise UserError(f"{name}={text!r}: this setting takes {getattr(kind, '__name__', kind)}") from error
+
+
+def from_words(words: list[str]) -> dict[str, str]:
+    """What --set was given: ["label=income"] -> {"label": "income"}."""
+    out = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise UserError(f"--set {word!r} is not KEY=VALUE (example: --set label=income)")
+        out[key] = value
+    return out

@@ -39,6 +39,11 @@ class Answers:
     keys: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
+    ids: list[str] = field(default_factory=list)  # names of the records, "" for one without
+
+    def turned(self) -> Answers:
+        """The members asked among the queries."""
+        return replace(self, queries=self.members, members=self.queries)
 
     @torch.no_grad()
     def log_p(self, rows: Tensor | slice) -> Tensor:
@@ -66,6 +71,7 @@ def answer(
     was_training = model.training
     model.eval()
     queries, labels, owner, partners, seen = [], [], [], [], 0
+    ids: list[str] = []
     found: list[dict[str, Tensor]] = []
     for batch in batches(task, records):
         batch = batch.to(model.device)
@@ -79,6 +85,7 @@ def answer(
             found += [] if aside is None else [aside.rows]
             labels.append(batch.inputs.labels if aside is None or aside.labels is None else aside.labels)
         seen += batch.inputs.sequences
+        ids += batch.records
         progress(batch.inputs.sequences)
     members = torch.cat(partners) if partners else objective.members(task.name)
     result = Answers(
@@ -91,12 +98,12 @@ def answer(
         partial(model.score, scale=task.scale),
         keys=torch.cat(labels) if partners else None,
         rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
+        ids=ids,
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}
     result.metrics |= task.measure(records, result.log_p, result.owner, result.rows)
     if task.symmetric:
-        back = replace(result, queries=members, members=result.queries)
-        backward = {name: mean.value for name, mean in _score(back).items()}
+        backward = {name: mean.value for name, mean in _score(result.turned()).items()}
         forward = result.metrics
         result.metrics = {name: (forward[name] + backward[name]) / 2 for name in forward}
         result.metrics |= {f"{n} forward": v for n, v in forward.items()}

@@ -1,100 +1,82 @@
-"""What a table of log-likelihoods says: accuracy, macro-F1, calibration, recall@k, each with a bootstrap interval.
-
-Everything is derived from log_p Float[n K] and labels Int[n], which are saved, so that every number can be had again.
-"""
+"""Measures of saved answers with bootstrap intervals and chance lines: all derived from their lines (`tasks.lines`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-BINS = 15
+from tasks.lines import KINDS, Columns, reliability
+
 RESAMPLES = 1000
+WORK = 20_000_000  # answers looked at over all resamples: above it fewer resamples are drawn, 50 at least
+AT_ONCE = 4_000_000
 
 
-def accuracy(p: np.ndarray, labels: np.ndarray) -> float:
-    return float((p.argmax(1) == labels).mean())
+def values(kind: str, columns: Columns) -> dict[str, float]:
+    """{measure: its value over all answers}."""
+    count = len(columns["record"])
+    return {name: float(v[0]) for name, v in KINDS[kind][0](columns, np.ones((1, count))).items()}
 
 
-def macro_f1(p: np.ndarray, labels: np.ndarray) -> float:
-    """F1 of every class that occurs in labels or answers, averaged."""
-    answers, k = p.argmax(1), p.shape[1]
-    hits = np.bincount(labels[answers == labels], minlength=k).astype(float)
-    said, true = np.bincount(answers, minlength=k), np.bincount(labels, minlength=k)
-    seen = (said + true) > 0
-    return float((2 * hits[seen] / (said + true)[seen]).mean())
+def intervals(
+    kind: str, columns: Columns, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, dict[str, float | None]]:
+    """{measure: {value, low, high}}: 95 % percentile bootstrap over records, all answers of one drawn together.
 
-
-def recall_at(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Share of samples whose label is among the k likeliest; ties count against."""
-
-    def recall(p: np.ndarray, labels: np.ndarray) -> float:
-        own = p[np.arange(len(p)), labels]
-        return float(((p >= own[:, None]).sum(1) <= k).mean())
-
-    return recall
-
-
-def reliability(p: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
-    """The reliability diagram: samples by confidence in `bins` equal bins, with count, mean confidence and accuracy."""
-    confidence, right = p.max(1), p.argmax(1) == labels
-    at = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [
-        {
-            "count": int((at == b).sum()),
-            "confidence": float(confidence[at == b].mean()),
-            "accuracy": float(right[at == b].mean()),
-        }
-        for b in range(bins)
-        if (at == b).any()
-    ]
-
-
-def calibration_error(p: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error (1706.04599, equation 3) in 15 equal bins."""
-    lines = reliability(p, labels)
-    return sum(line["count"] * abs(line["accuracy"] - line["confidence"]) for line in lines) / len(p)
-
-
-def nll(p: np.ndarray, labels: np.ndarray) -> float:
-    """Mean -log p of the label, in nats."""
-    return float(-np.log(np.maximum(p[np.arange(len(p)), labels], 1e-38)).mean())
-
-
-def measure(log_p: np.ndarray, labels: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """{name: {value, low, high}} with 95 % percentile bootstrap intervals over samples, chance lines, reliability."""
-    p = np.exp(log_p.astype(np.float64))
-    n, k = p.shape
-    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-        "accuracy": accuracy,
-        "macro-F1": macro_f1,
-        "ECE": calibration_error,
-        "nll": nll,
-    }
-    measures |= {f"recall@{r}": recall_at(r) for r in (1, 5, 10) if r < k}
+    low and high are None where a measure has no value in some resample, or nothing was resampled.
+    """
+    found = values(kind, columns)
+    count = len(columns["record"])
+    _, owner = np.unique(columns["record"], return_inverse=True)
+    records = int(owner.max()) + 1
     rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, n, n) for _ in range(resamples)]
-    out: dict[str, Any] = {}
-    for name, one in measures.items():
-        again = np.sort([one(p[d], labels[d]) for d in draws])
-        low, high = np.quantile(again, [0.025, 0.975])
-        out[name] = {"value": one(p, labels), "low": float(low), "high": float(high)}
-    return {
-        "n": n,
-        "classes": k,
-        "measures": out,
-        "chance": {"uniform": 1 / k, "most common class": float(np.bincount(labels, minlength=k).max() / n)},
-        "reliability": reliability(p, labels),
+    draws = min(resamples, max(50, WORK // count)) if resamples else 0
+    parts = []
+    while draws > 0:
+        now = min(draws, max(1, AT_ONCE // max(count, records)))
+        drawn = rng.multinomial(records, np.full(records, 1 / records), size=now)
+        parts.append(KINDS[kind][0](columns, drawn[:, owner].astype(float)))
+        draws -= now
+    out: dict[str, dict[str, float | None]] = {}
+    for name, value in found.items():
+        again = np.concatenate([part[name] for part in parts]) if parts else np.full(1, np.nan)
+        usable = bool(np.isfinite(again).all())
+        low, high = np.quantile(again, [0.025, 0.975]) if usable else (None, None)
+        bounds = {"low": None if low is None else float(low), "high": None if high is None else float(high)}
+        out[name] = {"value": value, **bounds}
+    return out
+
+
+def measure(kind: str, columns: Columns, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """{"n" records, "answers", "measures" {name: {value, low, high}}, "chance" {...}} and the reliability diagram."""
+    result: dict[str, Any] = {
+        "kind": kind,
+        "n": len(np.unique(columns["record"])),
+        "answers": len(columns["record"]),
+        "measures": intervals(kind, columns, seed, resamples),
+        "chance": KINDS[kind][1](columns),
     }
+    if "choices" in columns:
+        result["classes"] = int(columns["choices"].max())
+    if "confidence" in columns:
+        result["reliability"] = reliability(columns)
+    return result
 
 
 def table(result: dict[str, Any]) -> str:
     """The measures as text, one a line, with their intervals."""
-    lines = [f"{'measure':12} {'value':>8}  95 % interval over {result['n']} samples, {result['classes']} candidates"]
+    among = f", {result['classes']} candidates" if "classes" in result else ""
+    width = max(12, *(len(name) for name in result["measures"]))
+    lines = [f"{'measure':{width}} {'value':>8}  95 % interval over {result['n']} samples{among}"]
     for name, one in result["measures"].items():
-        lines.append(f"{name:12} {one['value']:8.4f}  {one['low']:.4f} .. {one['high']:.4f}")
+        bounds = "" if one["low"] is None else f"  {one['low']:.4f} .. {one['high']:.4f}"
+        lines.append(f"{name:{width}} {one['value']:8.4f}{bounds}")
     chance = result["chance"]
-    lines.append(f"chance: {chance['uniform']:.4f} uniform, {chance['most common class']:.4f} the most common class")
+    if "uniform" in chance:
+        lines.append(
+            f"chance: {chance['uniform']:.4f} uniform, {chance['most common class']:.4f} the most common class"
+        )
+    elif chance:
+        lines.append("chance: " + ", ".join(f"{name} {value:.4f}" for name, value in chance.items()))
     return "\n".join(lines)

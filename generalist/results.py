@@ -9,17 +9,20 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from tqdm import tqdm
 
 from data.errors import UserError
-from generalist import evaluate
+from generalist import evaluate, measures, predictions
 from generalist.freeze import trainable
 from generalist.hf.card import write_card
 from generalist.objective import Objective
 from generalist.prepare import Prepared
 from generalist.recipe import Recipe, read_recipe
+
+RESAMPLES = 500  # of the intervals beside a run's results
 
 
 def export(prepared: Prepared, model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
@@ -57,14 +60,15 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Held-out results of every task beside an ordinary baseline; writes metrics.json, predictions.json, space.npz."""
     began = time.time()
-    lines, predictions, everything = {}, {}, []
+    lines, shown, everything = {}, {}, []
+    shutil.rmtree(out / "answers", ignore_errors=True)
     for task in tqdm(list(prepared.tasks.values()), desc="evaluate", unit="task", disable=quiet, file=sys.stderr):
         test = task.source.open("test")
         answers = evaluate.answer(task, test, objective)
         lines[task.name] = evaluate.row(
             answers, task.baseline(prepared.records[task.name], task.source.open("val"), test)
-        )
-        predictions[task.name] = evaluate.samples(answers)
+        ) | measured(answers, out / "answers" / f"{quote(task.name, safe='')}.jsonl")
+        shown[task.name] = evaluate.samples(answers)
         everything.append(answers)
     metrics = {
         "tasks": lines,
@@ -77,10 +81,21 @@ def evaluate_run(
     if (out / "model").is_dir():
         scale = objective.model.config.zero_shot_scale
         write_card(out / "model", recipe.name, prepared.processor(), scale, metrics)
-    write_json(out / "predictions.json", {"tasks": predictions})
+    write_json(out / "predictions.json", {"tasks": shown})
     space: dict[str, Any] = evaluate.space(everything)
     np.savez_compressed(out / "space.npz", **space)
     return metrics
+
+
+def measured(answers: evaluate.Answers, file: Path) -> dict[str, Any]:
+    """Saves every answer; what a line of metrics.json says besides: all measures, the interval, the calibration."""
+    columns = predictions.kept(answers)
+    predictions.save(file, answers, columns)
+    result = measures.measure(answers.task.line_kind, columns, resamples=RESAMPLES)
+    main = result["measures"].get(answers.task.metric, {"low": None, "high": None})
+    extra = answers.metrics | {name: one["value"] for name, one in result["measures"].items()}
+    more = {name: result[name] for name in ("measures", "reliability") if name in result}
+    return {"low": main["low"], "high": main["high"], "extra": extra, "answers": file.name} | more
 
 
 def _trained(out: Path) -> float:

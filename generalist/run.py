@@ -158,7 +158,7 @@ def open_run(recipe: Recipe, out: Path, resume: bool, overwrite: bool) -> int:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote here, and only that."""
-    for name in ("checkpoints", "model", "tensorboard"):
+    for name in ("checkpoints", "model", "tensorboard", "answers"):
         shutil.rmtree(out / name, ignore_errors=True)
     written = ["metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json"]
     written += ["interference.json"]

@@ -1,13 +1,15 @@
-"""Any saved model on any labelled data, among any candidate names; nothing is trained.
+"""Any saved model on any data, among any candidates, as any kind of task; nothing is trained.
 
-Candidates are encoded once and kept by a hash of the model's weights and the names, so that the next evaluation of
-the same model finds them.
+Candidates are encoded once and kept by a hash of the model's weights and of the candidates, so that the next
+evaluation of the same model finds them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +19,247 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.errors import UserError, nearest
-from data.pack import pack
-from data.source import Records
-from generalist.measures import measure
+from data.source import Record, Records
+from generalist import measures, predictions
+from generalist.evaluate import Answers, answer
+from generalist.keys import override
 from generalist.model import GeneralistModel
+from generalist.objective import Objective
 from generalist.processor import GeneralistProcessor
+from tasks.base import Task
 from tasks.candidates import Names
+from tasks.classify import Classify
+from tasks.lines import Columns
+from tasks.table import TASKS
+
+LISTED = 100  # candidates up to which the log-likelihood of every one is saved with an answer
+
+# --- candidates, encoded once ---
 
 
-def content_hash(model: GeneralistModel, names: list[str]) -> str:
-    """Of every weight and the candidates' names, in order."""
-    digest = hashlib.sha256(json.dumps(names).encode())
+def content_hash(model: GeneralistModel, candidates: list[str] | dict[str, Any]) -> str:
+    """Of every weight, the modalities' settings and the candidates (their names in order, or a set's values)."""
+    digest = hashlib.sha256(json.dumps([candidates, model.config.modalities], sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-@torch.no_grad()
-def candidate_features(
-    model: GeneralistModel, processor: GeneralistProcessor, names: list[str], cache: Path | None = None
-) -> Tensor:
-    """f of each name Float[K D], not normalised; from `cache` where it holds them."""
-    file = None if cache is None else cache / f"{content_hash(model, names)}.safetensors"
-    if file is not None and file.is_file():
-        return load_file(str(file))["features"].to(model.device)
-    found = model.features(pack(Names(names).sequences(processor.built)).to(model.device), candidate=True)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": found.cpu().contiguous()}, str(file))
-    return found
+@dataclass
+class Cache:
+    """Candidate features in a folder, a file each; None keeps nothing."""
+
+    folder: Path | None = None
+
+    def features(self, objective: Objective, name: str) -> Tensor:
+        """f of each member of a set Float[K D], not normalised."""
+        if self.folder is None:
+            return Objective.members(objective, name)
+        file = self.folder / f"{content_hash(objective.model, objective.sets[name].to_dict())}.safetensors"
+        if file.is_file():
+            return load_file(str(file))["features"].to(objective.model.device)
+        found = Objective.members(objective, name)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"features": found.cpu().contiguous()}, str(file))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder} ({error.strerror}); choose another --cache") from error
+        return found
 
 
-def label_of(record: dict[str, Any], field: str, classes: list[str], names: list[str]) -> int:
+class Judge(Objective):
+    """An objective whose candidates come from a cache."""
+
+    def __init__(self, model: GeneralistModel, task: Task, cache: Path | None = None) -> None:
+        sets = {} if task.candidates is None else {task.name: task.candidates}
+        super().__init__(model, sets, task.modalities)
+        self.cache = Cache(cache)
+
+    @torch.no_grad()
+    def members(self, name: str) -> Tensor:
+        return self.cache.features(self, name)
+
+
+# --- the task ---
+
+
+@dataclass
+class Asked:
+    """What to ask. kind: a task of the model, whose candidates and inputs are taken over, or a kind of task.
+
+    inputs, partners: {modality: field of the record}. classes: candidate names, in the order of the labels; template:
+    what is asked for a name, such as "a photo of {}". keys: further settings of the task, "key=value".
+    """
+
+    kind: str = "classify"
+    inputs: dict[str, str] = field(default_factory=dict)
+    partners: dict[str, str] = field(default_factory=dict)
+    classes: list[str] | None = None
+    template: str = "{}"
+    scale: str | None = None
+    keys: list[str] = field(default_factory=list)
+
+
+def task_for(
+    asked: Asked, model: GeneralistModel, processor: GeneralistProcessor, records: Records
+) -> tuple[Task, list[str]]:
+    """The task bound to the model and its candidates, and their names without the template ([] where they have none).
+
+    UserError for what the model or the data do not have.
+    """
+    about = processor.tasks.get(asked.kind, {})
+    kind = about.get("kind", asked.kind)
+    if kind not in TASKS:
+        known = [*processor.tasks, *TASKS]
+        raise UserError(f"{asked.kind!r} is no task of this model and no kind of task; {nearest(asked.kind, known)}")
+    if "{}" not in asked.template:
+        raise UserError(f"the template {asked.template!r} has no {{}} for the name")
+    if not len(records):
+        raise UserError("there is no record to evaluate")
+    inputs = asked.inputs or {m: m for m in about.get("inputs", [])}
+    given: dict[str, Any] = {"inputs": inputs} if inputs else {}
+    if asked.partners:
+        given["partners"] = asked.partners
+    try:
+        task = TASKS[kind](name=asked.kind, source=None, **given)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(f"a task of the kind {kind!r} takes no partners") from error
+    override(task, *asked.keys)
+    for name in {**task.inputs, **asked.partners}.values():
+        if name not in records[0]:
+            raise UserError(f"no field {name!r}; {nearest(name, records[0])}")
+    for modality in {**task.inputs, **asked.partners}:
+        if modality not in processor.built:
+            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, processor.built)}")
+    scale = asked.scale or about.get("scale") or task.scale
+    task.scale = scale if asked.scale or scale in model.log_scales else model.config.zero_shot_scale
+    model.log_scale(task.scale)
+    task.bind(processor.built, None, records.info)
+    own = processor.sets.get(asked.kind)
+    if asked.classes is None and own is not None:
+        task.adopt(own)
+        return task, list(getattr(own, "names", []))
+    for name in ("classes", "answers"):
+        if asked.classes is not None and hasattr(task, name):
+            setattr(task, name, [str(c) for c in asked.classes])
+    found = task.candidate_set(records)
+    names = list(getattr(found, "names", []))
+    if isinstance(found, Names) and asked.template != "{}":
+        found = replace(found, names=[asked.template.format(name) for name in names])
+    task.adopt(found)
+    return task, names
+
+
+# --- labels ---
+
+
+class Fields(dict):
+    """A record; a field that it does not have is the user's mistake."""
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(f"no field {name!r}; {nearest(name, self)}")
+
+
+@dataclass
+class Labelled(Sequence):
+    """Records whose label, where there is one, is a place among the candidates' names.
+
+    behind: the names behind labels that are numbers; names: those of the candidates, without a template.
+    """
+
+    rows: Sequence[Record]
+    label: str | None
+    behind: list[str]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        record = Fields(self.rows[i])
+        if self.label is not None:
+            record[self.label] = label_of(record, self.label, self.behind, self.names)
+        return record
+
+
+def label_of(record: Fields, field: str, behind: list[str], names: list[str]) -> int:
     """A record's label as a place among `names`. UserError for a class that is none of them."""
-    if field not in record:
-        raise UserError(f"no field {field!r}; {nearest(field, record)}")
     label = record[field]
     if not isinstance(label, str):
-        if not 0 <= int(label) < len(classes):
-            raise UserError(f"class index {label} is outside 0..{len(classes) - 1}; give the names with --classes")
-        label = classes[int(label)]
-    if label not in classes:
-        raise UserError(f"unknown class {label!r} in the data; {nearest(label, classes)}")
-    return classes.index(label)
+        if label is None or not 0 <= label < len(behind) or int(label) != label:
+            raise UserError(f"class index {label} is outside 0..{len(behind) - 1}; give the names with --classes")
+        label = behind[int(label)]
+    if label not in names:
+        raise UserError(f"unknown class {label!r} in the data; {nearest(label, names)}")
+    return names.index(label)
 
 
-@torch.no_grad()
+def read_labels(path: Path, records: Records, label: str = "label") -> Records:
+    """Records with the labels of a text file, one a line in their order: a class name or its number.
+
+    UserError: the file cannot be read, or holds another number of labels than there are records.
+    """
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the labels {path} ({error})") from error
+    while found and not found[-1]:
+        found.pop()
+    if len(found) != len(records):
+        raise UserError(f"{path} holds {len(found)} labels, the data {len(records)} records; give one a line for each")
+    given = [int(word) if word.isdecimal() else word for word in found]
+    return Records(Given(records.rows, label, given), dict(records.info))
+
+
+@dataclass
+class Given(Sequence):
+    """Records with a field given apart."""
+
+    rows: Sequence[Record]
+    name: str
+    values: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return {**self.rows[i], self.name: self.values[i]}
+
+
+def labelled(task: Task, names: list[str], records: Records, asked: Asked) -> Records:
+    """The records as the task reads them: labels of a classification become places among its candidates' names."""
+    field = getattr(task, "label", None) if names else None
+    behind = [str(c) for c in asked.classes or records.info.get("classes") or names]
+    return Records(Labelled(records.rows, field, behind, names), dict(records.info))
+
+
+# --- evaluation ---
+
+
+def evaluate_on(
+    model: GeneralistModel, processor: GeneralistProcessor, records: Records, asked: Asked, cache: Path | None = None
+) -> tuple[Answers, Columns]:
+    """Every record asked; the answers and what is saved of them (`tasks.lines`)."""
+    task, names = task_for(asked, model, processor, records)
+    answers = answer(task, labelled(task, names, records, asked), Judge(model, task, cache))
+    columns = predictions.kept(answers)
+    if "choices" in columns and "answer" in columns and int(columns["choices"].max()) <= LISTED:
+        listed = np.empty(len(columns["record"]), dtype=object)
+        listed[:] = answers.log_p(slice(None)).tolist()
+        columns["log_p"] = listed
+    return answers, columns
+
+
+def result_of(answers: Answers, columns: Columns, seed: int = 0) -> dict[str, Any]:
+    """What result.json holds: the task, its candidates and every measure with its interval and chance."""
+    task = answers.task
+    head: dict[str, Any] = {"task": task.kind, "metric": task.metric, "scale": task.scale}
+    if isinstance(task.candidates, Names):
+        head["candidates"] = task.candidates.names
+    return head | {"about": answers.records.info.get("about", "")} | measures.measure(task.line_kind, columns, seed)
+
+
 def zero_shot(
     model: GeneralistModel,
     processor: GeneralistProcessor,
@@ -74,53 +270,27 @@ def zero_shot(
     template: str = "{}",
     scale: str | None = None,
     cache: Path | None = None,
-    batch: int = 128,
     seed: int = 0,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Measures (`measures.measure`) and one line a sample: {"id", "label", "answer", "log_p"}.
-
-    inputs: {modality: field of the record}. classes: the names behind the labels, those of the data by default;
-    template: what is asked for a name, such as "a photo of {}".
-    """
-    classes = [str(c) for c in classes or records.info.get("classes", [])]
-    if "{}" not in template:
-        raise UserError(f"the template {template!r} has no {{}} for the name")
-    names = Names([template.format(c) for c in classes]).names
-    if not len(records):
-        raise UserError("there is no record to evaluate")
-    keys = candidate_features(model, processor, names, cache)
-    log_p, labels = [], []
-    for start in range(0, len(records), batch):
-        rows = [records[i] for i in range(start, min(start + batch, len(records)))]
-        for name in inputs.values():
-            if name not in rows[0]:
-                raise UserError(f"no field {name!r}; {nearest(name, rows[0])}")
-        sequences = processor(**{m: [row[f] for row in rows] for m, f in inputs.items()})
-        queries = model.features(pack(sequences).to(model.device))
-        log_p.append(model.score(queries, keys, scale or model.config.zero_shot_scale).cpu())
-        labels += [label_of(row, label, classes, names) for row in rows]
-    table, truth = torch.cat(log_p).numpy(), np.array(labels)
+    """Classification by names: result.json and one line a sample: {"id", "label", "answer", "log_p"}."""
+    asked = Asked(Classify.kind, inputs, {}, classes, template, scale or model.config.zero_shot_scale)
+    asked.keys = [f"label={label}"]
+    answers, columns = evaluate_on(model, processor, records, asked, cache)
+    names = [str(c) for c in classes or records.info.get("classes", [])]
     samples = [
-        {
-            "id": str(records[i].get("id", i)),
-            "label": classes[y],
-            "answer": classes[int(row.argmax())],
-            "log_p": row.tolist(),
-        }
-        for i, (row, y) in enumerate(zip(table, labels, strict=True))
+        {"id": answers.ids[i] or str(i), "label": names[y], "answer": names[a], "log_p": row}
+        for i, y, a, row in zip(*(columns[c].tolist() for c in ("record", "label", "answer", "log_p")), strict=True)
     ]
-    result = {"candidates": names, "scale": scale or model.config.zero_shot_scale, **measure(table, truth, seed)}
-    return result, samples
+    return result_of(answers, columns, seed), samples
 
 
-def save_result(out: Path, result: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+def save_result(out: Path, result: dict[str, Any], answers: Answers, columns: Columns) -> None:
     """result.json and predictions.jsonl; the plot of the reliability diagram beside them."""
+    predictions.save(out / "predictions.jsonl", answers, columns)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        with (out / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample) + "\n" for sample in samples)
-        plot_reliability(result, out / "reliability.svg")
+        if "reliability" in result:
+            plot_reliability(result, out / "reliability.svg")
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
 
@@ -132,7 +302,7 @@ def plot_reliability(result: dict[str, Any], path: Path) -> None:
     axes = Figure(figsize=(4, 4), layout="constrained").subplots()
     axes.plot([0, 1], [0, 1], color="0.7", label="perfect")
     lines = result["reliability"]
-    size = [200 * line["count"] / result["n"] + 10 for line in lines]
+    size = [200 * line["count"] / result["answers"] + 10 for line in lines]
     axes.scatter([li["confidence"] for li in lines], [li["accuracy"] for li in lines], s=size, label="measured")
     axes.set(xlabel="confidence", ylabel="accuracy", title=f"ECE {result['measures']['ECE']['value']:.3f}")
     axes.legend()

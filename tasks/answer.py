@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import IGNORE, Example
+from tasks import lines
 from tasks.base import Task, accuracy, surprise
 from tasks.candidates import CandidateSet, Names
 from tasks.metrics import Mean
@@ -23,7 +25,8 @@ SIDES = {"left": "right", "right": "left"}
 
 @dataclass(kw_only=True)
 class Answer(Task):
-    """question, answer: the record's fields. An answer is a text or {text: soft score in 0..1}.
+    """question, answer: the record's fields. An answer is a text, {text: soft score in 0..1} or the list
+    of what several people said.
 
     answers: the answer set; default the `most` commonest of the training records (3129 in VQA v2). Training draws one
     answer with probability proportional to its soft score. max_length: of the question with SPE and end.
@@ -47,7 +50,10 @@ class Answer(Task):
     def scores(self, record: Record) -> dict[str, float]:
         """The answers of a record with their soft scores."""
         found = record[self.answer_field]
-        scores = {str(a): float(s) for a, s in found.items()} if isinstance(found, dict) else {str(found): 1.0}
+        if isinstance(found, list | tuple):
+            scores = soft_scores([str(a) for a in found])
+        else:
+            scores = {str(a): float(s) for a, s in found.items()} if isinstance(found, dict) else {str(found): 1.0}
         if any(not 0 <= s < float("inf") for s in scores.values()):
             raise UserError(f"soft scores must be finite and not negative, got {scores}")
         return scores
@@ -108,6 +114,15 @@ class Answer(Task):
         right = accuracy(log_p, labels)
         return {"accuracy": replace(right, count=float(labels.numel())), "nll": surprise(log_p[asked], labels[asked])}
 
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        """With the soft score of the answer given, which is VQA accuracy where the answers are those of ten people."""
+        columns, names = super().keep(kept), self.candidates.names  # type: ignore[union-attr]
+        given = [
+            self.scores(kept.record(i)).get(names[k], 0.0)
+            for i, k in zip(columns["record"].tolist(), columns["answer"].tolist(), strict=True)
+        ]
+        return columns | {"score": np.array(given)}
+
     def truth(self, record: Record) -> str:
         return max(self.scores(record).items(), key=lambda pair: pair[1])[0]
 
@@ -118,6 +133,19 @@ class Answer(Task):
         value = sum(self.truth(test[i]) == best for i in range(len(test))) / len(test)
         chance = 1 / len(self.candidates.names)  # type: ignore[union-attr]
         return {"value": value, "chance": chance, "baseline": "commonest answer"}
+
+
+def soft_scores(given: list[str]) -> dict[str, float]:
+    """The answers of several people -> {answer: VQA accuracy of giving it} (1505.00468, section 3).
+
+    min(agreeing people / 3, 1), averaged over leaving out each person; one person's answer alone counts 1.
+    """
+    if not given:
+        raise UserError("a question has no answer; leave it out")
+    n = len(given)
+    if n == 1:
+        return {given[0]: 1.0}
+    return {a: (c * min((c - 1) / 3, 1.0) + (n - c) * min(c / 3, 1.0)) / n for a, c in sorted(Counter(given).items())}
 
 
 def swap_sides(text: str) -> str:

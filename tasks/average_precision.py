@@ -71,17 +71,71 @@ def average_precision(
         present = {n["category_id"] for n in tree["annotations"]}
         return dict.fromkeys(NAMES, 0.0), {n: 0.0 if k in present else float("nan") for k, n in names.items()}
     with contextlib.redirect_stdout(io.StringIO()):  # the reference prints its progress
-        coco = COCO()
-        coco.dataset = tree
-        coco.createIndex()
-        run = COCOeval(coco, coco.loadRes([dict(f) for f in found]), kind)
-        run.evaluate()
+        run = _compared(tree, found, kind, COCO, COCOeval)
         run.accumulate()
         run.summarize()
+    return _named(run.stats), _by_class(run, names)
+
+
+def _compared(tree: dict[str, Any], found: list[dict[str, Any]], kind: str, coco_class: Any, eval_class: Any) -> Any:
+    """The reference implementation after its comparison of every picture."""
+    coco = coco_class()
+    coco.dataset = tree
+    coco.createIndex()
+    run = eval_class(coco, coco.loadRes([dict(f) for f in found]), kind)
+    run.evaluate()
+    return run
+
+
+def _by_class(run: Any, names: dict[int, str]) -> dict[str, float]:
+    """AP50 of every class, NaN where it has no object."""
     precision = run.eval["precision"][0, :, :, 0, 2]  # IoU .5, [recall, class], all areas, 100 detections
-    by_class = {}
+    out = {}
     for k, category in enumerate(run.params.catIds):
         known = precision[:, k][precision[:, k] > -1]
-        by_class[names[category]] = float(known.mean()) if len(known) else float("nan")
-    values = [float(v) if v > -1 else float("nan") for v in run.stats[: len(NAMES)]]
-    return dict(zip(NAMES, values, strict=True)), by_class
+        out[names[category]] = float(known.mean()) if len(known) else float("nan")
+    return out
+
+
+def _named(stats: Any) -> dict[str, float]:
+    values = [float(v) if v > -1 else float("nan") for v in stats[: len(NAMES)]]
+    return dict(zip(NAMES, values, strict=True))
+
+
+def resampled(
+    images: list[dict[str, Any]], found: list[list[dict[str, Any]]], times: np.ndarray, kind: str
+) -> dict[str, np.ndarray]:
+    """COCO's AP numbers of R resamples of the pictures, each compared once: {name: Float[R]}.
+
+    images: {"height", "width", "boxes", "classes" names, "crowd"} and maybe "masks"; found: of each, {"name", "score",
+    "bbox"} and maybe "segmentation". times: Int[R n], how often a picture stands in each resample.
+    """
+    names = sorted({str(n) for m in images for n in m["classes"]} | {str(f["name"]) for own in found for f in own})
+    number = {name: k for k, name in enumerate(names)}
+    trees = [{**m, "image_id": i, "classes": [number[str(n)] for n in m["classes"]]} for i, m in enumerate(images)]
+    hits = [
+        {**hit, "image_id": i, "category_id": number[str(hit["name"])] + 1}
+        for i, own in enumerate(found)
+        for hit in own
+    ]
+    tree = truth(trees, names)
+    if not tree["annotations"] or not hits:
+        return {name: np.full(len(times), value) for name, value in average_precision(tree, hits, kind)[0].items()}
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rows = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = _compared(tree, hits, kind, COCO, COCOeval)
+        kept, pictures = run.evalImgs, len(images)
+        blocks = len(kept) // pictures
+        for count in times:
+            chosen = np.repeat(np.arange(pictures), count)
+            # one block of pictures for every category and area; accumulate reads how many stand in a block
+            run.evalImgs = [kept[b * pictures + i] for b in range(blocks) for i in chosen]
+            run.params.imgIds = run._paramsEval.imgIds = list(range(len(chosen)))
+            run.accumulate()
+            run.summarize()
+            classes = _by_class(run, {k + 1: f"AP50 {name}" for name, k in number.items()})
+            rows.append(_named(run.stats) | classes)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}

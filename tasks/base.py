@@ -18,6 +18,7 @@ from data.errors import UserError, nearest
 from data.pack import collate
 from data.source import Record, Records, Source
 from data.types import Batch, Example, Role, Span
+from tasks import lines
 from tasks.candidates import CandidateSet
 from tasks.metrics import Mean, mean_of
 from tokenizers_mod.base import Modality
@@ -47,6 +48,7 @@ class Task:
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     symmetric: ClassVar[bool] = False
+    line_kind: ClassVar[str] = "named"  # the kind of line that is kept of an answer (`tasks.lines`)
 
     def __post_init__(self) -> None:
         self.scale = self.scale or self.kind
@@ -99,7 +101,8 @@ class Task:
 
     def about(self) -> dict[str, Any]:
         """What a prediction needs to know of the task besides its candidates; JSON, saved with the model."""
-        return {"kind": self.kind, "scale": self.scale, "inputs": list(self.inputs)}
+        answers = list(self.answers_in())
+        return {"kind": self.kind, "scale": self.scale, "inputs": list(self.inputs), "answers": answers}
 
     # --- a sample ---
 
@@ -150,6 +153,10 @@ class Task:
         what the asked tokens' tokenizer found besides tokens.
         """
         return {}
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        """What is saved of the answers of some records, from which every measure can be had again."""
+        return {"record": kept.owner.numpy(), **lines.named(kept.log_p, kept.labels)}
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The likeliest candidates of one sample in words, with their probabilities. log_p: Float[K], K names."""

@@ -170,6 +170,10 @@ class Numbers(CandidateSet):
         """Quantile in z units: [... K] -> [...]."""
         return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
 
+    def crps(self, log_p: Tensor, labels: Tensor) -> Tensor:
+        """Continuous ranked probability score in z units: [... K], [...] -> [...]."""
+        return bins.crps(log_p.exp(), self._edges(log_p), labels.float())
+
 
 KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in (Names, ObjectNames, Vocabulary, Numbers)}
 ELSEWHERE = {"codes": "tasks.codebook:Codes"}  # sets in files of their own, which import this one

@@ -19,6 +19,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import Batch, Example, Span
+from tasks import lines
 from tasks.average_precision import average_precision, truth
 from tasks.base import Task
 from tasks.candidates import CandidateSet, ObjectNames
@@ -40,6 +41,7 @@ class Detect(Task):
     kind: ClassVar[str] = "detect"
     metric: ClassVar[str] = "AP50"
     areas: ClassVar[str] = "bbox"
+    line_kind: ClassVar[str] = "boxes"
     classes: list[str] | None = None
     nothing: float = 0.2
     threshold: float = 0.4
@@ -131,6 +133,28 @@ class Detect(Task):
             found += self.detections(record, i, log_p(at), {k: v[at] for k, v in rows.items()})
         total, by_class = average_precision(truth(images, names), found, self.areas)
         return total | {f"AP50 {name}": value for name, value in by_class.items()}
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        """A line a picture: its objects and what was found, by class name."""
+        names = self.candidates.names[1:]  # type: ignore[union-attr]
+        owners = kept.owner.unique().tolist()
+        truths, hits = np.empty(len(owners), dtype=object), np.empty(len(owners), dtype=object)
+        right = []
+        for at, i in enumerate(owners):
+            record, own = kept.record(i), kept.owner == i
+            image = self.true_image(record, i)
+            right.append(self.score(kept.log_p[own], kept.labels[own])["named right"])
+            image |= {"classes": [names[k] for k in image["classes"]]}
+            truths[at] = lines.plain({k: v for k, v in image.items() if k != "image_id"})
+            found = self.detections(record, i, kept.log_p[own], {k: v[own] for k, v in kept.rows.items()})
+            hits[at] = [lines.plain({"name": names[hit["category_id"] - 1], **self.kept(hit)}) for hit in found]
+        counts = {"named": np.array([r.total for r in right]), "matched": np.array([r.count for r in right])}
+        return {"record": np.array(owners), "truth": truths, "found": hits, **counts}
+
+    @staticmethod
+    def kept(hit: dict[str, Any]) -> dict[str, Any]:
+        """A detection without what its line says anyway."""
+        return {k: v for k, v in hit.items() if k not in ("image_id", "category_id")}
 
     def true_image(self, record: Record, image_id: int) -> dict[str, Any]:
         return {"image_id": image_id, **{k: record[k] for k in ("height", "width", "boxes", "classes", "crowd")}}

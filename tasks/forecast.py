@@ -15,7 +15,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example
-from tasks import baselines
+from tasks import baselines, lines
 from tasks.base import Task
 from tasks.candidates import CandidateSet, Numbers
 from tasks.metrics import Mean, mean_of
@@ -30,6 +30,7 @@ class Forecast(Task):
     kind: ClassVar[str] = "forecast"
     metric: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
+    line_kind: ClassVar[str] = "numbers"
     inputs: dict[str, str] = field(default_factory=lambda: {"series": "past"})
     future: str = "future"
     horizon: int = 24
@@ -93,6 +94,14 @@ class Forecast(Task):
             "mse": mean_of((numbers.expectation(log_p) - z) ** 2),
             "coverage of 80% interval": mean_of(inside),
         }
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        """A line a future step, in units of the past's own deviation."""
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        real = ~kept.labels.isnan()
+        owner = kept.owner.reshape(-1, *(1,) * (kept.labels.ndim - 1)).expand(kept.labels.shape)
+        return {"record": owner[real].numpy(), **lines.numbers(kept.log_p[real], kept.labels[real], numbers)}
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The mean of the medians in units of the past's deviation. log_p: Float[a K] of one slot."""

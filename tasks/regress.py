@@ -11,7 +11,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example
-from tasks import baselines
+from tasks import baselines, lines
 from tasks.base import Task, learn_tables
 from tasks.candidates import CandidateSet, Numbers
 from tasks.metrics import Mean, mean_of
@@ -27,6 +27,7 @@ class Regress(Task):
     kind: ClassVar[str] = "regress"
     metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
+    line_kind: ClassVar[str] = "numbers"
     target: str = "target"
     bins: int = 64
     sigma: float = 2.0
@@ -72,6 +73,14 @@ class Regress(Task):
         rmse = mean_of(squared)
         rmse.root = True
         return {"rmse": rmse, "mae": mean_of(absolute), "coverage of 80% interval": mean_of(covered)}
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        return {
+            "record": kept.owner.numpy(),
+            **lines.numbers(kept.log_p, kept.labels, numbers, numbers.mean, numbers.std),
+        }
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The median with the probability mass of the 80 % interval around it."""

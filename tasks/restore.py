@@ -16,6 +16,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example, Span
+from tasks import lines
 from tasks.base import Task
 from tasks.candidates import CandidateSet, Numbers
 from tasks.metrics import Mean, mean_of
@@ -32,6 +33,7 @@ class Restore(Task):
     kind: ClassVar[str] = "restore"
     metric: ClassVar[str] = "mse"
     higher_is_better: ClassVar[bool] = False
+    line_kind: ClassVar[str] = "numbers"
     key: str = "patch"
     rate: float = 0.4
     bins: int = 64
@@ -94,6 +96,10 @@ class Restore(Task):
             "mse": mean_of((numbers.expectation(log_p) - labels) ** 2),
             "mae": mean_of((numbers.quantile(log_p, 0.5) - labels).abs()),
         }
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        numbers: Any = self.candidates
+        return {"record": kept.owner.numpy(), **lines.numbers(kept.log_p, kept.labels, numbers)}
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The median in the token's own unit."""

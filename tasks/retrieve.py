@@ -13,7 +13,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example
-from tasks import baselines
+from tasks import baselines, lines
 from tasks.base import Task
 from tasks.metrics import Mean, mean_of
 
@@ -28,6 +28,7 @@ class Retrieve(Task):
     kind: ClassVar[str] = "retrieve"
     metric: ClassVar[str] = "recall@1"
     symmetric: ClassVar[bool] = True
+    line_kind: ClassVar[str] = "gallery"
     partners: dict[str, str] = field(default_factory=lambda: {"text": "text"})
 
     def __post_init__(self) -> None:
@@ -56,6 +57,9 @@ class Retrieve(Task):
         rank = ((log_p > own) & ~labels).sum(-1)  # 0 = first
         out = {f"recall@{k}": mean_of(rank < k) for k in (1, 5, 10)}
         return out | {"median rank": Mean(float(rank.median() + 1), 1.0)}
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        return {"record": kept.owner.numpy(), **lines.gallery(kept.log_p, kept.labels, kept.direction)}
 
     def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
         return bool(label[log_p.argmax(-1)])

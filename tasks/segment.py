@@ -24,6 +24,7 @@ class Segment(Detect):
 
     kind: ClassVar[str] = "segment"
     areas: ClassVar[str] = "segm"
+    line_kind: ClassVar[str] = "masks"
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         if record.get("segments") is None:

@@ -11,6 +11,7 @@ import pytest
 
 from data.embedded import Embedded
 from generalist.cli import main
+from generalist.predictions import derived
 from generalist.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +61,14 @@ def test_metrics_have_the_promised_keys_for_every_task(demo):
         assert np.isfinite([line["value"], line["chance"], line["baseline"]]).all(), name
         assert line["synthetic"] == (name in ("tones", "solids"))
     assert tasks["digits"]["baseline"] > 0.9 > tasks["digits"]["chance"]  # the ordinary method is run, not written down
+
+
+def test_every_number_follows_from_the_saved_answers(demo):
+    for name, line in json.loads((demo / "metrics.json").read_text())["tasks"].items():
+        found = derived(demo / "answers" / line["answers"])
+        assert found == pytest.approx(line["extra"], rel=1e-4, nan_ok=True), name  # written in float32 where torch is
+        assert found[line["metric"]] == pytest.approx(line["value"], rel=1e-4)
+        assert line["low"] <= line["value"] <= line["high"]
 
 
 def test_the_readme_s_example_runs_on_the_folder(demo):

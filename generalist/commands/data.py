@@ -61,15 +61,10 @@ def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
     """The source and its splits; a split that was asked for must exist."""
     from data.errors import UserError
     from data.places import source_at
+    from data.settings import from_words
     from data.splits import SPLITS
 
-    settings = {}
-    for text in args.set:
-        key, sign, value = text.partition("=")
-        if not sign:
-            raise UserError(f"--set {text!r} is not KEY=VALUE (example: --set label=income)")
-        settings[key] = value
-    source = source_at(args.source, settings)
+    source = source_at(args.source, from_words(args.set))
     found, errors = {}, []
     for split in args.splits or SPLITS:
         try:

@@ -1,23 +1,113 @@
-"""`generalist eval RUN`: the held-out table of a trained run, computed anew."""
+"""`generalist eval RUN`: the held-out table of a trained run. `generalist eval MODEL DATA`: any model on any data."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from generalist.commands.tune import pair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="the folder that generalist train wrote")
+    parser.add_argument("run", type=Path, help="the folder that generalist train wrote, or a model folder with DATA")
+    parser.add_argument("data", nargs="?", help="other data: a folder, table, shards, hub:NAME or embedded:NAME")
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="settings of the task, such as target=price")
+    parser.add_argument(
+        "--task", default="classify", metavar="NAME", help="with DATA: a task of the model, or a kind (info lists them)"
+    )
+    data_arguments(parser)
+    parser.add_argument("--partner", action="append", metavar="MODALITY=FIELD", help="the other side of a retrieval")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def data_arguments(parser: argparse.ArgumentParser) -> None:
+    """What an evaluation on data of one's own takes."""
+    parser.add_argument("--split", default="test", help="train, val or test")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of the data's source")
+    parser.add_argument("--input", action="append", metavar="MODALITY=FIELD", help="what goes in (default image=image)")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="candidate names in the order of the labels")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="the labels, one a line, where the data has none")
+    parser.add_argument("--template", default="{}", help='what is asked for a name, such as "a photo of {}"')
+    parser.add_argument("--scale", help="a logit scale of the model")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="tuned prompts (prompts.safetensors) to put on")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N records only")
+    parser.add_argument(
+        "--leakage",
+        nargs="?",
+        const="",
+        metavar="TRAIN",
+        help="look for the samples in this training data (a run's own without TRAIN) and measure without them",
+    )
+    parser.add_argument("--cache", type=Path, help="where encoded candidates are kept (default: OUT/candidates)")
+    parser.add_argument("--out", type=Path, help="where result.json, predictions.jsonl and reliability.svg go")
 
 
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from data.errors import UserError
     from generalist.run import evaluate_run, load_run, table
 
+    if args.data is not None:
+        return on_data(args, args.task)
+    if args.keys or args.out:
+        raise UserError("a run is evaluated as its recipe says; give DATA to evaluate on other data")
     recipe, prepared, objective = load_run(args.run)
     metrics = evaluate_run(recipe, prepared, objective, args.run, args.quiet)
     print(json.dumps(metrics, indent=1) if args.json else table(metrics))
     return 0
+
+
+def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
+    """Evaluate as `kind`, print the table and, with --out, save everything."""
+    import json
+
+    from generalist.measures import table
+    from generalist.zero_shot import Asked, evaluate_on, result_of, save_result
+
+    model, processor, records = opened(args)
+    label = next((key.partition("=")[2] for key in args.keys if key.startswith("label=")), "label")
+    records = with_labels(args, records, label)
+    inputs = dict(pair(text) for text in args.input or [])
+    partners = dict(pair(text) for text in getattr(args, "partner", None) or [])
+    asked = Asked(kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys))
+    cache = args.cache or (args.out / "candidates" if args.out else None)
+    with worn(model, args.prompts):
+        answers, columns = evaluate_on(model, processor, records, asked, cache)
+    result = result_of(answers, columns)
+    if args.out:
+        save_result(args.out, result, answers, columns)
+    print(json.dumps(result, indent=1) if args.json else table(result))
+    return 0
+
+
+def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The model, its processor and the records of the data's split."""
+    from data.places import source_at
+    from data.settings import from_words
+    from data.source import Records
+    from generalist.fewshot import Chosen
+    from generalist.predict import load_model
+
+    model, processor = load_model(args.run)
+    records = source_at(args.data, from_words(args.set)).open(args.split)
+    if args.limit:
+        records = Records(Chosen(records.rows, list(range(min(args.limit, len(records))))), dict(records.info))
+    return model, processor, records
+
+
+def with_labels(args: argparse.Namespace, records: Any, label: str) -> Any:
+    from generalist.zero_shot import read_labels
+
+    return records if args.labels is None else read_labels(args.labels, records, label)
+
+
+def worn(model: Any, prompts: Path | None) -> Any:
+    """The model with tuned prompts put on while it is asked."""
+    from contextlib import nullcontext
+
+    from generalist.tuned import read_part, wearing
+
+    return nullcontext() if prompts is None else wearing(model, read_part(prompts, model))

@@ -1,0 +1,93 @@
+"""Saved answers: a file of JSON lines, one an answer, from which every number is derived again.
+
+{"lines": "named", "names": ["cat", "dog"], "metric": "accuracy"}      the head
+{"id": "photos/7.jpg", "label": 0, "answer": 1, "confidence": 0.61, "nll": 0.94, "rank": 1, ...}
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from generalist import measures
+from generalist.evaluate import Answers
+from tasks.lines import KINDS, Columns, Kept, columns_of, joined, rows_of
+
+CHUNK = 4096  # answers whose likelihood over all candidates is held at once
+NAMED = 1000  # candidates up to which their names stand in the head
+
+
+def kept(answers: Answers) -> Columns:
+    """The columns of everything asked, both directions where the task has two; "record" is the record's number."""
+    parts = _kept(answers)
+    if answers.task.symmetric:
+        parts += _kept(answers.turned(), "backward")
+    return joined(parts)
+
+
+def _kept(answers: Answers, direction: str = "forward") -> list[Columns]:
+    owner = answers.owner.cpu()
+    starts = np.flatnonzero(np.diff(owner.numpy(), prepend=-1))  # of the records
+    stops = np.append(starts[1:], len(owner))
+    out, begin = [], 0
+    while begin < len(starts):
+        end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + CHUNK, side="right")))
+        rows = slice(int(starts[begin]), int(stops[end - 1]))
+        out.append(
+            answers.task.keep(
+                Kept(
+                    answers.log_p(rows).cpu(),
+                    answers.targets(rows).cpu(),
+                    owner[rows],
+                    answers.records.__getitem__,
+                    {name: value[rows].cpu() for name, value in answers.rows.items()},
+                    direction,
+                )
+            )
+        )
+        begin = end
+    return out
+
+
+def save(path: Path, answers: Answers, columns: Columns) -> None:
+    """The head and one line an answer. UserError where the file cannot be written."""
+    task = answers.task
+    head: dict[str, Any] = {"lines": task.line_kind, "metric": task.metric}
+    if task.candidates is not None:
+        names = task.candidates.labels(task.modalities)
+        head |= {"names": names} if len(names) <= NAMED else {}
+    rest = {name: column for name, column in columns.items() if name != "record"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(head) + "\n")
+            for record, row in zip(columns["record"].tolist(), rows_of(rest), strict=True):
+                file.write(json.dumps({"id": answers.ids[record] or str(record), **row}) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error
+
+
+def read(path: Path) -> tuple[dict[str, Any], Columns]:
+    """A saved file's head and columns, "record" and "id" among them. UserError: it is no such file."""
+    try:
+        head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        columns = columns_of(rows)
+        number: dict[str, int] = {}  # in order of appearance, as when they were asked
+        columns["record"] = np.array([number.setdefault(str(i), len(number)) for i in columns["id"].tolist()])
+        if head["lines"] not in KINDS:
+            raise KeyError(head["lines"])
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds no saved answers ({error}); make it again with generalist eval") from error
+    return head, columns
+
+
+def derived(path: Path) -> dict[str, float]:
+    """Every measure again, from the file alone."""
+    head, columns = read(path)
+    return measures.values(head["lines"], columns)
