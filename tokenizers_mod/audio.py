@@ -94,11 +94,18 @@ class Audio(Modality):
     mean, std: patches are (log-mel - mean) / (2 std); the defaults are AST's for AudioSet.
     max_seconds: longer clips are cut, at random in training and in the middle otherwise; 0 = never.
     mask_mels, mask_frames: SpecAugment, the widest masked band in training (one of each); 0 = none.
+
+    >>> audio = Audio(rate=16000, mels=128)
+    >>> audio.span(audio.read((np.zeros(8000), 8000))).grid  # one second at 8 kHz: 98 frames of 10 ms, 9 x 12 patches
+    (9, 12)
     """
 
     name: ClassVar[str] = "audio"
     raw: ClassVar[str] = "wav, flac or ogg path or bytes; (waveform, rate); {'array', 'sampling_rate'}"
-    count: ClassVar[str] = "T M; T = (frames - patch_t) // stride_t + 1, M = (mels - patch_m) // stride_m + 1"
+    count: ClassVar[str] = (
+        "((max(F, patch[1]) - patch[1]) // stride[1] + 1) * ((mels - patch[0]) // stride[0] + 1); "
+        "F = 1 + (t - rate // 40) // (rate // 100) frames of t samples at `rate`"
+    )
 
     rate: int = 16000
     mels: int = 128

@@ -30,7 +30,7 @@ class Modality:
 
     name: ClassVar[str]
     raw: ClassVar[str] = ""  # the raw formats that `read` takes, in words
-    count: ClassVar[str] = ""  # the number of tokens, as a formula
+    count: ClassVar[str] = ""  # the number of tokens: a formula of settings and sizes, then words after "; "
     takes_input: ClassVar[bool] = True  # False: there is nothing to give, as of the summary token
     kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
 

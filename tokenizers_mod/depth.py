@@ -25,12 +25,21 @@ class Depth(Image):
     near, far: metres; nearer and farther is clipped. inverse: value is disparity, 1 at `near` and 0 at `far`
     (False: linear, 0 at `near`, 1 at `far`). unit: metres a step of integer arrays and 16-bit pictures, which
     are millimetres by custom. 0, negative, NaN and infinite depths are missing.
+
+    >>> depth = Depth(size=32, patch=8)
+    >>> metres = np.full((32, 32), 2.5)
+    >>> metres[:, :16] = np.nan  # no depth in the left half: its 8 patches are left out
+    >>> int(depth.span(depth.read(metres)).mask.sum())
+    8
     """
 
     name: ClassVar[str] = "depth"
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "float array [H, W] in metres; integer array or 16-bit png in millimetres; 0 or NaN = missing"
-    count: ClassVar[str] = "as image, patches without any depth left out"
+    count: ClassVar[str] = (
+        "max(1, round(size * H / max(H, W) / patch)) * max(1, round(size * W / max(H, W) / patch)); "
+        "patches without any depth left out"
+    )
     kind: ClassVar[str] = "vision"
 
     channels: int = 2

@@ -36,9 +36,13 @@ class FlexiImage(Image):
 
     patch: the kernel's own side. side: patch size outside training, 0 = patch. sides: drawn from in training.
     size: longer side outside training. sizes: drawn from in training. drop: share of tokens left out in training.
+
+    >>> image = FlexiImage(size=32, patch=8, side=4)  # another side through the same kernel
+    >>> image.span(image.read(torch.zeros(20, 40))).grid
+    (4, 8)
     """
 
-    count: ClassVar[str] = "as image, with the chosen side and size; in training 1 - drop of them"
+    count: ClassVar[str] = "as image; with the chosen side and size, in training 1 - drop of them"
 
     side: int = 0
     sides: list[int] = field(default_factory=list)

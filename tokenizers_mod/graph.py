@@ -60,6 +60,10 @@ class Graph(Modality):
     identifiers: eigenvectors of the Laplacian a token is told apart by, signs drawn at random in training.
     directed: keep (u, v) and (v, u) as two tokens; else parallel and reversed edges are one token.
     max_nodes, max_edges: larger graphs are refused (attention over n + m tokens is quadratic).
+
+    >>> graph = Graph(node_columns=[3])
+    >>> graph.span(graph.read({"nodes": [0, 1, 2], "edges": [[0, 1], [1, 2], [2, 1]]})).length  # 3 nodes, 2 edges
+    5
     """
 
     name: ClassVar[str] = "graph"
@@ -67,7 +71,7 @@ class Graph(Modality):
     raw: ClassVar[str] = (
         "{'nodes', 'edges', ...} edge list, networkx graph, object with x and edge_index, SMILES string"
     )
-    count: ClassVar[str] = "nodes + edges (undirected: each once)"
+    count: ClassVar[str] = "nodes + edges; undirected edges once"
 
     node_columns: list[int] = field(default_factory=list)
     edge_columns: list[int] = field(default_factory=list)

@@ -88,11 +88,16 @@ def _fit_channels(image: Tensor, channels: int) -> Tensor:
 
 @dataclass
 class Image(Modality):
-    """Pictures. n = ceil(H / patch) * ceil(W / patch) tokens after the longer side is `size`."""
+    """Pictures. n = ceil(H / patch) * ceil(W / patch) tokens after the longer side is `size`.
+
+    >>> image = Image(size=32, patch=8, channels=3)
+    >>> image.span(image.read(np.zeros((20, 40, 3), dtype=np.uint8))).grid  # the longer side becomes 32 pixels
+    (2, 4)
+    """
 
     name: ClassVar[str] = "image"
     raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
-    count: ClassVar[str] = "round(size * H / max(H, W) / patch) * round(size * W / max(H, W) / patch)"
+    count: ClassVar[str] = "max(1, round(size * H / max(H, W) / patch)) * max(1, round(size * W / max(H, W) / patch))"
     kind: ClassVar[str] = "vision"
 
     size: int = 32

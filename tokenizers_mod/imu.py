@@ -31,12 +31,16 @@ class Imu(Modality):
     resampled to it; 0 = never. window: longest span in samples (a random one in training, the middle one
     otherwise); 0 = all. mean, std: of every channel, learnt from training recordings where empty.
     scale: in training all channels are multiplied by 1 +- scale. periods, longest: of the positions, in samples.
+
+    >>> imu = Imu(channels=3, patch=8)
+    >>> imu.span(imu.read(np.zeros((50, 3)))).length
+    7
     """
 
     name: ClassVar[str] = "imu"
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [t, channels], NaN = missing; (array, rate); {'signal', 'rate'}; .csv, .npy, .parquet"
-    count: ClassVar[str] = "ceil(t / patch), windows without any value left out"
+    count: ClassVar[str] = "ceil(min(t, window or t) / patch); windows without any value left out"
 
     channels: int = 6
     patch: int = 8

@@ -27,6 +27,10 @@ class Number(Modality):
 
     frequencies: how many, log-spaced from f_min to f_max in cycles per unit (per standard deviation).
     hidden: of the MLP.
+
+    >>> number = Number()
+    >>> number.span(number.read([0.5, -1.2, 3.0])).length
+    3
     """
 
     name: ClassVar[str] = "number"

@@ -52,11 +52,15 @@ class Points(Modality):
     normalise: centre at the mean, farthest point at distance 1. dedupe: drop points with equal x, y, z.
     hidden: first width of the mini-PointNet. Training only: rotate about z by any angle; scale by
     1 +- `scale`; jitter each point by N(0, jitter), cut at 3 jitter.
+
+    >>> points = Points(groups=16, size=8)
+    >>> points.span(points.read(np.random.default_rng(0).random((100, 3)))).length
+    16
     """
 
     name: ClassVar[str] = "points"
     raw: ClassVar[str] = "array [n, 3 + channels]; .npy, .npz, .csv, .txt or .xyz path"
-    count: ClassVar[str] = "min(groups, distinct points)"
+    count: ClassVar[str] = "min(groups, distinct); distinct points"
 
     channels: int = 0
     groups: int = 64

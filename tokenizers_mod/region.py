@@ -39,11 +39,17 @@ class Region(Modality):
     backbone_weights: one of the backbone's alone. masks: proposals have masks.
     mode: "both", "regional" or "global" tokens. proposals: how many, the best by objectness. pooled: attention-pool
     heads. stride: pixels a cell of the backbone's last map. augment: in training, on pictures with objects.
+
+    >>> region = Region(height=64, width=96, stride=32, proposals=5)
+    >>> region.span(region.read(torch.zeros(20, 40, 3))).length  # 1 pooled + 2 x 3 cells + 5 proposals
+    12
     """
 
     name: ClassVar[str] = "region"
     raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
-    count: ClassVar[str] = "pooled + height / stride * width / stride (global) and proposals (regional)"
+    count: ClassVar[str] = (
+        "(mode != 'regional') * (pooled + height // stride * (width // stride)) + (mode != 'global') * proposals"
+    )
     kind: ClassVar[str] = "vision"
 
     height: int = 224

@@ -51,12 +51,16 @@ class Series(Modality):
     eps: added to the variance. periods, longest: of the positions, in steps (see `step_positions`).
     channels: > 0 gives each channel a learned vector, for several channels in one sequence.
     hidden: of the residual MLP; 0 = the encoder's width.
+
+    >>> series = Series(patch=16)
+    >>> series.span(series.read(np.arange(100.0))).length
+    7
     """
 
     name: ClassVar[str] = "series"
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array or pandas [t] or [t, channels], NaN = missing; .csv, .npy or .parquet path"
-    count: ClassVar[str] = "channels * ceil(t / patch), patches without any value left out"
+    count: ClassVar[str] = "ceil(min(t, context or t) / patch); of each channel, patches without any value left out"
 
     patch: int = 16
     context: int = 0

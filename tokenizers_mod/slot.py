@@ -25,6 +25,10 @@ class Slot(Modality):
     recent: every slot also holds the newest `recent` normalised values and which were observed (0 = none): a straight
     way from the past to the answer beside attention, without which long horizons stay at the mean for long.
     patch: future steps a slot. periods, longest: of the positions; keep all three as in `Series`.
+
+    >>> slot = Slot(patch=16)
+    >>> slot.span(slot.read(96)).length
+    6
     """
 
     name: ClassVar[str] = "slot"

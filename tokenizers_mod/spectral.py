@@ -55,12 +55,19 @@ class Spectral(Modality):
     are centred and run around the ends (SpectralFormer). wavelengths: one a band, in nm, for positions; empty =
     the band's number. mean, std: of every band, learnt from training cubes where empty.
     flip: mirror and transpose at random in training.
+
+    >>> spectral = Spectral(bands=10, patch=3, group=4)
+    >>> spectral.span(spectral.read(np.ones((7, 6, 10)))).grid  # 3 band groups of 3 x 2 patches
+    (3, 3, 2)
     """
 
     name: ClassVar[str] = "spectral"
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [H, W, bands], NaN = missing; (cube, row, column) for a pixel; .npy or .mat path"
-    count: ClassVar[str] = "ceil(H / patch) ceil(W / patch) (ceil((bands - group) / stride) + 1), empty ones left out"
+    count: ClassVar[str] = (
+        "ceil(H / patch) * ceil(W / patch) * ceil((bands - (0 if cyclic else group - (stride or group))) / "
+        "(stride or group)); tokens without any measured value left out; a pixel is its patch x patch window"
+    )
     kind: ClassVar[str] = "vision"
 
     bands: int = 4

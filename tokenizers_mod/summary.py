@@ -23,6 +23,9 @@ class Summary(Modality):
     as_text: the id of SPE in the text table (`Text.spe`), or None. With an id the span is a *text* span, so that
         the row is shared with the SPE copies inside texts, as in Uni-Perceiver; this modality then has no weights.
     hidden: it sees the others and none sees it, as beside encoders that were trained without such a token.
+
+    >>> Summary().span().length
+    1
     """
 
     name = "summary"

@@ -35,6 +35,13 @@ class Table(Modality):
     schemas: {table name: schema}, each a `Schema` or its JSON form (`Schema.learn(...)`).
     unknown: in training this share of categories is replaced by the unknown token, so that it is learnt.
     noise: in training, deviation of the Gaussian noise added to standardised numbers (small tables overfit without).
+
+    >>> rows = [{"age": 39, "city": "Oslo"}, {"age": None, "city": "Rome"}]
+    >>> table = Table(schemas={"people": Schema.learn(rows)})
+    >>> table.span(table.read(rows[1])).data["category"].tolist()[0] == MISSING
+    True
+    >>> table.span(table.read({"city": "Oslo", "age": 51})).length
+    2
     """
 
     name: ClassVar[str] = "table"

@@ -51,11 +51,16 @@ class Text(Modality):
         to the neighbour is a rotation that attention finds quickly; learnt from there on.
     word_std, position_std: the tables start as N(0, std). v1's are 0.02 both; but words that small move by their own
         size within tens of Adam steps, all the same way, and candidates that look alike teach a small run nothing.
+
+    >>> text = Text(tokenizer="clip", max_length=16, positions=16)
+    >>> span = text.span(text.read("a photo of two dogs"))
+    >>> span.length, text.decode(span.data["ids"])
+    (6, 'a photo of two dogs')
     """
 
     name = "text"
     raw = "a str in any script"
-    count = "sub-words + 1 (<|endoftext|>), at most max_length"
+    count = "min(pieces + 1, max_length); sub-words and <|endoftext|>"
     kind = "text"
 
     tokenizer: str = "clip"

@@ -25,6 +25,11 @@ class Thermal(Image):
     low, high: degrees that become 0 and 1; outside is clipped. kelvin: floating-point arrays are in Kelvin.
     count: Kelvin a count of 16-bit radiometric arrays (0.01 or 0.04), 0 = they are plain 16-bit pictures.
     8-bit pictures and files have lost their temperature and are taken as grey levels 0..1.
+
+    >>> thermal = Thermal(size=32, patch=8, low=0.0, high=100.0)
+    >>> warm = thermal.read(np.full((20, 40), 37.0))  # degrees
+    >>> round(float(warm.mean()), 2), thermal.span(warm).length
+    (0.37, 8)
     """
 
     name: ClassVar[str] = "thermal"

@@ -26,6 +26,11 @@ class XRay(Image):
     window: [centre, width] in the file's own units, or none: arrays of more than 8 bits then run from
         their `clip` to their 1 - `clip` quantile. clip: share of darkest and of brightest pixels cut.
     invert: dark = dense in the input (DICOM's MONOCHROME1); DICOM files say so themselves.
+
+    >>> xray = XRay(size=32, patch=8)
+    >>> deep = xray.read(np.arange(1200, dtype=np.uint16).reshape(30, 40))  # more than 8 bits: windowed
+    >>> float(deep.min()), float(deep.max()), xray.span(deep).length
+    (0.0, 1.0, 12)
     """
 
     name: ClassVar[str] = "xray"
