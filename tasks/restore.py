@@ -1,14 +1,21 @@
 """Masked modelling of any modality with numbers in its tokens: [summary, x·] among number tokens.
 
 Source: masked autoencoders (2111.06377) and BERT's rule (1810.04805), as a likelihood over a candidate set instead of
-a squared error (`spec/numbers.md`). A hidden token shows zeros and is asked for the mean of its own values, coarse as
-it is: the answer is a distribution over number tokens, so nothing but the law is needed.
+a squared error (`spec/numbers.md`). `Restore` asks a hidden token for the mean of its own values, coarse as it is: the
+answer is a distribution over number tokens. `RestoreCodes` asks which token of a codebook it is (BEiT, 2106.08254) and
+so serves categories too: nodes of a graph, cells of a table. Either way nothing but the law is needed.
+
+    Restore(name="heart", source=..., inputs={"series": "signal"})
+    RestoreCodes(name="scenes", source=..., inputs={"image": "image"}, codes=128)
+
+Words have `Fill`, whose codebook is the vocabulary. Where tokens overlap, as an audio stride below its patch makes
+them, a hidden token is partly seen in its neighbours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +24,12 @@ from data.errors import UserError
 from data.source import Record, Records
 from data.types import Example, Span
 from tasks import lines
-from tasks.base import Task
+from tasks.base import Task, accuracy, learn_tables, surprise
 from tasks.candidates import CandidateSet, Numbers
+from tasks.codebook import Codes, learn_codes
 from tasks.metrics import Mean, mean_of
 from tokenizers_mod import bins
+from tokenizers_mod.base import Modality
 
 
 @dataclass(kw_only=True)
@@ -46,19 +55,39 @@ class Restore(Task):
         if not 0 < self.rate < 1:
             raise UserError(f"task {self.name}: rate={self.rate}: it is a share of the tokens, 0 < rate < 1")
 
+    def learn(self, modalities: dict[str, Modality], records: Records) -> None:
+        learn_tables(self, modalities, records)
+
     def _span(self, record: Record, rng: torch.Generator | None) -> Span:
         spans = self.input_spans(record, rng)
         if not spans:
             raise UserError(f"field {next(iter(self.inputs.values()))!r} is missing; there is nothing to restore")
         span = spans[0]
+        self._check(span)
+        return span
+
+    def _check(self, span: Span) -> None:
+        """UserError when the tokens hold nothing that can be asked for."""
         value = span.data.get(self.key)
         if value is None or len(value) != span.length or not value.is_floating_point():
             raise UserError(f"{span.modality} has no numbers {self.key!r} in each token; it has {list(span.data)}")
-        return span
 
     def _values(self, span: Span) -> Tensor:
-        """What a token is asked for: the mean of its numbers, Float[n]."""
-        return span.data[self.key].flatten(1).mean(1)
+        """What a token is asked for: the mean of its numbers that were measured, Float[n]."""
+        value = span.data[self.key].reshape(span.length, -1)
+        if not self.modalities[span.modality].flagged:
+            return value.mean(1)
+        value, measured = value.chunk(2, dim=1)
+        return (value * measured).sum(1) / measured.sum(1).clamp(min=1)
+
+    def _choose(self, record: Record, span: Span, able: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Which of the tokens `able` Bool[n] are hidden: Int[m], ascending. UserError where none can be."""
+        if not bool(able.any()):
+            raise UserError(f"{span.modality}: no token can be hidden and asked for; there is nothing to restore")
+        # without a training generator the record's own name seeds the choice, so every evaluation asks the same
+        rng = rng or torch.Generator().manual_seed(sum(str(record.get("id", span.length)).encode()))
+        draw = torch.rand(span.length, generator=rng).masked_fill(~able, 2.0)
+        return draw.argsort()[: max(1, round(float(able.sum()) * self.rate))].sort().values
 
     def candidate_set(self, records: Records) -> CandidateSet:
         values = []
@@ -76,12 +105,8 @@ class Restore(Task):
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """The summary and the modality's tokens, the hidden ones zeroed and asked; labels Float[m], standardised."""
         span = self._span(record, rng)
-        # without a training generator the record's own name seeds the choice, so every evaluation asks the same
-        rng = rng or torch.Generator().manual_seed(sum(str(record.get("id", span.length)).encode()))
         real = torch.ones(span.length, dtype=torch.bool) if span.mask is None else span.mask
-        draw = torch.rand(span.length, generator=rng).masked_fill(~real, 2.0)
-        count = max(1, round(float(real.sum()) * self.rate))
-        hidden = draw.argsort()[:count].sort().values
+        hidden = self._choose(record, span, real, rng)
         numbers: Any = self.candidates
         labels = (self._values(span)[hidden] - numbers.mean) / numbers.std
         shown = span.data[self.key].clone()
@@ -127,3 +152,87 @@ class Restore(Task):
             guess += float((asked.labels**2).sum())
             count += len(asked.labels)
         return {"value": wrong / count, "chance": guess / count, "baseline": "mean of the visible tokens"}
+
+
+@dataclass(kw_only=True)
+class RestoreCodes(Restore):
+    """Hidden tokens among a codebook: `codes` kinds of token, learnt from training records (`tasks.codebook`)."""
+
+    kind: ClassVar[str] = "restore_codes"
+    metric: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+    line_kind: ClassVar[str] = "named"
+    codes: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codes < 2:
+            raise UserError(f"task {self.name}: codes={self.codes}; a likelihood needs at least two to choose among")
+
+    def _check(self, span: Span) -> None:
+        lacking = [key for key in self.modalities[span.modality].content() if len(span.data[key]) != span.length]
+        if lacking:
+            raise UserError(f"{span.modality} has no {lacking[0]!r} in each token; masked modelling is not for it")
+
+    def candidate_set(self, records: Records) -> CandidateSet:
+        spans = (self._span(records[i], None) for i in range(0, len(records), max(1, len(records) // 2000)))
+        return learn_codes(self.modalities[next(iter(self.inputs))], spans, self.codes)
+
+    def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
+        """The summary and the modality's tokens, the hidden ones without content and asked; labels Int[m]."""
+        span, codes = self._span(record, rng), cast(Codes, self.candidates)
+        modality = self.modalities[span.modality]
+        hidden = self._choose(record, span, modality.hideable(span), rng)
+        shown = {key: value.clone() for key, value in span.data.items()}
+        for key, blank in modality.content().items():
+            shown[key][hidden] = blank  # type: ignore[call-overload]  # 0 and 0.0 alike
+        labels = codes.assign({key: value[hidden] for key, value in span.data.items()})
+        span = replace(span, data=shown).ask(hidden, labels)
+        return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
+
+    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+        """accuracy and surprise among the codes; tokens of a kind that no code has are left out."""
+        asked = labels >= 0
+        return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p[asked], labels[asked])}
+
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        return {"record": kept.owner.numpy(), **lines.named(kept.log_p, kept.labels)}
+
+    def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
+        return Task.answer(self, log_p, names, top)
+
+    def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
+        return Task.correct(self, log_p, label)
+
+    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+        """The code of the nearest visible token before, or the commonest code, whichever validation data prefer."""
+        codes = cast(Codes, self.candidates)
+        kinds = codes.kinds_of_codes()
+        count = torch.zeros(codes.size)
+        for i in range(0, len(train), max(1, len(train) // 500)):
+            span = self._span(train[i], None)
+            found = codes.assign({k: v[self.modalities[span.modality].hideable(span)] for k, v in span.data.items()})
+            count += torch.bincount(found[found >= 0], minlength=codes.size)
+        # the commonest code of every kind of token (a table's column): what hidden tokens still tell
+        usual = torch.stack([count.masked_fill(kinds != k, -1).argmax() for k in kinds])
+
+        def right(records: Records) -> dict[str, float]:
+            hits, asked = torch.zeros(3), 0
+            for i in range(len(records)):
+                given, whole = self.example(records[i]).inputs[1], self._span(records[i], None)
+                assert given.asked is not None and given.labels is not None
+                own = codes.assign(whole.data)
+                visible = self.modalities[given.modality].hideable(whole) & (own >= 0)
+                visible[given.asked] = False
+                for at, label in zip(given.asked.tolist(), given.labels.tolist(), strict=True):
+                    if label < 0:
+                        continue
+                    before = visible[:at].nonzero()
+                    near = int(own[before[-1]]) if len(before) else int(count.argmax())
+                    hits += torch.tensor([usual[label] == label, near == label, count.argmax() == label])
+                    asked += 1
+            return dict(zip(("commonest code", "code before", "chance"), (hits / max(asked, 1)).tolist(), strict=True))
+
+        told, reached = right(val), right(test)
+        method = max(("commonest code", "code before"), key=told.__getitem__)
+        return {"value": reached[method], "chance": reached["chance"], "baseline": method}

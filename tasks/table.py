@@ -10,11 +10,11 @@ from tasks.detect import Detect
 from tasks.fill import Fill
 from tasks.forecast import Forecast
 from tasks.regress import Regress
-from tasks.restore import Restore
+from tasks.restore import Restore, RestoreCodes
 from tasks.retrieve import Retrieve
 from tasks.segment import Segment
 
 TASKS: dict[str, type[Task]] = {
     kind.kind: kind
-    for kind in (Classify, Retrieve, Fill, Describe, Answer, Regress, Forecast, Detect, Segment, Restore)
+    for kind in (Classify, Retrieve, Fill, Describe, Answer, Regress, Forecast, Detect, Segment, Restore, RestoreCodes)
 }
