@@ -1,0 +1,154 @@
+"""Does the stream compute on padding, and does a step wait for it?
+
+    python -m scripts.bench_stream [--samples 960] [--steps 200] [--demo-steps 400]
+
+Padding: a mixed stream of five modalities, written as shards and read through the loader. `packed` counts the rows
+that go through the encoder's linear layers against the real tokens; `padded` and `bucketed` are what the same samples
+would cost padded to the longest of their batch, in the stream's order and sorted by length within eight batches.
+Balance: the busiest of several ranks against their mean, in tokens a step. Waiting: the share of the demo's training
+time that passes before a step has its batch, with no loader process, one and two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.schedule import Schedule
+from data.stream import Steps, loader
+from generalist.loop import StepResult, train
+from generalist.prepare import Prepared
+from generalist.recipe import Recipe
+from generalist.run import build_engine
+from scripts import mixed_stream
+from scripts.bench_training import CPU, demo, folder, objective
+from scripts.timing import machine
+
+POOL = 8  # batches whose samples are sorted by length together, when bucketed
+
+
+def steps_of(recipe: Recipe, prepared: Prepared, rank: int = 0, world: int = 1) -> Steps:
+    tasks = prepared.tasks
+    schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed)
+    return Steps(prepared.feeds(), schedule, recipe.seed, rank, world)
+
+
+def wasted(lengths: list[list[int]]) -> float:
+    """The share of padding when every batch is padded to its longest sequence."""
+    return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
+
+
+def bucketed(lengths: list[list[int]]) -> list[list[int]]:
+    """The same samples in batches of like lengths: POOL batches sorted together."""
+    found = []
+    for at in range(0, len(lengths), POOL):
+        pool = lengths[at : at + POOL]
+        ordered = sorted(n for batch in pool for n in batch)
+        for batch in pool:
+            found.append(ordered[: len(batch)])
+            del ordered[: len(batch)]
+    return found
+
+
+def padding(recipe: Recipe, prepared: Prepared, steps: int, workers: int) -> list[dict[str, Any]]:
+    """One line a modality and one for all."""
+    model = prepared.model(recipe).eval()
+    rows: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    lengths: dict[str, list[list[int]]] = defaultdict(list)
+    computed: dict[str, int] = defaultdict(int)
+    start, busy = time.perf_counter(), 0.0
+    for batch in loader(steps_of(recipe, prepared), 0, steps, workers):
+        began = time.perf_counter()
+        with torch.no_grad():
+            model.features(batch.inputs)
+        busy += time.perf_counter() - began
+        lengths[batch.task].append(torch.bincount(batch.inputs.owner).tolist())
+        computed[batch.task] += rows.pop()
+    seconds = time.perf_counter() - start - busy
+    lines = []
+    for name, own in lengths.items():
+        tokens = sum(map(sum, own))
+        shown = {"tokens": tokens, "packed": 1 - tokens / computed[name], "padded": wasted(own)}
+        lines.append({"what": name, **shown, "bucketed": wasted(bucketed(own))})
+    every = [batch for own in lengths.values() for batch in own]
+    sorted_ = [batch for own in lengths.values() for batch in bucketed(own)]
+    tokens = sum(map(sum, every))
+    total = {"tokens": tokens, "packed": 1 - tokens / sum(computed.values()), "padded": wasted(every)}
+    lines.append({"what": "all five", **total, "bucketed": wasted(sorted_), "tokens_per_second_read": tokens / seconds})
+    return lines
+
+
+def balance(recipe: Recipe, prepared: Prepared, steps: int) -> list[dict[str, Any]]:
+    """Tokens of the busiest rank over the mean of the ranks, averaged over steps."""
+    lines = []
+    for world in (2, 4):
+        parts = [steps_of(recipe, prepared, rank, world) for rank in range(world)]
+        ratios = []
+        for step in range(steps):
+            tokens = [part[step].inputs.tokens for part in parts]
+            ratios.append(max(tokens) * world / sum(tokens))
+        lines.append({"what": f"{world} ranks", "busiest_over_mean": sum(ratios) / steps, "worst": max(ratios)})
+    return lines
+
+
+def waiting(steps: int, workers: int) -> dict[str, Any]:
+    """The share of the demo's training time that a step waits for its batch, after 20 steps of warming up."""
+    recipe, prepared = demo()
+    tasks, schedule = prepared.tasks, steps_of(recipe, prepared).schedule
+    engine = build_engine(recipe, objective(recipe, prepared), CPU)
+    seen: list[StepResult] = []
+    batches = loader(steps_of(recipe, prepared), 0, steps, workers)
+    train(engine, batches, tasks, schedule, 0, steps, recipe.optimizer.lr, recipe.optimizer.warmup, after=seen.append)
+    seen = seen[20:]
+    waited, seconds = sum(r.waited for r in seen), sum(r.seconds for r in seen)
+    return {"what": f"{workers} workers", "waits": waited / seconds, "step_ms": seconds / len(seen) * 1000}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=960, help="of every modality (default 960)")
+    parser.add_argument("--steps", type=int, default=200, help="batches that are counted (default 200)")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=0, help="loader processes of the padding measure (default 0)")
+    parser.add_argument("--demo-steps", type=int, default=400, help="steps of the demo for each number of workers")
+    parser.add_argument("--out", type=Path, default=folder(), help="folder of the results")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine()}
+    with tempfile.TemporaryDirectory() as name:
+        mixed_stream.write(Path(name), args.samples, per=max(1, args.samples // 8))
+        recipe, prepared = mixed_stream.opened(mixed_stream.local(Path(name)), args.batch)
+        results["padding"] = padding(recipe, prepared, args.steps, args.workers)
+        results["balance"] = balance(recipe, prepared, args.steps // 4)
+    print(f"{'stream':<10}{'tokens':>9}{'packed':>9}{'padded':>9}{'bucketed':>10}   share of padding")
+    for line in results["padding"]:
+        shares = f"{line['packed']:>9.1%}{line['padded']:>9.1%}{line['bucketed']:>10.1%}"
+        print(f"{line['what']:<10}{line['tokens']:>9}{shares}")
+    print(f"read at {results['padding'][-1]['tokens_per_second_read']:.0f} tokens/s ({args.workers} workers)")
+    for line in results["balance"]:
+        print(f"{line['what']}: busiest over mean {line['busiest_over_mean']:.3f}, worst step {line['worst']:.3f}")
+    results["waiting"] = []
+    for workers in (0, 1, 2) if args.demo_steps else ():
+        results["waiting"].append(waiting(args.demo_steps, workers))
+        line = results["waiting"][-1]
+        print(
+            f"demo, {line['what']}: waits {line['waits']:.1%} of its time, {line['step_ms']:.1f} ms a step", flush=True
+        )
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{time.strftime('%Y-%m-%d-%H%M')}-stream.json"
+    path.write_text(json.dumps(results, indent=1))
+    print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
