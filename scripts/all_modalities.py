@@ -24,6 +24,7 @@ from generalist.checkpoint import checkpoints
 from generalist.recipe import Recipe
 from generalist.recipes.all_modalities import recipe
 from generalist.run import train_run
+from tasks.forecast import Forecast
 
 
 def trained(made: Recipe, out: Path) -> dict[str, Any]:
@@ -42,7 +43,9 @@ def chosen(data: Path, steps: int, only: list[str], frozen: bool = False) -> Rec
             raise UserError(f"no task {name!r}; {nearest(name, names)}")
     made.tasks = [task for task in made.tasks if not only or task.name in only]
     used = {m for task in made.tasks for m in [*task.inputs, *getattr(task, "partners", {})]}
-    kept = used | {"summary", "text", "slot", "number"}
+    used |= {task.slot for task in made.tasks if isinstance(task, Forecast)}
+    numbers = all(task.line_kind == "numbers" for task in made.tasks)  # then there is no text to learn pieces from
+    kept = used | {"summary", "number"} | (set() if numbers else {"text"})
     made.modalities = {name: modality for name, modality in made.modalities.items() if name in kept}
     made.model.freeze = "encoder" if frozen else "nothing"
     return made

@@ -27,6 +27,7 @@ from generalist.objective import Objective
 from generalist.optimizer import learning_rate, parameter_groups
 from generalist.prepare import prepare
 from generalist.recipe import ModelSpec, OptimizerSpec, Recipe
+from tasks import ridge
 from tasks.forecast import Forecast
 from tokenizers_mod.number import Number
 from tokenizers_mod.series import Series
@@ -35,12 +36,17 @@ from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 
 ROWS = {"train": [0, 8640], "val": [8640, 11520], "test": [11520, 14400]}
-CONTEXT, HORIZON = 336, 96
+CONTEXT, HORIZON = 512, 96
 
 
-def recipe(data: Path, steps: int, auxiliary: float, seed: int) -> Recipe:
-    source = Windows(str(data / "etth1/ETTh1.csv.gz"), ROWS, CONTEXT, HORIZON)
-    task = Forecast(name="etth1", source=source, horizon=HORIZON, bins=128, auxiliary=auxiliary, batch=128)
+def windows(data: Path, context: int) -> Windows:
+    return Windows(str(data / "etth1/ETTh1.csv.gz"), ROWS, context, HORIZON)
+
+
+def recipe(data: Path, steps: int, auxiliary: float, linear: float, seed: int) -> Recipe:
+    source = windows(data, CONTEXT)
+    settings = {"horizon": HORIZON, "bins": 128, "auxiliary": auxiliary, "linear": linear, "units": "data"}
+    task = Forecast(name="etth1", source=source, batch=128, **settings)
     modalities = {
         "summary": Summary(),
         "text": Text(),
@@ -62,47 +68,30 @@ def recipe(data: Path, steps: int, auxiliary: float, seed: int) -> Recipe:
 
 def errors(task: Any, records: Records, objective: Objective, every: int = 1) -> dict[str, float]:
     """Squared error of the expectation, absolute error of the median and the band's coverage, in standardised units."""
-    total = np.zeros(4)
-    chosen = [i for i in range(len(records)) if (i // 7) % every == 0]
-    series = task.modalities["series"]
-    for start in range(0, len(chosen), 448):
-        rows = [records[i] for i in chosen[start : start + 448]]
-        answers = evaluate.answer(task, Records(rows), objective)
-        log_p = answers.log_p(slice(None))
-        z = answers.labels
-        stats = [series.statistics(series.read(row["past"])) for row in rows]
-        std = torch.stack([s for _, s in stats]).float()[answers.owner].unsqueeze(-1)
-        numbers = task.candidates
-        squared = ((numbers.expectation(log_p) - z) * std) ** 2
-        absolute = ((numbers.quantile(log_p, 0.5) - z) * std).abs()
-        inside = (numbers.quantile(log_p, 0.1) <= z) & (z <= numbers.quantile(log_p, 0.9))
-        total += [float(squared.sum()), float(absolute.sum()), float(inside.sum()), z.numel()]
-    mse, mae, covered = total[:3] / total[3]
-    return {"mse": mse, "mae": mae, "coverage of 80% interval": covered}
+    rows = [records[i] for i in range(len(records)) if (i // 7) % every == 0]
+    found = evaluate.answer(task, Records(rows), objective).metrics
+    return {name: found[name] for name in ("mse", "mae", "coverage of 80% interval")}
 
 
-def ridge(source: Windows, strength: float = 10.0) -> dict[str, float]:
-    """The closed form: the last 336 values minus the last one to the next 96, one matrix for all series."""
-    gram, cross = np.zeros((CONTEXT, CONTEXT)), np.zeros((CONTEXT, HORIZON))
-    train = source.open("train")
-    for i in range(len(train)):
-        record = train[i]
-        x, y = record["past"] - record["past"][-1], record["future"] - record["past"][-1]
-        gram += np.outer(x, x)
-        cross += np.outer(x, y)
-    matrix = np.linalg.solve(gram + strength * np.eye(CONTEXT), cross)
-    test = source.open("test")
-    squared = absolute = 0.0
-    for i in range(len(test)):
-        record = test[i]
+def ridge_alone(data: Path, context: int, strength: float = 10.0) -> dict[str, float]:
+    """The closed form: the last `context` values minus the last one to the next 96, one matrix for all series."""
+    source = windows(data, context)
+    pairs = [(record["past"], record["future"]) for record in source.open("train")]
+    matrix = ridge.fit(
+        ((torch.from_numpy(past - past[-1]), torch.from_numpy(future - past[-1])) for past, future in pairs),
+        context,
+        strength,
+    ).numpy()
+    squared, absolute, test = 0.0, 0.0, source.open("test")
+    for record in test:
         wrong = (record["past"] - record["past"][-1]) @ matrix + record["past"][-1] - record["future"]
         squared, absolute = squared + (wrong**2).mean(), absolute + np.abs(wrong).mean()
     return {"mse": squared / len(test), "mae": absolute / len(test)}
 
 
-def run(data: Path, steps: int, auxiliary: float, seed: int, checks: int) -> dict[str, Any]:
+def run(data: Path, steps: int, auxiliary: float, linear: float, seed: int, checks: int) -> dict[str, Any]:
     """Train, keep the best of `checks` validations, and evaluate on all test windows."""
-    made = recipe(data, steps, auxiliary, seed)
+    made = recipe(data, steps, auxiliary, linear, seed)
     prepared = prepare(made)
     task = prepared.tasks["etth1"]
     objective = Objective(prepared.model(made), prepared.sets, prepared.modalities)
@@ -128,7 +117,7 @@ def run(data: Path, steps: int, auxiliary: float, seed: int, checks: int) -> dic
                 best = (found, {k: v.clone() for k, v in objective.state_dict().items()})
     objective.load_state_dict(best[1])
     result = {"validation mse": best[0], **errors(task, test, objective), "seconds": round(time.time() - began)}
-    return result | {"steps": steps, "auxiliary": auxiliary, "seed": seed}
+    return result | {"steps": steps, "auxiliary": auxiliary, "linear": linear, "seed": seed}
 
 
 def main() -> None:
@@ -136,14 +125,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--auxiliary", type=float, default=1.0)
+    parser.add_argument("--linear", type=float, default=1000.0, help="ridge strength under the answers, 0 = none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checks", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    source = Windows(str(args.data / "etth1/ETTh1.csv.gz"), ROWS, CONTEXT, HORIZON)
-    print("ridge", json.dumps(ridge(source)), flush=True)
-    print("slots", json.dumps(run(args.data, args.steps, args.auxiliary, args.seed, args.checks)))
+    for context in (336, CONTEXT):
+        print(f"ridge on {context} values", json.dumps(ridge_alone(args.data, context)), flush=True)
+    print("slots", json.dumps(run(args.data, args.steps, args.auxiliary, args.linear, args.seed, args.checks)))
 
 
 if __name__ == "__main__":

@@ -119,31 +119,48 @@ def retrieval_baseline(
     return {**_result(name, "R@1", forth, 1 / len(texts_test), method, len(texts_test)), "value_reverse": float(back)}
 
 
+Window = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 def forecasting_baseline(
     past: np.ndarray,
     future: np.ndarray,
     period: np.ndarray,
-    val: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    val: Window | None = None,
     name: str = "",
+    train: Window | None = None,
+    units: str = "past",
 ) -> Result:
-    """MAE in units of the past window's standard deviation: the last value, or the last season again.
+    """MAE of the last value, the last season again or, with training windows, a ridge regression on the past.
 
-    past: [n, L], future: [n, H], period: Int[n], steps a season. Nothing is fitted; `val` (of the same
-    three) chooses between the two, without it the last value stands. value_last and value_seasonal give
-    both. chance: the past window's mean.
+    past: [n, L], future: [n, H], period: Int[n], steps a season. `val` (of the same three) chooses the method, without
+    it the last value stands. value_last and value_seasonal give both; chance: the past window's mean. units: "past",
+    each window's error over its past's deviation, or "data".
     """
+    matrix = None if train is None else _linear(*train[:2])
 
     def errors(past: np.ndarray, future: np.ndarray, period: np.ndarray) -> dict[str, float]:
         horizon = future.shape[1]
         seasonal = np.stack([np.resize(p[-s:], horizon) for p, s in zip(past, period, strict=True)])
         guesses = {"last value": past[:, -1:], "seasonal naive": seasonal, "mean": past.mean(1, keepdims=True)}
+        if matrix is not None:
+            guesses["ridge regression on the past"] = (past - past[:, -1:]) @ matrix + past[:, -1:]
+        if units == "data":
+            return {method: float(np.abs(guess - future).mean()) for method, guess in guesses.items()}
         return {method: scaled_mae(guess, past, future) for method, guess in guesses.items()}
 
-    told = errors(*val) if val is not None else {"last value": 0.0, "seasonal naive": 1.0}
-    method = min(("last value", "seasonal naive"), key=told.__getitem__)
     found = errors(past, future, period)
-    result = _result(name, "MAE/std", found[method], found["mean"], method, len(past), better="lower")
+    told = errors(*val) if val is not None else {"last value": 0.0}
+    method = min((m for m in told if m != "mean"), key=told.__getitem__)
+    metric = "MAE" if units == "data" else "MAE/std"
+    result = _result(name, metric, found[method], found["mean"], method, len(past), better="lower")
     return {**result, "value_last": found["last value"], "value_seasonal": found["seasonal naive"]}
+
+
+def _linear(past: np.ndarray, future: np.ndarray, strength: float = 10.0) -> np.ndarray:
+    """[n, L], [n, H] -> [L, H]: ridge from the past minus its last value to the future minus it."""
+    x, y = past - past[:, -1:], future - past[:, -1:]
+    return np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ y)
 
 
 def scaled_mae(guess: np.ndarray, past: np.ndarray, future: np.ndarray) -> float:
@@ -252,13 +269,24 @@ def retrieval(inputs: dict[str, str], text: str, train: Records, val: Records, t
     return found | {"value": (found["value"] + found["value_reverse"]) / 2}
 
 
-def forecasting(past: str, future: str, val: Records, test: Records, name: str = "") -> Result:
-    """Last value or seasonal naive; nothing is learned from training data."""
+def forecasting(
+    past: str,
+    future: str,
+    val: Records,
+    test: Records,
+    name: str = "",
+    train: Records | None = None,
+    units: str = "past",
+) -> Result:
+    """Last value, seasonal naive or, with training windows that all have one length, a ridge regression."""
 
-    def windows(part: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def windows(part: Records) -> Window:
         return tuple(np.array(features.values(part, key)) for key in (past, future, "period"))  # type: ignore[return-value]
 
-    return forecasting_baseline(*windows(test), val=windows(val), name=name)
+    parts = [part for part in (train, val, test) if part is not None]
+    one_length = len({len(part[i][past]) for part in parts for i in range(len(part))}) == 1
+    fit = windows(train) if train is not None and one_length else None
+    return forecasting_baseline(*windows(test), val=windows(val), name=name, train=fit, units=units)
 
 
 def _sides(inputs: dict[str, str], train: Records, val: Records, test: Records) -> tuple[list[np.ndarray], bool]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data.errors import UserError, nearest
 from data.types import Role, Span
+from tasks import ridge
 from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 
@@ -175,7 +176,28 @@ class Numbers(CandidateSet):
         return bins.crps(log_p.exp(), self._edges(log_p), labels.float())
 
 
-KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in (Names, ObjectNames, Vocabulary, Numbers)}
+@dataclass
+class Residuals(Numbers):
+    """Number candidates for what a linear forecast leaves over: label = z - location(past).
+
+    weights: the matrix of `tasks.ridge` as text; context: its rows, the past values that it reads.
+    """
+
+    weights: str = ""
+    context: int = 1
+    kind: ClassVar[str] = "residuals"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.matrix = ridge.from_text(self.weights, self.context)
+
+    def location(self, past: Tensor) -> Tensor:
+        """The linear forecast of a normalised past: [t] -> [h], in z units."""
+        return ridge.newest(past, self.context).float() @ self.matrix
+
+
+SETS: tuple[type[CandidateSet], ...] = (Names, ObjectNames, Vocabulary, Numbers, Residuals)
+KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in SETS}
 ELSEWHERE = {"codes": "tasks.codebook:Codes"}  # sets in files of their own, which import this one
 
 

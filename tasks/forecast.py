@@ -1,31 +1,41 @@
 """Forecasting: [summary, past, future slots·] among number tokens; a distribution for every future step.
 
 Each slot token asks one question a future step of its patch (numbers spec: quantile bins of the
-instance-normalised value, expectation for squared error, median for absolute error).
+instance-normalised value, expectation for squared error, median for absolute error). With `linear` the
+numbers are what a closed-form linear forecast leaves over, so that the model starts from that forecast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import UserError, nearest
 from data.source import Record, Records
 from data.types import Example
-from tasks import baselines, lines
+from tasks import baselines, lines, ridge
 from tasks.base import Task
-from tasks.candidates import CandidateSet, Numbers
+from tasks.candidates import CandidateSet, Numbers, Residuals
 from tasks.metrics import Mean, mean_of
 from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 
+UNITS = ("past", "data")
+AT_ONCE = 2048  # slots whose likelihood is held at once
+
 
 @dataclass(kw_only=True)
 class Forecast(Task):
-    """future: the record's field with the next values. bins, sigma, auxiliary as in the numbers spec."""
+    """future: the record's field with the next values. bins, sigma, auxiliary as in the numbers spec.
+
+    linear: ridge strength of the linear forecast under the answers, 0 = none (`tasks.ridge`). slot: the modality that
+    asks. units: of the measured errors, "past" (deviations of each window's past) or "data" (the record's own).
+    """
 
     kind: ClassVar[str] = "forecast"
     metric: ClassVar[str] = "mae"
@@ -37,51 +47,82 @@ class Forecast(Task):
     bins: int = 64
     sigma: float = 2.0
     auxiliary: float = 0.0
+    linear: float = 0.0
+    slot: str = "slot"
+    units: str = "past"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bins < 2 or self.sigma <= 0:
             raise UserError(f"task {self.name}: bins must be >= 2 and sigma > 0, got {self.bins} and {self.sigma}")
+        if not 0 <= self.linear < float("inf"):
+            raise UserError(f"task {self.name}: linear is {self.linear}; a ridge strength is at least 0 (0 = none)")
+        if self.units not in UNITS:
+            raise UserError(f"task {self.name}: units={self.units!r}; {nearest(self.units, UNITS)}")
+        if len(self.inputs) != 1:
+            raise UserError(f"task {self.name}: inputs has {list(self.inputs)}; a forecast has one past")
         if self.horizon < 1:
             raise UserError(f"task {self.name}: horizon must be at least 1 step, got {self.horizon}")
 
     def about(self) -> dict[str, Any]:
-        return super().about() | {"horizon": self.horizon}
+        return super().about() | {"horizon": self.horizon, "slot": self.slot}
+
+    @property
+    def series(self) -> Any:
+        """The modality of the past."""
+        return self.modalities[next(iter(self.inputs))]
+
+    def _past(self, record: Record) -> Tensor:
+        return self.series.read(record[next(iter(self.inputs.values()))])
 
     def candidate_set(self, records: Records) -> CandidateSet:
-        series: Any = self.modalities["series"]
         step = max(1, len(records) // 2000)
-        z = []
-        for i in range(0, len(records), step):
-            past = series.read(records[i][self.inputs["series"]])
-            z.append(self._standardise(series, past, records[i]))
-        edges = bins.quantile_edges(torch.cat(z), self.bins)
-        return Numbers(edges=[float(e) for e in edges], sigma=self.sigma, auxiliary=self.auxiliary)
+        settings = {"sigma": self.sigma, "auxiliary": self.auxiliary}
+        if not self.linear:
+            z = [self._future(self._past(records[i]), records[i]) for i in range(0, len(records), step)]
+            return Numbers(edges=self._edges(z), **settings)
+        windows = []
+        for i in range(len(records)):
+            past = self._past(records[i])
+            windows.append((self._normalised(past).float(), self._future(past, records[i])))
+        context = min(len(past) for past, _ in windows)
+        matrix = ridge.fit(windows, context, self.linear)
+        left = [future - ridge.newest(past, context) @ matrix for past, future in windows[::step]]
+        return Residuals(edges=self._edges(left), weights=ridge.to_text(matrix), context=context, **settings)
+
+    def _edges(self, z: list[Tensor]) -> list[float]:
+        return [float(e) for e in bins.quantile_edges(torch.cat(z), self.bins)]
 
     def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
         super().bind(modalities, candidates, info)
-        if "slot" not in modalities:
-            raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality 'slot'")
+        if self.slot not in modalities:
+            raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality {self.slot!r}")
 
-    def _standardise(self, series: Any, past: Any, record: Record) -> Tensor:
+    def _normalised(self, past: Tensor) -> Tensor:
+        mean, std = self.series.statistics(past)
+        return (past - mean) / std
+
+    def _future(self, past: Tensor, record: Record) -> Tensor:
         """The future in units of the past's own mean and standard deviation: Float[horizon]."""
-        mean, std = series.statistics(past)
+        mean, std = self.series.statistics(past)
         future = torch.as_tensor(record[self.future], dtype=torch.float64).reshape(-1)
         if len(future) != self.horizon:
             raise UserError(f"field {self.future!r} has {len(future)} values, the horizon is {self.horizon}")
         return ((future - mean) / std).float()
 
+    def _location(self, past: Tensor) -> Tensor | float:
+        """Where the numbers' zero lies, in z units: the linear forecast Float[horizon], or the past's mean."""
+        known = isinstance(self.candidates, Residuals)
+        return self.candidates.location(self._normalised(past))[: self.horizon] if known else 0.0  # type: ignore[union-attr]
+
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
-        series: Any = self.modalities["series"]
-        slot: Any = self.modalities["slot"]
-        past = series.read(record[self.inputs["series"]])
+        slot: Any = self.modalities[self.slot]
+        past = self._past(record)
         known = record.get(self.future) is not None
-        slots = slot.span(slot.read(self._standardise(series, past, record)) if known else self.horizon)
-        mean, std = series.statistics(past)
-        slots = slot.remember(slots, (past - mean) / std)
-        return Example(
-            [self.modalities["summary"].span(None), series.span(past, rng), slots], record=str(record.get("id", ""))
-        )
+        slots = slot.span(slot.read(self._future(past, record) - self._location(past)) if known else self.horizon)
+        slots = slot.remember(slots, self._normalised(past))
+        spans = [self.modalities["summary"].span(None), self.series.span(past, rng), slots]
+        return Example(spans, record=str(record.get("id", "")))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         numbers = self.candidates
@@ -96,12 +137,36 @@ class Forecast(Task):
         }
 
     def keep(self, kept: lines.Kept) -> lines.Columns:
-        """A line a future step, in units of the past's own deviation."""
+        """A line a future step, in the task's `units`."""
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
         real = ~kept.labels.isnan()
-        owner = kept.owner.reshape(-1, *(1,) * (kept.labels.ndim - 1)).expand(kept.labels.shape)
-        return {"record": owner[real].numpy(), **lines.numbers(kept.log_p[real], kept.labels[real], numbers)}
+        owner = kept.owner.reshape(-1, *(1,) * (kept.labels.ndim - 1)).expand(kept.labels.shape)[real].numpy()
+        columns = lines.numbers(kept.log_p[real], kept.labels[real], numbers)
+        if self.units == "data":
+            shift, scale = np.empty(len(owner)), np.empty(len(owner))
+            for record in np.unique(owner):  # a record's steps stand together, in order
+                past = self._past(kept.record(int(record)))
+                (mean, std), at = self.series.statistics(past), np.flatnonzero(owner == record)
+                scale[at], shift[at] = float(std), np.asarray(self._location(past) * std + mean)
+            columns = {name: value * scale + (0 if name == "crps" else shift) for name, value in columns.items()}
+        return {"record": owner, **columns}
+
+    def measure(
+        self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """The errors in the data's units, where these are asked for."""
+        if self.units == "past":
+            return {}
+        slots = int((owner == owner[0]).sum())
+        parts = []
+        for some in torch.arange(len(owner)).split(max(1, AT_ONCE // slots) * slots):
+            asked = [self.example(records[i]).inputs[-1].labels for i in dict.fromkeys(owner[some].tolist())]
+            labels = torch.cat([label for label in asked if label is not None])
+            parts.append(self.keep(lines.Kept(log_p(some).cpu(), labels, owner[some].cpu(), records.__getitem__)))
+        columns = lines.joined(parts)
+        found = lines.number_measures(columns, np.ones((1, len(columns["record"]))))
+        return {name: float(found[name][0]) for name in ("mae", "mse")}
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The mean of the medians in units of the past's deviation. log_p: Float[a K] of one slot."""
@@ -111,14 +176,15 @@ class Forecast(Task):
 
     def bands(self, past: Any, log_p: Tensor, levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> list[Tensor]:
         """Quantiles of the future in the series' own units: Float[slots a K] -> one Float[horizon] a level."""
-        numbers, series = self.candidates, self.modalities["series"]
+        numbers = self.candidates
         assert isinstance(numbers, Numbers)
-        mean, std = series.statistics(past)  # type: ignore[attr-defined]
-        return [(numbers.quantile(log_p, q).reshape(-1)[: self.horizon].double().cpu() * std + mean) for q in levels]
+        (mean, std), location = self.series.statistics(past), self._location(past)
+        found = [numbers.quantile(log_p, q).reshape(-1)[: self.horizon].double().cpu() for q in levels]
+        return [(z + location) * std + mean for z in found]
 
     def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
         """The past, the future as it came, and the forecast's median with its 80 % band."""
-        past = self.modalities["series"].read(record[self.inputs["series"]])
+        past = self._past(record)
         low, median, high = self.bands(past, log_p)
         future = [float(v) for v in record[self.future]]
         drawn = {"low": low.tolist(), "median": median.tolist(), "high": high.tolist()}
@@ -134,4 +200,5 @@ class Forecast(Task):
         return " ".join(f"{float(v):.4g}" for v in record[self.future])
 
     def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
-        return baselines.forecasting(self.inputs["series"], self.future, val, test, self.name)
+        past = next(iter(self.inputs.values()))
+        return baselines.forecasting(past, self.future, val, test, self.name, train, self.units)

@@ -20,6 +20,7 @@ from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded
+from tokenizers_mod.stem import ConvStem
 
 MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
 
@@ -90,6 +91,9 @@ def _fit_channels(image: Tensor, channels: int) -> Tensor:
 class Image(Modality):
     """Pictures. n = ceil(H / patch) * ceil(W / patch) tokens after the longer side is `size`.
 
+    stem: channels of a convolutional stem inside each patch (`tokenizers_mod.stem`), 0 = a linear map. It lets patches be
+    large (few tokens) and learns small sets of pictures faster.
+
     >>> image = Image(size=32, patch=8, channels=3)
     >>> image.span(image.read(np.zeros((20, 40, 3), dtype=np.uint8))).grid  # the longer side becomes 32 pixels
     (2, 4)
@@ -106,8 +110,11 @@ class Image(Modality):
     mean: float = 0.5
     std: float = 0.5
     shift: int = 0  # training: random translation by up to this many pixels
+    stem: int = 0
 
     def __post_init__(self) -> None:
+        if self.stem < 0:
+            raise UserError(f"{self.name}: stem is {self.stem} channels; it must be at least 0 (0 = a linear map)")
         if min(self.size, self.patch, self.channels) < 1 or self.shift < 0 or self.std <= 0:
             raise UserError(f"{self.name}: size, patch and channels must be >= 1, shift >= 0 and std > 0")
         if self.size % self.patch:
@@ -178,7 +185,9 @@ class Image(Modality):
         return {"kind": "image", "pixels": self.read(raw).mean(0).tolist()}
 
     def build(self, width: int) -> nn.Module:
-        return PatchEmbedding(self.channels * self.patch**2, width, self.size // self.patch)
+        inputs = self.channels * self.patch**2
+        stem = ConvStem(self.channels, self.patch, self.stem, width) if self.stem else None
+        return PatchEmbedding(inputs, width, self.size // self.patch, stem)
 
 
 def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
@@ -190,19 +199,20 @@ def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Linear map of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain.
+    """Linear map (or stem) of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain.
 
     grid: whole positions lie below it. The map of positions is linear and a position is (row, column), so it is
     computed once a row and once a column of the grid; positions between or beyond them (floats) once a token.
     """
 
-    def __init__(self, inputs: int, width: int, grid: int) -> None:
+    def __init__(self, inputs: int, width: int, grid: int, stem: nn.Module | None = None) -> None:
         super().__init__()
         if width % 4:
             raise UserError(f"image: width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
-        self.projection = nn.Linear(inputs, width)
+        self.projection = nn.Linear(inputs, width) if stem is None else stem
         self.position = nn.Linear(width, width, bias=False)
-        nn.init.zeros_(self.projection.bias)
+        if isinstance(self.projection, nn.Linear):
+            nn.init.zeros_(self.projection.bias)
         # quieter than the patches: what all pictures share must not drown what they differ in
         nn.init.eye_(self.position.weight)
         with torch.no_grad():

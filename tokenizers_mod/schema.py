@@ -139,12 +139,26 @@ def _columns(rows: Any) -> dict[str, list]:
     return table
 
 
+def _edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """Edges of at most `bins` quantile bins.
+
+    Where ties make quantiles coincide (a column that is mostly 0), the bins that are left over go to quantiles of the
+    distinct values: the rare values of such a column often tell most.
+    """
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+    distinct, spare = np.unique(values), bins + 1 - len(edges)
+    if spare > 0 and len(distinct) > len(edges):
+        more = np.quantile(distinct, np.linspace(0, 1, spare + 2)[1:-1], method="nearest")
+        edges = np.union1d(edges, more)
+    return edges
+
+
 def _numeric(name: str, values: np.ndarray, bins: int) -> Column:
     if not np.isfinite(values).all():
         raise UserError(f"table: column {name!r} has infinite values; replace or remove them")
     size = np.abs(values).max() or 1.0  # squares of very large numbers overflow
     std = float((values / size).std() * size)
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+    edges = _edges(values, bins)
     # a constant column's std is rounding noise
     std = std if std > 1e-12 * size else 1.0
     return Column(name, "numeric", mean=float((values / size).mean() * size), std=std, quantiles=edges.tolist())

@@ -35,6 +35,7 @@ class Table(Modality):
     schemas: {table name: schema}, each a `Schema` or its JSON form (`Schema.learn(...)`).
     unknown: in training this share of categories is replaced by the unknown token, so that it is learnt.
     noise: in training, deviation of the Gaussian noise added to standardised numbers (small tables overfit without).
+    bins: of a numeric column, where a schema is learnt: more of them let a large table be cut more finely.
 
     >>> rows = [{"age": 39, "city": "Oslo"}, {"age": None, "city": "Rome"}]
     >>> table = Table(schemas={"people": Schema.learn(rows)})
@@ -45,19 +46,22 @@ class Table(Modality):
     """
 
     name: ClassVar[str] = "table"
-    raw: ClassVar[str] = "dict or pandas Series from column name to value; None or NaN = missing"
     kind_keys: ClassVar[tuple[str, ...]] = ("column",)
+    raw: ClassVar[str] = "dict or pandas Series from column name to value; None or NaN = missing"
     count: ClassVar[str] = "columns"
 
     schemas: dict[str, Any] = field(default_factory=dict)
     unknown: float = 0.01
     noise: float = 0.0
+    bins: int = 16
 
     def __post_init__(self) -> None:
         if not 0 <= self.unknown <= 1:
             raise UserError(f"table: unknown is {self.unknown}; it is a share between 0 and 1")
         if not 0 <= self.noise < float("inf"):
             raise UserError(f"table: noise is {self.noise}; it is a deviation of at least 0")
+        if self.bins < 1:
+            raise UserError(f"table: bins is {self.bins}; a numeric column has at least one bin")
         self.schemas = {n: s.to_json() if isinstance(s, Schema) else s for n, s in self.schemas.items()}
         self._tables: dict[str, list[tuple[int, Column, dict[str, int]]]] = {}
         self._targets: dict[str, str | None] = {}
@@ -77,7 +81,7 @@ class Table(Modality):
     def learn_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Learn the schema of table `name` from training rows; a schema that is there already stays."""
         if name not in self.schemas:
-            self.schemas[name] = Schema.learn(rows).to_json()
+            self.schemas[name] = Schema.learn(rows, bins=self.bins).to_json()
             self.__post_init__()
 
     def read(self, raw: Any, schema: str | None = None) -> dict[str, Tensor]:
@@ -160,10 +164,6 @@ class Table(Modality):
             value = value | {"value": torch.where(value["category"] == NUMBER, shaken, value["value"])}
         return Span(self.name, dict(value), len(value["column"]))
 
-    def show(self, raw: Any) -> dict[str, Any]:
-        row = raw.to_dict() if hasattr(raw, "to_dict") else dict(raw)
-        return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
-
     def content(self) -> dict[str, float]:
         """A hidden cell is a missing one."""
         return {"value": 0.0, "category": MISSING}
@@ -172,6 +172,10 @@ class Table(Modality):
         """Cells that hold something known."""
         category = span.data["category"]
         return (category != MISSING) & (category != UNKNOWN)
+
+    def show(self, raw: Any) -> dict[str, Any]:
+        row = raw.to_dict() if hasattr(raw, "to_dict") else dict(raw)
+        return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
 
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]
