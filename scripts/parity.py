@@ -12,7 +12,9 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +26,7 @@ from data.types import Packed, Role, Span
 from generalist.convert.uni_perceiver import build, official_names
 from generalist.decode import decode, vocabulary_features
 from generalist.model import GeneralistModel
+from generalist.moe_usage import ExpertUsage
 from tasks.likelihood import negative_log_likelihood
 from tokenizers_mod.text import NO_POSITION, text_span
 
@@ -39,6 +42,17 @@ CASES: dict[str, tuple[str, float, float, str]] = {
     "retrieve": ("retrieve", 0.5, 0.1, "LabelSmoothing"),
     "vqa": ("downstream", 0.1, 0.0, "CrossEntropy_Loss"),
 }
+
+
+# case -> attribute rows of inputs and candidates in the mixture's file
+ROUTED = {
+    "img_cls": ("image_input", "class_names"),
+    "vid_cls": ("image_input", "class_names"),
+    "mlm": ("mlm_input", "vocab"),
+    "caption": ("caption_input", "vocab"),
+    "retrieve": ("image_input", "retrieval_target"),
+}
+GATES = {"encoder.layers.0.mixer": "self_attn.qkv_proj", "encoder.layers.0.mlp": "linear1"}
 
 
 @dataclass
@@ -167,7 +181,12 @@ class Reference:
         model = self.model
         model.zero_grad()
         inputs, candidates = self.inputs(case), self.candidates(case)
-        queries, members = model.encode_together([inputs, candidates])
+        with ExpertUsage(model) as usage:
+            decisions: dict[str, Any] = {}
+            for mixer_name, mixer in usage.mixers.items():
+                mixer.recorder = partial(decisions.__setitem__, mixer_name)
+            queries, members = model.encode_together([inputs, candidates])
+        yield from self._routing(case, decisions)
         logits = model.logits(queries, members, scale)
         directions = [("", "logits", logits, inputs.labels)]
         if case == "retrieve":
@@ -186,6 +205,8 @@ class Reference:
                 accuracy = (values.argmax(-1) == target).float().mean()
                 shown = shown + accuracy
                 yield compare(case, f"loss.Accuracy{end}", accuracy, y[f"loss.Accuracy{end}"])
+        # the official trainer's filler for tasks without a loss of their own
+        yield compare(case, "loss.null_loss", torch.zeros(()), y["loss.null_loss"])
         # the official total adds the accuracies, which carry no gradient
         yield compare(case, "loss.total", (total + shown).reshape(()), y["loss.total"])
         total.sum().backward()
@@ -193,6 +214,20 @@ class Reference:
         yield from self._evaluation(case, y, queries, members, logits)
         if "layer0_out" in y or "patch_embed" in y:
             yield from self._states(case, y, inputs, candidates)
+
+    def _routing(self, case: str, decisions: dict[str, Any]) -> Iterator[Row]:
+        """The attribute rows of inputs and candidates, and the experts that every router chose for them."""
+        for name, decision in decisions.items():
+            known = decision.routes.table.tolist()
+            for call, attributes in enumerate(ROUTED[case]):
+                bits = self.y[f"attr.{attributes}"].long().tolist()
+                lost = [row for row in bits if row not in known]
+                yield Row("attr", attributes, len(lost) / len(bits), 0.0)
+                at = [known.index(row) for row in bits if row in known]
+                head = f"gate.fused_encoder.layers.0.{GATES[name]}.gate.call{call}."
+                for what, tolerance in (("experts", 0.0), ("weights", FORWARD)):
+                    ours, theirs = getattr(decision.choice, what)[at], self.y[f"{case}.{head}{what}"]
+                    yield compare(case, head + what, ours, theirs, tolerance)
 
     def _gradients(self, case: str, y: dict[str, Tensor]) -> Iterator[Row]:
         model = self.model

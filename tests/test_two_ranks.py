@@ -85,6 +85,8 @@ def test_constant_negatives_are_the_official_ones(ranks, official, shared, rank)
     close(found["logits"], official[head + "logits_i2t"], 1e-5)
     loss = official[head + "loss.LabelSmoothing_i2t"] + official[head + "loss.LabelSmoothing_t2i"]
     close(found["loss"], loss, 1e-5)
+    for end, logits in (("i2t", found["logits"]), ("t2i", found["logits"].T)):
+        assert float(right(logits, torch.arange(4))) == official[f"{head}loss.Accuracy_{end}"]
     official_gradients(found, official, shared, head)
 
 
@@ -93,6 +95,8 @@ def test_a_split_set_is_the_official_one(ranks, official, shared, rank):
     found, head = ranks[rank]["official_shard"], f"shard.rank{rank}."
     close(found["logits"], official[head + "logits"], 1e-5)
     close(found["loss"], official[head + "loss.CrossEntropy_Loss"], 1e-5)
+    target = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_dense.safetensors")["x.mlm_target"][rank]
+    assert float(right(found["logits"], target[target >= 0])) == official[head + "loss.Accuracy"]
     official_gradients(found, official, shared, head, apart=HEAD)
 
 
@@ -101,15 +105,55 @@ def test_the_output_heads_gradient_over_a_split_set_is_officially_the_same_in_su
     name = "loss_prepare.ln_post.weight"
     expected = sum(official[f"shard.rank{r}.grad.{name}"] for r in (0, 1))
     close(sum(r["official_shard"]["grads"][name] for r in ranks), expected, 5e-5)
+    for name in ranks[0]["official_shard"]["grads"]:
+        if name.startswith(HEAD):
+            ours = sum(r["official_shard"]["grads"][name] for r in ranks)
+            close(ours, sum(r["official_head_after"]["grads"][name] for r in ranks), 5e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_gathered_before_the_head_every_ranks_own_gradients_are_the_official_ones(ranks, official, shared, rank):
+    found, head = ranks[rank]["official_head_after"], f"shard.rank{rank}."
+    close(found["logits"], official[head + "logits"], 1e-5)
+    close(found["loss"], official[head + "loss.CrossEntropy_Loss"], 1e-5)
+    official_gradients(found, official, shared, head)  # all norms, those of the head among them
+
+
+def test_every_tensor_of_the_two_rank_file_is_compared(official):
+    known = {"gather": GATHER, "shard": SHARD}
+    expected = {f"{kind}.rank{r}.{name}" for kind, names in known.items() for r in (0, 1) for name in names}
+    assert set(official) == expected
+    assert all(float(official[name]) == 0 for name in official if name.endswith("null_loss"))
 
 
 HEAD = ("loss_prepare.ln_post", "loss_prepare.proj")
+GAMMA, NORM = "grad.fused_encoder.layers.0.gamma_1", "grad.token_embed.embeddings_norm.weight"
+POSITIONS = "grad.token_embed.embeddings_pos.position_embeddings.weight"
+# what `official_negatives` reads and the two tests above compare, and what `official_shares` is compared with
+GATHER = (
+    *("image", "caption_ids", "caption_invalid"),
+    *("logits_i2t", "loss.LabelSmoothing_i2t", "loss.LabelSmoothing_t2i", "loss.Accuracy_i2t", "loss.Accuracy_t2i"),
+    *(GAMMA, NORM, "grad.loss_prepare.ln_post.weight", "grad.loss_prepare.logit_scale_retrieve", "grad_norms"),
+    "loss.null_loss",
+)
+SHARD = (
+    *("logits", "loss.CrossEntropy_Loss", "loss.Accuracy"),
+    *(GAMMA, POSITIONS, "grad.loss_prepare.ln_post.weight", "grad_norms"),
+    "loss.null_loss",
+)
+
+
+def right(logits, target):
+    return (logits.argmax(-1) == target).float().mean()
 
 
 def official_gradients(found, official, shared, head, apart=("none",)):
+    compared = 0
     for name, expected in official.items():
         if name.startswith(head + "grad.") and not name.removeprefix(head + "grad.").startswith(apart):
             close(found["grads"][name.removeprefix(head + "grad.")], expected, 5e-5)
+            compared += 1
+    assert compared >= 2
     meta = json.loads((shared / "reference" / "uni_perceiver" / "v1_tiny_meta.json").read_text())
     names = meta["dense_param_order"]
     kept = [i for i, name in enumerate(names) if not name.startswith(apart)]

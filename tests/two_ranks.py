@@ -9,10 +9,10 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.pack import pack
-from data.types import Batch, Span
+from data.types import Batch, Packed, Span
 from generalist.candidates import CandidateSpec, Exact, Members
 from generalist.config import GeneralistConfig
-from generalist.distributed import gather_constant
+from generalist.distributed import gather, gather_constant
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from tasks.candidates import CandidateSet, Names
@@ -124,6 +124,34 @@ def official_shares(folder: Path, rank: int) -> dict[str, Any]:
     return out
 
 
+class HeadAfter(torch.nn.Module):
+    """The official order of a split set: members are gathered in front of the output head, which takes them all."""
+
+    def __init__(self, model: GeneralistModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Packed, share: Packed, count: int) -> tuple[Tensor, Tensor]:
+        """Loss [1] of the inputs and logits Float[M count]; `share`: the sequences of this rank."""
+        queries, own = (self.model.encoder(self.model.embed(p), p.layout)[p.asked] for p in (inputs, share))
+        found = logits(self.model.head(queries), self.model.head(gather(own)[:count]), self.model.log_scale("text_mlm"))
+        assert inputs.labels is not None
+        return torch.nn.functional.cross_entropy(found, inputs.labels).reshape(1), found
+
+
+def official_head_after(folder: Path, rank: int) -> dict[str, Any]:
+    reference = Reference(folder, "v1_tiny_dense", 64)
+    ids = [*range(300 * rank, min(300 * rank + 300, 599)), *([0] * rank)]  # entry 0 fills the second share
+    share = pack([[reference.summary(), reference.words(reference.x["vocab_ids"][i])] for i in ids])
+    inputs = reference.masked(slice(rank, rank + 1))
+    arranged = HeadAfter(reference.model)
+    loss, found = torch.func.functional_call(arranged, reference.parameters(), (inputs, share, 599))
+    loss = 0.5 * loss
+    loss.sum().backward()
+    grads = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in reference.weights.items()}
+    return {"loss": loss.detach(), "grads": grads, "logits": found.detach()}
+
+
 # --- the processes ---
 
 
@@ -158,5 +186,6 @@ def work(rank: int, out: Path, folder: Path | None) -> None:
         y = {k[2:]: v for k, v in load_file(folder / "v1_tiny_two_ranks.safetensors").items()}
         found["official_gather"] = official_negatives(folder, rank, y)
         found["official_shard"] = official_shares(folder, rank)
+        found["official_head_after"] = official_head_after(folder, rank)
     torch.save(found, out / f"rank{rank}.pt")
     dist.destroy_process_group()
