@@ -3,6 +3,10 @@
     generalist train my.py model.encoder_from=DIR model.freeze=encoder                          frozen
     generalist train my.py model.encoder_from=DIR model.freeze=encoder model.random_encoder=true   its control
 
+    generalist train my.py init=DIR model.freeze=all_but_prompts model.prompts=10       prompt tuning (deep prompts)
+
+Prompt tuning has two more keys: modalities.text.spe_bias=true and model.linear_heads=true.
+
 A frozen result means little without the same run on a frozen random encoder (`spec/meta-transformer.md` 2.3 shows a
 published one that was never anything else), so the control is one key. Counts are of everything that trains:
 tokenizers, tables, heads and scales as well.
@@ -15,8 +19,9 @@ from pathlib import Path
 from torch import nn
 
 from data.errors import UserError, nearest
+from generalist.prompts import prompt_tuning
 
-PARTS = ("nothing", "encoder")
+PARTS = ("nothing", "encoder", "all_but_prompts")
 
 
 def check_freeze(part: str) -> None:
@@ -54,8 +59,10 @@ def load_encoder(model: nn.Module, folder: Path) -> int:
 
 
 def freeze(model: nn.Module, part: str) -> None:
-    """Nothing of `part` trains from here on; the rest is left as it is."""
+    """Nothing of `part` trains from here on; the rest is left as it is. "all_but_prompts" is `prompt_tuning`."""
     check_freeze(part)
+    if part == "all_but_prompts":
+        prompt_tuning(model)
     if part == "encoder":
         model.encoder.requires_grad_(False)  # type: ignore[union-attr]
 

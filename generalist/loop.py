@@ -59,11 +59,13 @@ def train(
     flags: Callable[[], tuple[bool, bool]] = lambda: (False, False),
     trusted: Callable[[str, float], bool] = lambda task, loss: True,
     skip: frozenset[int] = frozenset(),
+    floor: float = 0.01,
 ) -> None:
     """Steps first..steps-1. `after` sees every step's result (progress, log, checkpoints).
 
     flags: whether this process is asked to stop, and whether its checkpoint is written; trusted: whether
-    a step with this task and mean loss may move the weights; skip: steps that are left out.
+    a step with this task and mean loss may move the weights; skip: steps that are left out;
+    floor: the least factor of lr behind the warm-up.
     """
     for step in range(first, steps):
         start = time.perf_counter()
@@ -86,7 +88,7 @@ def train(
         told = torch.tensor([float(total), *flags()], dtype=torch.float64, device=engine.device)
         summed_loss, stop, saved = sum_over_ranks(told).tolist()
         loss = summed_loss / float(count)
-        rate = lr * learning_rate(step, steps, warmup)
+        rate = lr * learning_rate(step, steps, warmup, floor)
         apply = trusted(task.name, loss)
         norm = engine.step(rate, schedule.share(task.name), task.omega, apply)
         after(

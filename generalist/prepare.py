@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 from data.cache import SizedCache, default_folder
+from data.errors import UserError
 from data.source import Records
 from data.stream import Feed
 from generalist.config import GeneralistConfig
 from generalist.freeze import freeze, load_encoder
+from generalist.initial import adopt_tokenizers
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from generalist.processor import GeneralistProcessor
@@ -55,6 +57,19 @@ class Prepared:
             name: Feed(self.records[name], task.example, task.collate, task.batch) for name, task in self.tasks.items()
         }
 
+    def linear_heads(self) -> dict[str, int]:
+        """{logit scale: classes} of the tasks that rank names. UserError where two with one scale differ in size."""
+        found: dict[str, int] = {}
+        for task in self.tasks.values():
+            if isinstance(task.candidates, Names):
+                classes = len(task.candidates.names)
+                if found.setdefault(task.scale, classes) != classes:
+                    raise UserError(
+                        f"model.linear_heads: tasks with {found[task.scale]} and {classes} classes share the scale "
+                        f"{task.scale!r}; set tasks.{task.name}.scale={task.name}"
+                    )
+        return found
+
     def zero_shot_scale(self) -> str:
         """The logit scale of candidates that a client gives: a task's that ranks names, else one of two directions."""
         ranked = [t.scale for t in self.tasks.values() if isinstance(t.candidates, Names)]
@@ -74,6 +89,7 @@ class Prepared:
             final_norm=spec.final_norm,
             prompts=spec.prompts,
             separate_prompts=spec.separate_prompts,
+            linear_heads=self.linear_heads() if spec.linear_heads else None,
             **spec.moe.config(),
             tasks=list(self.tasks) if spec.moe.placement != "none" else None,
             modalities=modality_settings(self.modalities),
@@ -114,6 +130,8 @@ def prepare(recipe: Recipe) -> Prepared:
     for name, modality in modalities.items():
         modality.name = name  # type: ignore[misc]
     records = {task.name: task.source.open("train") for task in recipe.tasks}
+    if recipe.init:
+        adopt_tokenizers(modalities, Path(recipe.init))
     texts: list[str] = []
     for task in recipe.tasks:
         task.learn(modalities, records[task.name])

@@ -30,7 +30,9 @@ from tokenizers_mod.base import Modality
 class ModelSpec:
     """Sizes and switches of the shared encoder (see `GeneralistConfig`).
 
-    freeze: "encoder" or "nothing". encoder_from: a model folder whose encoder's weights are taken; random_encoder:
+    freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head beside the cosine
+    for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
+    encoder_from: a model folder whose encoder's weights are taken; random_encoder:
     they are not, all else equal (the control of a frozen result, `generalist.freeze`).
     """
 
@@ -48,6 +50,7 @@ class ModelSpec:
     random_encoder: bool = False
     prompts: int = 0
     separate_prompts: bool = False
+    linear_heads: bool = False
     moe: MoeSpec = field(default_factory=MoeSpec)
 
     def check(self) -> None:
@@ -68,7 +71,8 @@ class ModelSpec:
 
 @dataclass
 class OptimizerSpec:
-    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off.
+    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off. min_lr: where the
+    cosine ends, 0 = at a hundredth of lr.
 
     interference: gradients kept a task to measure how tasks help or harm each other (`interference`), 0 = off.
     """
@@ -82,9 +86,15 @@ class OptimizerSpec:
     clip: float = 0.0
     bias_correction: bool = True
     interference: int = 0
+    min_lr: float = 0.0
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # a saved recipe holds a list
+
+    @property
+    def floor(self) -> float:
+        """The least factor of lr behind the warm-up."""
+        return self.min_lr / self.lr if self.min_lr and self.lr else 0.01
 
 
 @dataclass
@@ -94,6 +104,7 @@ class Recipe:
     workers: loader processes; profile: measure where the first steps' time goes (`generalist.profile`); cache_gb: keep
     decoded pictures and sounds on disk, at most so many 1e9 bytes, 0 = do not.
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
+    init: a run's or a model's folder whose weights the run starts from (`generalist.initial`), "" starts afresh.
     """
 
     name: str
@@ -113,6 +124,7 @@ class Recipe:
     step_seconds: float = 0.0
     faults: FaultSpec = field(default_factory=FaultSpec)
     candidates: dict[str, CandidateSpec] = field(default_factory=dict)
+    init: str = ""
 
     def __post_init__(self) -> None:
         for task in self.tasks:  # so that every task's keys candidates.TASK.* exist
@@ -140,6 +152,8 @@ class Recipe:
                 raise UserError(f"{key}={number}: it must lie in {low:g} <= {key} < {high:g}")
         if any(not 0 <= b < 1 for b in self.optimizer.betas):
             raise UserError(f"optimizer.betas={list(self.optimizer.betas)}: each must lie in 0 <= beta < 1")
+        if self.optimizer.min_lr > self.optimizer.lr:
+            raise UserError(f"optimizer.min_lr={self.optimizer.min_lr} exceeds optimizer.lr={self.optimizer.lr}")
         self.model.check()
         names = [task.name for task in self.tasks]
         if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -152,6 +166,7 @@ LIMITS: list[tuple[str, float, float]] = [
     ("seed", 0, 2**63),
     ("workers", 0, 1025),
     ("optimizer.lr", 0.0, INF),
+    ("optimizer.min_lr", 0.0, INF),
     ("optimizer.eps", 0.0, INF),
     ("optimizer.weight_decay", 0.0, INF),
     ("optimizer.warmup", 0, INF),
@@ -215,6 +230,9 @@ RECIPES: dict[str, str] = {
     "uni_perceiver_base": "generalist.recipes.uni_perceiver:uni_perceiver_base",
     "uni_perceiver_large": "generalist.recipes.uni_perceiver:uni_perceiver_large",
     "uni_perceiver_moe_base": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base",
+    "uni_perceiver_base_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_base_stage2",
+    "uni_perceiver_large_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_large_stage2",
+    "uni_perceiver_moe_base_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base_stage2",
     "detect_tiny": "generalist.recipes.detect_tiny:detect_tiny",
     "uni_perceiver_v2_base": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_base",
     "uni_perceiver_v2_large": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_large",

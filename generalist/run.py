@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from generalist.compiled import compile_layers
 from generalist.engine import Engine, LocalEngine, recompute_activations
 from generalist.events import EventLog, read_log
 from generalist.faults import Faults, RollBack, read_skip
+from generalist.initial import load_initial
 from generalist.interference import meter_for
 from generalist.loop import StepResult, train
 from generalist.objective import Objective
@@ -60,6 +62,8 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
         if not quiet and ranks.is_first():
             print(prepared.describe(recipe), file=sys.stderr, flush=True)
         objective = prepared.objective(recipe)
+        if recipe.init and not resume:
+            start_from(recipe, objective, out)
         engine = build_engine(recipe, objective, device)
         torch.manual_seed(recipe.seed + 1 + engine.rank)
         if resume:
@@ -76,6 +80,14 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
         objective = prepared.objective(recipe)
         objective.load_state_dict(weights)
     return finish(recipe, prepared, objective, out, quiet, time.time() - began)
+
+
+def start_from(recipe: Recipe, objective: Objective, out: Path) -> None:
+    """Take the weights of `recipe.init`; what was taken is told and written beside the run."""
+    report = load_initial(objective.model, Path(recipe.init))
+    if ranks.is_first():
+        print(report, file=sys.stderr, flush=True)
+        write_json(out / "init.json", asdict(report))
 
 
 def finish(
@@ -161,7 +173,7 @@ def _clear(out: Path) -> None:
     for name in ("checkpoints", "model", "tensorboard", "answers"):
         shutil.rmtree(out / name, ignore_errors=True)
     written = ["metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json"]
-    written += ["interference.json"]
+    written += ["interference.json", "init.json"]
     for path in [*(out / name for name in written), *out.glob("bad_samples*.jsonl")]:
         path.unlink(missing_ok=True)
 
@@ -300,6 +312,7 @@ def _attempt(
             lambda: (bool(asked), saver.poll()),
             faults.trusted,
             frozenset(faults.skip),
+            recipe.optimizer.floor,
         )
         if meter is not None:
             meter.write(out)

@@ -3,6 +3,8 @@
     generalist train uni_perceiver_tiny  --out runs/tiny       # 7 tasks, 224 pixels, 150k steps [1.13]
     generalist train uni_perceiver_base  --out runs/base       # 16 tasks, 160 pixels, 200k steps [1.12, 1.13]
     generalist train uni_perceiver_large / uni_perceiver_moe_base
+    generalist train uni_perceiver_base_stage2 init=runs/base     # 224 pixels, 45k steps from stage 1's weights [1.13]
+    generalist train uni_perceiver_large_stage2 / uni_perceiver_moe_base_stage2
 
 Batches are those of 64 processes; fewer: tasks.NAME.batch=... Data are webdataset shards under shards/SET/ (see
 `generalist data shard`); another place: a recipe file of your own that returns `pretraining("base", root="...")`.
@@ -40,6 +42,11 @@ SIZES = {
 # sampling weights of captioning and of retrieval [1.13]
 PAIRS = {"yfcc": 0.5840, "cc12m": 0.5057, "cc3m": 0.26295, "vg": 0.1766, "coco": 0.1144, "sbu": 0.1383}
 TINY_PAIRS = {"cc12m": 1.6889, "cc3m": 0.8780, "vg": 0.5895, "coco": 0.3817, "sbu": 0.4618}
+# what stage 2 changes [1.12, 1.13]: batch a process, loss weight, share, smaller by task or kind of task
+STAGE2_BATCH = {"imagenet22k": 440, "kinetics700": 12, "moments": 68, "describe": 200, "retrieve": 320}
+STAGE2_WEIGHT = {"kinetics700": 0.05, "moments": 0.05, "books_wiki": 0.25, "describe": 0.5, "retrieve": 0.5}
+STAGE2_SHARE = {"kinetics700": 1.0, "moments": 0.2}
+STAGE2_STEPS = {"base": 45_000, "large": 90_000, "moe": 50_000}
 SPE = 49410  # its id in the 49,411-entry vocabulary [1.3]
 
 
@@ -89,7 +96,14 @@ def pretraining(size: str = "base", root: str = "shards", processes: int = PROCE
         tasks=[*_vision(root, processes), *_text(root, processes), *_pairs(root, processes)],
         model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
         optimizer=OptimizerSpec(
-            kind="adamw", lr=1e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.2, warmup=10_000, clip=0.1
+            kind="adamw",
+            lr=1e-3,
+            min_lr=1e-6,
+            betas=(0.9, 0.95),
+            eps=1e-6,
+            weight_decay=0.2,
+            warmup=10_000,
+            clip=0.1,
         ),
         engine=EngineSpec(precision="bf16"),  # the released code trains in fp16 with loss scaling
         checkpoint=CheckpointSpec(every=5000, keep=3),
@@ -175,6 +189,49 @@ def _pairs(root: str, processes: int) -> list[Task]:
     return tasks
 
 
+def stage2(recipe: Recipe, processes: int = PROCESSES, dense_weights: bool = True) -> Recipe:
+    """Stage 2 of a stage-1 recipe: 224 pixels, a fiftieth of the rate, 8-frame clips, no mixup [1.12, 1.13].
+
+    dense_weights: loss weights are halved as in the dense model's second stage; the mixture of experts keeps those of
+    stage 1. The weights of stage 1 are those of its own folder unless init=FOLDER names another.
+    """
+    recipe.init = f"runs/{recipe.name}"
+    recipe.name += "_stage2"
+    recipe.about += ", second stage"
+    recipe.modalities = modalities(224)
+    del recipe.modalities["video4"]
+    for task in recipe.tasks:
+        size = STAGE2_BATCH.get(task.name, STAGE2_BATCH.get(task.kind))
+        task.batch = task.batch if size is None else size * processes
+        task.share = STAGE2_SHARE.get(task.name, task.share)
+        if dense_weights:
+            task.weight = STAGE2_WEIGHT.get(task.name, STAGE2_WEIGHT.get(task.kind, task.weight))
+        if isinstance(task, Classify):
+            task.mixup = task.cutmix = 0.0
+        task.inputs = {{"video4": "video"}.get(m, m): field for m, field in task.inputs.items()}
+    recipe.optimizer.lr, recipe.optimizer.weight_decay, recipe.optimizer.warmup = 2e-5, 0.05, 5000
+    return recipe
+
+
+def uni_perceiver_base_stage2() -> Recipe:
+    recipe = stage2(pretraining("base"))
+    recipe.steps = STAGE2_STEPS["base"]
+    return recipe
+
+
+def uni_perceiver_large_stage2() -> Recipe:
+    """Guessed from the names of released folders: 90k steps, two micro steps, pairs weigh .5 [1.13]."""
+    recipe = stage2(pretraining("large"))
+    recipe.steps, recipe.engine.accumulate = STAGE2_STEPS["large"], 2
+    return recipe
+
+
+def uni_perceiver_moe_base_stage2() -> Recipe:
+    recipe = stage2(pretraining("base", processes=56, moe=True), processes=56, dense_weights=False)
+    recipe.steps = STAGE2_STEPS["moe"]
+    return recipe
+
+
 def uni_perceiver_base() -> Recipe:
     return pretraining("base")
 
@@ -235,7 +292,14 @@ def uni_perceiver_tiny(root: str = "shards", processes: int = PROCESSES) -> Reci
         tasks=tasks,
         model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
         optimizer=OptimizerSpec(
-            kind="adamw", lr=1e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.05, warmup=5000, clip=0.1
+            kind="adamw",
+            lr=1e-3,
+            min_lr=1e-6,
+            betas=(0.9, 0.95),
+            eps=1e-6,
+            weight_decay=0.05,
+            warmup=5000,
+            clip=0.1,
         ),
         engine=EngineSpec(precision="bf16"),
         checkpoint=CheckpointSpec(every=5000, keep=3),
