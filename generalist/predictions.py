@@ -15,6 +15,7 @@ import numpy as np
 from data.errors import UserError
 from generalist import measures
 from generalist.evaluate import Answers
+from tasks.base import Task
 from tasks.lines import KINDS, Columns, Kept, columns_of, joined, rows_of
 
 CHUNK = 4096  # answers whose likelihood over all candidates is held at once
@@ -53,20 +54,24 @@ def _kept(answers: Answers, direction: str = "forward") -> list[Columns]:
     return out
 
 
-def save(path: Path, answers: Answers, columns: Columns) -> None:
-    """The head and one line an answer. UserError where the file cannot be written."""
-    task = answers.task
+def head_of(task: Task) -> dict[str, Any]:
+    """What stands above the lines: their kind, the task's metric, the candidates' names where they are few."""
     head: dict[str, Any] = {"lines": task.line_kind, "metric": task.metric}
     if task.candidates is not None:
         names = task.candidates.labels(task.modalities)
         head |= {"names": names} if len(names) <= NAMED else {}
+    return head
+
+
+def save(path: Path, head: dict[str, Any], ids: list[str], columns: Columns) -> None:
+    """The head and one line an answer; ids: of all records. UserError where the file cannot be written."""
     rest = {name: column for name, column in columns.items() if name != "record"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
             file.write(json.dumps(head) + "\n")
             for record, row in zip(columns["record"].tolist(), rows_of(rest), strict=True):
-                file.write(json.dumps({"id": answers.ids[record] or str(record), **row}) + "\n")
+                file.write(json.dumps({"id": ids[record] or str(record), **row}) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error
 

@@ -15,9 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data.errors import UserError
-from generalist import evaluate, measures, predictions
+from data.source import Records
+from generalist import evaluate, measures, predictions, written
 from generalist.freeze import trainable
 from generalist.hf.card import write_card
+from generalist.leakage import compared_fields, leakage
 from generalist.objective import Objective
 from generalist.prepare import Prepared
 from generalist.recipe import Recipe, read_recipe
@@ -56,9 +58,20 @@ def save_model(prepared: Prepared, model: Any, out: Path) -> Path:
 
 
 def evaluate_run(
-    recipe: Recipe, prepared: Prepared, objective: Objective, out: Path, quiet: bool = False, train_seconds: float = 0.0
+    recipe: Recipe,
+    prepared: Prepared,
+    objective: Objective,
+    out: Path,
+    quiet: bool = False,
+    train_seconds: float = 0.0,
+    write: bool = False,
+    leaks: bool = False,
 ) -> dict[str, Any]:
-    """Held-out results of every task beside an ordinary baseline; writes metrics.json, predictions.json, space.npz."""
+    """Held-out results of every task beside an ordinary baseline; writes metrics.json, predictions.json, space.npz
+    and every answer (answers/TASK.jsonl).
+
+    write: captions are written out and measured too; leaks: test samples are looked for in the training split.
+    """
     began = time.time()
     lines, shown, everything = {}, {}, []
     shutil.rmtree(out / "answers", ignore_errors=True)
@@ -67,7 +80,9 @@ def evaluate_run(
         answers = evaluate.answer(task, test, objective)
         lines[task.name] = evaluate.row(
             answers, task.baseline(prepared.records[task.name], task.source.open("val"), test)
-        ) | measured(answers, out / "answers" / f"{quote(task.name, safe='')}.jsonl")
+        ) | measured(answers, out / "answers" / f"{quote(task.name, safe='')}.jsonl", objective if write else None)
+        if leaks:
+            lines[task.name]["leakage"] = leakage_of(answers, prepared.records[task.name])
         shown[task.name] = evaluate.samples(answers)
         everything.append(answers)
     metrics = {
@@ -87,11 +102,22 @@ def evaluate_run(
     return metrics
 
 
-def measured(answers: evaluate.Answers, file: Path) -> dict[str, Any]:
-    """Saves every answer; what a line of metrics.json says besides: all measures, the interval, the calibration."""
+def leakage_of(answers: evaluate.Answers, training: Records) -> dict[str, Any]:
+    """What a line of metrics.json says of test samples that were trained on."""
+    columns, task = predictions.kept(answers), answers.task
+    return leakage(task.line_kind, columns, training, answers.records, compared_fields(task), RESAMPLES)
+
+
+def measured(answers: evaluate.Answers, file: Path, writer: Objective | None = None) -> dict[str, Any]:
+    """Saves every answer; what a line of metrics.json says besides: all measures, the interval, the calibration.
+
+    writer: captions are written by it, into a file of their own.
+    """
     columns = predictions.kept(answers)
-    predictions.save(file, answers, columns)
+    predictions.save(file, predictions.head_of(answers.task), answers.ids, columns)
     result = measures.measure(answers.task.line_kind, columns, resamples=RESAMPLES)
+    if writer is not None:
+        result["measures"] |= written.measured(writer.model, answers, file.with_suffix(".captions.jsonl"))
     main = result["measures"].get(answers.task.metric, {"low": None, "high": None})
     extra = answers.metrics | {name: one["value"] for name, one in result["measures"].items()}
     more = {name: result[name] for name in ("measures", "reliability") if name in result}

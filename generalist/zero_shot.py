@@ -117,6 +117,7 @@ def task_for(
         raise UserError(f"the template {asked.template!r} has no {{}} for the name")
     if not len(records):
         raise UserError("there is no record to evaluate")
+    records = Records(Labelled(records.rows, None), records.info)  # a missing field is told in one line
     inputs = asked.inputs or {m: m for m in about.get("inputs", [])}
     given: dict[str, Any] = {"inputs": inputs} if inputs else {}
     if asked.partners:
@@ -170,8 +171,8 @@ class Labelled(Sequence):
 
     rows: Sequence[Record]
     label: str | None
-    behind: list[str]
-    names: list[str]
+    behind: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -286,7 +287,7 @@ def zero_shot(
 
 def save_result(out: Path, result: dict[str, Any], answers: Answers, columns: Columns) -> None:
     """result.json and predictions.jsonl; the plot of the reliability diagram beside them."""
-    predictions.save(out / "predictions.jsonl", answers, columns)
+    predictions.save(out / "predictions.jsonl", predictions.head_of(answers.task), answers.ids, columns)
     try:
         (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         if "reliability" in result:

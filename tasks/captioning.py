@@ -11,6 +11,9 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from data.errors import UserError
 
@@ -18,6 +21,8 @@ from data.errors import UserError
 DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"]) | {'"', "“", "”", "‘", "’"}
 _CLITIC = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))(?!\w)")
 _TOKEN = re.compile(r"n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|\d+(?:[.,:]\d+)+|\w+(?:-\w+)*|[^\w\s]")
+
+TINY, SMALL = 1e-15, 1e-9  # the reference's own, so that nothing is divided by zero
 
 
 def words(caption: str) -> str:
@@ -36,6 +41,29 @@ def caption_metrics(written: Sequence[str], references: Sequence[Sequence[str]])
     CIDEr weighs words by how few of these very pictures have them, so it means nothing for a single picture (always
     0) and is comparable only on the same split. UserError: nothing to compare, a picture without reference, no library.
     """
+    bleu, cider = _scorers(written, references)
+    with contextlib.redirect_stdout(io.StringIO()):  # the reference prints lengths
+        scores, _ = bleu.compute_score(option="closest", verbose=0)
+    return {"BLEU-4": float(scores[3]), "CIDEr": float(cider.compute_score()[0])}
+
+
+def resampled(written: Sequence[str], references: Sequence[Sequence[str]], times: np.ndarray) -> dict[str, np.ndarray]:
+    """The same of R resamples of the pictures: times Float[R n], how often each stands in one -> {name: Float[R]}.
+
+    The weights of words stay those of all pictures.
+    """
+    bleu, cider = _scorers(written, references)
+    length = np.array([c["testlen"] for c in bleu.ctest])
+    closest = [bleu._single_reflen(c["reflen"], "closest", c["testlen"]) for c in bleu.ctest]
+    correct, guess = (times @ np.array([c[key] for c in bleu.ctest], dtype=float) for key in ("correct", "guess"))
+    score = ((correct + TINY) / (guess + SMALL)).prod(1) ** 0.25
+    ratio = (times @ length + TINY) / (times @ np.array(closest, dtype=float) + SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    return {"BLEU-4": score * brevity, "CIDEr": times @ np.asarray(cider.compute_score()[1]) / times.sum(1)}
+
+
+def _scorers(written: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+    """The reference's scorers of BLEU and CIDEr, filled."""
     try:
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
         from pycocoevalcap.cider.cider_scorer import CiderScorer
@@ -52,6 +80,4 @@ def caption_metrics(written: Sequence[str], references: Sequence[Sequence[str]])
             raise UserError(f"picture {i} has no reference caption; leave it out")
         bleu += (words(caption), true)
         cider += (words(caption), true)
-    with contextlib.redirect_stdout(io.StringIO()):  # the reference prints lengths
-        scores, _ = bleu.compute_score(option="closest", verbose=0)
-    return {"BLEU-4": float(scores[3]), "CIDEr": float(cider.compute_score()[0])}
+    return bleu, cider

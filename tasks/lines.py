@@ -8,6 +8,7 @@ Float[R M] - how often an answer counts in each of R resamples - and gives R val
     numbers  a distribution over a number      value guess mean low median high crps
     gallery  the candidates are the partners   direction rank right choices
     boxes    objects of a picture (COCO AP)    truth found named matched       masks: the same with masks
+    captions a written text of a record        written references
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks import captioning
 from tasks.average_precision import resampled
 from tasks.candidates import Numbers
 
@@ -236,6 +238,10 @@ def object_measures(kind: str) -> Callable[[Columns, np.ndarray], Values]:
     return measures
 
 
+def caption_measures(columns: Columns, weights: np.ndarray) -> Values:
+    return captioning.resampled(columns["written"].tolist(), columns["references"].tolist(), weights)
+
+
 Measures = Callable[[Columns, np.ndarray], Values]
 KINDS: dict[str, tuple[Measures, Callable[[Columns], dict[str, float]]]] = {
     "named": (named_measures, named_chance),
@@ -243,6 +249,7 @@ KINDS: dict[str, tuple[Measures, Callable[[Columns], dict[str, float]]]] = {
     "gallery": (gallery_measures, gallery_chance),
     "boxes": (object_measures("bbox"), lambda columns: {}),
     "masks": (object_measures("segm"), lambda columns: {}),
+    "captions": (caption_measures, lambda columns: {}),
 }
 
 # --- lines and columns ---

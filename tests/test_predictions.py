@@ -128,7 +128,7 @@ def test_average_precision_follows_from_the_saved_lines(tmp_path, kind, masks):
     task, records, _, objective = parts(pictures(tmp_path), kind, masks)
     answers = evaluate.answer(task, records, objective)
     columns = predictions.kept(answers)
-    predictions.save(tmp_path / "shapes.jsonl", answers, columns)
+    predictions.save(tmp_path / "shapes.jsonl", predictions.head_of(task), answers.ids, columns)
     again = predictions.derived(tmp_path / "shapes.jsonl")
     assert set(again) == set(answers.metrics)
     assert all(again[name] == pytest.approx(answers.metrics[name], nan_ok=True) for name in again)

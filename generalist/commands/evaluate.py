@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data_arguments(parser)
     parser.add_argument("--partner", action="append", metavar="MODALITY=FIELD", help="the other side of a retrieval")
+    parser.add_argument("--write", action="store_true", help="write captions out and measure BLEU-4 and CIDEr")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
@@ -38,7 +39,7 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="TRAIN",
-        help="look for the samples in this training data (a run's own without TRAIN) and measure without them",
+        help="look for the samples in this training data (the data's own without TRAIN) and measure without",
     )
     parser.add_argument("--cache", type=Path, help="where encoded candidates are kept (default: OUT/candidates)")
     parser.add_argument("--out", type=Path, help="where result.json, predictions.jsonl and reliability.svg go")
@@ -48,15 +49,21 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from data.errors import UserError
+    from generalist.leakage import said
     from generalist.run import evaluate_run, load_run, table
 
     if args.data is not None:
         return on_data(args, args.task)
     if args.keys or args.out:
         raise UserError("a run is evaluated as its recipe says; give DATA to evaluate on other data")
+    if args.leakage:
+        raise UserError("a run is compared with its own training data: give --leakage alone, or DATA to evaluate on")
     recipe, prepared, objective = load_run(args.run)
-    metrics = evaluate_run(recipe, prepared, objective, args.run, args.quiet)
+    leaks = args.leakage is not None
+    metrics = evaluate_run(recipe, prepared, objective, args.run, args.quiet, write=args.write, leaks=leaks)
     print(json.dumps(metrics, indent=1) if args.json else table(metrics))
+    for name, line in metrics["tasks"].items() if leaks and not args.json else ():
+        print(f"{name}: {said(line['leakage'], line['metric'])}")
     return 0
 
 
@@ -64,7 +71,9 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     """Evaluate as `kind`, print the table and, with --out, save everything."""
     import json
 
+    from generalist.leakage import compared_fields, leakage, said
     from generalist.measures import table
+    from generalist.written import measured
     from generalist.zero_shot import Asked, evaluate_on, result_of, save_result
 
     model, processor, records = opened(args)
@@ -76,11 +85,26 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     cache = args.cache or (args.out / "candidates" if args.out else None)
     with worn(model, args.prompts):
         answers, columns = evaluate_on(model, processor, records, asked, cache)
-    result = result_of(answers, columns)
+        result = result_of(answers, columns)
+        if getattr(args, "write", False):
+            result["measures"] |= measured(model, answers, args.out and args.out / "captions.jsonl")
+    if args.leakage is not None:
+        found = leakage(answers.task.line_kind, columns, training(args), records, compared_fields(answers.task))
+        result["leakage"] = found
     if args.out:
         save_result(args.out, result, answers, columns)
     print(json.dumps(result, indent=1) if args.json else table(result))
+    if "leakage" in result and not args.json:
+        print(said(result["leakage"], result["metric"]))
     return 0
+
+
+def training(args: argparse.Namespace) -> Any:
+    """The training records to compare with: those of --leakage TRAIN, or the data's own training split."""
+    from data.places import source_at
+    from data.settings import from_words
+
+    return source_at(args.leakage or args.data, from_words(args.set)).open("train")
 
 
 def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
