@@ -62,7 +62,7 @@ class Windows:
             values = np.asarray(columns[self.array], dtype=np.float64)
             values = values[(slice(None), *([slice(self.every // 2, None, self.every)] * (values.ndim - 1)))]
             values = values.reshape(len(values), -1)
-            keep = values.std(0) > 0
+            keep = values[slice(*self.rows["train"])].std(0) > 0  # the others have no scale
             return [str(i) for i in np.flatnonzero(keep)], values[:, keep]
         names = self.columns or [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
         if lacking := [n for n in names if n not in columns]:

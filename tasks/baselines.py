@@ -64,7 +64,7 @@ def regression_baseline(
     y_val: np.ndarray | None = None,
     name: str = "",
 ) -> Result:
-    """RMSE, in the target's units, of ridge regression or boosted trees; chance: the training mean."""
+    """RMSE, in the target's units, of ridge regression (scaled or not) or boosted trees; chance: the training mean."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
@@ -73,6 +73,8 @@ def regression_baseline(
     methods: dict[str, Callable[[], Any]] = {
         f"ridge regression alpha={a:g}": partial(make_pipeline, StandardScaler(), Ridge(a)) for a in RIDGE
     }
+    # counts of many rare things are better left as they are
+    methods |= {f"ridge regression, unscaled, alpha={a:g}": partial(Ridge, a) for a in RIDGE}
     methods["gradient boosting"] = lambda: HistGradientBoostingRegressor(max_iter=100, random_state=0)
     (x_fit, y_fit), (x_val, y_val) = _with_val(x_train, y_train, x_val, y_val)
     method, model = _choose(methods, x_fit, y_fit, x_val, y_val)

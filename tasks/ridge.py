@@ -26,7 +26,7 @@ def newest(past: Float[Tensor, " t"], context: int) -> Float[Tensor, " context"]
 def fit(
     windows: Iterable[tuple[Float[Tensor, " t"], Float[Tensor, " h"]]], context: int, strength: float
 ) -> Float[Tensor, "context h"]:
-    """argmin_W sum |newest(past) W - future|^2 + strength |W|^2 over normalised (past, future); NaN futures are left out.
+    """argmin_W sum |newest(past) W - future|^2 + strength |W|^2 over normalised windows; NaN futures are left out.
 
     UserError when no window has a complete future.
     """

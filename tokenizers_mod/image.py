@@ -91,8 +91,8 @@ def _fit_channels(image: Tensor, channels: int) -> Tensor:
 class Image(Modality):
     """Pictures. n = ceil(H / patch) * ceil(W / patch) tokens after the longer side is `size`.
 
-    stem: channels of a convolutional stem inside each patch (`tokenizers_mod.stem`), 0 = a linear map. It lets patches be
-    large (few tokens) and learns small sets of pictures faster.
+    stem: channels of a convolutional stem inside each patch (`tokenizers_mod.stem`), 0 = a linear map. It lets patches
+    be large (few tokens) and learns small sets of pictures faster.
 
     >>> image = Image(size=32, patch=8, channels=3)
     >>> image.span(image.read(np.zeros((20, 40, 3), dtype=np.uint8))).grid  # the longer side becomes 32 pixels

@@ -25,6 +25,8 @@ from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import MAX_PIXELS, read_image
+from tokenizers_mod.views import clip, crop
+from tokenizers_mod.stem import ConvStem
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
@@ -47,6 +49,12 @@ class Video(Modality):
         RandAugment m9 std 0.5, random erasing 0.25) or "none" (spec 1.14). short_side: evaluation's resize of the
         short side as a multiple of size (256 / 224 for ImageNet) before the centre crop. flip: its probability.
     mean, std: one value or one a channel.
+    stem: channels of a convolutional stem inside each patch (`tokenizers_mod.stem`), 0 = a linear map.
+    moving: tokens show what differs from the clip's median frame (a still background and whatever does not move vanish);
+        a picture stays as it is.
+
+    clips, crops: views in evaluation: interleaved clips of clips * sample frames, each cut `crops` times along its
+        longer side; their probabilities are averaged (4 and 3 for Kinetics, spec 1.14; `tokenizers_mod.views`).
 
     >>> video = Video(size=32, patch=16, frames=8, tubelet=2)
     >>> video.span(video.read(np.zeros((5, 40, 60, 3), dtype=np.uint8))).grid  # 5 frames: 3 tubelets of 2 x 2 patches
@@ -77,12 +85,21 @@ class Video(Modality):
     flip: float = 0.5
     shares: str = ""
     tubelet: int = 1
+    stem: int = 0
+    moving: bool = False
+
+    clips: int = 1
+    crops: int = 1
+
+    view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times
 
     def __post_init__(self) -> None:
         if min(self.size, self.patch, self.channels) < 1 or self.size % self.patch:
             raise UserError(f"{self.name}: size {self.size} must be a positive multiple of patch {self.patch}")
-        if self.tubelet < 1 or self.frames < 0:
-            raise UserError(f"{self.name}: need tubelet {self.tubelet} >= 1 and frames {self.frames} >= 0")
+        if self.tubelet < 1 or min(self.frames, self.stem) < 0:
+            raise UserError(
+                f"{self.name}: need tubelet {self.tubelet} >= 1, frames {self.frames} >= 0, stem {self.stem} >= 0"
+            )
         for key, valid in (("table", ("sincos", "learned")), ("augment", AUGMENTATIONS)):
             if getattr(self, key) not in valid:
                 raise UserError(f"{self.name}: {key}={getattr(self, key)!r}; valid: {', '.join(valid)}")
@@ -90,13 +107,20 @@ class Video(Modality):
             raise UserError(
                 f"{self.name}: sample {self.sample} frames of a table of {self.frames}; lower one, raise the other"
             )
+        if self.clips < 1 or self.crops < 1:
+            raise UserError(f"{self.name}: need clips {self.clips} >= 1 and crops {self.crops} >= 1")
         if self.short_side < 1:
             raise UserError(f"{self.name}: short_side is {self.short_side}; the centre crop needs at least 1")
 
     @property
+    def views(self) -> int:
+        """How often evaluation looks at a sample."""
+        return self.clips * self.crops
+
+    @property
     def taken(self) -> int:
         """Frames of a long clip that are looked at, 0 = all."""
-        return self.sample or self.frames
+        return (self.sample or self.frames) * (1 if self.view is None else self.clips)
 
     @property
     def rows(self) -> int:
@@ -112,6 +136,15 @@ class Video(Modality):
 
     def read(self, raw: Any) -> Tensor:
         """A clip or a picture -> Float[T, C, H, W] in 0..1; a picture has T = 1."""
+        if self.view is None:
+            self.__dict__.pop("_film", None)
+            return self._read(raw)
+        kept = self.__dict__.get("_film")  # decoded once for all its views
+        if kept is None or kept[0] is not raw:
+            kept = self.__dict__["_film"] = (raw, self._read(raw))
+        return kept[1]
+
+    def _read(self, raw: Any) -> Tensor:
         if isinstance(raw, str | Path) and str(raw).lower().endswith(CLIPS):
             return read_clip(Path(raw), self.taken, self.channels)
         if isinstance(raw, list | tuple) and raw and not np.isscalar(raw[0]):
@@ -125,7 +158,7 @@ class Video(Modality):
             if raw.shape[0] == 0:
                 raise UserError(f"{self.name}: the clip has no frame")
             check_finite(raw, self.name)
-            return self.read(list(raw))
+            return self._read(list(raw))
         return read_image(raw, self.channels)[None]
 
     def _thin(self, frames: list[Any]) -> list[Any]:
@@ -142,6 +175,11 @@ class Video(Modality):
 
     def frame(self, value: Tensor, rng: torch.Generator | None) -> Tensor:
         """Resize and crop (augmented in training): Float[T, C, H, W] -> Float[T, C, size, size] in 0..1."""
+        if rng is None and self.view is not None:
+            number, part = divmod(self.view, self.crops)
+            seen = clip(value, number, self.clips, self.sample or self.frames)
+            short = round(self.size * self.short_side) if self.crops == 1 else self.size
+            return crop(resize_short(seen, short), self.size, part, self.crops)
         if rng is None or self.augment == "none":
             return centre_crop(value, self.size, round(self.size * self.short_side))
         if self.augment == "crop":
@@ -155,7 +193,8 @@ class Video(Modality):
 
     def normalise(self, value: Tensor) -> Tensor:
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (self.mean, self.std))
-        return (value - mean) / std
+        value = (value - mean) / std
+        return value - value.median(0).values if self.moving and len(value) > 1 else value
 
     def patches(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Normalised Float[T, C, size, size] -> the span. UserError when the clip is longer than the table."""
@@ -233,10 +272,14 @@ class VideoTokens(nn.Module):
         super().__init__()
         g = settings.grid
         size = settings.channels * settings.tubelet * settings.patch**2
-        self.projection = nn.Linear(size, width, bias=settings.bias)
-        nn.init.xavier_uniform_(self.projection.weight)  # on the flattened kernel (spec 1.12)
-        if settings.bias:
-            nn.init.zeros_(self.projection.bias)
+        self.projection: nn.Module
+        if settings.stem:
+            self.projection = ConvStem(settings.channels * settings.tubelet, settings.patch, settings.stem, width)
+        else:
+            self.projection = nn.Linear(size, width, bias=settings.bias)
+            nn.init.xavier_uniform_(self.projection.weight)  # on the flattened kernel (spec 1.12)
+            if settings.bias:
+                nn.init.zeros_(self.projection.bias)
         self.temporal = nn.Embedding(settings.rows, width) if settings.rows else None
         if self.temporal is not None:
             nn.init.normal_(self.temporal.weight, std=0.02)
@@ -247,7 +290,7 @@ class VideoTokens(nn.Module):
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         frame, cell = data["place"].unbind(-1)
-        patches = self.projection(data["patch"].to(self.projection.weight.dtype))
+        patches = self.projection(data["patch"].to(next(self.projection.parameters()).dtype))
         time = sincos(frame, patches.shape[-1]).to(patches.dtype) if self.temporal is None else self.temporal(frame)
         return patches + time + self.spatial[cell].to(patches.dtype)
 
