@@ -50,7 +50,7 @@ class Video(Modality):
         short side as a multiple of size (256 / 224 for ImageNet) before the centre crop. flip: its probability.
     mean, std: one value or one a channel.
     stem: channels of a convolutional stem inside each patch (`tokenizers_mod.stem`), 0 = a linear map.
-    moving: tokens show what differs from the clip's median frame (a still background and whatever does not move vanish);
+    moving: tokens show what differs from the clip's median frame (a still background and all that rests vanish);
         a picture stays as it is.
 
     clips, crops: views in evaluation: interleaved clips of clips * sample frames, each cut `crops` times along its
