@@ -1,7 +1,8 @@
 """What is wrong with a data set before a model is trained on it: counts, broken, blank and repeated samples, leakage.
 
 Two samples are the same when a picture, a sound, an array or a text of some length is, or when all their fields but
-the id are; short texts (class names, yes and no) repeat by nature and do not count.
+the id are; short texts (class names, yes and no) repeat by nature and do not count. Pictures that look the same and
+texts of the same words (`data.alike`) are named too, but do not make a set invalid.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data.alike import Looks
 from data.cache import content_key
 from data.errors import UserError
 from data.remote import checksum
@@ -33,6 +35,7 @@ class Report:
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     classes: Counter = field(default_factory=Counter)
     fields: Counter = field(default_factory=Counter)
+    looks: Looks = field(default_factory=Looks)
 
     @property
     def valid(self) -> bool:
@@ -118,14 +121,17 @@ def check(
     split: str,
     against: dict[str, set[str]] | None = None,
     progress: Callable[[int], Any] = lambda n: None,
+    looks: dict[str, Looks] | None = None,
 ) -> tuple[Report, set[str]]:
     """Read and decode every sample; the report and the marks of all samples.
 
-    against: {name of another split or set: its marks}; a sample that is in one of them has leaked.
+    against: {name of another split or set: its marks}; a sample that is in one of them has leaked. looks: the same
+    of what those samples look like, for samples that are nearly the same.
     """
     report = Report(split, len(records))
     seen: dict[str, str] = {}
     whole: set[str] = set()
+    exact: set[tuple[str, str]] = set()  # (sample, other set or "") that are equal and so not nearly equal
     names = records.info.get("classes") or []
     for line in records.info.get("skipped", []):
         report.problems["left out when written"].append(str(line))
@@ -138,6 +144,7 @@ def check(
             for value in record.values():
                 decoded(value)
             found = list(marks(record))
+            like = report.looks.add(name, record)
         except UserError as error:
             report.problems["broken"].append(f"{name}: {error}")
             continue
@@ -153,12 +160,24 @@ def check(
         before = next((seen[mark] for _, mark in found if mark in seen), None)
         if before is not None:
             report.problems["repeated"].append(f"{name} is {before}")
-        for other, theirs in (against or {}).items():
-            if any(mark in theirs for _, mark in found):
-                report.problems["leaked"].append(f"{name} is in {other}")
+        leaked = [o for o, theirs in (against or {}).items() if any(mark in theirs for _, mark in found)]
+        report.problems["leaked"] += [f"{name} is in {other}" for other in leaked]
+        exact |= {(name, other) for other in [*leaked, *([""] if before else [])]}
+        if like is not None and before is None:
+            report.problems["nearly repeated"].append(f"{name} is like {like}")
+        for other, held in (looks or {}).items():
+            if other not in leaked and (like := held.said(record)) is not None:
+                report.problems["nearly leaked"].append(f"{name} is like {like} of {other}")
         for _, mark in found:
             seen.setdefault(mark, name)
             whole.add(mark)
+    for one, like in report.looks.pairs():
+        if (one, "") not in exact:
+            report.problems["nearly repeated"].append(f"{one} is like {like}")
+    for other, held in (looks or {}).items():
+        for one, like in report.looks.pairs(held):
+            if (one, other) not in exact:
+                report.problems["nearly leaked"].append(f"{one} is like {like} of {other}")
     if len(report.classes) > 1:
         few, many = min(report.classes.values()), max(report.classes.values())
         if many >= 10 * few:

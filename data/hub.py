@@ -1,8 +1,9 @@
 """Hugging Face `datasets`: a name on the hub, a local folder or script-less files, or a set saved to disk.
 
 Rows are read by number from memory-mapped Arrow, so the order stays a function of seed and position and a resume
-is exact (streaming with a shuffle buffer is neither). What is streamed only is put into shards first:
-`generalist data shard hub:NAME OUT --stream`.
+is exact (streaming with a shuffle buffer is neither). Of a set that is too large to download, stream=true with
+limit=ROWS fetches so many rows once and keeps them; put into shards they need neither the hub nor `datasets`:
+`generalist data shard hub:NAME OUT --set stream=true --set limit=100000`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.cache import content_key
 from data.errors import UserError, nearest
 from data.source import Record, Records
 from data.tabular import value
@@ -26,7 +28,8 @@ class Hub:
 
     config, revision: as in `datasets.load_dataset`. fields: {name in the record: column}, empty = all columns under
     their own names. label: the column of the answer, "label" in the record. split_names: {"val": "validation"}.
-    limit: at most so many rows of a split, 0 = all; with stream=True only these are downloaded.
+    limit: at most so many rows of a split, 0 = all; with stream=True only these are downloaded, once: a later opening
+    with the same settings finds them (another revision is read anew).
     """
 
     name: str
@@ -77,7 +80,7 @@ class Hub:
             raise UserError(f"dataset {self.name}: no split {split!r}; {nearest(split, found)}")
         rows = found[chosen]
         if self.stream:
-            rows = self._streamed(datasets, rows)
+            rows = self._streamed(datasets, rows, chosen)
         elif self.limit:
             rows = rows.select(range(min(self.limit, len(rows))))
         for column, feature in rows.features.items():
@@ -85,15 +88,22 @@ class Hub:
                 rows = rows.cast_column(column, type(feature)(decode=False))
         return rows
 
-    def _streamed(self, datasets: Any, rows: Any) -> Any:
+    def _streamed(self, datasets: Any, rows: Any, split: str) -> Any:
         """The first `limit` rows of a stream, kept as Arrow on disk by `datasets`' own cache."""
         if not self.limit:
-            raise UserError(f"dataset {self.name}: stream=true needs limit=ROWS, or shard it once without stream")
+            raise UserError(
+                f"dataset {self.name}: stream=true needs limit=ROWS; without stream the whole set is downloaded once"
+            )
 
         def read() -> Any:
             yield from rows.take(self.limit)
 
-        return datasets.Dataset.from_generator(read, features=rows.features)
+        # our own mark: `datasets` would hash the stream itself, which is another one in every process
+        files = [f for held in self.data_files.values() for f in ([held] if isinstance(held, str) else held)]
+        states = [f"{Path(f).stat().st_size}:{Path(f).stat().st_mtime_ns}" for f in files if Path(f).is_file()]
+        settings = [self.name, self.config, self.revision, repr(self.data_files), split, str(self.limit)]
+        mark = content_key(datasets.__version__, *settings, *states)
+        return datasets.Dataset.from_generator(read, features=rows.features, fingerprint=mark)
 
 
 class HubRows(Sequence[Record]):

@@ -71,24 +71,24 @@ KINDS: dict[str, Callable[[np.random.Generator], Any]] = {
 
 @dataclass
 class Made:
-    """`count` samples of one of KINDS, each made from its number."""
+    """So many samples of one of KINDS, each made from its number."""
 
     kind: str
-    count: int
+    samples: int
 
     def open(self, split: str) -> Records:
-        return Records(MadeRows(self.kind, self.count), {"classes": CLASSES})
+        return Records(MadeRows(self.kind, self.samples), {"classes": CLASSES})
 
 
 class MadeRows(Sequence[Record]):
-    def __init__(self, kind: str, count: int) -> None:
-        self.kind, self.count = kind, count
+    def __init__(self, kind: str, samples: int) -> None:
+        self.kind, self.samples = kind, samples
 
     def __len__(self) -> int:
-        return self.count
+        return self.samples
 
     def __getitem__(self, number: Any) -> Any:
-        if not 0 <= number < self.count:
+        if not 0 <= number < self.samples:
             raise IndexError(number)
         rng = np.random.default_rng(number)
         return {"id": f"{self.kind}/{number}", "x": KINDS[self.kind](rng), "label": number % len(CLASSES)}

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.check import check
 from data.embedded import Embedded
@@ -116,6 +117,32 @@ def test_validate_sees_bytes_that_are_not_those_of_the_index(table, tmp_path, ca
     capsys.readouterr()
     assert main(["data", "validate", str(out), "--quiet"]) == 1
     assert "checksum" in capsys.readouterr().out
+
+
+def test_validate_names_the_samples_of_a_cut_shard_and_a_spoilt_picture_and_checks_the_rest(tmp_path, capsys):
+    for i in range(12):
+        path = tmp_path / "pictures/train/all" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    out = tmp_path / "s"
+    assert main(["data", "shard", str(tmp_path / "pictures"), str(out), "--per", "4", "--quiet"]) == 0
+    first, last = out / "train/000000.tar", out / "train/000002.tar"
+    last.write_bytes(last.read_bytes()[:3000])
+    raw = bytearray(first.read_bytes())
+    at = raw.index(b"IDAT") + 40
+    raw[at : at + 200] = bytes(200)
+    first.write_bytes(raw)
+    capsys.readouterr()
+    assert main(["data", "validate", str(out), "--json", "--quiet"]) == 1
+    (report,) = json.loads(capsys.readouterr().out)
+    assert (report["samples"], report["valid"]) == (12, False)
+    broken, sums = report["problems"]["broken"], report["problems"]["checksum"]
+    assert report["read"] == 12 - broken["count"]
+    assert 4 <= broken["count"] <= 5, "one picture, and what lies behind the cut"
+    assert any("picture that is not whole" in line for line in broken["samples"])
+    assert any("the shard ends within it" in line for line in broken["samples"])
+    assert ["000000.tar" in sums["samples"][0], "000002.tar" in sums["samples"][1]] == [True, True]
 
 
 def test_stats_writes_numbers_and_plots(table, tmp_path, capsys):

@@ -1,17 +1,25 @@
 """Folders, tables and Hugging Face sets as sources, and one word that finds the right one."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data.embedded import Embedded
 from data.errors import UserError
 from data.folder import Folder
 from data.hub import Hub
+from data.pack import collate
 from data.places import source_at
+from data.schedule import Schedule
 from data.shards import Shards
+from data.stream import Feed, Steps, loader
 from data.tabular import Tabular
+from data.types import Example, Span
+from generalist.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +98,55 @@ def test_datasets_from_parquet_and_disk_are_read_by_number(tmp_path, monkeypatch
     assert len(disk.open("val")) == 4 and disk.open("train")[9]["text"] == "t9"
     streamed = Hub("parquet", data_files={"train": str(tmp_path / "train.parquet")}, stream=True, limit=5).open("train")
     assert [r["text"] for r in (streamed[i] for i in range(5))] == [f"t{i}" for i in range(5)] and len(streamed) == 5
+
+
+def streamed_steps(folder: Path) -> Steps:
+    """A stream of the first 45 rows of a set, opened as a run does it."""
+    records = Hub("parquet", data_files={"train": str(folder / "t.parquet")}, stream=True, limit=45).open("train")
+
+    def example(record, rng):
+        noise = torch.rand(2, 3, generator=rng)
+        span = Span("x", {"x": noise + record["n"]}, 2).ask([0], torch.tensor([record["label"]]))
+        return Example([span], record=record["id"])
+
+    feed = Feed(records, example, partial(collate, "t", candidates="t"), 4)
+    return Steps({"t": feed}, Schedule(["t"], [1.0], 3), 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_set_is_fetched_once_and_resumes_bit_for_bit_with_nothing_lost(tmp_path, monkeypatch, workers):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    made = {"n": [float(i) for i in range(90)], "label": [i % 3 for i in range(90)]}
+    datasets.Dataset.from_dict(made).to_parquet(tmp_path / "t.parquet")
+    fetched = []
+    take = datasets.IterableDataset.take
+    monkeypatch.setattr(datasets.IterableDataset, "take", lambda self, n: fetched.append(n) or take(self, n))
+
+    def content(batch):
+        return batch.records, batch.inputs.data["x"]["x"].numpy().tobytes()
+
+    whole = [content(batch) for batch in loader(streamed_steps(tmp_path), 0, 60)]
+    resumed = [content(batch) for batch in loader(streamed_steps(tmp_path), 17, 60, workers)]
+    assert resumed == whole[17:]
+    assert fetched == [45], "the second opening finds what the first has fetched"
+    seen = [record for records, _ in whole for record in records]
+    for epoch in range(5):
+        assert sorted(map(int, seen[45 * epoch : 45 * (epoch + 1)])) == list(range(45))
+    with pytest.raises(UserError, match="limit=ROWS"):
+        Hub("parquet", data_files={"train": str(tmp_path / "t.parquet")}, stream=True).open("train")
+
+
+def test_the_command_that_the_hub_module_names_writes_a_stream_into_shards(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(30)]}).to_parquet(tmp_path / "t.parquet")
+    files = json.dumps({"train": str(tmp_path / "t.parquet")})
+    words = ["--set", f"data_files={files}", "--set", "stream=true", "--set", "limit=7", "--splits", "train"]
+    assert main(["data", "shard", "hub:parquet", str(tmp_path / "out"), *words, "--quiet"]) == 0
+    assert sorted(r["text"] for r in Shards(str(tmp_path / "out")).open("train").rows) == [f"t{i}" for i in range(7)]
 
 
 def test_pictures_in_parquet_become_pictures(shared):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from data.alike import Looks
     from data.source import Records, Source
 
 SOURCE = "a folder, a table, a folder or address of shards, .tar files, hub:NAME or embedded:NAME"
@@ -121,6 +122,7 @@ def validate(args: argparse.Namespace) -> int:
 
     source, splits = open_splits(args)
     marks: dict[str, set[str]] = {}
+    looks: dict[str, Looks] = {}
     for place in args.against:
         other = source_at(place)
         for split in ("test", "val"):
@@ -128,18 +130,19 @@ def validate(args: argparse.Namespace) -> int:
                 held = other.open(split)
             except UserError:
                 continue
-            marks[f"{place} ({split})"] = check(held, split)[1]
+            found, marks[f"{place} ({split})"] = check(held, split)
+            looks[f"{place} ({split})"] = found.looks
         if not any(name.startswith(f"{place} (") for name in marks):
             raise UserError(f"--against {place}: it has neither a test nor a val split")
     reports = []
     # held-out splits first, so that training data is compared with them
     for split in sorted(splits, key=lambda s: s == "train"):
         with bar(args, len(splits[split]), split, "sample") as shown:
-            report, own = check(splits[split], split, marks, shown.update)
+            report, own = check(splits[split], split, marks, shown.update, looks)
         folder = Path(getattr(source, "path", "") or "", split)
         if (folder / "index.json").is_file():
             report.problems["checksum"] += check_shards(folder)
-        marks[split] = own
+        marks[split], looks[split] = own, report.looks
         reports.append(report)
     if args.json:
         print(json.dumps([r.as_json() for r in reports], indent=1, ensure_ascii=False))
