@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data_arguments(parser)
     parser.add_argument("--partner", action="append", metavar="MODALITY=FIELD", help="the other side of a retrieval")
+    parser.add_argument(
+        "--any-to-any", action="store_true", help="with DATA: retrieval between every two of its modalities (--input)"
+    )
     parser.add_argument("--write", action="store_true", help="write captions out and measure BLEU-4 and CIDEr")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -53,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from generalist.run import evaluate_run, load_run, table
 
     if args.data is not None:
-        return on_data(args, args.task)
-    if args.keys or args.out:
+        return any_to_any(args) if args.any_to_any else on_data(args, args.task)
+    if args.keys or args.out or args.any_to_any:
         raise UserError("a run is evaluated as its recipe says; give DATA to evaluate on other data")
     if args.leakage:
         raise UserError("a run is compared with its own training data: give --leakage alone, or DATA to evaluate on")
@@ -96,6 +99,22 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     print(json.dumps(result, indent=1) if args.json else table(result))
     if "leakage" in result and not args.json:
         print(said(result["leakage"], result["metric"]))
+    return 0
+
+
+def any_to_any(args: argparse.Namespace) -> int:
+    """The matrix of retrieval between the data's modalities; saved in --out, or in the run's folder for its report."""
+    import json
+
+    from generalist.any_to_any import ask, save, table
+
+    model, processor, records = opened(args)
+    with worn(model, args.prompts):
+        result, columns = ask(model, processor, records, dict(pair(text) for text in args.input or []))
+    out = args.out or (args.run if (args.run / "recipe.json").is_file() else None)
+    if out is not None:
+        save(out, result, [str(records[i].get("id", i)) for i in range(len(records))], columns)
+    print(json.dumps(result, indent=1) if args.json else table(result))
     return 0
 
 

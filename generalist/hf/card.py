@@ -35,6 +35,11 @@ def model_card(title: str, processor: Any, scale: str, metrics: dict[str, Any] |
     text = HEAD.format(
         title=title, modalities=", ".join(names) or "no modality", path=path, example=f"{shown}=...", scale=scale
     )
+    from generalist.any_to_any import trained_pairs
+
+    pairs = trained_pairs(processor)
+    if pairs:
+        text += f"\nTrained together: {', '.join(sorted(' - '.join(sorted(pair)) for pair in pairs))}.\n"
     return text + "\n## Measured results\n\n" + (results(metrics) if metrics else "None were measured.\n")
 
 

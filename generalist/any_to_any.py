@@ -1,0 +1,139 @@
+"""Retrieval from every modality to every other on records that hold several: how far one shared space reaches.
+
+Each modality of a record is encoded by itself, so that pairs which no task ever compared show what the space gives
+for nothing (ImageBind, 2305.05665, section 4, "emergent" retrieval). The model's folder says which pairs were trained.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations, permutations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.cache import content_key
+from data.check import content
+from data.errors import UserError, nearest
+from data.pack import pack
+from data.source import Records
+from generalist import measures, predictions
+from generalist.model import GeneralistModel
+from generalist.processor import GeneralistProcessor
+from tasks.lines import Columns, gallery, gallery_chance, joined
+
+
+def trained_pairs(processor: GeneralistProcessor) -> set[frozenset[str]] | None:
+    """Pairs of modalities that a task read together or compared; None where the folder does not say."""
+    if not processor.tasks:
+        return None
+    pairs = set()
+    for name, about in processor.tasks.items():
+        inputs = about.get("inputs", [])
+        chosen = processor.sets.get(name)
+        answers = about.get("answers", [] if chosen is None else list(chosen.members))
+        pairs |= {frozenset(pair) for pair in combinations(inputs, 2)}
+        pairs |= {frozenset(pair) for pair in product(inputs, answers) if len(set(pair)) == 2}
+    return pairs
+
+
+def fields_of(processor: GeneralistProcessor, records: Records, inputs: dict[str, str]) -> dict[str, str]:
+    """{modality: field}: those given, or the model's modalities that name a field of the records. UserError: < 2."""
+    if not len(records):
+        raise UserError("there is no record to evaluate")
+    known = records[0]
+    for modality, name in inputs.items():
+        if modality not in processor.built:
+            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, processor.built)}")
+        if name not in known:
+            raise UserError(f"no field {name!r}; {nearest(name, known)}")
+    inputs = inputs or {m: m for m, modality in processor.built.items() if m in known and modality.takes_input}
+    if len(inputs) < 2:
+        raise UserError(
+            f"any-to-any needs two modalities at least, got {list(inputs)}; give --input MODALITY=FIELD twice"
+        )
+    return inputs
+
+
+@torch.no_grad()
+def encoded(
+    model: GeneralistModel, processor: GeneralistProcessor, records: Records, modality: str, name: str, batch: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Unit vectors of one field of every record, as a question and as a candidate: Float[n D] twice."""
+    apart = model.router is not None or model.config.separate_prompts
+    found: list[list[Tensor]] = [[], []]
+    for start in range(0, len(records), batch):
+        values = []
+        for i in range(start, min(start + batch, len(records))):
+            if records[i].get(name) is None:
+                raise UserError(
+                    f"record {records[i].get('id', i)} has no {name!r}; any-to-any needs it in every record"
+                )
+            values.append(records[i][name])
+        packed = pack(processor(**{modality: values})).to(model.device)
+        asked = model.features(packed)
+        found[0].append(asked)
+        found[1].append(model.features(packed, candidate=True) if apart else asked)
+    asked, answered = (nn.functional.normalize(torch.cat(part).float(), dim=-1).cpu() for part in found)
+    return asked, answered
+
+
+def same(records: Records, name: str) -> np.ndarray:
+    """A number for every record, equal where the field's content is."""
+    keys = [content_key(content(records[i][name])[0]) for i in range(len(records))]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def ask(
+    model: GeneralistModel, processor: GeneralistProcessor, records: Records, inputs: dict[str, str]
+) -> tuple[dict[str, Any], Columns]:
+    """Every ordered pair of modalities: what any_to_any.json holds, and a line a question (`tasks.lines`, gallery)."""
+    inputs = fields_of(processor, records, inputs)
+    vectors = {m: encoded(model, processor, records, m, name) for m, name in inputs.items()}
+    alike = {m: same(records, name) for m, name in inputs.items()}
+    trained = trained_pairs(processor)
+    parts, rows = [], []
+    for source, target in permutations(inputs, 2):
+        right = (alike[target][:, None] == alike[target]) | (alike[source][:, None] == alike[source])
+        way = f"{source} to {target}"
+        part = gallery(vectors[source][0] @ vectors[target][1].T, torch.from_numpy(right), way)
+        parts.append({"record": np.arange(len(records)), **part})
+        known = None if trained is None else frozenset((source, target)) in trained
+        rows.append({"from": source, "to": target, "trained": known, "chance": gallery_chance(part)["recall@1"]})
+    columns = joined(parts)
+    found = measures.intervals("gallery", columns)
+    for row in rows:
+        row |= {
+            f"recall@{k}": found.get(f"recall@{k} {row['from']} to {row['to']}", found[f"recall@{k}"]) for k in (1, 5)
+        }
+    about = str(records.info.get("about", ""))
+    return {"modalities": list(inputs), "n": len(records), "about": about, "pairs": rows}, columns
+
+
+def table(result: dict[str, Any]) -> str:
+    """R@1 from the row's modality to the column's; * marks pairs never trained together."""
+    names = result["modalities"]
+    cell = {(row["from"], row["to"]): row for row in result["pairs"]}
+    width = max(9, *(len(n) + 1 for n in names))
+    lines = ["R@1, from the row to the column", " " * width + "".join(n.rjust(width) for n in names)]
+    for source in names:
+        words = []
+        for target in names:
+            row = cell.get((source, target))
+            mark = "" if row is None else {True: " ", False: "*", None: "?"}[row["trained"]]
+            words.append(("-" if row is None else f"{row['recall@1']['value']:.4f}{mark}").rjust(width))
+        lines.append(source.ljust(width) + "".join(words))
+    chances = [row["chance"] for row in result["pairs"]]
+    chance = f"{min(chances):.4f}" + ("" if max(chances) - min(chances) < 5e-5 else f" to {max(chances):.4f}")
+    notes = {False: "* never trained together", None: "? the model's folder does not say whether trained together"}
+    known = [note for value, note in notes.items() if any(row["trained"] is value for row in result["pairs"])]
+    return "\n".join([*lines, "; ".join([f"chance {chance}, {result['n']} records", *known])])
+
+
+def save(out: Path, result: dict[str, Any], ids: list[str], columns: Columns) -> None:
+    """any_to_any.json, which the report draws, and any_to_any.jsonl, from which every number follows."""
+    predictions.save(out / "any_to_any.jsonl", {"lines": "gallery", "metric": "recall@1"}, ids, columns)
+    (out / "any_to_any.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
