@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,13 +11,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from data.errors import UserError
 from data.source import Records
-from data.types import Batch
+from data.types import Batch, Example
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from tasks.base import Task
 from tasks.metrics import Mean, merge
+from tokenizers_mod.views import seen_as, views_of
 
 CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
 
@@ -40,6 +44,7 @@ class Answers:
     metrics: dict[str, float] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
     ids: list[str] = field(default_factory=list)  # names of the records, "" for one without
+    views: int = 1  # more than one: queries are Float[M views ... D], and p is the mean over them
 
     def turned(self) -> Answers:
         """The members asked among the queries."""
@@ -47,7 +52,8 @@ class Answers:
 
     @torch.no_grad()
     def log_p(self, rows: Tensor | slice) -> Tensor:
-        return self.score(self.queries[rows], self.members)
+        found = self.score(self.queries[rows], self.members)
+        return found if self.views == 1 else found.logsumexp(1) - math.log(self.views)
 
     def targets(self, rows: Tensor | slice) -> Tensor:
         """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
@@ -59,7 +65,35 @@ def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
     """The records in order, without augmentation."""
     for start in range(0, len(records), size):
         stop = min(start + size, len(records))
-        yield task.collate([task.example(records[i]) for i in range(start, stop)])
+        yield task.collate([example_of(task, records, i) for i in range(start, stop)])
+
+
+def example_of(task: Task, records: Records, number: int) -> Example:
+    """One record's example, without augmentation. UserError with the name of the record where it is broken."""
+    name: Any = number
+    try:
+        record = records[number]
+        name = record.get("id", number)
+        return task.example(record)
+    except UserError as error:
+        raise UserError(f"task {task.name}, record {name}: {error}") from error
+
+
+def viewed(task: Task, records: Records, size: int = 256) -> Iterator[list[Batch]]:
+    """The same, every view of the records as a batch of its own; one batch where a sample is looked at once."""
+    modalities = list(task.modalities.values())
+    count = views_of(task.modalities[m] for m in task.inputs)
+    if count == 1:
+        yield from ([batch] for batch in batches(task, records, size))
+        return
+    for start in range(0, len(records), max(1, size // count)):
+        examples: list[list[Example]] = [[] for _ in range(count)]
+        for i in range(start, min(start + max(1, size // count), len(records))):
+            record = records[i]
+            for view in range(count):
+                with seen_as(modalities, view):
+                    examples[view].append(task.example(record))
+        yield [task.collate(found) for found in examples]
 
 
 @torch.no_grad()
@@ -73,15 +107,17 @@ def answer(
     queries, labels, owner, partners, seen = [], [], [], [], 0
     ids: list[str] = []
     found: list[dict[str, Tensor]] = []
-    for batch in batches(task, records):
-        batch = batch.to(model.device)
-        queries.append(model.features(batch.inputs))
+    for views in viewed(task, records):
+        batch, *others = (view.to(model.device) for view in views)
+        first = model.features(batch.inputs)
+        aside = model.aside(batch.inputs)
+        several = [first, *(model.features(view.inputs) for view in others)]
+        queries.append(mean_or_all(several, batch.partners is not None) if others else first)
         owner.append(batch.inputs.asked_owner + seen)
         if batch.partners is not None:
             partners.append(model.features(batch.partners, candidate=True))
             labels.append(cast(Tensor, batch.keys))
         elif batch.inputs.labels is not None:
-            aside = model.aside(batch.inputs)
             found += [] if aside is None else [aside.rows]
             labels.append(batch.inputs.labels if aside is None or aside.labels is None else aside.labels)
         seen += batch.inputs.sequences
@@ -99,6 +135,7 @@ def answer(
         keys=torch.cat(labels) if partners else None,
         rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
         ids=ids,
+        views=1 if partners else len(views),
     )
     result.metrics = {name: mean.value for name, mean in _score(result).items()}
     result.metrics |= task.measure(records, result.log_p, result.owner, result.rows)
@@ -110,6 +147,16 @@ def answer(
         result.metrics |= {f"{n} backward": v for n, v in backward.items()}
     model.train(was_training)
     return result
+
+
+def mean_or_all(views: list[Tensor], mean: bool) -> Tensor:
+    """Features of several views, each Float[M ... D]: side by side Float[M views ... D], or their mean direction.
+
+    The mean is for the side of a retrieval, which ranks and is ranked.
+    """
+    if mean:
+        return torch.stack([normalize(view.float(), dim=-1) for view in views]).mean(0)
+    return torch.stack(views, dim=1)
 
 
 def _score(answers: Answers) -> dict[str, Mean]:
@@ -169,11 +216,12 @@ def space(all_answers: list[Answers], per_task: int = 200) -> dict[str, np.ndarr
     """Unit vectors of test inputs of all tasks in the shared space, with task and label: arrays for space.npz."""
     features, names, labels = [], [], []
     for answers in all_answers:
-        if answers.queries.ndim != 2:
+        queries = answers.queries.mean(1) if answers.views > 1 else answers.queries
+        if queries.ndim != 2:
             continue
         _, first = np.unique(answers.owner.cpu().numpy(), return_index=True)
         rows = torch.as_tensor(first[np.linspace(0, len(first) - 1, min(per_task, len(first))).astype(int)])
-        unit = torch.nn.functional.normalize(answers.queries[rows].float(), dim=-1)
+        unit = normalize(queries[rows].float(), dim=-1)
         features.append(unit.cpu().numpy())
         names += [answers.task.name] * len(rows)
         labels += [answers.task.truth(answers.records[int(answers.owner[r])])[:40] for r in rows]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.pack import pack
-from data.types import Batch, Packed
+from data.types import Batch, Packed, Span
 from generalist.candidates import POLICIES, SHARE_FROM, CandidateSpec, Compared, Exact, Members, sampled_loss
 from generalist.distributed import gather, gather_constant, world
 from generalist.model import GeneralistModel
@@ -37,6 +37,8 @@ class Objective(nn.Module):
     step, so none may wait for another's share of a set.
     """
 
+    draws: Tensor
+
     def __init__(
         self,
         model: GeneralistModel,
@@ -51,7 +53,11 @@ class Objective(nn.Module):
         self.specs = {name: (specs or {}).get(name, CandidateSpec()) for name in {**sets, **(specs or {})}}
         self.mixed = mixed
         self._sequences = {name: chosen.sequences(modalities) for name, chosen in sets.items()}
+        self._variants = {name: chosen.variants(modalities) for name, chosen in sets.items()}
         self._packed: dict[tuple[str, tuple[int, ...] | None], Packed] = {}
+        if any(self._variants.values()):
+            # batches that names were drawn for: the same draw on every rank, and after a resume
+            self.register_buffer("draws", torch.zeros(1, dtype=torch.long))
         width = model.config.output_size or model.config.hidden_size
         self._exact = Exact(CandidateSpec(), 0, width)
         # by number: a task's name may hold what a module's name may not
@@ -76,13 +82,25 @@ class Objective(nn.Module):
         """The members of a shared set as one packed batch on the model's device."""
         return self._pack(name, None)
 
-    def _pack(self, name: str, numbers: tuple[int, ...] | None, keep: bool = True) -> Packed:
-        """All members of a set or some, by number; `keep` for the next step."""
-        if (found := self._packed.get((name, numbers))) is None:
-            own = self._sequences[name]
+    def _drawn(self, name: str) -> list[list[Span]]:
+        """The members with one of their names each, drawn anew at every call."""
+        rng = torch.Generator().manual_seed(int(self.draws))
+        self.draws += 1
+        own = list(self._sequences[name])
+        for number, others in self._variants[name].items():
+            if (chosen := int(torch.randint(1 + len(others), (1,), generator=rng))) > 0:
+                own[number] = others[chosen - 1]
+        return own
+
+    def _pack(
+        self, name: str, numbers: tuple[int, ...] | None, keep: bool = True, drawn: list[list[Span]] | None = None
+    ) -> Packed:
+        """All members of a set or some, by number; `keep` for the next step. drawn: instead of the set's own names."""
+        if drawn is not None or (found := self._packed.get((name, numbers))) is None:
+            own = self._sequences[name] if drawn is None else drawn
             found = pack(own if numbers is None else [own[i] for i in numbers]).to(self.model.device)
             found.role = self.sets[name].role(name)
-            if keep:
+            if keep and drawn is None:
                 self._packed[name, numbers] = found
         return found
 
@@ -134,7 +152,9 @@ class Objective(nn.Module):
         assert name is not None and batch.inputs.labels is not None
         chosen, training = self.sets[name], self.model.training
         policy = self.policies[self._policy_of[name]] if training else self._exact
-        members = Members(len(self._sequences[name]), partial(self._pack, name), training and self.shards(name))
+        drawn = self._drawn(name) if training and self._variants[name] else None
+        choose = partial(self._pack, name, drawn=drawn)
+        members = Members(len(self._sequences[name]), choose, training and self.shards(name))
 
         def labels() -> tuple[Tensor, Aside | None]:
             """Those of the batch, or of the objects that its proposals matched in the pass just made."""

@@ -8,7 +8,7 @@ off a likelihood. Sets are saved with the model, so a prediction needs nothing e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -39,6 +39,10 @@ class CandidateSet(ABC):
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         """The K members in words."""
 
+    def variants(self, modalities: dict[str, Modality]) -> dict[int, list[list[Span]]]:
+        """Other sequences for a member, by its number: training takes one of them all at random each batch."""
+        return {}
+
     def target(self, labels: Tensor) -> Tensor:
         """Labels of asked tokens -> what `negative_log_likelihood` takes: int [...] or Float[... K]."""
         return labels
@@ -61,9 +65,14 @@ class CandidateSet(ABC):
 
 @dataclass
 class Names(CandidateSet):
-    """Class names or answers as text: [summary, name]."""
+    """Class names or answers as text: [summary, name].
+
+    synonyms: {name: other names of the same thing}; training draws one of name and synonyms for each batch
+    (Uni-Perceiver spec 1.9), evaluation and prediction ask for the name itself.
+    """
 
     names: list[str]
+    synonyms: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
     kind: ClassVar[str] = "names"
 
     def __post_init__(self) -> None:
@@ -72,10 +81,19 @@ class Names(CandidateSet):
         if len(set(self.names)) != len(self.names):
             twice = sorted({n for n in self.names if self.names.count(n) > 1})
             raise UserError(f"candidates stand twice: {twice}; every name must be there once")
+        if lost := sorted(set(self.synonyms) - set(self.names)):
+            raise UserError(f"synonyms of {lost[0]!r}, which is no candidate; {nearest(lost[0], self.names)}")
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        return [self.sequence(modalities, name) for name in self.names]
+
+    def sequence(self, modalities: dict[str, Modality], name: str) -> list[Span]:
         summary, text = modalities["summary"], modalities["text"]
-        return [[summary.span(None).ask([0]), text.span(text.read(name))] for name in self.names]
+        return [summary.span(None).ask([0]), text.span(text.read(name))]
+
+    def variants(self, modalities: dict[str, Modality]) -> dict[int, list[list[Span]]]:
+        known = ((i, self.synonyms.get(name, [])) for i, name in enumerate(self.names))
+        return {i: [self.sequence(modalities, other) for other in others] for i, others in known if others}
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         return list(self.names)

@@ -24,6 +24,8 @@ from tokenizers_mod.base import Modality
 class Classify(Task):
     """label: the record's field with the class index (or name). classes: names; default those of the source.
 
+    synonyms: {class name: other names for it}, of which training draws one for each batch; default the source's own.
+
     mixup, cutmix: alpha of their Beta distributions in training, 0 = off (`tasks.mixup`); both: each half of the time.
     mix_probability: share of the training samples that are mixed at all.
     """
@@ -31,6 +33,7 @@ class Classify(Task):
     kind: ClassVar[str] = "classify"
     label: str = "label"
     classes: list[str] | None = None
+    synonyms: dict[str, list[str]] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
@@ -40,12 +43,19 @@ class Classify(Task):
 
     def texts(self, records: Records) -> Iterator[str]:
         yield from self.classes or records.info.get("classes", [])
+        for others in self.other_names(records).values():
+            yield from others
 
     def candidate_set(self, records: Records) -> CandidateSet:
         names = self.classes or records.info.get("classes")
         if not names:
             raise UserError(f"task {self.name}: the source knows no class names; give classes=[...]")
-        return Names([str(n) for n in names])
+        return Names([str(n) for n in names], synonyms=self.other_names(records))
+
+    def other_names(self, records: Records) -> dict[str, list[str]]:
+        """{class name: its synonyms}."""
+        found = records.info.get("synonyms", {}) if self.synonyms is None else self.synonyms
+        return {str(name): [str(other) for other in others] for name, others in found.items()}
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         labels = None if record.get(self.label) is None else torch.tensor([self.index(record)])

@@ -25,8 +25,8 @@ from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import MAX_PIXELS, read_image
-from tokenizers_mod.views import clip, crop
 from tokenizers_mod.stem import ConvStem
+from tokenizers_mod.views import clip, crop
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
