@@ -123,7 +123,10 @@ class Task:
             if record[name] is None:
                 continue
             tokenizer = self.modalities[modality]
-            spans.append(tokenizer.span(tokenizer.read(record[name]), rng))
+            try:
+                spans.append(tokenizer.span(tokenizer.read(record[name]), rng))
+            except UserError as error:
+                raise UserError(f"field {name!r}: {error}") from error
         return spans
 
     def collate(self, examples: list[Example]) -> Batch:

@@ -49,8 +49,12 @@ def _extractor(values: list[Any]) -> Callable[[list[Any]], np.ndarray]:
 
 
 def _words(values: list[str]) -> Callable[[list[Any]], np.ndarray]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    """TF-IDF of words and pairs of words; of texts that are single words (SMILES strings), counts of 1 to 3 letters."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
+    if not any(" " in value.strip() for value in values):
+        letters = CountVectorizer(analyzer="char", lowercase=False, ngram_range=(1, 3), max_features=500).fit(values)
+        return lambda column: letters.transform(column).toarray().astype(float)
     words = TfidfVectorizer(token_pattern=r"(?u)\w+", ngram_range=(1, 2), max_features=1500, sublinear_tf=True)
     words.fit(values)
     return lambda column: words.transform(column).toarray()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data.source import Records
-from tasks.baselines import classification
+from tasks.baselines import classification, regression
 from tasks.plain import plain_features
 
 rng = np.random.default_rng(0)
@@ -53,3 +53,26 @@ def test_a_baseline_learns_words_that_tell_classes_apart_by_name_of_class():
     part = Records(rows, {})
     found = classification({"text": "x"}, "y", part, part, part)
     assert found["value"] == 1.0 and found["chance"] == 0.5
+
+
+def test_texts_without_spaces_are_counted_in_letters():
+    """A molecule's SMILES string is one word: what it holds are its letters and their neighbours."""
+    strings = ["CCO", "CCCCO", "OCCO", "CO", "CCC", "CCCCCC"]
+    train, test = Records([{"x": s} for s in strings], {}), Records([{"x": "CCCCCCCO"}], {})
+    a, b = plain_features(train, [test], ["x"])
+    assert a.shape == (6, len({s[i : i + n] for s in strings for n in (1, 2, 3) for i in range(len(s) - n + 1)}))
+    assert b.sum() == 8 + 7 + 6 and b.max() == 7  # pieces of 1, 2 and 3 letters; seven times C
+
+
+def test_a_regression_on_letters_beats_one_on_words():
+    draw = np.random.default_rng(1)
+
+    def part(n):
+        rows = []
+        for _ in range(n):
+            text = "".join(draw.choice(list("CNO="), size=draw.integers(3, 12)))
+            rows.append({"x": text, "y": text.count("N") - 0.5 * text.count("=")})
+        return Records(rows, {})
+
+    found = regression({"text": "x"}, "y", part(80), part(40), part(40))
+    assert found["value"] < 0.2 * found["chance"] and found["baseline"].startswith("ridge regression")

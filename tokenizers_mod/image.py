@@ -82,7 +82,7 @@ def _fit_channels(image: Tensor, channels: int) -> Tensor:
         return image
     if image.shape[0] == 1:
         return image.expand(channels, -1, -1)
-    if channels == 1:
+    if channels == 1 and image.shape[0] == 3:
         return image.mean(0, keepdim=True)
     raise UserError(f"image: {have} channels given, the model takes {channels}")
 
