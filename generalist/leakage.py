@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError, nearest
-from data.perceptual import Known
+from data.known import Known
 from data.source import Records
 from generalist import measures
 from tasks.base import Task
@@ -31,10 +31,9 @@ def find_leaks(training: Records, records: Records, fields: set[str]) -> list[di
     for name in fields:
         if name not in training[0]:
             raise UserError(f"the training data has no field {name!r} to compare; {nearest(name, training[0])}")
-    known = Known(training, fields)
-    found = ((i, known.find(records[i])) for i in range(len(records)))
     return [
-        {"record": i, "id": str(records[i].get("id", i)), "how": hit[0], "training": hit[1]} for i, hit in found if hit
+        {"record": i, "id": str(records[i].get("id", i)), "how": how, "training": name}
+        for i, how, name in Known(training, fields).find(records)
     ]
 
 
