@@ -47,6 +47,7 @@ class Text(Modality):
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
     type_row: add the one type row (v1 does).
     spe_bias: add a learned vector to every <|spe|>, for prompt tuning (starts at zero).
+    causal: a word sees the words before it and itself only, as in CLIP's text encoder.
     position_waves: the position table starts as sine-cosine waves of amplitude position_std instead, in which a step
         to the neighbour is a rotation that attention finds quickly; learnt from there on.
     word_std, position_std: the tables start as N(0, std). v1's are 0.02 both; but words that small move by their own
@@ -72,6 +73,7 @@ class Text(Modality):
     word_std: float = 1.0
     position_std: float = 0.2
     position_waves: bool = False
+    causal: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokenizer and self.learn <= 0:
@@ -322,6 +324,8 @@ class Text(Modality):
     def _span(
         self, ids: Tensor, position: Tensor | None = None, causal: Tensor | None = None, hidden: Tensor | None = None
     ) -> Span:
+        if self.causal and causal is None:
+            causal = torch.ones(len(ids), dtype=torch.bool)
         # by the name it goes by in its model, which `build_modalities` may set on the instance
         return replace(text_span(ids, position), modality=self.name, causal=causal, hidden=hidden)
 

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spatial", help="how positions are resized: formula or interpolate")
     parser.add_argument("--vision-type", help="the vision type row: auto, fold or ignore")
     parser.add_argument("--head-scale", help="logit scale that a prompt-tuned linear head belongs to")
+    parser.add_argument("--tower", help="of a model with two: image (the default) or text")
     parser.add_argument("--dialect", help="on the way back to an official file: torch or deepspeed")
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.kind not in KINDS:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
     module = importlib.import_module(KINDS[args.kind][0])
-    names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect")
+    names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect", "tower")
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.lenient:
         options["lenient"] = True

@@ -19,6 +19,7 @@ from torch.nn.functional import linear
 
 from data.errors import UserError, nearest
 from generalist.config import GeneralistConfig
+from generalist.convert import clip_text as clip_texts
 from generalist.convert import vit
 from generalist.convert.files import load_folder
 from generalist.convert.report import Report, fill, save
@@ -30,19 +31,19 @@ from tokenizers_mod.modalities import modality_settings
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 
-OPTIONS = ()
+OPTIONS = ("tower",)
 Built = tuple[GeneralistModel, GeneralistProcessor, Report]
 
 
-def convert(checkpoint: Path, out: Path) -> Report:
-    """A Hugging Face model folder as a model folder of this framework."""
-    model, processor, report = build(checkpoint)
+def convert(checkpoint: Path, out: Path, tower: str = "image") -> Report:
+    """A Hugging Face model folder as a model folder of this framework. tower: of CLIP, "image" or "text"."""
+    model, processor, report = build(checkpoint, tower)
     save(model, processor, report, out)
     return report
 
 
-def build(folder: Path) -> Built:
-    """The encoder of a folder, by its model type."""
+def build(folder: Path, tower: str = "image") -> Built:
+    """The encoder of a folder, by its model type; of a model with two towers the named one."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
@@ -51,6 +52,10 @@ def build(folder: Path) -> Built:
     if kind not in READERS:
         raise UserError(f"models of type {kind!r} do not convert; {nearest(kind, READERS)}")
     reader, anchor = READERS[kind]
+    if tower == "text" and reader is not clip_text:
+        if reader is not clip:
+            raise UserError(f"{kind} models have no text tower that converts; leave --tower out")
+        reader, anchor = clip_text, TOKENS
     tensors = Named.of(load_folder(folder), anchor)
     model, processor, report = reader(folder, config, tensors)
     report.unused += tensors.left()
@@ -150,6 +155,20 @@ def clip(folder: Path, config: dict[str, Any], t: Named) -> Built:
         eps=settings["layer_norm_eps"],
         notes=notes,
     )
+
+
+def clip_text(folder: Path, config: dict[str, Any], t: Named) -> Built:
+    """The text tower of a CLIP model, or a text model alone; its projection where there is one."""
+    settings = _vision_defaults("CLIPTextConfig") | config.get("text_config", config)
+    tables = (t[f"embeddings.{name}_embedding.weight"] for name in ("token", "position"))
+    ours, text = clip_texts.stem(*tables)
+    ours |= layers(t, "encoder.layers.", CLIP_QKV, CLIP_BLOCK)
+    if "text_projection.weight" in t:
+        ours |= pair(t, "final_layer_norm", "head.norm") | {"head.projection.weight": t["text_projection.weight"]}
+    else:
+        ours |= pair(t, "final_layer_norm", "encoder.norm")
+    heads, eps = settings["num_attention_heads"], settings["layer_norm_eps"]
+    return clip_texts.build("Hugging Face CLIP text", ours, text, heads, settings["hidden_act"], eps)
 
 
 def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
@@ -327,11 +346,13 @@ def _pixels(folder: Path, mean: Any = None, std: Any = None) -> tuple[Any, Any]:
     return mean, std
 
 
+TOKENS = "embeddings.token_embedding.weight"
 PATCHES, WORDS = "embeddings.patch_embedding.weight", "embeddings.word_embeddings.weight"
 # model type -> (reader, the name that every such file has, behind a prefix or not)
 READERS: dict[str, tuple[Callable[[Path, dict[str, Any], Named], Built], str]] = {
     "clip": (clip, PATCHES),
     "clip_vision_model": (clip, PATCHES),
+    "clip_text_model": (clip_text, TOKENS),
     "siglip": (siglip, PATCHES),
     "siglip_vision_model": (siglip, PATCHES),
     "vit": (plain_vit, "embeddings.cls_token"),

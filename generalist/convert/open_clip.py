@@ -1,8 +1,9 @@
-"""Image towers of open_clip as models of this framework: the same features for the same pixels.
+"""Towers of open_clip as models of this framework: the same features for the same pixels or texts.
 
 generalist convert open-clip ViT-B-32:openai --out DIR          weights by open_clip's own name (it fetches them)
 generalist convert open-clip ViT-B-32:weights.pt --out DIR      from a file, read safely
 generalist convert open-clip ViT-B-32 --out DIR                 fresh weights
+generalist convert open-clip ViT-B-32:openai --tower text ...   the text tower instead (`clip_text`)
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError, nearest
-from generalist.convert import timm_vit, vit
+from generalist.convert import clip_text, timm_vit, vit
 from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, save
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 
-OPTIONS = ()
+OPTIONS = ("tower",)
 BLOCK = {
     "ln_1.weight": "norm1.weight",
     "ln_1.bias": "norm1.bias",
@@ -40,16 +41,61 @@ BLOCK = {
 ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
 
 
-def convert(checkpoint: Path, out: Path) -> Report:
-    """The image tower of ARCH, ARCH:PRETRAINED or ARCH:FILE as a model folder."""
-    model, processor, report = from_visual(tower(str(checkpoint)))
+def convert(checkpoint: Path, out: Path, tower: str = "image") -> Report:
+    """A tower ("image" or "text") of ARCH, ARCH:PRETRAINED or ARCH:FILE as a model folder."""
+    if tower not in ("image", "text"):
+        raise UserError(f"tower {tower!r}; {nearest(tower, ('image', 'text'))}")
+    name = str(checkpoint)
+    model, processor, report = from_visual(image_tower(name)) if tower == "image" else from_text(text_tower(name))
     report.kind = f"open_clip {checkpoint}"
     save(model, processor, report, out)
     return report
 
 
-def tower(name: str) -> nn.Module:
+def image_tower(name: str) -> nn.Module:
     """The image tower of an open_clip model by its name. UserError for an unknown model or a file that does not fit."""
+    import open_clip
+    from open_clip.model import CLIPVisionCfg, _build_vision_tower
+
+    arch, weights, tagged = named(name)
+    if tagged:
+        return created(arch, weights).visual.eval()
+    # the tower alone: some text towers of the package are fetched before they can be made
+    settings = open_clip.get_model_config(arch)
+    vision = CLIPVisionCfg(**settings["vision_cfg"])
+    visual = _build_vision_tower(settings["embed_dim"], vision, settings.get("quick_gelu", False))
+    if weights:
+        own = {k.removeprefix("visual."): v for k, v in read(weights).items() if k.startswith("visual.")}
+        take(visual, own, f"{weights} does not fit {arch}")
+    return visual.eval()
+
+
+def text_tower(name: str) -> nn.Module:
+    """An open_clip model by its name, for its text tower. UserError where that does not convert."""
+    import open_clip
+    from open_clip.model import CLIPTextCfg, _build_text_tower
+
+    arch, weights, tagged = named(name)
+    settings = open_clip.get_model_config(arch)
+    if reason := clip_text.why_not(settings["text_cfg"]):
+        raise UserError(f"only CLIP's own text towers convert: {reason}; take --tower image or another model")
+    if tagged:
+        model = created(arch, weights)
+        return getattr(model, "text", model).eval()
+    text = _build_text_tower(
+        settings["embed_dim"], CLIPTextCfg(**settings["text_cfg"]), settings.get("quick_gelu", False)
+    )
+    if weights:  # some files hold the tower under "text.", some its parts beside the other tower
+        tensors = {k.removeprefix("text."): v for k, v in read(weights).items() if not k.startswith("visual.")}
+        take(text, {k: v for k, v in tensors.items() if k not in BESIDE}, f"{weights} does not fit {arch}")
+    return text.eval()
+
+
+BESIDE = ("logit_scale", "logit_bias", "attn_mask", "context_length", "vocab_size", "input_resolution")
+
+
+def named(name: str) -> tuple[str, str, bool]:
+    """ARCH[:WEIGHTS] -> the two, and whether the weights are open_clip's own. UserError where there is no such."""
     import open_clip
 
     arch, _, weights = name.partition(":")
@@ -58,21 +104,31 @@ def tower(name: str) -> nn.Module:
     known = open_clip.list_pretrained_tags_by_model(arch)
     if weights and not Path(weights).is_file() and weights not in known:
         raise UserError(f"{arch} has no weights {weights!r} and there is no such file; {nearest(weights, known)}")
-    if not weights or not Path(weights).is_file():
-        try:
-            visual = open_clip.create_model(arch, pretrained=weights or None).visual
-        except (OSError, RuntimeError) as error:
-            line = str(error).splitlines()[0][:120]
-            raise UserError(f"open_clip cannot load {name} ({line}); fetch the weights and give {arch}:FILE") from error
-    else:
-        visual = open_clip.create_model(arch).visual
-        tensors = {k.removeprefix("module."): v for k, v in load_tensors(Path(weights))[0].items()}
-        own = {k.removeprefix("visual."): v for k, v in tensors.items() if k.startswith("visual.")}
-        try:
-            visual.load_state_dict(own)
-        except RuntimeError as error:
-            raise UserError(f"{weights} does not fit {arch}: {str(error).splitlines()[1].strip()[:200]}") from error
-    return visual.eval()
+    return arch, weights, bool(weights) and not Path(weights).is_file()
+
+
+def created(arch: str, tag: str) -> Any:
+    """A model with open_clip's own weights, which it fetches."""
+    import open_clip
+
+    try:
+        return open_clip.create_model(arch, pretrained=tag)
+    except (OSError, RuntimeError) as error:
+        line = str(error).splitlines()[0][:120]
+        raise UserError(f"open_clip cannot load {arch}:{tag} ({line}); fetch the weights, give {arch}:FILE") from error
+
+
+def read(weights: str) -> dict[str, Tensor]:
+    """The tensors of a weight file, safely."""
+    return {k.removeprefix("module."): v for k, v in load_tensors(Path(weights))[0].items()}
+
+
+def take(tower: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Load a tower's tensors, all of them and no others; UserError naming the first that does not fit."""
+    try:
+        tower.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{what}: {str(error).splitlines()[1].strip()[:200]}") from error
 
 
 def why_not(visual: Any) -> str | None:
@@ -104,9 +160,7 @@ def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Repo
     state: dict[str, Tensor] = visual.state_dict()
     patch, positions = state["conv1.weight"], state["positional_embedding"]
     tensors = vit.stem(patch, None, positions, state["class_embedding"])
-    for i in range(len(blocks)):
-        prefix = f"transformer.resblocks.{i}."
-        tensors |= {f"encoder.layers.{i}.{our}": state[prefix + k] for k, our in BLOCK.items() if prefix + k in state}
+    tensors |= blocks_of(state, len(blocks))
     mean_of_normed = visual.attn_pool is None and visual.pool_type == "avg" and not visual.final_ln_after_pool
     post = "encoder.norm" if mean_of_normed else "head.norm"
     for theirs, ours in (("ln_pre", "embedding_norm"), ("ln_post", post)):
@@ -130,6 +184,30 @@ def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Repo
         pooling=pooling,
         pooler=pooler,
     )
+
+
+def blocks_of(state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The blocks of a tower by our names."""
+    found = {}
+    for i in range(count):
+        prefix = f"transformer.resblocks.{i}."
+        found |= {f"encoder.layers.{i}.{our}": state[prefix + k] for k, our in BLOCK.items() if prefix + k in state}
+    return found
+
+
+def from_text(model: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
+    """The text tower of an open_clip model that `clip_text.why_not` has nothing against."""
+    text = getattr(model, "text", model)  # `CLIP` holds its text tower's parts itself
+    blocks, state = text.transformer.resblocks, text.state_dict()
+    tensors, words = clip_text.stem(state["token_embedding.weight"], state["positional_embedding"])
+    tensors |= blocks_of(state, len(blocks))
+    tensors |= {f"head.norm.{end}": state[f"ln_final.{end}"] for end in ("weight", "bias")}
+    if isinstance(text.text_projection, nn.Linear):
+        tensors |= {f"head.projection.{end}": state[f"text_projection.{end}"] for end in ("weight", "bias")}
+    else:
+        tensors["head.projection.weight"] = state["text_projection"].T.contiguous()
+    heads, activation = blocks[0].attn.num_heads, ACTIVATIONS[type(blocks[0].mlp.gelu).__name__]
+    return clip_text.build("open_clip text", tensors, words, heads, activation, blocks[0].ln_1.eps)
 
 
 def attention_pooling(pool: Any) -> dict[str, Tensor]:

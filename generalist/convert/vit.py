@@ -30,7 +30,7 @@ def build(
     tensors: dict[str, Tensor],
     *,
     heads: int,
-    picture: Picture,
+    picture: Picture | None,
     activation: str,
     eps: float,
     pooling: str = "asked",
@@ -45,6 +45,8 @@ def build(
     fresh: beginnings of names that the file cannot have and that stay as initialised. hidden_summary: no token sees
     the summary, which the file's model does not have.
     """
+    if picture is None and text is None:
+        raise ValueError("a model needs the modality of its file: picture or text")
     layers = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.layers."))
     text = text or Text(max_length=77, positions=77)
     width = tensors["encoder.layers.0.norm1.weight"].shape[0]
@@ -65,7 +67,9 @@ def build(
         output_norm="head.norm.weight" in tensors,
         pooling=pooling,
         pooler=pooler,
-        modalities=modality_settings({"summary": Summary(hidden=hidden_summary), "text": text, "image": picture}),
+        modalities=modality_settings(
+            {"summary": Summary(hidden=hidden_summary), "text": text} | ({} if picture is None else {"image": picture})
+        ),
         initial_scale=1 / 0.07,
     )
     model = GeneralistModel(config).eval()
