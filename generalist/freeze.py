@@ -2,14 +2,15 @@
 
     generalist train my.py model.encoder_from=DIR model.freeze=encoder                          frozen
     generalist train my.py model.encoder_from=DIR model.freeze=encoder model.random_encoder=true   its control
+    generalist train my.py model.encoder_from=DIR model.freeze=encoder model.control=true          both, side by side
 
     generalist train my.py init=DIR model.freeze=all_but_prompts model.prompts=10       prompt tuning (deep prompts)
 
 Prompt tuning has two more keys: modalities.text.spe_bias=true and model.linear_heads=true.
 
 A frozen result means little without the same run on a frozen random encoder (`spec/meta-transformer.md` 2.3 shows a
-published one that was never anything else), so the control is one key. Counts are of everything that trains:
-tokenizers, tables, heads and scales as well.
+published one that was never anything else), so the control is one key (`generalist.control`). Counts are of
+everything that trains: tokenizers, tables, heads and scales as well.
 """
 
 from __future__ import annotations

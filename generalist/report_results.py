@@ -28,6 +28,8 @@ class Result:
     low: float | None
     high: float | None
     about: str = ""
+    frozen: bool = False  # then `control` is the same run's value on a random encoder, None where it was not run
+    control: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def _better(self, a: float | None, b: float | None) -> bool:
@@ -88,6 +90,8 @@ def _result(name: str, entry: Any, path: Path) -> Result:
             baseline_name=str(entry.get("baseline_name") or ""),
             synthetic=bool(entry.get("synthetic")),
             about=str(entry.get("about") or ""),
+            frozen="control" in entry,
+            control=_number(entry.get("control")),
             extra=dict(entry.get("extra") or {}),
             **number,
         )
@@ -125,6 +129,13 @@ def verdict_sentences(results: list[Result]) -> list[str]:
         out.append(f"Too close to call, as the baseline lies inside the interval: {_names(close)}.")
     if lost := [r for r in results if r.beats_chance is False]:
         out.append(f"<b>Not clearly better than chance:</b> {_names(lost)}.")
+    if unknown := [r for r in results if r.frozen and r.control is None]:
+        out.append(
+            f"<b>Frozen weights without their control</b>, so nothing says that they help: {_names(unknown)}; "
+            "train again with <code>model.control=true</code>."
+        )
+    if useless := [r for r in results if r.control is not None and not r._better(r.value, r.control)]:
+        out.append(f"<b>A frozen random encoder does as well:</b> {_names(useless)}.")
     if made := [r for r in results if r.synthetic]:
         out.append(f"Measured on synthetic data, so no statement about real data: {_names(made)}.")
     return out
@@ -162,6 +173,8 @@ def _row(r: Result) -> str:
         if r.low is not None and r.high is not None
         else ""
     )
+    if r.frozen:
+        interval += f"<small>random encoder {'not run' if r.control is None else fmt(r.control)}</small>"
     bar = scale_bar(r.value, r.chance, r.baseline, r.low, r.high, r.higher_is_better, kind)
     base = f"<small>{esc(shorten(r.baseline_name, 40))}</small>" if r.baseline_name and r.baseline is not None else ""
     lines = [r.metric + direction, shorten(r.about, 120), shorten(extra, 160)]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from data.errors import UserError
 from data.source import Records
 from generalist import evaluate, measures, predictions, written
+from generalist.control import add_control
 from generalist.freeze import trainable
 from generalist.hf.card import write_card
 from generalist.leakage import compared_fields, leakage
@@ -85,6 +86,7 @@ def evaluate_run(
             lines[task.name]["leakage"] = leakage_of(answers, prepared.records[task.name])
         shown[task.name] = evaluate.samples(answers)
         everything.append(answers)
+    add_control(recipe, lines, out)
     metrics = {
         "tasks": lines,
         "seconds": {"train": round(train_seconds or _trained(out), 1), "evaluate": round(time.time() - began, 1)},
@@ -156,12 +158,15 @@ def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:
 
 def table(metrics: dict[str, Any]) -> str:
     """The results as a text table."""
-    head = ("task", "metric", "value", "chance", "baseline", "", "n", "")
+    frozen = any("control" in line for line in metrics["tasks"].values())
+    head = ("task", "metric", "value", *(["random encoder"] if frozen else []), "chance", "baseline", "", "n", "")
     rows = [head]
     for name, line in metrics["tasks"].items():
         reached = evaluate.reaches(line)
         mark = {True: "reached", False: "not reached", None: ""}[reached]
         number = [("-" if line[k] is None else f"{line[k]:.3g}") for k in ("value", "chance", "baseline")]
+        if frozen:
+            number.insert(1, "not run" if line.get("control") is None else f"{line['control']:.3g}")
         arrow = "higher" if line["higher_is_better"] else "lower"
         note = "synthetic" if line["synthetic"] else "real"
         rows.append(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data.errors import UserError
 from data.schedule import Schedule
 from data.stream import Steps, loader
-from generalist import checkpoint, ranks
+from generalist import checkpoint, control, ranks
 from generalist.compiled import compile_layers
 from generalist.engine import Engine, LocalEngine, recompute_activations
 from generalist.events import EventLog, read_log
@@ -47,6 +47,7 @@ class Interrupted(Exception):
 def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> dict:
     """Train, evaluate, write the run's folder. Returns what metrics.json holds; {} on every rank but the first."""
     recipe.check()
+    control.check_control(recipe, ranks.launched_world())
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
     device = device_of(recipe.engine.device)
@@ -79,7 +80,19 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
     if weights is not None:
         objective = prepared.objective(recipe)
         objective.load_state_dict(weights)
-    return finish(recipe, prepared, objective, out, quiet, time.time() - began)
+    seconds = time.time() - began
+    if recipe.model.control:
+        _train_control(as_given, out, resume, quiet)
+    return finish(recipe, prepared, objective, out, quiet, seconds)
+
+
+def _train_control(as_given: dict[str, Any], out: Path, resume: bool, quiet: bool) -> None:
+    """The run on a random encoder, in a folder of its own; one that is finished is not trained again on a resume."""
+    folder = out / control.FOLDER
+    if resume and (folder / "metrics.json").is_file():
+        return
+    going_on = resume and bool(checkpoint.checkpoints(folder))
+    train_run(control.control_recipe(as_given), folder, going_on, not going_on, quiet)
 
 
 def start_from(recipe: Recipe, objective: Objective, out: Path) -> None:
@@ -170,7 +183,7 @@ def open_run(recipe: Recipe, out: Path, resume: bool, overwrite: bool) -> int:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote here, and only that."""
-    for name in ("checkpoints", "model", "tensorboard", "answers"):
+    for name in ("checkpoints", "model", "tensorboard", control.FOLDER, "answers"):
         shutil.rmtree(out / name, ignore_errors=True)
     written = ["metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json"]
     written += ["interference.json", "init.json"]

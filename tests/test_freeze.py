@@ -1,15 +1,19 @@
 """Frozen encoders: what trains is counted whole, weights come from a folder, the control is a run without them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from data.embedded import Embedded
 from data.errors import UserError
+from generalist.control import add_control, check_control
 from generalist.freeze import trainable
 from generalist.optimizer import parameter_groups
 from generalist.prepare import prepare
-from generalist.recipe import ModelSpec, Recipe
+from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, Recipe
+from generalist.run import table, train_run
 from tasks.classify import Classify
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.table import Table
@@ -72,3 +76,48 @@ def test_what_does_not_fit_is_named(tmp_path):
     wrong = recipe(freeze="everything")
     with pytest.raises(UserError, match=r"model\.freeze='everything'"):
         prepare(wrong)
+
+
+def frozen(folder, **model):
+    made = recipe(encoder_from=str(folder), freeze="encoder", **model)
+    made.engine = EngineSpec(device="cpu", threads=1)
+    made.checkpoint = CheckpointSpec(every=1, keep=1)
+    return made
+
+
+def test_a_frozen_run_trains_its_control_and_shows_it_beside_every_result(tmp_path):
+    built().save_pretrained(tmp_path / "source")
+    out = tmp_path / "run"
+    metrics = train_run(frozen(tmp_path / "source", control=True), out, quiet=True)
+    control = json.loads((out / "control" / "metrics.json").read_text())
+    assert control["trainable"] == metrics["trainable"]
+    assert metrics["tasks"]["wine"]["control"] == control["tasks"]["wine"]["value"]
+    saved = [json.loads((f / "recipe.json").read_text())["model"] for f in (out, out / "control")]
+    assert [(m["random_encoder"], m["control"]) for m in saved] == [(False, True), (True, False)]
+    assert "random encoder" in table(metrics).splitlines()[0]
+    page = (out / "report.html").read_text()
+    assert "random encoder" in page and "without their control" not in page
+
+    held = (out / "control" / "metrics.json").stat().st_mtime_ns
+    again = train_run(frozen(tmp_path / "source", control=True), out, resume=True, quiet=True)
+    assert again["tasks"]["wine"]["control"] == control["tasks"]["wine"]["value"]
+    assert (out / "control" / "metrics.json").stat().st_mtime_ns == held  # a finished control is not trained again
+
+
+def test_a_frozen_run_without_its_control_says_so_and_other_runs_say_nothing(tmp_path):
+    built().save_pretrained(tmp_path / "source")
+    metrics = train_run(frozen(tmp_path / "source"), tmp_path / "run", quiet=True)
+    assert metrics["tasks"]["wine"]["control"] is None and "not run" in table(metrics)
+    assert "Frozen weights without their control" in (tmp_path / "run" / "report.html").read_text()
+    lines = {"wine": {}}
+    for other in (recipe(), frozen(tmp_path / "source", random_encoder=True)):
+        add_control(other, lines, tmp_path / "run")
+    assert lines == {"wine": {}}
+
+
+def test_a_control_without_frozen_weights_is_refused(tmp_path):
+    for model in ({}, {"freeze": "encoder"}, {"encoder_from": "x", "freeze": "encoder", "random_encoder": True}):
+        with pytest.raises(UserError, match=r"model\.control=true is for frozen weights"):
+            train_run(recipe(control=True, **model), tmp_path / "run")
+    with pytest.raises(UserError, match="one process"):
+        check_control(recipe(control=True, freeze="encoder", encoder_from="x"), processes=2)
