@@ -71,7 +71,7 @@ class Schema:
         bins: int = 16,
         most: int = 1000,
     ) -> Schema:
-        """From training rows only: list of dicts, or a pandas DataFrame.
+        """From training rows only: list of dicts, or a data frame of pandas or polars.
 
         A column is numeric when every value that is not missing reads as a number and it is not named in
         `categorical`. bins: quantile bins of numeric columns. most: only this many most frequent categories
@@ -123,7 +123,7 @@ class Schema:
 
 def _columns(rows: Any) -> dict[str, list]:
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        table = {str(name): rows[name].tolist() for name in rows.columns}
+        table = {str(name): rows[name].to_list() for name in rows.columns}
         if len(table) != len(rows.columns):
             raise UserError("table: two columns have the same name; rename one")
     else:

@@ -59,7 +59,7 @@ class Series(Modality):
 
     name: ClassVar[str] = "series"
     flagged: ClassVar[bool] = True
-    raw: ClassVar[str] = "array or pandas [t] or [t, channels], NaN = missing; .csv, .npy or .parquet path"
+    raw: ClassVar[str] = "array, pandas or polars [t] or [t, channels], NaN = missing; .csv, .npy or .parquet path"
     count: ClassVar[str] = "ceil(min(t, context or t) / patch); of each channel, patches without any value left out"
 
     patch: int = 16
@@ -184,7 +184,7 @@ def load_array(raw: Any, what: str = "series") -> tuple[np.ndarray, str]:
 
 
 def _is_frame(raw: Any) -> bool:
-    return hasattr(raw, "select_dtypes")
+    return hasattr(raw, "select_dtypes") or hasattr(raw, "to_pandas")
 
 
 def _load_file(path: Path, what: str) -> Any:
@@ -205,6 +205,10 @@ def _numeric(table: Any, what: str) -> Any:
     """A DataFrame without its date columns; a single column becomes [t]."""
     import pandas
 
+    if hasattr(table, "to_pandas"):  # polars
+        table = table.to_pandas()
+        if table.ndim == 1:
+            return table.to_numpy(dtype=np.float64, na_value=np.nan)
     keep = table.select_dtypes(include=["number", "bool"])
     for name in table.columns.difference(keep.columns):
         try:

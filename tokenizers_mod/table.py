@@ -47,7 +47,7 @@ class Table(Modality):
 
     name: ClassVar[str] = "table"
     kind_keys: ClassVar[tuple[str, ...]] = ("column",)
-    raw: ClassVar[str] = "dict or pandas Series from column name to value; None or NaN = missing"
+    raw: ClassVar[str] = "dict, pandas Series or polars frame of one row, column name to value; None or NaN = missing"
     count: ClassVar[str] = "columns"
 
     schemas: dict[str, Any] = field(default_factory=dict)
@@ -92,8 +92,7 @@ class Table(Modality):
         token (one for all columns; the column's own vector is added as to any other). A value for the
         target column is ignored. UserError: missing or extra columns, not a number, infinite.
         """
-        if hasattr(raw, "to_dict"):
-            raw = raw.to_dict()
+        raw = as_row(raw)
         if not isinstance(raw, dict):
             raise UserError(f"table: a row is a dict or pandas Series, got {type(raw).__name__}")
         row = {str(k): v for k, v in raw.items()}
@@ -174,12 +173,24 @@ class Table(Modality):
         return (category != MISSING) & (category != UNKNOWN)
 
     def show(self, raw: Any) -> dict[str, Any]:
-        row = raw.to_dict() if hasattr(raw, "to_dict") else dict(raw)
+        row = dict(as_row(raw))
         return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
 
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]
         return TableTokens(columns, self._categories, width)
+
+
+def as_row(raw: Any) -> Any:
+    """A row of pandas (Series) or of polars (a frame of one row) as a dict; anything else as it is."""
+    if hasattr(raw, "to_dicts"):
+        rows = raw.to_dicts()
+        if len(rows) != 1:
+            raise UserError(
+                f"table: a data frame of {len(rows)} rows where one is wanted; give frame.row(i, named=True)"
+            )
+        return rows[0]
+    return raw.to_dict() if hasattr(raw, "to_dict") else raw
 
 
 def first_row(path: Path, what: str) -> dict[str, Any]:
