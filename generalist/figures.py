@@ -205,6 +205,36 @@ def scatter(
     return svg(width, height, f'<g class="dots" style="--r:{radius}px">{"".join(marks)}</g>', label, "map")
 
 
+def heat(
+    names: Sequence[str],
+    cells: Sequence[Sequence[tuple[float, str] | None]],
+    dashed: Sequence[Sequence[bool]],
+    label: str,
+) -> str:
+    """A square table of (value in 0..1, its tip) by row and column, the deeper the higher; None is left empty."""
+    size, margin = 62, 78
+    side = margin + size * len(names)
+    body = []
+    for i, name in enumerate(names):
+        middle = margin + size * i + size / 2
+        short = esc(shorten(name, 11))
+        body.append(f'<text x="{margin - 8}" y="{middle + 4}" text-anchor="end">{short}</text>')
+        body.append(f'<text x="{middle}" y="{margin - 10}" text-anchor="middle">{short}</text>')
+        for j, cell in enumerate(cells[i]):
+            if cell is None:
+                continue
+            x, y = margin + size * j, margin + size * i
+            edge = ' stroke-dasharray="5 3"' if dashed[i][j] else ""
+            deep = min(1.0, max(0.0, cell[0]))
+            body.append(
+                f'<g><title>{esc(cell[1])}</title><rect class="cell" x="{x + 3}" y="{y + 3}" width="{size - 6}" '
+                f'height="{size - 6}" rx="5" fill-opacity="{0.05 + 0.6 * deep:.2f}"{edge}/>'
+                f'<text class="number" x="{x + size / 2}" y="{y + size / 2 + 4}" text-anchor="middle">'
+                f"{fmt(float(cell[0]))}</text></g>"
+            )
+    return svg(side, side, "".join(body), label, "heat")
+
+
 def legend(names: Sequence[str], hues: Sequence[str]) -> str:
     items = (f'<li><i style="background:{h}"></i>{esc(shorten(n, 28))}</li>' for n, h in zip(names, hues, strict=True))
     return f'<ul class="legend">{"".join(items)}</ul>'

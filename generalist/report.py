@@ -23,6 +23,8 @@ from data.errors import UserError
 from generalist.events import LOG, read_log
 from generalist.figures import colour, curve, esc, fmt, shorten
 from generalist.interference import interference_section
+from generalist.report_curves import curves_section
+from generalist.report_evaluation import calibration_section, data_section, leakage_section, matrix_section
 from generalist.report_page import page
 from generalist.report_results import Result, read_results, results_table, verdict_sentences
 from generalist.report_samples import predictions_section
@@ -32,6 +34,7 @@ TRAIN, EVALUATE = "generalist train RECIPE", "generalist eval RUN"
 MADE_BY = {LOG: TRAIN, "recipe.json": TRAIN} | dict.fromkeys(
     ("metrics.json", "space.npz", "predictions.json"), EVALUATE
 )
+ALONE = ("any_to_any.json", "tuning.json", "result.json")  # what eval and tune leave in a folder of their own
 LEAD = (
     "One shared encoder answers every task by one rule: the answer is the candidate whose representation is most "
     "like that of the input, <i>p</i>(<i>y</i>|<i>x</i>) ∝ exp(cos(<i>f</i>(<i>x</i>), <i>f</i>(<i>y</i>)) · scale)."
@@ -44,12 +47,15 @@ def write_report(run: str | os.PathLike) -> Path:
     if not run.is_dir():
         raise UserError(f"{run} is not a folder: give the folder of a run, as `{TRAIN}` made it")
     recipe = _recipe(run)
-    if recipe is None and not any((run / name).exists() for name in MADE_BY):
+    if recipe is None and not any((run / name).exists() for name in (*MADE_BY, *ALONE)):
         raise UserError(f"{run} is not a run (it has none of {', '.join(MADE_BY)}): make one with `{TRAIN}`")
     events = read_log(run)
     metrics = _json(run / "metrics.json")
     results = None if metrics is None else read_results(metrics, run / "metrics.json")
     interference = _json(run / "interference.json")
+    matrix = _json(run / "any_to_any.json")
+    tuned, elsewhere = _found(run, "tuning", "tuning.json"), _found(run, "evaluations", "result.json")
+    measured = {str(k): v for k, v in ((metrics or {}).get("tasks") or {}).items() if isinstance(v, dict)} | elsewhere
     samples, space = _json(run / "predictions.json"), _space(run / "space.npz")
 
     name = str((recipe or {}).get("name") or run.resolve().name)
@@ -57,13 +63,21 @@ def write_report(run: str | os.PathLike) -> Path:
     sections = {
         "Results": _missing(run, "metrics.json") if results is None else _results(results),
         "Training": _training(events, order) if events else _missing(run, LOG),
+        "Other data": data_section(elsewhere) if elsewhere else "",
+        "Calibration": calibration_section(measured),
+        "Any to any": "" if matrix is None else matrix_section(matrix),
+        "Leakage": leakage_section(measured),
+        "Learning curves": curves_section(tuned) if tuned else "",
         "Representation space": _missing(run, "space.npz") if space is None else space_section(*space, order),
         "Predictions": _missing(run, "predictions.json")
         if samples is None
         else predictions_section(samples, run / "predictions.json"),
-        **({} if interference is None else {"Interference": interference_section(interference)}),
+        "Interference": "" if interference is None else interference_section(interference),
         "Recipe": _missing(run, "recipe.json") if recipe is None else _recipe_list(recipe),
     }
+    # a folder that an evaluation or a tuning left is no run: nothing of a run is missing in it
+    alone = recipe is None and any((run / name).exists() for name in ALONE)
+    sections = {k: html for k, html in sections.items() if html and not (alone and 'class="card missing"' in html)}
     anchor = {title: title.lower().replace(" ", "-") for title in sections}
     links = "".join(f'<a href="#{anchor[title]}">{title}</a>' for title in sections)
     about = f"<p>{esc(recipe['about'])}</p>" if recipe and recipe.get("about") else ""
@@ -90,10 +104,29 @@ def _json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): make it again with `{MADE_BY[path.name]}`") from None
+        raise UserError(
+            f"{path} is not JSON ({error}): make it again with `{MADE_BY.get(path.name, EVALUATE)}`"
+        ) from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object: make it again with `{MADE_BY[path.name]}`")
+        raise UserError(f"{path} does not hold a JSON object: make it again with `{MADE_BY.get(path.name, EVALUATE)}`")
     return value
+
+
+def _found(run: Path, folder: str, name: str) -> dict[str, Any]:
+    """{name: content} of the run's own file and those in its `folder`/NAME/; a damaged file is a UserError."""
+    paths = {p.parent.name: p for p in sorted(run.glob(f"{folder}/*/{name}"))}
+    if (run / name).is_file():
+        paths = {run.resolve().name: run / name} | paths
+    out = {}
+    for title, path in paths.items():
+        try:
+            value = json.loads(path.read_bytes())
+            if not value or not isinstance(value[0] if isinstance(value, list) else value["measures"], dict):
+                raise ValueError("something else is in it")
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({error}): make it again") from None
+        out[title] = value
+    return out
 
 
 def _recipe(run: Path) -> dict[str, Any] | None:

@@ -93,6 +93,18 @@ color:var(--soft)}
 .wide .legend{display:grid;grid-template-columns:1fr;font-size:.88rem;margin:0}
 figcaption{margin-top:.5rem}
 
+.grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(420px,100%),1fr));gap:14px;margin-top:1rem}
+.card h4{margin:0 0 .4rem;font-size:.95rem;overflow-wrap:anywhere}
+.chart .chanceline{stroke:var(--none);stroke-dasharray:2 4}
+svg.heat{max-width:460px}
+.heat .cell{fill:var(--accent);stroke:var(--accent);stroke-width:1.5}
+.heat .number{fill:var(--ink);font-size:12px}
+.plain{overflow-x:auto;font-size:.88rem;font-variant-numeric:tabular-nums}
+.plain th{font-weight:500;color:var(--soft);text-align:right;padding:3px 10px;white-space:nowrap}
+.plain td{border-top:1px solid var(--rule);text-align:right;padding:4px 10px;white-space:nowrap}
+.plain th:first-child,.plain td:first-child{text-align:left;padding-left:0}
+.plain small{display:block;color:var(--soft);font-size:.76rem}
+
 .answers{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:14px}
 .answer{display:flex;flex-direction:column;gap:10px;min-width:0}
 .answer header{display:flex;justify-content:space-between;gap:8px;font-size:.78rem;color:var(--soft);

@@ -147,7 +147,7 @@ def task_for(
     found = task.candidate_set(records)
     names = list(getattr(found, "names", []))
     if isinstance(found, Names) and asked.template != "{}":
-        found = replace(found, names=[asked.template.format(name) for name in names])
+        found = replace(found, names=[asked.template.format(name) for name in names], synonyms={})
     task.adopt(found)
     return task, names
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+CURVE = [0.01, 0.02, 0.05, 0.1, 1.0]
+
 
 def pair(text: str) -> tuple[str, str]:
     """ "modality=field", or "modality" where the field has the same name."""
@@ -22,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", nargs="+", default=["prompts"], help="zero-shot, prompts, probe, lora, full")
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="training records a class")
     parser.add_argument("--fraction", type=float, nargs="+", metavar="F", help="share of the training records")
+    parser.add_argument(
+        "--curve",
+        action="store_true",
+        help="1, 2, 5, 10 and 100 %% of the training records (generalist report draws it)",
+    )
     parser.add_argument("--draws", type=int, default=1, help="independent draws, for mean and spread")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=32)
@@ -37,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from data.errors import UserError
     from data.places import source_at
     from data.source import Records
     from generalist.adapt import Tuned, Tuning, curve
@@ -52,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
         test = Records(Chosen(test.rows, list(range(min(args.limit, len(test))))), dict(test.info))
     inputs = dict(pair(text) for text in args.input or ["image"])
     task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
+    if args.curve:
+        if args.shots or args.fraction:
+            raise UserError("--curve sets the fractions; give it without --shots and --fraction")
+        args.fraction = CURVE
     sizes: list[dict[str, Any]] = [{"shots": n} for n in args.shots or []] + [
         {"fraction": f} for f in args.fraction or []
     ]
@@ -61,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     lines = curve(
         model, processor.built, task, training, test, settings, args.draws, lambda how, i, tuned: last.append(tuned)
     )
+    for line in lines:
+        line["classes"] = len(task.candidates.names)  # type: ignore[union-attr]
+    if args.curve and args.out is None and (args.model / "recipe.json").is_file():
+        args.out = args.model / "tuning" / Path(args.data.rstrip("/")).name.replace(":", "-")
     if args.out:
         save_tuned(args.out, lines, last[-1], task, processor, test)
     print(json.dumps(lines, indent=1) if args.json else table(lines))
