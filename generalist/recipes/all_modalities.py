@@ -13,11 +13,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data.captions import CocoCaptions
+from data.coco import CocoObjects
 from data.local import Arrays
 from data.windows import Chunks, Neighbourhoods, Windows
 from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
+from generalist.recipes.detect_tiny import backbone, proposer
 from tasks.base import Task
 from tasks.classify import Classify
+from tasks.describe import Describe
+from tasks.detect import Detect
 from tasks.fill import Fill
 from tasks.forecast import Forecast
 from tasks.regress import Regress
@@ -29,6 +34,7 @@ from tokenizers_mod.image import Image
 from tokenizers_mod.imu import Imu
 from tokenizers_mod.number import Number
 from tokenizers_mod.points import Points
+from tokenizers_mod.region import Region
 from tokenizers_mod.series import Series
 from tokenizers_mod.slot import Slot
 from tokenizers_mod.spectral import Spectral
@@ -49,6 +55,19 @@ def modalities() -> dict[str, Modality]:
         "text": Text(tokenizer="", learn=1500, max_length=64, positions=64),
         "image": Image(size=32, patch=16, channels=3, mean=0.45, std=0.27, shift=2, stem=24),
         "scene": Image(size=192, patch=48, channels=3, mean=0.8, std=0.3, stem=12),
+        "photo": Image(size=96, patch=32, channels=3, mean=0.45, std=0.27, stem=16),
+        "region": Region(
+            height=160,
+            width=192,
+            proposer="rt_detr_v2",
+            config=proposer(),
+            backbone=backbone(),
+            mode="regional",
+            proposals=60,
+            mean=[0.737, 0.696, 0.715],
+            std=[0.061, 0.101, 0.075],
+            augment={"flip_y": 0.5},
+        ),
         "xray": XRay(size=28, patch=14, mean=0.5, std=0.25, shift=2, stem=24),
         "spectral": Spectral(bands=4, patch=3, flip=True),
         "video": Video(size=64, patch=64, frames=8, stem=12, moving=True),
@@ -78,7 +97,7 @@ def tasks(data: Path) -> list[Task]:
         return str(data / name)
 
     def classify(name: str, inputs: dict[str, str], source: Any, **settings: Any) -> Classify:
-        return Classify(name=name, inputs=inputs, source=source, **{"batch": 32} | settings)
+        return Classify(name=name, inputs=inputs, source=source, **{"batch": 64, "smoothing": 0.05} | settings)
 
     def graphs(name: str, classes: list[str]) -> Arrays:
         fields = {"graph": {"nodes": "node_label@node_offsets", "edges": "edge_index@edge_offsets"}, "label": "y"}
@@ -98,6 +117,7 @@ def tasks(data: Path) -> list[Task]:
                 {"image": "x_{split}", "label": "y_{split}"},
                 classes="class_names",
             ),
+            share=1.5,
         ),
         classify(
             "cifar10",
@@ -107,6 +127,7 @@ def tasks(data: Path) -> list[Task]:
                 {"image": "picture:image_jpg", "label": "label_name"},
                 classes="label_name",
             ),
+            share=1.5,
         ),
         classify(
             "pneumonia",
@@ -137,6 +158,7 @@ def tasks(data: Path) -> list[Task]:
                 classes="action_names",
             ),
             batch=16,
+            share=0.5,
         ),
         classify(
             "lowpoly",
@@ -146,6 +168,8 @@ def tasks(data: Path) -> list[Task]:
                 {"cloud": "points_{split}", "label": "label_{split}"},
                 classes="class_names",
             ),
+            batch=32,
+            share=1.5,
         ),
         classify(
             "fsdd",
@@ -155,6 +179,7 @@ def tasks(data: Path) -> list[Task]:
                 {"audio": {"array": "audio@offsets", "sampling_rate": "sample_rate"}, "label": "label"},
                 classes=["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
             ),
+            share=0.5,
         ),
         classify(
             "esc10",
@@ -167,6 +192,8 @@ def tasks(data: Path) -> list[Task]:
                 val_fold=3,
                 classes="label_name",
             ),
+            batch=16,
+            share=0.5,
         ),
         classify(
             "watch",
@@ -179,6 +206,7 @@ def tasks(data: Path) -> list[Task]:
                 classes="class_names",
             ),
             batch=16,
+            share=0.5,
         ),
         classify("basic_motions", {"motion": "signal"}, signals("BasicMotions"), batch=16, share=0.5),
         classify("japanese_vowels", {"vowels": "signal"}, signals("JapaneseVowels"), batch=16, share=0.5),
@@ -193,7 +221,8 @@ def tasks(data: Path) -> list[Task]:
                 drop=["income"],
                 classes="income",
             ),
-            batch=64,
+            batch=256,
+            share=1.5,
         ),
         Regress(
             name="abalone",
@@ -215,9 +244,19 @@ def tasks(data: Path) -> list[Task]:
             ),
             batch=32,
         ),
-        classify("mutag", {"compound": "graph"}, graphs("mutag_graphs/mutag.npz", ["inactive", "mutagenic"]), batch=16),
         classify(
-            "proteins", {"protein": "graph"}, graphs("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"]), batch=8
+            "mutag",
+            {"compound": "graph"},
+            graphs("mutag_graphs/mutag.npz", ["inactive", "mutagenic"]),
+            batch=16,
+            share=0.5,
+        ),
+        classify(
+            "proteins",
+            {"protein": "graph"},
+            graphs("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"]),
+            batch=8,
+            share=0.5,
         ),
         classify("cora", {"citation": "graph"}, Neighbourhoods(at("cora_graph/cora.npz")), batch=16, share=0.5),
         classify(
@@ -233,6 +272,7 @@ def tasks(data: Path) -> list[Task]:
                 at("emoji_text/{split}.parquet"), {"image": "picture:image_png", "text": "description"}, OWN_VAL
             ),
             batch=64,
+            share=1.5,
         ),
         classify(
             "easy_vqa",
@@ -243,6 +283,7 @@ def tasks(data: Path) -> list[Task]:
                 explode=["questions", "answers"],
                 classes="answers",
             ),
+            share=2.0,
         ),
         classify(
             "nlvr",
@@ -291,6 +332,25 @@ def tasks(data: Path) -> list[Task]:
             batch=64,
             share=0.5,
         ),
+        Detect(name="bccd", inputs={"region": "image"}, source=CocoObjects(at("bccd_detection")), batch=8, share=0.5),
+        Detect(
+            name="coco_objects", inputs={"region": "image"}, source=CocoObjects(at("coco_open")), batch=8, share=0.25
+        ),
+        Retrieve(
+            name="coco_captions",
+            inputs={"photo": "image"},
+            partners={"text": "caption"},
+            source=CocoCaptions(at("coco_open")),
+            batch=32,
+            share=0.25,
+        ),
+        Describe(
+            name="coco_describe",
+            inputs={"photo": "image"},
+            source=CocoCaptions(at("coco_open")),
+            batch=16,
+            share=0.25,
+        ),
         Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=16, share=0.5),
     ]
 
@@ -304,6 +364,6 @@ def recipe(data: Path, steps: int = 8000) -> Recipe:
         modalities=modalities(),
         tasks=tasks(data),
         model=ModelSpec(width=96, layers=4, heads=4, hidden=384, embedding_norm=False),
-        optimizer=OptimizerSpec(lr=1e-3, warmup=min(500, steps // 10 + 1), weight_decay=0.05),
+        optimizer=OptimizerSpec(lr=2e-4, warmup=min(500, steps // 10 + 1), weight_decay=0.05),
         checkpoint=CheckpointSpec(every=1000, keep=1),
     )
