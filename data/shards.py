@@ -187,7 +187,9 @@ class ShardRows(Sequence[Record]):
             found = decode("json", held.pop("json"))
             record |= found if isinstance(found, dict) else {"json": found}
         for name, member in self.fields.items():
-            chosen = next((m for m in member.split(";") if m in held), None)
+            # "jpg", or "image.jpg" as `generalist data shard` calls the field image
+            endings = member.split(";")
+            chosen = next((m for m in [*endings, *(f"{name}.{e}" for e in endings)] if m in held), None)
             if chosen is not None:
                 record[name] = decode(chosen, held[chosen])
             elif member in record:

@@ -25,10 +25,10 @@ class GeneralistConfig(PreTrainedConfig):
     pooling: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its
     "last" token, or "attention" over them, whose sizes `pooler` says (`generalist.pooling`).
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
-    moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd", "four" or "all" layers;
-    moe_parts: "both", "attention" or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the
-    router in training, in units of 1 / experts; moe_gelu: GELU in the attribute router. tasks: names that a task
-    router knows.
+    moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd" (layers 0, 2, 4 ...), "four"
+    (0, 4, 8 ...; where it begins is a guess, no released file uses it) or "all" layers; moe_parts: "both", "attention"
+    or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the router in training, in units
+    of 1 / experts; moe_gelu: GELU in the attribute router. tasks: names that a task router knows.
     """
 
     model_type = "generalist"

@@ -264,7 +264,10 @@ class ExpertMLP(Experts):
         return chosen.apply("down", self.activation(chosen.apply("up", x)))
 
 
-PLACEMENTS: dict[str, int] = {"none": 0, "all": 1, "odd": 2, "four": 4}  # every how many layers, from the first
+# Every how many layers hold experts, from the first. Known of the released code: "all"; "odd", the layers 0, 2, 4, ...
+# (every tensor of it is compared with a file); "four" is every 4th. Guessed: that "four" begins with the first layer
+# (0, 4, 8), as "odd" does; no released model or file uses it.
+PLACEMENTS: dict[str, int] = {"none": 0, "all": 1, "odd": 2, "four": 4}
 PARTS: dict[str, tuple[str, ...]] = {"both": ("attention", "mlp"), "attention": ("attention",), "mlp": ("mlp",)}
 EXPERT_MIXER = {"attention": "expert_attention", "mlp": "expert_mlp"}
 

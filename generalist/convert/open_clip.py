@@ -188,7 +188,7 @@ def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Repo
 
 def blocks_of(state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     """The blocks of a tower by our names."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for i in range(count):
         prefix = f"transformer.resblocks.{i}."
         found |= {f"encoder.layers.{i}.{our}": state[prefix + k] for k, our in BLOCK.items() if prefix + k in state}

@@ -8,7 +8,9 @@
 
 Batches are those of 64 processes; fewer: tasks.NAME.batch=... Data are webdataset shards under shards/SET/ (see
 `generalist data shard`); another place: a recipe file of your own that returns `pretraining("base", root="...")`.
-Shard members: jpg + cls (ImageNet), mp4 + cls (Kinetics, Moments in Time), jpg + txt (captions), txt (text lines).
+Shard members: jpg + cls (ImageNet), mp4 + cls (Kinetics, Moments in Time), jpg + txt (captions), txt (text lines);
+or the fields image, video, label, caption, text. "classes" of ImageNet may have "synonyms" {name: [names]} beside
+them in index.json, of which training draws one for each batch [1.9].
 No run of this length was measured here; the same code, shrunk, is trained in the tests.
 """
 
@@ -108,9 +110,16 @@ def pretraining(size: str = "base", root: str = "shards", processes: int = PROCE
         engine=EngineSpec(precision="bf16"),  # the released code trains in fp16 with loss scaling
         checkpoint=CheckpointSpec(every=5000, keep=3),
     )
+    many_views(recipe, "video4")
     if moe:
         recipe.model.moe.placement = "odd"
     return recipe
+
+
+def many_views(recipe: Recipe, name: str) -> None:
+    """Evaluation of Kinetics: four interleaved clips of a film, each in three crops, 12 views [1.14]."""
+    modality: Any = recipe.modalities[name]
+    modality.clips, modality.crops = 4, 3
 
 
 def _shards(root: str, name: str, fields: dict[str, str]) -> Source:
@@ -200,6 +209,7 @@ def stage2(recipe: Recipe, processes: int = PROCESSES, dense_weights: bool = Tru
     recipe.about += ", second stage"
     recipe.modalities = modalities(224)
     del recipe.modalities["video4"]
+    many_views(recipe, "video")
     for task in recipe.tasks:
         size = STAGE2_BATCH.get(task.name, STAGE2_BATCH.get(task.kind))
         task.batch = task.batch if size is None else size * processes
