@@ -97,16 +97,7 @@ def pretraining(size: str = "base", root: str = "shards", processes: int = PROCE
         modalities=modalities(160),
         tasks=[*_vision(root, processes), *_text(root, processes), *_pairs(root, processes)],
         model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
-        optimizer=OptimizerSpec(
-            kind="adamw",
-            lr=1e-3,
-            min_lr=1e-6,
-            betas=(0.9, 0.95),
-            eps=1e-6,
-            weight_decay=0.2,
-            warmup=10_000,
-            clip=0.1,
-        ),
+        optimizer=adamw(weight_decay=0.2, warmup=10_000),
         engine=EngineSpec(precision="bf16"),  # the released code trains in fp16 with loss scaling
         checkpoint=CheckpointSpec(every=5000, keep=3),
     )
@@ -114,6 +105,20 @@ def pretraining(size: str = "base", root: str = "shards", processes: int = PROCE
     if moe:
         recipe.model.moe.placement = "odd"
     return recipe
+
+
+def adamw(weight_decay: float, warmup: int) -> OptimizerSpec:
+    """The released optimiser of every stage [1.12]."""
+    return OptimizerSpec(
+        kind="adamw",
+        lr=1e-3,
+        min_lr=1e-6,
+        betas=(0.9, 0.95),
+        eps=1e-6,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        clip=0.1,
+    )
 
 
 def many_views(recipe: Recipe, name: str) -> None:
@@ -301,16 +306,7 @@ def uni_perceiver_tiny(root: str = "shards", processes: int = PROCESSES) -> Reci
         modalities={k: v for k, v in modalities(224).items() if not k.startswith("video")},
         tasks=tasks,
         model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
-        optimizer=OptimizerSpec(
-            kind="adamw",
-            lr=1e-3,
-            min_lr=1e-6,
-            betas=(0.9, 0.95),
-            eps=1e-6,
-            weight_decay=0.05,
-            warmup=5000,
-            clip=0.1,
-        ),
+        optimizer=adamw(weight_decay=0.05, warmup=5000),
         engine=EngineSpec(precision="bf16"),
         checkpoint=CheckpointSpec(every=5000, keep=3),
     )
