@@ -1,0 +1,140 @@
+"""What the report draws of evaluations: calibration, retrieval between modalities, leakage, other data, curves."""
+
+import json
+import re
+
+import clients
+import numpy as np
+import pytest
+from test_adapt import coloured
+from test_report import Page, make_run
+
+from data.errors import UserError
+from generalist import measures
+from generalist.cli import main
+from generalist.report import write_report
+from tasks import lines
+
+
+def result(leaks: int = 2) -> dict:
+    """What an evaluation says, from 60 made-up answers."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    log_p = torch.from_numpy(rng.normal(size=(60, 4))).log_softmax(-1)
+    columns = {"record": np.arange(60), **lines.named(log_p, torch.from_numpy(rng.integers(0, 4, 60)))}
+    found = {"task": "classify", "metric": "accuracy", **measures.measure("named", columns, resamples=50)}
+    samples = [{"id": f"test/{i}<b>", "how": "alike", "training": f"train/{i}"} for i in range(leaks)]
+    compared = {"training": 700, "evaluation": 60, "fields": ["image"]}
+    found["leakage"] = {"compared": compared, "count": leaks, "exact": 0, "alike": leaks, "samples": samples}
+    found["leakage"]["measures"] = found["measures"] | {"accuracy": {"value": 0.123, "low": 0.1, "high": 0.2}}
+    return found
+
+
+def matrix() -> dict:
+    pairs = []
+    for i, (source, target) in enumerate(
+        [("image", "text"), ("text", "image"), ("image", "audio"), ("audio", "image")]
+    ):
+        one = {"value": 0.2 * (i + 1), "low": 0.1, "high": 0.9}
+        pairs.append({"from": source, "to": target, "trained": i < 2, "chance": 0.05, "recall@1": one})
+    return {"modalities": ["image", "text", "audio"], "n": 70, "about": "pairs", "pairs": pairs}
+
+
+def tuning() -> list[dict]:
+    out = [{"method": "zero-shot", "shots": None, "fraction": None, "samples": 0, "accuracy": 0.31, "std": 0.0,
+            "draws": [0.31], "n_test": 90, "classes": 5}]  # fmt: skip
+    for method in ("prompts", "full"):
+        for fraction, samples in ((0.01, 5), (0.1, 50), (1.0, 500)):
+            accuracy = 0.3 + 0.2 * np.log10(samples) + 0.05 * (method == "full")
+            draws = [accuracy - 0.04, accuracy + 0.04]
+            size = {"fraction": fraction, "samples": samples, "shots": None, "classes": 5, "n_test": 90}
+            out.append({"method": method, "accuracy": accuracy, "std": 0.04, "draws": draws, **size})
+    return out
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = make_run(tmp_path / "demo", steps=40, points=12)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["tasks"]["digits"] |= {k: v for k, v in result().items() if k in ("measures", "reliability", "leakage")}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "any_to_any.json").write_text(json.dumps(matrix()))
+    for name, file, value in (("tuning", "tuning.json", tuning()), ("evaluations", "result.json", result(0))):
+        (folder / name / "photos").mkdir(parents=True)
+        (folder / name / "photos" / file).write_text(json.dumps(value))
+    return folder
+
+
+def test_every_section_is_drawn_from_its_file_and_absent_without_it(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S)
+    for title in ("Other data", "Calibration", "Any to any", "Leakage", "Learning curves"):
+        assert f"<h2>{title}</h2>" in text
+    (run / "any_to_any.json").unlink()
+    (run / "tuning" / "photos" / "tuning.json").unlink()
+    again = write_report(run).read_text(encoding="utf-8")
+    assert "Any to any" not in again and "Learning curves" not in again and "<h2>Calibration</h2>" in again
+
+
+def test_the_matrix_marks_what_was_never_trained_together(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    drawing = re.search(r'<svg class="heat".*?</svg>', text, re.S)[0]
+    cells = re.findall(r"<g><title>(.*?)</title><rect(.*?)/>", drawing)
+    dashed = {title.split(":")[0] for title, style in cells if "dasharray" in style}
+    assert len(cells) == 4 and dashed == {"image → audio", "audio → image"}
+    assert "Never trained together and still above chance with the whole interval: image → audio" in text
+
+
+def test_leaked_samples_are_named_and_the_result_without_them_given(run):
+    words = "".join(Page(write_report(run).read_text(encoding="utf-8")).text)
+    assert "digits: 2 samples" in words and "test/0<b>" in words and "alike: train/1" in words
+    assert "accuracy 0." in words and "0.123" in words
+    assert words.count("60 / 700") == 2  # the run's task and the other data
+
+
+def test_a_curve_has_a_point_and_a_bar_a_size_and_lines_for_zero_shot_and_chance(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    drawing = re.search(r'<svg class="chart"[^>]*aria-label="accuracy on photos.*?</svg>', text, re.S)[0]
+    assert drawing.count("<circle") == 6 and drawing.count("stroke-dasharray") == 1 and "chanceline" in drawing
+    tips = re.findall(r"<title>((?:prompts|full).*?)</title>", drawing)
+    assert tips[0] == "prompts, 5 samples: 0.440 ± 0.040"
+    heights = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawing)]
+    assert heights[0] > heights[1] > heights[2] and heights[3] < heights[0]  # better is higher
+    assert "2 draws a point, 90 test samples" in text
+
+
+@pytest.mark.parametrize("name", ["tuning.json", "result.json", "any_to_any.json"])
+def test_a_folder_that_an_evaluation_left_has_a_page_of_its_own(tmp_path, name):
+    value = {"tuning.json": tuning(), "result.json": result(), "any_to_any.json": matrix()}[name]
+    (tmp_path / name).write_text(json.dumps(value))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert Page(text).open == [] and 'class="card missing"' not in text and "<h2>" in text
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(UserError, match=name.replace(".", r"\.")) as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_tune_curve_writes_what_the_report_draws(tmp_path, capsys):
+    from PIL import Image
+
+    clients.save(tmp_path / "base", scales=["default", "classify"])
+    for split, count, seed in (("train", 60, 0), ("test", 9, 1)):
+        records = coloured(count, seed)
+        for i in range(count):
+            place = tmp_path / "photos" / split / records.info["classes"][records[i]["label"]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(records[i]["image"]).save(place / f"{i}.png")
+    base = ["tune", str(tmp_path / "base"), str(tmp_path / "photos")]
+    words = [*base, "--method", "zero-shot", "probe", "--curve", "--draws", "2", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "out" / "tuning.json").read_text())
+    assert [line["fraction"] for line in found if line["method"] == "probe"] == [0.01, 0.02, 0.05, 0.1, 1.0]
+    assert {line["classes"] for line in found} == {3}
+    assert main(["report", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Learning curves</h2>" in text and text.count("<circle") == 5
+    assert main([*base, "--curve", "--shots", "1"]) == 2
+    assert "--curve" in capsys.readouterr().err
