@@ -22,6 +22,7 @@ from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded
 from tokenizers_mod.stem import ConvStem
 
+LARGEST = 1e7  # values beyond are no grey levels, and their squares are no numbers
 MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
 
 
@@ -36,6 +37,8 @@ def read_image(raw: Any, channels: int) -> Tensor:
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or array.size == 0:
         raise UserError(f"image: expected [H, W], [H, W, C] or [C, H, W] with at least one pixel, got {array.shape}")
     check_finite(array, "image")
+    if array.dtype.kind != "b" and max(abs(float(array.min())), abs(float(array.max()))) > LARGEST:
+        raise UserError(f"image: values up to {np.abs(array.astype(float)).max():.3g}; bring them to 0..1 or 0..255")
     if array.ndim == 2:
         array = array[None]
     elif array.shape[0] not in (1, 3, 4) and array.shape[-1] in (1, 3, 4):

@@ -18,6 +18,8 @@ from data.errors import UserError
 from tokenizers_mod.base import check_finite
 from tokenizers_mod.image import Image
 
+LARGEST = 3e38  # what float32 holds
+
 
 @dataclass
 class XRay(Image):
@@ -71,7 +73,9 @@ class XRay(Image):
             return None
         check_finite(array, self.name)
         unit = array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1
-        return None if unit and self.window is None else torch.from_numpy(array.astype(np.float32))
+        if unit and self.window is None:
+            return None
+        return torch.from_numpy(array.clip(-LARGEST, LARGEST).astype(np.float32))
 
     def _windowed(self, image: Tensor, window: list[float] | None) -> Tensor:
         if window is None:
