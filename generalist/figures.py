@@ -212,18 +212,17 @@ def heat(
     label: str,
 ) -> str:
     """A square table of (value in 0..1, its tip) by row and column, the deeper the higher; None is left empty."""
-    size, margin = 62, 78
-    side = margin + size * len(names)
+    size, margin, top = 62, 78, 26
+    width, height = margin + size * len(names), top + size * len(names)
     body = []
     for i, name in enumerate(names):
-        middle = margin + size * i + size / 2
-        short = esc(shorten(name, 11))
-        body.append(f'<text x="{margin - 8}" y="{middle + 4}" text-anchor="end">{short}</text>')
-        body.append(f'<text x="{middle}" y="{margin - 10}" text-anchor="middle">{short}</text>')
+        short, at = esc(shorten(name, 11)), size * i + size / 2
+        body.append(f'<text x="{margin - 8}" y="{top + at + 4}" text-anchor="end">{short}</text>')
+        body.append(f'<text x="{margin + at}" y="{top - 8}" text-anchor="middle">{short}</text>')
         for j, cell in enumerate(cells[i]):
             if cell is None:
                 continue
-            x, y = margin + size * j, margin + size * i
+            x, y = margin + size * j, top + size * i
             edge = ' stroke-dasharray="5 3"' if dashed[i][j] else ""
             deep = min(1.0, max(0.0, cell[0]))
             body.append(
@@ -232,7 +231,8 @@ def heat(
                 f'<text class="number" x="{x + size / 2}" y="{y + size / 2 + 4}" text-anchor="middle">'
                 f"{fmt(float(cell[0]))}</text></g>"
             )
-    return svg(side, side, "".join(body), label, "heat")
+    drawing = svg(width, height, "".join(body), label, "heat")
+    return f'<div style="max-width:{round(1.2 * width)}px">{drawing}</div>'
 
 
 def legend(names: Sequence[str], hues: Sequence[str]) -> str:

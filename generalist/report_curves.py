@@ -7,7 +7,7 @@ from typing import Any
 
 from generalist.figures import colour, esc, fmt, legend, svg, ticks
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 320, 44, 14, 12, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 340, 44, 14, 12, 40
 
 
 def curves_section(tables: dict[str, list[dict[str, Any]]]) -> str:

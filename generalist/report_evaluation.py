@@ -7,7 +7,7 @@ from typing import Any
 from generalist.figures import esc, fmt, heat, shorten, svg
 from generalist.leakage import SHOWN
 
-SIDE, MARGIN = 220, 34
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 240, 44, 12, 10, 34
 
 
 def calibration_section(tasks: dict[str, dict[str, Any]]) -> str:
@@ -35,29 +35,31 @@ def _interval(line: dict[str, Any], name: str) -> str:
 
 
 def _reliability(bins: list[dict[str, float]], name: str) -> str:
-    inner = SIDE - 2 * MARGIN
     total = sum(b["count"] for b in bins)
 
-    def at(value: float) -> float:
-        return MARGIN + value * inner
+    def px(value: float) -> float:
+        return LEFT + value * (WIDTH - LEFT - RIGHT)
+
+    def py(value: float) -> float:
+        return TOP + (1 - value) * (HEIGHT - TOP - BOTTOM)
 
     body = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        body.append(f'<path class="grid" d="M{MARGIN} {SIDE - at(tick):.1f}H{SIDE - MARGIN}"/>')
-        body.append(f'<text x="{MARGIN - 5}" y="{SIDE - at(tick) + 3.5:.1f}" text-anchor="end">{tick:g}</text>')
-        body.append(f'<text x="{at(tick):.1f}" y="{SIDE - MARGIN + 14}" text-anchor="middle">{tick:g}</text>')
-    body.append(f'<path class="line chanceline" d="M{at(0)} {SIDE - at(0)}L{at(1)} {SIDE - at(1)}"/>')
+        body.append(f'<path class="grid" d="M{LEFT} {py(tick):.1f}H{WIDTH - RIGHT}"/>')
+        body.append(f'<text x="{LEFT - 5}" y="{py(tick) + 3.5:.1f}" text-anchor="end">{tick:g}</text>')
+        body.append(f'<text x="{px(tick):.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{tick:g}</text>')
+    body.append(f'<path class="line chanceline" d="M{px(0)} {py(0)}L{px(1)} {py(1)}"/>')
     for b in bins:
         tip = f"{b['count']} answers, confidence {b['confidence']:.3f}, right {b['accuracy']:.3f}"
         radius = 2.5 + 7 * (b["count"] / total) ** 0.5
         body.append(
-            f'<circle cx="{at(b["confidence"]):.1f}" cy="{SIDE - at(b["accuracy"]):.1f}" r="{radius:.1f}" '
+            f'<circle cx="{px(b["confidence"]):.1f}" cy="{py(b["accuracy"]):.1f}" r="{radius:.1f}" '
             f'class="wave" opacity=".75"><title>{esc(tip)}</title></circle>'
         )
-    body.append(f'<text x="{SIDE / 2}" y="{SIDE - 4}" text-anchor="middle">confidence</text>')
-    turn = f"rotate(-90 9 {SIDE / 2})"
-    body.append(f'<text x="9" y="{SIDE / 2}" text-anchor="middle" transform="{turn}">right</text>')
-    return svg(SIDE, SIDE, "".join(body), f"reliability of {name}", "chart")
+    body.append(f'<text x="{px(0.5):.1f}" y="{HEIGHT - 4}" text-anchor="middle">confidence</text>')
+    turn = f"rotate(-90 10 {py(0.5):.1f})"
+    body.append(f'<text x="10" y="{py(0.5):.1f}" text-anchor="middle" transform="{turn}">right</text>')
+    return svg(WIDTH, HEIGHT, "".join(body), f"reliability of {name}", "chart")
 
 
 def matrix_section(found: dict[str, Any]) -> str:
@@ -81,7 +83,7 @@ def matrix_section(found: dict[str, Any]) -> str:
     ]
     if clear:
         words += f" Never trained together and still above chance with the whole interval: {esc(', '.join(clear))}."
-    return f'<figure class="card wide">{drawing}<figcaption>{words}</figcaption></figure>'
+    return f'<figure class="card">{drawing}<figcaption>{words}</figcaption></figure>'
 
 
 def _about(found: dict[str, Any]) -> str:

@@ -96,7 +96,6 @@ figcaption{margin-top:.5rem}
 .grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(420px,100%),1fr));gap:14px;margin-top:1rem}
 .card h4{margin:0 0 .4rem;font-size:.95rem;overflow-wrap:anywhere}
 .chart .chanceline{stroke:var(--none);stroke-dasharray:2 4}
-svg.heat{max-width:460px}
 .heat .cell{fill:var(--accent);stroke:var(--accent);stroke-width:1.5}
 .heat .number{fill:var(--ink);font-size:12px}
 .plain{overflow-x:auto;font-size:.88rem;font-variant-numeric:tabular-nums}
