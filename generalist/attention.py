@@ -51,10 +51,12 @@ def attend(
     if isinstance(layout, CachedLayout):
         layout.cache.keep(k, v)
     out = []
-    for group, mask in zip(layout.groups, masks, strict=True):
-        rows = slice(group.start, group.start + group.count * group.length)
+    # split, not slices: a slice's gradient is a tensor of all tokens, one for each group, and nearly all zero
+    sizes = [group.count * group.length for group in layout.groups]
+    parts = zip(*((t,) if len(sizes) == 1 else t.split(sizes) for t in (q, k, v)), strict=True)
+    for group, mask, own in zip(layout.groups, masks, parts, strict=True):
         shape = (group.count, group.length, *q.shape[1:])
-        qs, ks, vs = (t[rows].view(shape).transpose(1, 2) for t in (q, k, v))
+        qs, ks, vs = (t.view(shape).transpose(1, 2) for t in own)
         if prompts is not None:
             ks, vs = (
                 torch.cat([p.transpose(0, 1).expand(group.count, -1, -1, -1), t], dim=2)
