@@ -129,9 +129,9 @@ def prepare(recipe: Recipe) -> Prepared:
     modalities = recipe.modalities
     for name, modality in modalities.items():
         modality.name = name  # type: ignore[misc]
-    records = {task.name: task.source.open("train") for task in recipe.tasks}
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))
+    records = {task.name: task.source.open("train") for task in recipe.tasks}
     texts: list[str] = []
     for task in recipe.tasks:
         task.learn(modalities, records[task.name])
