@@ -10,6 +10,9 @@ from __future__ import annotations
 KINDS: dict[str, tuple[str, str]] = {
     "uni-perceiver": ("generalist.convert.uni_perceiver", "an official Uni-Perceiver checkpoint (torch or DeepSpeed)"),
     "meta-transformer": ("generalist.convert.meta_transformer", "a released Meta-Transformer encoder file"),
-    "open-clip": ("generalist.convert.open_clip", "an open_clip model: ARCH, ARCH:PRETRAINED or ARCH:FILE (--tower text)"),
+    "open-clip": (
+        "generalist.convert.open_clip",
+        "an open_clip model: ARCH, ARCH:PRETRAINED or ARCH:FILE (--tower text)",
+    ),
     "hf": ("generalist.convert.hf", "a folder of a Hugging Face CLIP, SigLIP, ViT, BERT or RoBERTa model"),
 }
