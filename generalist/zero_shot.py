@@ -6,7 +6,6 @@ evaluation of the same model finds them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from generalist.keys import override
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from generalist.processor import GeneralistProcessor
+from generalist.tuned import weights_hash
 from tasks.base import Task
 from tasks.candidates import Names
 from tasks.classify import Classify
@@ -39,11 +39,8 @@ LISTED = 100  # candidates up to which the log-likelihood of every one is saved 
 
 def content_hash(model: GeneralistModel, candidates: list[str] | dict[str, Any]) -> str:
     """Of every weight, the modalities' settings and the candidates (their names in order, or a set's values)."""
-    digest = hashlib.sha256(json.dumps([candidates, model.config.modalities], sort_keys=True, default=str).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    asked = json.dumps([candidates, model.config.modalities], sort_keys=True, default=str).encode()
+    return weights_hash(model.state_dict(), asked)
 
 
 @dataclass
@@ -273,15 +270,20 @@ def zero_shot(
     cache: Path | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Classification by names: result.json and one line a sample: {"id", "label", "answer", "log_p"}."""
+    """Classification by names: result.json and one line a sample: {"id", "label", "answer", "log_p"}.
+
+    log_p is left out where there are more than 100 candidates.
+    """
     asked = Asked(Classify.kind, inputs, {}, classes, template, scale or model.config.zero_shot_scale)
     asked.keys = [f"label={label}"]
     answers, columns = evaluate_on(model, processor, records, asked, cache)
     names = [str(c) for c in classes or records.info.get("classes", [])]
     samples = [
-        {"id": answers.ids[i] or str(i), "label": names[y], "answer": names[a], "log_p": row}
-        for i, y, a, row in zip(*(columns[c].tolist() for c in ("record", "label", "answer", "log_p")), strict=True)
+        {"id": answers.ids[i] or str(i), "label": names[y], "answer": names[a]}
+        for i, y, a in zip(*(columns[c].tolist() for c in ("record", "label", "answer")), strict=True)
     ]
+    for sample, row in zip(samples, columns.get("log_p", ()), strict=False):
+        sample["log_p"] = row
     return result_of(answers, columns, seed), samples
 
 
