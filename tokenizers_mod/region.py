@@ -35,8 +35,8 @@ class Region(Modality):
     """Pictures of one fixed size, (height, width) in pixels, both multiples of `stride`.
 
     proposer: a name of `PROPOSERS`; config: settings of its transformers class; backbone: {"model_type": ..., settings}
-    of transformers' or timm's backbone API; checkpoint: a folder of library weights;
-    backbone_weights: one of the backbone's alone. masks: proposals have masks.
+    of transformers' or timm's backbone API, or a plain ViT under a "simple_pyramid" (proposers/pyramid.py);
+    checkpoint: a folder of library weights; backbone_weights: one of the backbone's alone. masks: proposals have masks.
     mode: "both", "regional" or "global" tokens. proposals: how many, the best by objectness. pooled: attention-pool
     heads. stride: pixels a cell of the backbone's last map. augment: in training, on pictures with objects.
 
@@ -145,7 +145,8 @@ class Region(Modality):
     def build(self, width: int) -> nn.Module:
         proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
         if self.backbone_weights and torch.get_default_device().type != "meta":
-            load_backbone(proposer, self.backbone.get("model_type", ""), self.backbone_weights)  # type: ignore[arg-type]
+            body = self.backbone.get("body", self.backbone)  # of a pyramid, the transformer under it
+            load_backbone(proposer, body.get("model_type", ""), self.backbone_weights)  # type: ignore[arg-type]
         if self.mode != "global" and self.proposals > proposer.queries:
             raise UserError(
                 f"{self.name}: {self.proposals} proposals asked of {proposer.queries} queries; raise the proposer's "
