@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class CocoObjects:
     """`folder`/instances_{split}.json and its pictures; a "test" split that is not there is read from `test_from`.
 
     pattern: the annotation file of a split; masks: polygons and RLE are wanted. strict: a broken box or mask is an
-    error; False leaves it out and counts it in info["left_out"]. classes: the names in order, where files differ.
+    error; False leaves it out and counts it in info["left_out"]. classes: the names in order; default those of the
+    training file, whatever order another split's file has.
     """
 
     folder: str
@@ -41,7 +43,31 @@ class CocoObjects:
         path = Path(self.folder) / self.pattern.format(split=split)
         if not path.is_file() and split == "test":
             path = Path(self.folder) / self.pattern.format(split=self.test_from)
-        return read_coco(path, Path(self.folder) / self.images, self.masks, self.strict, self.classes)
+        first = Path(self.folder) / self.pattern.format(split="train")
+        classes = self.classes
+        if not classes and path != first and first.is_file():
+            classes = order_of(first, first.stat().st_mtime_ns)
+        return read_coco(path, Path(self.folder) / self.images, self.masks, self.strict, classes)
+
+
+@lru_cache(maxsize=16)
+def order_of(path: Path, changed: int) -> list[str]:
+    """The names of a file's categories in its order. changed: when the file was written, so that a new one is read."""
+    return categories(load_tree(path)["categories"], path, ())[0]
+
+
+def load_tree(path: Path) -> dict[str, Any]:
+    """The file as it is. UserError for what is no annotation file."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read annotations {path} ({error.strerror}); check the folder and the split") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); is the download complete?") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(loaded, dict) or not isinstance(loaded.get(key), list):
+            raise UserError(f"{path} has no list {key!r}; it is not in COCO's instances format")
+    return loaded
 
 
 def read_coco(
@@ -52,15 +78,7 @@ def read_coco(
     A record: id, image (path), image_id, height, width, boxes Float64[n 4], classes Int[n], crowd Bool[n],
     segments (list of n polygons or RLE, or None). info: classes, category_ids, annotations (the file), left_out.
     """
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read annotations {path} ({error.strerror}); check the folder and the split") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); is the download complete?") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(loaded, dict) or not isinstance(loaded.get(key), list):
-            raise UserError(f"{path} has no list {key!r}; it is not in COCO's instances format")
+    loaded = load_tree(path)
     names, number = categories(loaded["categories"], path, classes)
     rows: dict[Any, dict[str, Any]] = {}
     for image in loaded["images"]:

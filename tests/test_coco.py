@@ -103,6 +103,18 @@ def test_files_whose_categories_differ_are_told_apart(tmp_path):
         read_coco(write(tmp_path, [], names=("cat", "cat")), tmp_path)
 
 
+def test_a_split_whose_file_lists_the_categories_in_another_order_has_the_order_of_training(tmp_path):
+    write(tmp_path, [{"bbox": [2, 1, 4, 3]}], names=("cat", "dog"))  # category 14 is the second name
+    write(tmp_path, [{"bbox": [2, 1, 4, 3]}], names=("dog", "cat"), split="val")
+    for split, kind in (("train", "dog"), ("val", "cat"), ("test", "cat")):
+        records = CocoObjects(str(tmp_path)).open(split)
+        assert records.info["classes"] == ["cat", "dog"]
+        assert [records.info["classes"][k] for k in records[0]["classes"]] == [kind]
+    write(tmp_path, [], names=("cat", "cow"), split="val")
+    with pytest.raises(UserError, match=r"instances_val.json: categories \['cow'\] are not among"):
+        CocoObjects(str(tmp_path)).open("val")
+
+
 def test_a_file_of_another_format_is_an_error(tmp_path):
     path = tmp_path / "instances_train.json"
     for text, words in (('{"images": []}', "no list 'annotations'"), ("{", "is not JSON"), ("[]", "no list 'images'")):
