@@ -1,6 +1,7 @@
 """The Uni-Perceiver v2 ablation in miniature (2211.09808, tables 2-4; spec 7.3): does its ordering show at this size?
 
     python -m scripts.ablation_v2 --detection FOLDER --steps 300 --seeds 3 --out runs/ablation_v2
+    python -m scripts.ablation_v2 ... --minutes 10    # begins no further run after ten minutes; call again to go on
 
 FOLDER holds instances_{train,val}.json and images/. Three tasks share one small encoder: detection on FOLDER, digits
 named and glyphs retrieved. Four processes are played by four micro batches a step, so that one core suffices:
@@ -21,6 +22,7 @@ import json
 import statistics
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch
 
 from data.coco import CocoObjects
 from data.embedded import Embedded
+from data.errors import UserError
 from data.schedule import Schedule
 from data.stream import Steps
 from generalist import evaluate
@@ -45,12 +48,13 @@ MEASURES = {"cells": "AP50", "digits": "accuracy", "glyphs": "recall@1"}
 ORDER = ("mixed", "unmixed", "gathered", "balanced")  # the paper's, worst first
 
 
-def recipe(variant: str, folder: str, seed: int, steps: int) -> Recipe:
-    """The three tasks with this variant's tokens and experts."""
+def recipe(variant: str, folder: str, seed: int, steps: int, size: tuple[int, int] = (96, 128)) -> Recipe:
+    """The three tasks with this variant's tokens and experts; size: (height, width) of the pictures in pixels."""
     made = detect_tiny(folder)
     made.seed, made.steps = seed, steps
     region: Any = made.modalities["region"]
-    region.height, region.width, region.mode = 96, 128, variant if variant in ("global", "regional") else "both"
+    region.height, region.width = size
+    region.mode = variant if variant in ("global", "regional") else "both"
     region.__post_init__()
     inputs = {"region": "image"}
     made.tasks = [
@@ -97,10 +101,10 @@ def train(made: Recipe, variant: str, prepared: Prepared, objective: Objective, 
         optimizer.zero_grad(set_to_none=True)
 
 
-def one(variant: str, folder: str, seed: int, steps: int) -> dict[str, float]:
-    """Train and evaluate a variant: {task: value}, and its seconds."""
-    began = time.perf_counter()
-    made = recipe(variant, folder, seed, steps)
+def one(variant: str, folder: str, seed: int, steps: int, size: tuple[int, int] = (96, 128)) -> dict[str, float]:
+    """Train and evaluate a variant: {task: value}, and the seconds of processor time it took."""
+    began = time.process_time()
+    made = recipe(variant, folder, seed, steps, size)
     prepared = prepare(made)
     model = prepared.model(made)
     objective = Objective(model, prepared.sets, prepared.modalities)
@@ -108,7 +112,18 @@ def one(variant: str, folder: str, seed: int, steps: int) -> dict[str, float]:
     out = {}
     for name, task in prepared.tasks.items():
         out[name] = evaluate.answer(task, task.source.open("test"), objective).metrics[MEASURES[name]]
-    return {**out, "seconds": time.perf_counter() - began}
+    return {**out, "seconds": time.process_time() - began}
+
+
+def before(path: Path, settings: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """{variant: runs by seed} that an earlier call left there; UserError where it had other settings."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    other = {k: found.get(k) for k in settings if found.get(k) != settings[k]}
+    if other:
+        raise UserError(f"{path} is of a call with {other}, not {settings}; give another --out or the same settings")
+    return found["runs"]
 
 
 def summary(results: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, tuple[float, float]]]:
@@ -177,18 +192,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--detection", required=True, help="a folder with instances_{train,val}.json and images/")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", type=int, nargs=2, default=[96, 128], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further run after so long")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation_v2"))
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     CocoObjects(args.detection).open("val")  # a wrong folder is said before an hour has passed
     args.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, list[dict[str, float]]] = {v: [] for v in args.variants}
-    for seed in range(args.seeds):
-        for variant in args.variants:
-            results[variant].append(one(variant, args.detection, seed, args.steps))
-            print(f"seed {seed} {variant}: {results[variant][-1]}", file=sys.stderr, flush=True)
-            (args.out / "results.json").write_text(json.dumps({"steps": args.steps, "runs": results}, indent=1))
+    settings: dict[str, Any] = {"steps": args.steps, "size": list(args.size)}
+    path = args.out / "results.json"
+    results = before(path, settings)
+    began = time.monotonic()
+    for seed, variant in product(range(args.seeds), args.variants):
+        runs = results.setdefault(variant, [])
+        if len(runs) > seed:
+            continue
+        if time.monotonic() - began > 60 * args.minutes:
+            break
+        runs.append(one(variant, args.detection, seed, args.steps, tuple(args.size)))
+        print(f"seed {seed} {variant}: {runs[-1]}", file=sys.stderr, flush=True)
+        path.write_text(json.dumps({**settings, "runs": results}, indent=1))
     table = summary(results)
     said = verdict(table)
     (args.out / "table.md").write_text("\n".join([markdown(table), "", *said, ""]))
