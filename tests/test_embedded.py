@@ -239,3 +239,35 @@ def test_a_mistake_is_told_in_one_line(source, split, message):
     with pytest.raises(UserError, match=message) as told:
         source.open(split)
     assert "\n" not in str(told.value)
+
+
+def test_docstrings_are_read_once_and_again_only_where_the_code_has_changed_or_the_file_is_spoilt(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "prose"
+    package.mkdir()
+    sentence = "This is the text of the module that is read from the file for the test of it. "
+    module = package / "one.py"
+    module.write_text(f'"""{sentence}{sentence.replace("test", "use")}"""')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("GENERALIST_CACHE", str(tmp_path / "cache"))
+    parsed = []
+    pieces = text.pieces
+    monkeypatch.setattr(text, "pieces", lambda code: parsed.append(1) or pieces(code))
+
+    def read():
+        return [r["text"] for r in text.docstrings(packages=("prose",))["train"].rows]
+
+    first = read()
+    assert first and read() == first
+    assert len(parsed) == 1
+    (kept,) = (tmp_path / "cache/docstrings").glob("*.json")
+    kept.write_text(kept.read_text()[:20])
+    assert read() == first
+    assert len(parsed) == 2
+    module.write_text(module.read_text().replace("module", "package"))
+    assert read() == [t.replace("module", "package") for t in first]
+    assert len(parsed) == 3
+    (tmp_path / "full").write_text("a file, where a folder is needed")
+    monkeypatch.setenv("GENERALIST_CACHE", str(tmp_path / "full"))
+    assert read() == [t.replace("module", "package") for t in first], "it works without a place to keep it"

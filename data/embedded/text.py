@@ -6,13 +6,16 @@ import ast
 import gc
 import importlib.util
 import inspect
+import json
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from data.cache import SizedCache, content_key, default_folder
 from data.embedded.split import SPLITS, records
 from data.errors import UserError
 from data.source import Record, Records
@@ -22,6 +25,7 @@ LIMITS = {"train": 20_000, "val": 1_000, "test": 1_000}
 BIGGEST = 120_000  # bytes of a source file: the few longer ones take a third of the time to parse
 FEWEST, MOST = 15, 60  # words a piece
 DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+KEPT = 100_000_000  # bytes of read pieces on disk, about six sets of packages
 SHINGLE = 10  # a held-out piece sharing this many words in a row with training is dropped
 
 
@@ -36,14 +40,7 @@ def docstrings(seed: int = 0, packages: tuple[str, ...] | list[str] = PACKAGES) 
     found = {name: root for name in packages if (root := _root(name))}
     if not found:
         raise UserError(f"docstrings: none of {', '.join(packages)} is installed: pip install numpy scipy scikit-learn")
-    collecting = gc.isenabled()
-    gc.disable()  # syntax trees have no cycles, yet their many nodes set off full collections: twice the time
-    try:
-        modules = _read(found)
-    finally:
-        if collecting:
-            gc.enable()
-
+    modules = _kept(found)
     names = sorted(modules)
     names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     part = len(names) // 12
@@ -61,22 +58,53 @@ def docstrings(seed: int = 0, packages: tuple[str, ...] | list[str] = PACKAGES) 
     return records(parts, synthetic=False, about=about)
 
 
-def _read(found: dict[str, Path]) -> dict[str, list[Record]]:
-    """Module -> its pieces, each piece kept where it occurs first; modules and pieces in a fixed order."""
-    modules: dict[str, list[Record]] = {}
-    seen: set[str] = set()
+def _kept(found: dict[str, Path]) -> dict[str, list[Record]]:
+    """`_read`, from the cache on disk where these files of code, read by this module, have been read before."""
+    files = _files(found)
+    marks = [f"{module}:{(state := path.stat()).st_size}:{state.st_mtime_ns}" for module, path in files.items()]
+    store = SizedCache(default_folder() / "docstrings", limit=KEPT)
+    key = content_key(Path(__file__).read_bytes(), sys.version, *marks) + ".json"
+
+    for _ in range(2):
+        try:
+            written = store.get(key, lambda target: target.write_text(json.dumps(_read(files)), encoding="utf-8"))
+            return json.loads(written.read_text(encoding="utf-8"))
+        except ValueError:  # not whole: made anew
+            store.place(key).unlink(missing_ok=True)
+        except (UserError, OSError):  # no place to keep it
+            break
+    return _read(files)
+
+
+def _files(found: dict[str, Path]) -> dict[str, Path]:
+    """Module -> the file of code it is, in a fixed order."""
+    files: dict[str, Path] = {}
     for package, root in found.items():
         for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
             place = path.relative_to(root)
             if any(map(_skipped, place.parts[:-1])) or "test" in place.name or path.stat().st_size > BIGGEST:
                 continue
-            module = f"{package}/{place.as_posix()}"
+            files[f"{package}/{place.as_posix()}"] = path
+    return files
+
+
+def _read(files: dict[str, Path]) -> dict[str, list[Record]]:
+    """Module -> its pieces, each piece kept where it occurs first; modules and pieces in a fixed order."""
+    modules: dict[str, list[Record]] = {}
+    seen: set[str] = set()
+    collecting = gc.isenabled()
+    gc.disable()  # syntax trees have no cycles, yet their many nodes set off full collections: twice the time
+    try:
+        for module, path in files.items():
             for piece in pieces(path.read_text(encoding="utf-8", errors="replace")):
                 key = " ".join(re.findall(r"[a-z]+", piece.lower()))
                 if key not in seen:
                     seen.add(key)
                     mine = modules.setdefault(module, [])
                     mine.append({"id": f"docstrings/{module}/{len(mine)}", "text": piece, "module": module})
+    finally:
+        if collecting:
+            gc.enable()
     return modules
 
 
