@@ -14,8 +14,10 @@ def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
     """The source behind `place`; options: settings of the source's dataclass.
 
     folder of shards or address -> Shards; other folder -> Folder; table file -> Tabular; tars -> Shards;
-    hub:NAME -> Hub; embedded:NAME -> Embedded.
+    hub:NAME -> Hub; embedded:NAME -> Embedded; coco:FOLDER and captions:FOLDER -> COCO's objects and captions.
     """
+    from data.captions import CocoCaptions
+    from data.coco import CocoObjects
     from data.embedded import Embedded
     from data.folder import Folder
     from data.hub import Hub
@@ -31,6 +33,10 @@ def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
         chosen, settings = Hub, {"name": name}
     elif kind == "embedded" and name:
         chosen, settings = Embedded, {"name": name}
+    elif kind == "coco" and name:
+        chosen, settings = CocoObjects, {"folder": name}
+    elif kind == "captions" and name:
+        chosen, settings = CocoCaptions, {"folder": name}
     elif place.endswith(".tar"):
         chosen, settings = Shards, {"splits": {"train": place}}
     elif is_remote(place) or any(path.glob("*/index.json")):
@@ -44,7 +50,7 @@ def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
     else:
         raise UserError(
             f"{place!r} is no data: give a folder, a table ({', '.join(ENDINGS[:5])} ...), a folder or address of "
-            "shards, .tar files, hub:NAME or embedded:NAME"
+            "shards, .tar files, hub:NAME, embedded:NAME, coco:FOLDER or captions:FOLDER"
         )
     from data.settings import make
 

@@ -95,7 +95,8 @@ def ask(
     vectors = {m: encoded(model, processor, records, m, name) for m, name in inputs.items()}
     alike = {m: same(records, name) for m, name in inputs.items()}
     trained = trained_pairs(processor)
-    parts, rows = [], []
+    parts: list[Columns] = []
+    rows: list[dict[str, Any]] = []
     for source, target in permutations(inputs, 2):
         right = (alike[target][:, None] == alike[target]) | (alike[source][:, None] == alike[source])
         way = f"{source} to {target}"

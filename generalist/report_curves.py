@@ -77,9 +77,9 @@ def _chart(name: str, lines: list[dict[str, Any]], methods: list[str], hues: lis
         body.append(f'<path class="grid" d="M{LEFT} {py(tick):.1f}H{WIDTH - RIGHT}"/>')
         body.append(f'<text x="{LEFT - 6}" y="{py(tick) + 3.5:.1f}" text-anchor="end">{tick:g}</text>')
     for size in sizes:
-        x = f"{px(size):.1f}"
-        body.append(f'<text x="{x}" y="{HEIGHT - 22}" text-anchor="middle">{fmt(size)}</text>')
-        body.append(f'<text x="{x}" y="{HEIGHT - 9}" text-anchor="middle">{esc(_share(lines, size))}</text>')
+        at = f'x="{px(size):.1f}" text-anchor="middle"'
+        body.append(f'<text {at} y="{HEIGHT - 22}">{fmt(size)}</text>')
+        body.append(f'<text {at} y="{HEIGHT - 9}">{esc(_share(lines, size))}</text>')
     if chance is not None:
         body.append(f'<path class="line chanceline" d="M{LEFT} {py(chance):.1f}H{WIDTH - RIGHT}"/>')
     for i, (method, hue) in enumerate(zip(methods, hues, strict=True)):

@@ -32,11 +32,15 @@ def tunable(model: nn.Module) -> dict[str, Tensor]:
 def fingerprint(model: nn.Module) -> str:
     """A hash of the weights that no part replaces: equal for all parts of one model, different for another model."""
     own = tunable(model)
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if name not in own:
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return weights_hash({name: value for name, value in model.state_dict().items() if name not in own})
+
+
+def weights_hash(tensors: dict[str, Tensor], start: bytes = b"") -> str:
+    """SHA-256 of names and bytes, in the order of the names, after `start`."""
+    digest = hashlib.sha256(start)
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """The demo from end to end, shrunk: one training of few steps, and everything a user does with what it leaves."""
 
 import json
+import shutil
 import subprocess
 import sys
 import wave
@@ -69,6 +70,20 @@ def test_every_number_follows_from_the_saved_answers(demo):
         assert found == pytest.approx(line["extra"], rel=1e-4, nan_ok=True), name  # written in float32 where torch is
         assert found[line["metric"]] == pytest.approx(line["value"], rel=1e-4)
         assert line["low"] <= line["value"] <= line["high"]
+
+
+def test_a_run_is_compared_with_its_own_training_data(demo, tmp_path, capsys):
+    copy = shutil.copytree(demo, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    assert main(["eval", str(copy), "--leakage", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    tasks = json.loads((copy / "metrics.json").read_text())["tasks"]
+    for name, line in tasks.items():
+        found = line["leakage"]
+        assert f"{name}: leakage: {found['count']} of {found['compared']['evaluation']} samples" in said
+        assert found["exact"] + found["alike"] == found["count"] and found["compared"]["evaluation"] == line["n_test"]
+    assert not any(tasks[name]["leakage"]["exact"] for name in ("digits", "wine", "tones"))
+    assert main(["eval", str(copy), "--leakage", "embedded:digits"]) == 2
+    assert "own training data" in capsys.readouterr().err
 
 
 def test_the_readme_s_example_runs_on_the_folder(demo):

@@ -10,6 +10,8 @@ from test_detect import parts, pictures
 
 from data.errors import UserError
 from generalist import evaluate, measures, predictions
+from generalist.cli import main
+from generalist.processor import GeneralistProcessor
 from tasks import lines
 from tasks.answer import Answer, soft_scores
 from tasks.candidates import Numbers
@@ -159,3 +161,25 @@ def test_lines_are_json_and_come_back_as_they_were():
     again = lines.columns_of(json.loads(line) for line in text)
     assert all(np.array_equal(columns[name], again[name]) for name in columns if name != "log_p")
     assert again["log_p"].tolist() == columns["log_p"].tolist()
+
+
+@pytest.mark.parametrize(("kind", "masks"), [(Detect, False), (Segment, True)])
+def test_average_precision_of_a_saved_model_on_annotated_pictures(tmp_path, capsys, kind, masks):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    task, records, modalities, objective = parts(pictures(folder), kind, masks)
+    expected = evaluate.answer(task, records, objective).metrics
+    processor = GeneralistProcessor(
+        tokenizer=modalities["text"].hf_tokenizer(),
+        modalities=objective.model.config.modalities,
+        candidate_sets={"shapes": task.candidates.to_dict()},
+        tasks={"shapes": task.about()},
+    )
+    for made in (objective.model, processor):
+        made.save_pretrained(tmp_path / "model")
+    words = ["eval", str(tmp_path / "model"), f"coco:{folder}", "--task", "shapes", "--input", "region=image"]
+    words += ["--split", "train", *(["--set", "masks=true"] if masks else [])]
+    assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    found = {name: one["value"] for name, one in json.loads(capsys.readouterr().out)["measures"].items()}
+    assert found == pytest.approx(expected, nan_ok=True, abs=1e-6)
+    assert predictions.derived(tmp_path / "out" / "predictions.jsonl") == pytest.approx(found, nan_ok=True)
