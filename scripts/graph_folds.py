@@ -40,7 +40,7 @@ FIELDS = {"graph": {"nodes": "node_label@node_offsets", "edges": "edge_index@edg
 # file, classes, steps, batch
 SETS: dict[str, tuple[str, list[str], int, int]] = {
     "mutag": ("mutag_graphs/mutag.npz", ["inactive", "mutagenic"], 300, 16),
-    "proteins": ("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"], 150, 16),
+    "proteins": ("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"], 300, 16),
 }
 
 

@@ -85,7 +85,7 @@ def numbers(log_p: Tensor, labels: Tensor, among: Numbers, mean: float = 0.0, st
 def gallery(log_p: Tensor, right: Tensor, direction: str) -> Columns:
     """log_p Float[M K] over the partners, right Bool[M K]; rank: of the best right one, the others not counted."""
     own = log_p.masked_fill(~right, float("-inf")).amax(-1, keepdim=True)
-    rank = ((log_p > own) & ~right).sum(-1)
+    rank = (~(log_p <= own) & ~right).sum(-1)  # what is no number is never found
     return {
         "direction": np.full(len(log_p), direction),
         "rank": rank.cpu().numpy(),

@@ -319,3 +319,10 @@ def test_a_batch_counts_the_answers_that_are_asked():
     batch = task.collate([task.example(record) for record in LIGHTS[:5]])
     assert (batch.count, batch.smoothing, batch.scale, batch.candidates) == (5, 0.1, "classify", "lights")
     assert isinstance(task.source.open("test"), Records)
+
+
+def test_what_is_no_number_is_found_last():
+    log_p = torch.full((2, 3), float("nan"))
+    right = torch.tensor([[True, False, False], [False, True, False]])
+    found = retrieve().score(log_p, right)
+    assert found["recall@1"].value == 0 and found["median rank"].value == 3

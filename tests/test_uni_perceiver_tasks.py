@@ -228,3 +228,11 @@ def test_the_shrunk_recipe_learns_on_real_pictures_and_captions(shared, experts)
     caption = losses["caption"]
     assert sum(caption[-4:]) / 4 < sum(caption[:4]) / 4 - 0.3
     assert all(loss == loss for values in losses.values() for loss in values)
+
+
+def test_an_answer_set_that_no_record_uses_is_refused():
+    rows = [{"id": "a", "image": None, "question": "is it?", "answer": True}] * 30
+    task = Answer(name="q", source=Held(rows), answers=["true", "false"])
+    assert task.candidate_set(Records(rows[:3])).names == ["true", "false"]
+    with pytest.raises(UserError, match=r"answered by any of \['true', 'false'\]; they say 'True'"):
+        task.candidate_set(Records(rows))
