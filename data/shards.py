@@ -6,6 +6,7 @@
 
 A folder of shards holds SPLIT/index.json (webdataset's wids format, with checksums), SPLIT/000000.tar ... and an
 index beside each shard. Shards of others have no index: it is made at the first opening and kept in the cache.
+What is broken in a shard is met, and counted, as a sample that cannot be read (data/tar.py).
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ class Shards:
         def make(path: Path) -> None:
             rows = ShardRows([Shard(p, 0) for p in places], store, {}, self.retries)
             found = [{"url": p, "nsamples": len(rows.shard(i)[1])} for i, p in enumerate(places)]
+            if not any(rows.shard(i)[1].whole for i in range(len(places))):
+                rows.raw(0)  # not one sample can be read: say why
             path.write_text(json.dumps({"wids_version": 1, "shardlist": found}))
 
         marks = [p if remote.is_remote(p) else f"{p}:{_state(p)}" for p in places]
@@ -253,7 +256,7 @@ class ShardRows(Sequence[Record]):
         if beside.is_file():
             return TarIndex.load(beside)
         key = f"{content_key(self.shards[at].place, _state(str(path)))}.idx"
-        return TarIndex.load(self.store.get(key, lambda target: scan(path).save(target)))
+        return TarIndex.load(self.store.get(key, lambda target: scan(path, lenient=True).save(target)))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Begin to fetch the shards of these samples, where they are far away."""

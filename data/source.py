@@ -6,11 +6,14 @@ string that names it in errors and in saved predictions. Records of one split ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
+from data.errors import UserError
 from data.order import ShardOrder
+
+T = TypeVar("T")
 
 Record = dict[str, Any]
 
@@ -33,6 +36,46 @@ class Records:
 
     def __getitem__(self, index: int) -> Record:
         return self.rows[index]
+
+    def sound(self, read: Callable[[Record], Any] = lambda record: None) -> Records:
+        """Those that can be read, and that `read` does not refuse with a UserError."""
+        numbers = [i for i in range(len(self)) if self._is_sound(i, read)]
+        return replace(self, rows=Chosen(self.rows, numbers), order=None)
+
+    def _is_sound(self, number: int, read: Callable[[Record], Any]) -> bool:
+        try:
+            read(self[number])
+        except UserError:
+            return False
+        return True
+
+
+@dataclass
+class Chosen(Sequence[Record]):
+    """Some of the records, by their numbers."""
+
+    rows: Sequence[Record]
+    numbers: list[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.rows[self.numbers[number]]
+
+
+def from_sound(do: Callable[[Records], T], records: Records, read: Callable[[Record], Any] = lambda record: None) -> T:
+    """`do(records)` for what is learnt from a whole split; where a broken record stops it, without the broken ones.
+
+    They are not lost in silence: whoever draws one of them in training counts and lists it.
+    """
+    try:
+        return do(records)
+    except UserError:
+        sound = records.sound(read)
+        if len(sound) in (0, len(records)):
+            raise
+        return do(sound)
 
 
 class Source(Protocol):

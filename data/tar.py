@@ -2,6 +2,9 @@
 
 A sample is a run of members with one key; a member is called KEY.FIELD, the key ends at the first dot of the
 file's name (webdataset's convention). The index beside a shard, SHARD.idx, spares the walk through its headers.
+
+A shard that is cut off, damaged or no archive at all may be indexed with what is whole in it and one sample more that
+cannot be read: whoever meets that sample counts the loss like any other broken sample, and nothing is lost in silence.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ import numpy as np
 
 from data.errors import UserError
 
+BROKEN = "."  # the field of a sample that stands for what is lost of a shard; its key says why. No member is called so
+BLOCK = 512  # bytes; an archive ends with blocks of zeros
+
 
 @dataclass
 class TarIndex:
@@ -29,6 +35,12 @@ class TarIndex:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def whole(self) -> int:
+        """How many samples can be read."""
+        lost = (self.offset[:, self.fields.index(BROKEN)] >= 0).sum() if BROKEN in self.fields else 0
+        return len(self) - int(lost)
 
     def save(self, path: Path) -> None:
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -58,6 +70,8 @@ class TarIndex:
         """Members of sample `number` of the open file, by field, in one read. UserError when the file is shorter."""
         offset, size = self.offset[number], self.size[number]
         has = np.flatnonzero(offset >= 0).tolist()
+        if self.fields[has[0]] == BROKEN:
+            raise UserError(self.keys[number])
         start = min(int(offset[i]) for i in has)
         stop = max(int(offset[i] + size[i]) for i in has)
         raw = os.pread(file, stop - start, start)
@@ -80,24 +94,35 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
             for member in archive:
                 if member.isfile() and not member.name.rpartition("/")[2].startswith("."):
                     yield member.name, member.offset_data, member.size
+            end = archive.offset
     except (tarfile.TarError, EOFError, ValueError) as error:
         hint = "; unpack it first (a compressed tar has no places to jump to)" if path.suffix in (".gz", ".tgz") else ""
         raise UserError(f"{path}: not a whole tar archive ({error}){hint}") from error
+    with path.open("rb") as file:  # tarfile takes a broken header in the middle for the end
+        file.seek(end)
+        if file.read(BLOCK) != bytes(BLOCK):
+            raise UserError(f"{path}: not a whole tar archive (it is cut off or damaged at byte {end})")
 
 
-def scan(path: Path) -> TarIndex:
-    """The index of a tar, from its headers."""
+def scan(path: Path, lenient: bool = False) -> TarIndex:
+    """The index of a tar, from its headers. UserError where it is not whole; lenient: see above."""
     samples: list[tuple[str, dict[str, tuple[int, int]]]] = []
     length = path.stat().st_size
-    for name, offset, size in members(path):
-        if offset + size > length:
-            raise UserError(f"{path}: the archive ends within {name}; fetch or write it anew")
-        key, field = split_name(name)
-        if not field:
-            continue
-        if not samples or samples[-1][0] != key or field in samples[-1][1]:
-            samples.append((key, {}))
-        samples[-1][1][field] = (offset, size)
+    try:
+        for name, offset, size in members(path):
+            if offset + size > length:
+                raise UserError(f"{path}: the archive ends within {name}; fetch or write it anew")
+            key, field = split_name(name)
+            if not field:
+                continue
+            if not samples or samples[-1][0] != key or field in samples[-1][1]:
+                samples.append((key, {}))
+            samples[-1][1][field] = (offset, size)
+    except UserError as error:
+        if not lenient:
+            raise
+        # the last sample may lack members that stood behind the break
+        samples = [*samples[:-1], (str(error).replace("\n", " "), {BROKEN: (0, 0)})]
     if not samples:
         raise UserError(f"{path}: holds no sample (members must be called KEY.FIELD, such as 0001.jpg)")
     fields = sorted({field for _, held in samples for field in held})

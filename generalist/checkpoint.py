@@ -87,14 +87,23 @@ class Saver:
                 (partial / "skip.json").write_text(json.dumps(skip))
                 if self._writer:
                     kept = on_cpu(weights)
-                    self._writer.call(lambda: self.export(partial / "model", kept))
+                    self._writer.call(lambda: self._export(partial / "model", kept))
                 else:
-                    self.export(partial / "model", weights)
+                    self._export(partial / "model", weights)
         except OSError as error:
             raise self._failed(step, error) from error
         self.step = step
         if not self.asynchronous:
             self.finish()
+
+    def _export(self, folder: Path, weights: dict) -> None:
+        """The Hugging Face folder; a disk that is full or gone is an OSError (safetensors says SafetensorError)."""
+        from safetensors import SafetensorError
+
+        try:
+            self.export(folder, weights)
+        except SafetensorError as error:
+            raise OSError(0, f"cannot write {folder.name}: {first_line(error)}") from error
 
     def poll(self) -> bool:
         """Whether this rank's part of the checkpoint under way is on the disk."""

@@ -49,6 +49,20 @@ def load_deepspeed() -> Any:
     return deepspeed
 
 
+def check_disk_reader(config: dict[str, Any]) -> None:
+    """UserError where a configuration offloads to NVMe and DeepSpeed cannot build what reads and writes there."""
+    zero = config.get("zero_optimization", {})
+    if "nvme" not in [zero.get(key, {}).get("device") for key in ("offload_optimizer", "offload_param")]:
+        return
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise UserError(
+            "offload to NVMe needs libaio, and DeepSpeed does not find it (it builds its disk reader at first use): "
+            "install libaio-dev, g++ and ninja, or use engine.offload=cpu"
+        )
+
+
 class DeepSpeedEngine:
     """One rank of a DeepSpeed run; the process group exists already (`generalist.ranks.join`)."""
 
@@ -61,6 +75,7 @@ class DeepSpeedEngine:
         # every parameter takes part, if only with zero
         self.touch = recipe.sampling == "mixed" and self.stage == 1 and self.world > 1
         deepspeed = load_deepspeed()
+        check_disk_reader(config)
         if recipe.engine.activation_checkpointing:
             recompute_activations(objective)
         objective.to(device)
@@ -83,6 +98,7 @@ class DeepSpeedEngine:
         self.gate.zero = self.zero if self.stage else None
         if self.world == 1 and self.stage == 0:  # nobody to exchange gradients with
             self.engine.enable_backward_allreduce = False
+            self.engine.zero_grad = optimizer.zero_grad  # its own looks every parameter up by name
         if isinstance(optimizer, BalancedAdamW) and self.stage:
             optimizer.whole_norm = self.gate.last
 

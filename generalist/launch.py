@@ -2,13 +2,15 @@
 
 torchrun's c10d rendezvous between machines whose names do not resolve to the address the others see needs three
 things together, measured one by one: who hosts it (`is_host`), every node's own address (`--local-addr`) and the
-interface of the collectives (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME).
+interface of the collectives (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME). `generalist.agent` is torchrun that lets a
+preempted run save.
 """
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from data.errors import UserError
 
@@ -62,7 +64,7 @@ class Launch:
         count = len(self.nodes)
         nodes = str(count) if self.min_nodes in (0, count) else f"{self.min_nodes}:{count}"
         return [
-            *(self.python, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", str(self.processes)),
+            *(self.python, "-m", "generalist.agent", "--nnodes", nodes, "--nproc-per-node", str(self.processes)),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{self.nodes[0]}:{self.port}", "--rdzv-id", self.name),
             *("--rdzv-conf", f"is_host={int(node == 0)}", "--local-addr", self.nodes[node]),
             *("--max-restarts", str(self.restarts), "-m", "generalist.cli", *self.command),
@@ -75,6 +77,15 @@ class Launch:
     def hosts(self) -> str:
         """The DeepSpeed launcher's hostfile."""
         return "".join(f"{node} slots={self.processes}\n" for node in self.nodes)
+
+    def write_environment(self, path: Path) -> None:
+        """Tell the DeepSpeed launcher, which starts every node by ssh, the variables; other lines of the file stay."""
+        mine = self.environment()
+        if not mine:
+            return
+        kept = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = [line for line in kept if line.partition("=")[0] not in mine]
+        path.write_text("".join(f"{line}\n" for line in [*lines, *(f"{k}={v}" for k, v in mine.items())]), "utf-8")
 
     def text(self) -> str:
         """What `generalist train --nodes` prints."""

@@ -239,9 +239,15 @@ def weak_scaling(recipe: Recipe, gpu: str, counts: list[int]) -> list[dict[str, 
     compute = flops / (EFFICIENCY * (kind.bf16 if half else kind.fp32))
     out = []
     for gpus in counts:
-        talk = 0.0 if gpus == 1 else 8 * parameters * (gpus - 1) / gpus / kind.link
-        # the two ends: nothing of the communication is hidden, all of it is
-        out.append(
-            {"gpus": gpus, "efficiency": [round(compute / (compute + talk), 4), round(compute / max(compute, talk), 4)]}
-        )
+        low, high = efficiency(compute, parameters, gpus, kind.link)
+        out.append({"gpus": gpus, "efficiency": [round(low, 4), round(high, 4)]})
     return out
+
+
+def efficiency(compute: float, parameters: int, world: int, link: float) -> tuple[float, float]:
+    """The share of the ideal speed that is left where nothing of the communication is hidden, and where all is.
+
+    compute: seconds of a step; communication: a ring all-reduce of the fp32 gradients at `link` bytes/s (stage 1).
+    """
+    talk = 0.0 if world == 1 else 8 * parameters * (world - 1) / world / link
+    return compute / (compute + talk), compute / max(compute, talk)

@@ -7,13 +7,14 @@ saved with the model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from data.cache import SizedCache, default_folder
 from data.errors import UserError
-from data.source import Records
+from data.source import Records, from_sound
 from data.stream import Feed
 from generalist.config import GeneralistConfig
 from generalist.freeze import freeze, load_encoder
@@ -134,14 +135,14 @@ def prepare(recipe: Recipe) -> Prepared:
     records = {task.name: task.source.open("train") for task in recipe.tasks}
     texts: list[str] = []
     for task in recipe.tasks:
-        task.learn(modalities, records[task.name])
-        texts += task.texts(records[task.name])
+        from_sound(partial(task.learn, modalities), records[task.name])
+        texts += from_sound(lambda sound, task=task: list(task.texts(sound)), records[task.name])
     for modality in modalities.values():
         modality.learn_texts(texts)
     sets = {}
     for task in recipe.tasks:
         task.bind(modalities, None, records[task.name].info)
-        task.adopt(task.candidate_set(records[task.name]))
+        task.adopt(from_sound(task.candidate_set, records[task.name]))
         if task.candidates is not None:
             sets[task.name] = task.candidates
     if recipe.cache_gb:

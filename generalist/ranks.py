@@ -55,12 +55,27 @@ def join(device: torch.device, minutes: float = 10.0) -> None:
         raise UserError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun or deepspeed")
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
+        dist.init_process_group(backend, timeout=timedelta(minutes=minutes), **meeting_place())
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
             f"rank {os.environ['RANK']} cannot reach the others at {where} ({first_line(error)})"
         ) from error
+
+
+def meeting_place() -> dict[str, Any]:
+    """Where the ranks of one try meet: {} leaves it to torch.
+
+    On one machine torchrun's agent may lend every try the same store, where the addresses of the dead still stand
+    (torch 2.14, without a c10d rendezvous): each try gets a corner of its own. On several machines the agents count
+    their tries apart, so a corner would part the ranks; `generalist.agent` sees to it there.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("GROUP_WORLD_SIZE") == "1"
+    if not shared:
+        return {}
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    corner = dist.PrefixStore(f"try-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return {"store": corner, "rank": int(os.environ["RANK"]), "world_size": launched_world()}
 
 
 def leave() -> None:

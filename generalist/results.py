@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.errors import UserError
-from data.source import Records
+from data.source import Records, from_sound
 from generalist import evaluate, measures, predictions, written
 from generalist.control import add_control
 from generalist.freeze import trainable
@@ -79,11 +80,18 @@ def evaluate_run(
     for task in tqdm(list(prepared.tasks.values()), desc="evaluate", unit="task", disable=quiet, file=sys.stderr):
         test = task.source.open("test")
         answers = evaluate.answer(task, test, objective)
-        lines[task.name] = evaluate.row(
-            answers, task.baseline(prepared.records[task.name], task.source.open("val"), test)
-        ) | measured(answers, out / "answers" / f"{quote(task.name, safe='')}.jsonl", objective if write else None)
+        val = task.source.open("val")
+        baseline = from_sound(
+            lambda sound, task=task, val=val, test=test: task.baseline(sound, val, test),
+            prepared.records[task.name],
+            task.example,
+        )
+        written_as = objective if write else None
+        file = out / "answers" / f"{quote(task.name, safe='')}.jsonl"
+        lines[task.name] = evaluate.row(answers, baseline) | measured(answers, file, written_as)
         if leaks:
-            lines[task.name]["leakage"] = leakage_of(answers, prepared.records[task.name])
+            find = partial(leakage_of, answers)
+            lines[task.name]["leakage"] = from_sound(find, prepared.records[task.name], task.example)
         shown[task.name] = evaluate.samples(answers)
         everything.append(answers)
     add_control(recipe, lines, out)

@@ -214,7 +214,9 @@ def stop_flag() -> Iterator[list[int]]:
         yield asked
     finally:
         for number, handler in kept.items():
-            signal.signal(number, handler)
+            # a launcher may pass on what the process got already: a second SIGTERM must not kill it at the end
+            if not (number == signal.SIGTERM and number in asked and ranks.launched_world() > 1):
+                signal.signal(number, handler)
 
 
 # --- training ---

@@ -259,6 +259,21 @@ def test_the_operator_that_needs_a_compiler_is_off_and_deepspeed_still_asks_for_
     assert ShareMemCommBuilder.NAME == SHARED_MEMORY
 
 
+def test_offload_to_nvme_without_its_library_says_what_to_install(monkeypatch, tmp_path):
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    from generalist.deepspeed_engine import check_disk_reader
+
+    keys = {"engine__zero_stage": 3, "engine__offload": "nvme", "engine__nvme_path": str(tmp_path)}
+    config = deepspeed_config(tiny(**keys), 2)
+    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self, verbose=False: False)
+    with pytest.raises(UserError, match=r"libaio-dev, g\+\+ and ninja, or use engine.offload=cpu"):
+        check_disk_reader(config)
+    check_disk_reader(deepspeed_config(tiny(**keys | {"engine__offload": "cpu"}), 2))
+    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self, verbose=False: True)
+    check_disk_reader(config)
+
+
 def test_no_parameter_is_a_scalar(alone):
     from generalist.prepare import prepare
 

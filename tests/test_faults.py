@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,41 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_good_checkpoint(tmp_pa
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
     train_run(tiny(), tmp_path / "run", resume=True, quiet=True)
     assert checkpoint.latest(tmp_path / "run")[0] == 12
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own that holds three megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a disk of a few megabytes needs root and mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=False)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_disk_that_really_fills_up_leaves_a_whole_checkpoint_to_go_on_from(small_disk, capsys, asynchronous):
+    """Every step is kept until nothing fits any more, wherever that happens to strike."""
+    from generalist.cli import main
+
+    out = small_disk / "run"
+    recipe = str(Path(__file__).with_name("tiny.py"))
+    keys = ["checkpoint.every=1", f"checkpoint.asynchronous={asynchronous}", "steps=90"]
+    words = ["train", recipe, *keys, "--out", str(out), "--quiet"]
+    assert main([*words, "checkpoint.keep=0"]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and "No space left" in told[0], told
+    step, last = checkpoint.latest(out)
+    assert 0 < step < 90
+    assert checkpoint.verify(last)["engine"] == "local"
+    assert not list((out / "checkpoints").glob("*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    assert main([*words, "checkpoint.keep=1", "checkpoint.every=45", "--resume"]) == 0
+    assert checkpoint.latest(out)[0] == 90
 
 
 def test_a_path_that_does_not_answer_is_tried_again_and_a_forbidden_one_is_not():

@@ -105,5 +105,6 @@ def launch(args: argparse.Namespace) -> int:
     if plan.hostfile:
         with open(plan.hostfile, "w", encoding="utf-8") as file:
             file.write(plan.hosts())
+        plan.write_environment(Path(".deepspeed_env"))
     command = plan.words(args.run)
     return os.execvp(command[0], command)
