@@ -5,6 +5,9 @@
 
 Every fold trains a fresh model on the other nine for a fixed number of steps and is judged once, at the end: no epoch
 is chosen. Baselines see the same graphs. Accuracy is the mean over folds, the spread the standard deviation over them.
+
+Measured (seed 0): MUTAG .839 +- .063; majority .672, histogram logistic regression .883, histogram random forest .889.
+PROTEINS with --steps 150: .597 over its first nine folds, which is what the commonest class gives: too few steps.
 """
 
 from __future__ import annotations
