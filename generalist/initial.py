@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from data.errors import UserError
+from generalist.config import GeneralistConfig
 from generalist.convert.files import load_folder
 from generalist.convert.report import Report
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
 NEW = ("prompts.", "linear_heads.", "log_scales.")
+SILENT = ("num_attention_heads", "hidden_act", "layer_norm_eps", "post_norm", "pooling")
 
 
 def initial_folder(folder: Path) -> Path:
@@ -34,10 +36,13 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
     """Take the weights of a saved model; the report of what was done with every tensor.
 
     Tables that are computed and not learnt (fixed positions at another picture size) stay the model's own.
-    UserError: no model, a learnt tensor of another size, a tensor missing that is not new, another text tokenizer.
+    UserError: no model, one that computes otherwise (heads, activation), a learnt tensor of another size, a tensor
+    missing that is not new, another text tokenizer.
     """
     home = initial_folder(folder)
-    theirs, settings = load_folder(home), _modalities(home)
+    theirs, saved = load_folder(home), GeneralistConfig.from_pretrained(home)
+    settings = saved.modalities or {}
+    _same_function(model, saved, folder)
     _same_words(model, settings, folder)
     own, learnt = model.state_dict(), {name for name, _ in model.named_parameters()}
     report = Report(f"init {folder}", unexpected=sorted(set(theirs) - set(own)))
@@ -63,11 +68,15 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
     return report
 
 
-def _modalities(home: Path) -> dict[str, Any]:
-    """The settings of the saved model's modalities."""
-    from generalist.config import GeneralistConfig
-
-    return GeneralistConfig.from_pretrained(home).modalities or {}
+def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
+    """UserError where equal weights would compute something else: settings that no tensor's size shows."""
+    for name in SILENT:
+        theirs, ours = getattr(saved, name), getattr(model.config, name)
+        if theirs != ours:
+            raise UserError(
+                f"init={str(folder)!r}: its model has {name}={theirs!r}, the recipe's {ours!r}; equal weights would "
+                "not be an equal model"
+            )
 
 
 def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:
@@ -83,7 +92,7 @@ def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:
 
 def adopt_tokenizers(modalities: dict[str, Any], folder: Path) -> None:
     """Modalities that were to learn a tokenizer take the one of the saved model instead."""
-    settings = _modalities(initial_folder(folder))
+    settings = GeneralistConfig.from_pretrained(initial_folder(folder)).modalities or {}
     for name, modality in modalities.items():
         if getattr(modality, "tokenizer", None) == "" and settings.get(name, {}).get("tokenizer"):
             modality.tokenizer = settings[name]["tokenizer"]
