@@ -99,7 +99,6 @@ class DeepSpeedEngine:
         if self.world == 1 and self.stage == 0:  # nobody to exchange gradients with
             self.engine.enable_backward_allreduce = False
             self.engine.zero_grad = optimizer.zero_grad  # its own looks every parameter up by name
-            self.engine.zero_grad = optimizer.zero_grad  # its own looks every parameter up by name
         if isinstance(optimizer, BalancedAdamW) and self.stage:
             optimizer.whole_norm = self.gate.last
 
