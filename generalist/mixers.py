@@ -1,7 +1,8 @@
 """What stands in the two slots of a block: token mixers and channel mixers, by explicit tables.
 
 A mixer says what it needs: `needs_grid` (every span must carry its H x W), `needs_order`, `causal` (can
-obey the causal blocks). A configuration that cannot work is refused when it is read.
+obey the causal blocks). A configuration that cannot work is refused when it is read. `stacked` names linears that hold
+several matrices one above the other, {name: how many}: each is initialised on its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Attention(nn.Module):
     needs_grid: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
     causal: ClassVar[bool] = True
+    stacked: ClassVar[dict[str, int]] = {"qkv": 3}
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -79,10 +79,11 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             for value in module.log_scales.values():
                 init.constant_(value, float(torch.tensor(self.config.initial_scale).log()))
         elif isinstance(module, Encoder | OutputHead):
+            stacked = stacked_linears(module)
             for part in module.modules():
                 if isinstance(part, nn.Linear):
-                    # Xavier (spec 1.12); fused q, k, v as the three matrices they are
-                    for matrix in part.weight.chunk(3) if fused(part) else [part.weight]:
+                    # Xavier (spec 1.12); stacked q, k, v as the three matrices they are
+                    for matrix in part.weight.chunk(stacked.get(part, 1)):
                         init.xavier_uniform_(matrix)
                     if part.bias is not None:
                         init.zeros_(part.bias)
@@ -248,9 +249,13 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         return self.log_likelihood(inputs, candidates, scale).exp()
 
 
-def fused(linear: nn.Linear) -> bool:
-    """Whether a linear holds q, k and v as three square matrices."""
-    return linear.out_features == 3 * linear.in_features
+def stacked_linears(module: nn.Module) -> dict[nn.Module, int]:
+    """The linears that their mixers declare to hold several matrices (`stacked`), and how many each holds."""
+    return {
+        getattr(mixer, name): count
+        for mixer in module.modules()
+        for name, count in getattr(mixer, "stacked", {}).items()
+    }
 
 
 class OutputHead(nn.Module):
