@@ -10,7 +10,7 @@ by file and annotation before training starts, not in the middle of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -81,10 +81,12 @@ def read_coco(
     loaded = load_tree(path)
     names, number = categories(loaded["categories"], path, classes)
     rows: dict[Any, dict[str, Any]] = {}
-    for image in loaded["images"]:
+    for image in _objects(loaded["images"], path, "images"):
         where = f"{path.name}, image {image.get('file_name', image.get('id'))}"
         if not all(key in image for key in ("id", "file_name", "width", "height")):
             raise UserError(f"{where}: an image needs id, file_name, width and height")
+        if not all(isinstance(image[k], int | float) and 1 <= image[k] < 2**31 for k in ("width", "height")):
+            raise UserError(f"{where}: width {image['width']} and height {image['height']} must be pixels, at least 1")
         if image["id"] in rows:
             raise UserError(f"{where}: the image id {image['id']} stands twice")
         rows[image["id"]] = {
@@ -96,7 +98,7 @@ def read_coco(
             "found": [],
         }
     left_out = 0
-    for note in loaded["annotations"]:
+    for note in _objects(loaded["annotations"], path, "annotations"):
         where = f"{path.name}, annotation {note.get('id')} of image {note.get('image_id')}"
         row = rows.get(note.get("image_id"))
         if row is None:
@@ -121,9 +123,16 @@ def read_coco(
     return Records([_record(row, masks) for row in rows.values()], info)
 
 
+def _objects(entries: list[Any], path: Path, key: str) -> Iterator[dict[str, Any]]:
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise UserError(f"{path.name}: entry {number} of {key!r} is no object but {str(entry)[:40]!r}")
+        yield entry
+
+
 def categories(found: list[dict[str, Any]], path: Path, classes: Sequence[str]) -> tuple[list[str], dict[Any, int]]:
     """Names in order and {category id: index}. With `classes` given, every name of the file must be among them."""
-    for entry in found:
+    for entry in _objects(found, path, "categories"):
         if "id" not in entry or not str(entry.get("name", "")).strip():
             raise UserError(f"{path.name}: a category needs an id and a name, got {entry}")
     names = [str(entry["name"]) for entry in found]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     from pycocotools import mask as rle_tools
 
     return rle_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+
+def decode_mask_code(code: dict[str, Any]) -> np.ndarray:
+    """The inverse of `encode_mask`, for codes that it made."""
+    from pycocotools import mask as rle_tools
+
+    return rle_tools.decode(code).astype(bool)
 
 
 def truth(images: list[dict[str, Any]], classes: list[str]) -> dict[str, Any]:
@@ -77,19 +86,28 @@ def average_precision(
     return _named(run.stats), _by_class(run, names)
 
 
-def _compared(tree: dict[str, Any], found: list[dict[str, Any]], kind: str, coco_class: Any, eval_class: Any) -> Any:
-    """The reference implementation after its comparison of every picture."""
+def _compared(
+    tree: dict[str, Any],
+    found: list[dict[str, Any]],
+    kind: str,
+    coco_class: Any,
+    eval_class: Any,
+    only: list[int] | None = None,
+) -> Any:
+    """The reference implementation after its comparison of every picture. only: category ids, default all."""
     coco = coco_class()
     coco.dataset = tree
     coco.createIndex()
     run = eval_class(coco, coco.loadRes([dict(f) for f in found]), kind)
+    if only is not None:
+        run.params.catIds = only
     run.evaluate()
     return run
 
 
 def _by_class(run: Any, names: dict[int, str]) -> dict[str, float]:
     """AP50 of every class, NaN where it has no object."""
-    precision = run.eval["precision"][0, :, :, 0, 2]  # IoU .5, [recall, class], all areas, 100 detections
+    precision = run.eval["precision"][0, :, :, 0, -1]  # IoU .5, [recall, class], all areas, 100 detections
     out = {}
     for k, category in enumerate(run.params.catIds):
         known = precision[:, k][precision[:, k] > -1]
@@ -125,17 +143,32 @@ def resampled(
     from pycocotools.cocoeval import COCOeval
 
     rows = []
+    # a class without objects has no AP, whatever is found of it
+    known = sorted({note["category_id"] for note in tree["annotations"]})
+    unknown = {f"AP50 {name}": float("nan") for name, k in number.items() if k + 1 not in known}
     with contextlib.redirect_stdout(io.StringIO()):
-        run = _compared(tree, hits, kind, COCO, COCOeval)
+        run = _compared(tree, hits, kind, COCO, COCOeval, known)
         kept, pictures = run.evalImgs, len(images)
         blocks = len(kept) // pictures
+        every = copy(run.params)
+        every.maxDets = every.maxDets[-1:]  # AP is of 100 detections alone
         for count in times:
             chosen = np.repeat(np.arange(pictures), count)
             # one block of pictures for every category and area; accumulate reads how many stand in a block
             run.evalImgs = [kept[b * pictures + i] for b in range(blocks) for i in chosen]
-            run.params.imgIds = run._paramsEval.imgIds = list(range(len(chosen)))
-            run.accumulate()
-            run.summarize()
+            every.imgIds = run._paramsEval.imgIds = list(range(len(chosen)))
+            run.accumulate(every)
             classes = _by_class(run, {k + 1: f"AP50 {name}" for name, k in number.items()})
-            rows.append(_named(run.stats) | classes)
+            rows.append(_named(_means(run.eval["precision"][..., -1])) | unknown | classes)
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _means(precision: np.ndarray) -> list[float]:
+    """The reference's means of Float[IoU recall class area]: AP, AP50, AP75, then AP by area; -1 where nothing is."""
+    picked = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., k] for k in (1, 2, 3))]
+    return [float(p[p > -1].mean()) if (p > -1).any() else -1.0 for p in picked]
+
+
+def cost(images: Sequence[dict[str, Any]], found: Sequence[list[dict[str, Any]]]) -> int:
+    """About how much one resample takes: detections times classes, the reference's two loops."""
+    return sum(len(own) for own in found) * max(1, len({str(n) for image in images for n in image["classes"]}))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.coco import CocoObjects, decode_mask, read_coco, rle_covers
 from data.errors import UserError
-from tasks.average_precision import average_precision, encode_mask, truth
+from tasks.average_precision import average_precision, encode_mask, resampled, truth
 
 SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]]
 
@@ -76,6 +76,48 @@ def test_a_broken_annotation_is_an_error_that_names_it(tmp_path, words):
     write(tmp_path, [{"bbox": [2, 1, 4, 3], "segmentation": SQUARE}, BROKEN[words]])
     with pytest.raises(UserError, match=rf"instances_train.json, annotation 2 of image \d.*{words}"):
         CocoObjects(str(tmp_path), masks=True).open("train")
+
+
+@pytest.mark.parametrize(
+    ("note", "words"),
+    [
+        ({"bbox": [2, 1, float("nan"), 3]}, "not four finite numbers"),
+        ({"bbox": [2, 1, float("inf"), 3]}, "not four finite numbers"),
+        ({"bbox": "all of it"}, "not four finite numbers"),
+        ({"bbox": None}, "not four finite numbers"),
+        ({"bbox": [2, 1, -4, 3]}, "has no area"),
+        ({"bbox": [30, 20, 4, 3]}, "lies outside the picture of 10 x 7"),
+        ({"bbox": [10, 1, 0.9, 3]}, "lies outside the picture of 10 x 7"),
+        ({"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]}, "at least three points"),  # an odd number
+        ({"segmentation": [[1.0, 2.0, float("nan"), 4.0, 5.0, 6.0]]}, "at least three points"),
+        ({"segmentation": ["1 2 3 4 5 6"]}, "at least three points"),
+        ({"segmentation": {"size": [7, 10], "counts": [-3, 73]}}, "do not add up"),
+        ({"segmentation": {"size": [7, 10], "counts": "~"}}, "do not add up"),
+        ({"segmentation": {"size": [7, 10]}}, "needs counts"),
+    ],
+)
+def test_numbers_that_are_none_and_masks_that_are_cut_are_errors(tmp_path, note, words):
+    write(tmp_path, [{"bbox": [2, 1, 4, 3], "segmentation": SQUARE, **note}])
+    with pytest.raises(UserError, match=rf"instances_train.json, annotation 1 of image 3.*{words}"):
+        CocoObjects(str(tmp_path), masks=True).open("train")
+
+
+@pytest.mark.parametrize(
+    ("key", "entries", "words"),
+    [
+        ("images", ["a.png"], "entry 0 of 'images' is no object but 'a.png'"),
+        ("images", [{"id": 3, "file_name": "a.png", "width": "wide", "height": 7}], "width wide and height 7 must be"),
+        ("images", [{"id": 3, "file_name": "a.png", "width": 10, "height": 0}], "image a.png: .*at least 1"),
+        ("annotations", [[2, 1, 4, 3]], "entry 0 of 'annotations' is no object"),
+        ("categories", ["cat"], "entry 0 of 'categories' is no object but 'cat'"),
+        ("categories", [{"id": 1, "name": " "}], "a category needs an id and a name"),
+    ],
+)
+def test_entries_that_are_of_another_kind_are_named(tmp_path, key, entries, words):
+    path = write(tmp_path, [])
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: entries}))
+    with pytest.raises(UserError, match=words):
+        CocoObjects(str(tmp_path)).open("train")
 
 
 def test_broken_objects_can_be_left_out_and_are_counted(tmp_path):
@@ -236,3 +278,34 @@ def test_the_open_sets_read_without_an_error(shared):
     for folder, masks, count in (("bccd_detection", False, 205), ("coco_open", True, 75)):
         records = CocoObjects(str(shared / "data" / folder), masks=masks).open("train")
         assert len(records) == count and records.info["left_out"] == 0
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_a_resample_has_the_average_precision_of_its_pictures_as_often_as_they_were_drawn(kind):
+    true, found = _fixed(4, names=4)
+    own = [[hit for hit in found if hit["image_id"] == image["image_id"]] for image in true]
+    names = ["a", "b", "c", "d"]  # of the last no object is true
+    images = [
+        {k: v for k, v in image.items() if k not in ("image_id",)}
+        | {"classes": [names[min(c, 2)] for c in image["classes"]]}
+        for image in true
+    ]
+    hits = [[{**hit, "name": names[hit["category_id"] - 1]} for hit in some] for some in own]
+    times = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 0]])
+    again = resampled(images, hits, times, kind)
+    for row, count in enumerate(times):
+        drawn = np.repeat(np.arange(5), count).tolist()
+        tree = truth(
+            [
+                {**true[i], "classes": [min(c, 2) for c in true[i]["classes"]], "image_id": n}
+                for n, i in enumerate(drawn)
+            ],
+            names,
+        )
+        expected, by_class = average_precision(
+            tree, [{**hit, "image_id": n} for n, i in enumerate(drawn) for hit in own[i]], kind
+        )
+        everything = expected | {f"AP50 {name}": value for name, value in by_class.items()}
+        assert set(again) == set(everything) and np.isnan(everything["AP50 d"])
+        for name, value in everything.items():
+            assert again[name][row] == pytest.approx(value, nan_ok=True), name
