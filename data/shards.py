@@ -127,8 +127,9 @@ class Shards:
         def make(path: Path) -> None:
             rows = ShardRows([Shard(p, 0) for p in places], store, {}, self.retries)
             found = [{"url": p, "nsamples": len(rows.shard(i)[1])} for i, p in enumerate(places)]
-            if not any(rows.shard(i)[1].whole for i in range(len(places))):
-                rows.raw(0)  # not one sample can be read: say why
+            if not any(rows.shard(i)[1].whole for i in range(len(places))):  # say of the first why
+                file, index = rows.shard(0)
+                index.read(file, 0)
             path.write_text(json.dumps({"wids_version": 1, "shardlist": found}))
 
         marks = [p if remote.is_remote(p) else f"{p}:{_state(p)}" for p in places]

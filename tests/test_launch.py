@@ -212,6 +212,22 @@ def test_accelerate_launch_starts_the_same_training(tmp_path, tools):
     trained_by(tmp_path / "run", 2)
 
 
+def test_two_ranks_with_different_recipes_refuse_to_start(tmp_path, tools):
+    node, port = Node(tmp_path, tools), free_port()
+    logs, started = [tmp_path / f"{rank}.txt" for rank in (0, 1)], []
+    try:
+        for rank, log in enumerate(logs):
+            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
+            words = ["generalist", "train", str(RECIPE), f"steps={6 + rank}", "--out", "run", "--quiet"]
+            started.append(node.start(words, log, MASTER_ADDR="127.0.0.1", **variables))
+        for process, log in zip(started, logs, strict=True):
+            finished(process, log, code=2)
+            assert "rank 1 has another recipe than rank 0" in log.read_text()
+    finally:
+        node.end()
+    assert not (tmp_path / "run").exists()
+
+
 HIDDEN = ("ninja", "g++", "gcc", "c++", "cc", "clang", "clang++", "nvcc", "ld")
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import tiny
@@ -103,6 +107,23 @@ def test_weak_scaling_in_simulation_falls_with_the_number_of_gpus_unless_talk_is
     worst = [line["efficiency"][0] for line in lines]
     assert worst[0] == 1.0 and worst[0] > worst[1] > worst[2] > 0
     assert all(line["efficiency"][0] <= line["efficiency"][1] for line in lines)
+
+
+def test_weak_scaling_is_measured_by_a_command_beside_the_simulation(monkeypatch, capsys, tmp_path):
+    from scripts import weak_scaling as command
+
+    recipe = str(Path(__file__).with_name("tiny.py"))
+    words = ["weak_scaling", recipe, "--processes", "2", "--steps", "7", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    command.main()
+    shown = capsys.readouterr().out
+    assert "simulated on h100" in shown and "cores, one thread a process" in shown
+    (written,) = tmp_path.glob("*-weak-scaling.json")
+    one, two = json.loads(written.read_text())["lines"]
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["samples"] == 2 * one["samples"] > 0
+    assert one["efficiency"] == one["simulated"] == 1.0 and 0 < two["simulated"] < 1
+    assert two["ring"] > 0 and two["cpu"] > 0
 
 
 # --- the launchers' lines ---
