@@ -18,6 +18,7 @@ from data.source import Record, Records
 
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
 FRAMES = 32
+SHORT = 1024  # values up to which a row of numbers is no sound: windows of one series have spectra alike
 
 
 def picture_of(value: Any) -> np.ndarray | None:
@@ -41,10 +42,14 @@ def picture_of(value: Any) -> np.ndarray | None:
         return alike.grey(value)
     array = np.nan_to_num(value.astype(np.float32))
     if array.ndim == 1:
+        if len(array) < SHORT:
+            return None
         array = spectrogram(array)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
+    if array.ndim not in (2, 3) or min(array.shape[:2]) < alike.LOW:  # points and rows of numbers are no pictures
+        return None
+    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
         return None
     low, high = (0.0, 255.0) if value.dtype == np.uint8 else (float(array.min()), float(array.max()))
     scaled = ((array - low) * (255.0 / max(high - low, 1e-12))).round().astype(np.uint8)

@@ -225,6 +225,10 @@ def test_sounds_are_alike_at_another_loudness_and_texts_in_other_letters():
     known = Known(Records([{"id": str(i), "audio": wave.astype(np.float32)} for i, wave in enumerate(waves)]))
     asked = [{"audio": (0.3 * waves[4]).astype(np.float32)}, {"audio": np.sin(2 * np.pi * t * 1100).astype(np.float32)}]
     assert known.find(Records(asked)) == [(0, "alike", "4")]
+    windows = [{"id": str(i), "past": np.sin(np.arange(i, i + 48) / 7)} for i in range(9)]
+    assert Known(Records(windows[::2])).find(Records(windows[1::2])) == []  # windows of one series are no copies
+    clouds = [{"id": str(i), "points": np.random.default_rng(i).normal(size=(300, 3))} for i in range(4)]
+    assert Known(Records(clouds[:2])).find(Records(clouds[2:])) == []
     said = Known(Records([{"id": "a", "text": "A dog runs over the wide green field."}]))
     asked = [{"text": "a dog runs over the wide  green field"}, {"text": "a cat runs over the wide green field"}]
     assert said.find(Records(asked)) == [(0, "alike", "a")]
