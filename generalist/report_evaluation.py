@@ -87,7 +87,7 @@ def matrix_section(found: dict[str, Any]) -> str:
 
 
 def _about(found: dict[str, Any]) -> str:
-    return f" of {esc(shorten(found['about'], 80))}" if found.get("about") else ""
+    return f" ({esc(shorten(found['about'], 80))})" if found.get("about") else ""
 
 
 def _shown(pair: dict[str, Any] | None) -> tuple[float, str] | None:
