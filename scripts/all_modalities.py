@@ -25,6 +25,7 @@ from generalist.recipe import Recipe
 from generalist.recipes.all_modalities import recipe
 from generalist.run import train_run
 from tasks.forecast import Forecast
+from tokenizers_mod.text import Text
 
 
 def trained(made: Recipe, out: Path) -> dict[str, Any]:
@@ -44,9 +45,10 @@ def chosen(data: Path, steps: int, only: list[str], frozen: bool = False) -> Rec
     made.tasks = [task for task in made.tasks if not only or task.name in only]
     used = {m for task in made.tasks for m in [*task.inputs, *getattr(task, "partners", {})]}
     used |= {task.slot for task in made.tasks if isinstance(task, Forecast)}
-    numbers = all(task.line_kind == "numbers" for task in made.tasks)  # then there is no text to learn pieces from
-    kept = used | {"summary", "number"} | (set() if numbers else {"text"})
+    kept = used | {"summary", "text", "number"}
     made.modalities = {name: modality for name, modality in made.modalities.items() if name in kept}
+    if all(task.line_kind == "numbers" for task in made.tasks):  # no text to learn pieces from, and none is read
+        made.modalities["text"] = Text(tokenizer="clip")
     made.model.freeze = "encoder" if frozen else "nothing"
     return made
 
