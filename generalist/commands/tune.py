@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from data.errors import UserError
     from data.places import source_at
     from data.source import Records
-    from generalist.adapt import Tuned, Tuning, curve
+    from generalist.adapt import METHODS, Tuned, Tuning, curve, zero_shot
     from generalist.fewshot import Chosen
     from generalist.predict import load_model
     from generalist.tuned import save_tuned
@@ -68,7 +68,12 @@ def run(args: argparse.Namespace) -> int:
         {"fraction": f} for f in args.fraction or []
     ]
     shared = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "prompts": args.prompts, "rank": args.rank}
-    settings = [Tuning(method, seed=args.seed, **shared, **size) for method in args.method for size in (sizes or [{}])]
+    settings = [
+        Tuning(method, seed=args.seed, **shared, **size)
+        for method in args.method
+        # what trains nothing is the same at every size
+        for size in (sizes[:1] if METHODS.get(method) is zero_shot else sizes) or [{}]
+    ]
     last: list[Tuned] = []
     lines = curve(
         model, processor.built, task, training, test, settings, args.draws, lambda how, i, tuned: last.append(tuned)
