@@ -25,6 +25,7 @@ def register() -> None:
         AutoFeatureExtractor,
         AutoImageProcessor,
         AutoModel,
+        AutoModelForImageTextToText,
         AutoModelForZeroShotImageClassification,
         AutoProcessor,
     )
@@ -32,6 +33,7 @@ def register() -> None:
     from generalist.config import GeneralistConfig
     from generalist.hf.heads import GeneralistForZeroShotImageClassification
     from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
+    from generalist.hf.writing import GeneralistForImageTextToText
     from generalist.model import GeneralistModel
     from generalist.processor import GeneralistProcessor
     from tokenizers_mod.bpe_hf import register as register_tokenizer
@@ -41,6 +43,7 @@ def register() -> None:
     AutoModelForZeroShotImageClassification.register(
         GeneralistConfig, GeneralistForZeroShotImageClassification, exist_ok=True
     )
+    AutoModelForImageTextToText.register(GeneralistConfig, GeneralistForImageTextToText, exist_ok=True)
     AutoProcessor.register(GeneralistConfig, GeneralistProcessor, exist_ok=True)
     faces = {"pil": GeneralistImageProcessor, "torchvision": GeneralistImageProcessor}
     AutoImageProcessor.register(GeneralistConfig, image_processor_classes=faces, exist_ok=True)

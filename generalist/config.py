@@ -22,6 +22,7 @@ class GeneralistConfig(PreTrainedConfig):
     output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection;
     output_norm: the LayerNorm in front of it.
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default.
+    writing_scale: the logit scale of the words of a caption (`generate`), zero_shot_scale by default.
     pooling: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its
     "last" token, or "attention" over them, whose sizes `pooler` says (`generalist.pooling`).
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
@@ -71,6 +72,7 @@ class GeneralistConfig(PreTrainedConfig):
     moe_gelu: bool = False
     tasks: list[str] | None = None
     zero_shot_scale: str = ""
+    writing_scale: str = ""
     modalities: dict[str, Any] | None = None
     scales: list[str] | None = None
     candidate_sets: dict[str, Any] | None = None

@@ -96,6 +96,7 @@ class Prepared:
             modalities=modality_settings(self.modalities),
             scales=sorted({"default", *(t.scale for t in self.tasks.values())}),
             zero_shot_scale=self.zero_shot_scale(),
+            writing_scale=next((t.scale for t in self.tasks.values() if t.about().get("writes")), ""),
         )
 
     def model(self, recipe: Recipe) -> GeneralistModel:

@@ -59,7 +59,10 @@ class GeneralistProcessor(ProcessorMixin):
         from generalist.hf.folder import PROCESSOR_MAP, write_processors, write_remote, write_sentence_transformers
 
         self.auto_map = {"AutoProcessor": PROCESSOR_MAP["AutoProcessor"]}
-        written = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        try:
+            written = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        finally:
+            del self.auto_map  # of the folder, not of the processor: a loaded one has none
         folder = Path(save_directory)
         write_remote(folder)
         write_processors(folder, self)
@@ -76,7 +79,8 @@ class GeneralistProcessor(ProcessorMixin):
         make one sequence of them all, in the order given; batches must then have the same length.
 
         With return_tensors="pt" the modalities stay apart and padded tensors come back by their standard names,
-        ready for `model(**tensors)`; there `images` is another word for image.
+        ready for `model(**tensors)`; there `images` is another word for image, and text="" beside it is a caption of
+        which nothing is written yet.
         """
         for words in [inputs.pop(name) for name in list(inputs) if name.endswith("_kwargs")]:
             inputs["return_tensors"] = inputs.get("return_tensors") or (words or {}).get("return_tensors")
@@ -104,12 +108,18 @@ class GeneralistProcessor(ProcessorMixin):
         if "images" in inputs:
             inputs["image"] = inputs.pop("images")
         data: dict[str, Any] = {}
+        if all(raw is None for raw in inputs.values()):
+            raise UserError(f"give an input by modality, such as image=...; this model has {list(self.built)}")
         for name, raw in inputs.items():
             if raw is None:
                 continue
             if name not in self.built:
                 raise UserError(f"this model has no modality {name!r}; {nearest(name, self.built)}")
             modality = self.built[name]
+            blank = isinstance(raw, str) and not raw.strip() and len(inputs) > 1
+            if blank and hasattr(modality, "beginning"):
+                data |= modality.beginning()
+                continue
             values = [modality.read(item) for item in (raw if isinstance(raw, list | tuple) else [raw])]
             if not values:
                 raise UserError("the batch is empty")

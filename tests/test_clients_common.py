@@ -1,8 +1,8 @@
 """transformers' own common tests, from the source distribution of the installed version, run on this model.
 
-The distribution is fetched with pip when the test runs and never kept. It lacks three helper modules; the stubs in
-their place switch off the export and generation tests (export is tested in test_clients_tools.py, and the model has no
-`generate` of transformers' kind).
+The distribution is fetched with pip when the test runs and never kept. It lacks four helper modules; the stubs in
+their place switch off the export and generation tests (export is tested in test_clients_tools.py, generation in
+test_clients_writing.py).
 """
 
 import importlib.metadata
@@ -21,6 +21,7 @@ STUBS = {
     "exporters/test_export.py": "class ExportTesterMixin: pass",
     "generation/test_utils.py": "class GenerationTesterMixin: pass",
     "utils/test_configuration_utils.py": "config_common_kwargs = {}",
+    "fetch_hub_objects_for_ci.py": "def url_to_local_path(url, *rest): return url",  # its pictures need a network
 }
 
 # Every reason to skip that may occur, and why it is right.
@@ -51,6 +52,17 @@ EXPLAINED = {
     "are views": "said in hf_common.py",
     "as many hidden states as words": "said in hf_common.py",
     "which belongs to texts": "said in hf_common.py",
+    "attribute not present": "the one component is the tokenizer: other inputs are read by the model's modalities",
+    "attribute(s), test requires multimodal processor": "the same",
+    "support images with text": "the same",
+    "accpet text inputs": "the same",
+    "has no chat template": "no chat model",
+    "_get_num_multimodal_tokens": "no picture stands for tokens inside a text",
+    "backends": "one code, without torchvision, serves both backends",
+    "torchvision backend": "the same",
+    "dict size or list image_mean": "size and mean are those of the modality",
+    "No validation found": "settings are checked where a modality is built, inputs where they are read",
+    "modalities by name": "said in hf_processors.py",
 }
 
 
@@ -73,8 +85,9 @@ def tests(tmp_path_factory) -> Path:
         (tests / name).write_text(text)
     ours = tests / "models" / "generalist"
     ours.mkdir(parents=True)
-    code = (HERE / "hf_common.py").read_text(encoding="utf-8").replace("(0, HERE)", f"(0, {str(HERE)!r})")
-    (ours / "test_modeling_generalist.py").write_text(code, encoding="utf-8")
+    for source, target in (("hf_common", "test_modeling_generalist"), ("hf_processors", "test_processing_generalist")):
+        code = (HERE / f"{source}.py").read_text(encoding="utf-8").replace("(0, HERE)", f"(0, {str(HERE)!r})")
+        (ours / f"{target}.py").write_text(code, encoding="utf-8")
     for folder in {tests, tests / "models", ours, *((tests / name).parent for name in STUBS)}:
         (folder / "__init__.py").touch()
     return tests
@@ -85,7 +98,7 @@ def test_transformers_common_tests_pass_and_every_skip_is_explained(tests, tmp_p
     pytest.importorskip("parameterized", reason="pip install generalist[test]")
     report = tmp_path / "report.xml"
     words = ["-q", "-p", "no:cacheprovider", "--timeout", "300", f"--junitxml={report}", str(tests / "models")]
-    env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(tests)])}
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *words], cwd=tests.parent, env=env, capture_output=True, text=True
     )

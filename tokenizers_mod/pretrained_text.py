@@ -8,6 +8,7 @@ position (guess: the paper does not say how its captions are trained).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from tokenizers_mod.text import NO_POSITION, Pieces, Text
 class PretrainedText(Text):
     """encoder: a folder (or a hub name) of an AutoModel encoder with a fast tokenizer; frozen: its weights stay.
 
+    keep: how many texts' hidden states a frozen encoder remembers; each is then encoded once, alone, so that what is
+    kept does not depend on its company.
     config, start, end, hide and tokenizer are read from it at the first use and then part of the settings, so that a
     saved model stands alone. `end` is the token that ends a text, `hide` the one that hides a word and asks for it
     (SPE in a text).
@@ -36,6 +39,7 @@ class PretrainedText(Text):
     tokenizer: str = ""
     encoder: str = ""
     frozen: bool = False
+    keep: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     start: str = ""
     end: str = ""
@@ -44,6 +48,8 @@ class PretrainedText(Text):
     def __post_init__(self) -> None:
         if not self.tokenizer and not self.encoder:
             raise UserError("text: give encoder=, the folder or name of a pretrained text encoder")
+        if self.keep and not self.frozen:
+            raise UserError("text: keep= remembers what a frozen encoder says; add frozen=true, or leave keep out")
         if self.tokenizer:
             self._check()
 
@@ -164,6 +170,8 @@ class EncodedText(nn.Module):
         inner = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.start = settings.backend.token_to_id(settings.start) if settings.start else None
         self.fill = settings.eot
+        self.keep = settings.keep
+        self.kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
         self.position = nn.Embedding(settings.positions, inner)
         nn.init.normal_(self.position.weight, std=0.02)
         self.projection: nn.Module = nn.Identity() if inner == width else nn.Linear(inner, width)
@@ -189,6 +197,30 @@ class EncodedText(nn.Module):
         """Texts laid end to end, Int[n] x 2 -> Float[n inner]."""
         first = (position == 0).nonzero().squeeze(1).tolist()
         lengths = [b - a for a, b in zip(first, [*first[1:], len(ids)], strict=True)]
+        if self.keep:
+            return torch.cat([self._remembered(text) for text in ids.split(lengths)])
+        return self._hidden(ids, lengths)
+
+    def _remembered(self, text: Tensor) -> Tensor:
+        """The hidden states of one text, Int[n] -> Float[n inner], from memory where it was met before."""
+        key = tuple(text.tolist())
+        if key not in self.kept:
+            self.kept[key] = self._hidden(text, [len(text)])
+            if len(self.kept) > self.keep:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(key)
+        return self.kept[key]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> EncodedText:
+        self.kept.clear()  # another device or type
+        super()._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.kept.clear()  # other weights
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _hidden(self, ids: Tensor, lengths: list[int]) -> Tensor:
         padded = pad_sequence(list(ids.split(lengths)), batch_first=True, padding_value=self.fill)
         real = torch.arange(padded.shape[1], device=ids.device) < torch.tensor(lengths, device=ids.device).unsqueeze(1)
         skip = 0

@@ -148,6 +148,11 @@ class Text(Modality):
             "attention_mask": nn.utils.rnn.pad_sequence(real, batch_first=True),
         }
 
+    def beginning(self) -> dict[str, Tensor]:
+        """The tensors of a text of which nothing is written yet: <|endoftext|> alone."""
+        ids = torch.tensor([[self.eot]])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         """input_ids Int[B n], attention_mask [B n] or nothing (all real). UserError past the position table."""
         ids = tensors["input_ids"]

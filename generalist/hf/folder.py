@@ -20,6 +20,7 @@ AUTO_MAP = {
     "AutoConfig": f"{REMOTE}.GeneralistConfig",
     "AutoModel": f"{REMOTE}.GeneralistModel",
     "AutoModelForZeroShotImageClassification": f"{REMOTE}.GeneralistForZeroShotImageClassification",
+    "AutoModelForImageTextToText": f"{REMOTE}.GeneralistForImageTextToText",
     "AutoProcessor": f"{REMOTE}.GeneralistProcessor",
     "AutoImageProcessor": f"{REMOTE}.GeneralistImageProcessor",
     "AutoFeatureExtractor": f"{REMOTE}.GeneralistFeatureExtractor",

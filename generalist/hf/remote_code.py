@@ -9,6 +9,7 @@ from generalist.auto import register
 from generalist.config import GeneralistConfig
 from generalist.hf.heads import GeneralistForZeroShotAudioClassification, GeneralistForZeroShotImageClassification
 from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
+from generalist.hf.writing import GeneralistForImageTextToText
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 from tokenizers_mod.bpe_hf import BpeTokenizer
@@ -19,6 +20,7 @@ __all__ = [
     "BpeTokenizer",
     "GeneralistConfig",
     "GeneralistFeatureExtractor",
+    "GeneralistForImageTextToText",
     "GeneralistForZeroShotAudioClassification",
     "GeneralistForZeroShotImageClassification",
     "GeneralistImageProcessor",

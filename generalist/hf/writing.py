@@ -1,0 +1,139 @@
+"""Captions through transformers' own `generate`: the model under the name that AutoModelForImageTextToText maps to.
+
+A caption is written as in training (`Text.next_span`): [summary, x, words so far, SPE], and what is read at the SPE is
+compared with the whole vocabulary. transformers wants a first token to go on from; it is the end token, which stands
+for nothing here and never reaches the encoder. `generalist.decode` does the same with keys and values kept from word to
+word; here every step encodes anew, and in exchange everything that `generate` can do is there (beam search, sampling,
+constraints, streamers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+from transformers.modeling_outputs import CausalLMOutput
+
+from data.errors import UserError
+from data.pack import pack
+from data.types import Span
+from generalist.decode import vocabulary_features
+from generalist.model import GeneralistModel
+
+WORDS = ("input_ids", "attention_mask")
+
+
+class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
+    """`generate(pixel_values=..., input_ids=...)`: the caption's ids behind those given, Int[B T].
+
+    input_ids: what the processor makes of the caption's beginning, text="" for none. scale: the logit scale's name.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._members: Tensor | None = None
+        text = self._text(None)
+        if text is not None:
+            config.vocab_size = text.vocabulary
+            self.generation_config.update(
+                eos_token_id=text.eot, pad_token_id=text.eot, bos_token_id=text.eot, use_cache=False
+            )
+
+    def _text(self, need: str | None) -> Any:
+        """The modality that takes input_ids. UserError, with what it is needed for, where there is none."""
+        for modality in self.modalities.values():
+            if modality.tensor_names[:1] == WORDS[:1] and hasattr(modality, "next_span"):
+                return modality
+        if need is None:
+            return None
+        raise UserError(f"this model has no text to {need}")
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """No cache, no positions: the words so far and the tensors of what is described."""
+        own = {name for m in self.modalities.values() for name in m.tensor_names}
+        return {"input_ids": input_ids, **{k: v for k, v in kwargs.items() if k in own or k == "scale"}}
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        """UserError for a tensor that is no modality's."""
+        self.given_modalities({k: v for k, v in model_kwargs.items() if torch.is_tensor(v)})
+
+    def forward(self, *args: Any, return_loss: bool | None = None, scale: str | None = None, **tensors: Any) -> Any:  # type: ignore[override]
+        """Inside `generate`: logits of the next word, Float[B 1 V]. Elsewhere the model's own forward."""
+        if self._members is None or args:
+            return super().forward(*args, return_loss=return_loss, scale=scale, **tensors)
+        text = self._text("write")
+        written = self._written(tensors["input_ids"], tensors.get("attention_mask"))
+        rest = {k: v for k, v in tensors.items() if k not in WORDS and torch.is_tensor(v)}
+        found = self.given_modalities(rest)
+        columns = [self._rows(name, mine) for name, mine in found.items()]
+        summary = self.modalities["summary"].span(None)
+        sequences = [
+            [summary, *(column[i] for column in columns), text.next_span(words)] for i, words in enumerate(written)
+        ]
+        features = self.features(pack(sequences).to(self.device))
+        logits = self.logits(features, self._members, scale or self.writing_scale)
+        return CausalLMOutput(logits=logits.unsqueeze(1))  # type: ignore[arg-type]
+
+    @property
+    def writing_scale(self) -> str:
+        """The logit scale of written words: config.writing_scale, else the one of given candidates."""
+        return self.config.writing_scale or self.config.zero_shot_scale
+
+    def _written(self, ids: Tensor, mask: Tensor | None) -> list[list[int]]:
+        """Behind the token that stands for the start, row by row."""
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        return [row[keep][1:].tolist() for row, keep in zip(ids, real, strict=True)]
+
+    def _rows(self, name: str, tensors: dict[str, Tensor]) -> list[Span]:
+        """Padded tensors of a modality, B samples -> their spans."""
+        data, real = self.modalities[name].padded(tensors)
+        batch = next(iter(tensors.values())).shape[0]
+        count = next(iter(data.values())).shape[0] // batch
+        keep = torch.ones(batch, count, dtype=torch.bool) if real is None else real.cpu()
+        rows = {k: v.unflatten(0, (batch, count)).cpu() for k, v in data.items()}
+        return [Span(name, {k: v[i, keep[i]] for k, v in rows.items()}, int(keep[i].sum())) for i in range(batch)]
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """transformers' generate over the vocabulary, which is encoded once. max_new_tokens: 20 by default."""
+        text = self._text("write")
+        ids = kwargs.pop("input_ids", inputs)
+        mask = kwargs.pop("attention_mask", None)
+        tensors = [v for v in kwargs.values() if torch.is_tensor(v)]
+        if not tensors:
+            raise UserError("give what is to be described, such as pixel_values")
+        kwargs["input_ids"], kwargs["attention_mask"] = self._started(ids, mask, tensors[0].shape[0], text.eot)
+        if "generation_config" not in kwargs and "max_length" not in kwargs:
+            kwargs.setdefault("max_new_tokens", 20)
+        with self._vocabulary(text):
+            return super().generate(**kwargs)
+
+    def _started(self, ids: Tensor | None, mask: Tensor | None, batch: int, end: int) -> tuple[Tensor, Tensor]:
+        """What the processor made of the beginnings -> [padding, start, words], left-padded, and its mask."""
+        if ids is None:
+            ids = torch.full((batch, 1), end, device=self.device)
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        rows = [row[keep] for row, keep in zip(ids, real, strict=True)]
+        rows = [row[:-1] if len(row) and row[-1] == end else row for row in rows]
+        longest = max(len(row) for row in rows) + 1
+        started = torch.full((len(rows), longest), end, device=self.device)
+        seen = torch.zeros_like(started)
+        for i, row in enumerate(rows):
+            started[i, longest - len(row) :] = row.to(self.device)
+            seen[i, longest - len(row) - 1 :] = 1
+        return started, seen
+
+    @contextmanager
+    def _vocabulary(self, text: Any) -> Iterator[None]:
+        """The vocabulary's features while something is written."""
+        self._members = vocabulary_features(self, text, self.modalities["summary"])
+        try:
+            yield
+        finally:
+            self._members = None

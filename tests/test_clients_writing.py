@@ -1,0 +1,111 @@
+"""Captions through transformers' own generation and pipeline: the same words as the project's own decoding."""
+
+from pathlib import Path
+
+import clients
+import pytest
+import torch
+
+from data.errors import UserError
+from generalist.decode import decode, vocabulary_features
+
+PICTURES = [clients.picture(12, 8), clients.picture(7, 12, 1), clients.picture(12, 12, 2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    clients.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def writer(folder):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    import generalist  # noqa: F401
+
+    return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+
+
+def own(writer, pictures, **options):
+    """What `generalist.decode` writes."""
+    model, processor = writer
+    text, summary = processor.built["text"], processor.built["summary"]
+    inputs = [[summary.span(None), processor.span("image", picture)] for picture in pictures]
+    members = vocabulary_features(model, text, summary)
+    return decode(model, inputs, text, members, model.writing_scale, **options)
+
+
+def test_generate_writes_the_words_that_the_own_decoding_writes(writer):
+    model, processor = writer
+    tensors = processor(image=PICTURES, return_tensors="pt")
+    assert "pixel_mask" in tensors  # sizes differ
+    ids = model.generate(**tensors, max_new_tokens=5)
+    expected = own(writer, PICTURES, steps=5).ids[:, 0]
+    assert ids[:, 1:].tolist() == expected[:, : ids.shape[1] - 1].tolist()
+    assert (ids[:, 0] == processor.built["text"].eot).all()
+    assert model._members is None  # and afterwards forward is the model's own again
+    assert model(**tensors).pooler_output.shape == (3, 24)
+
+
+def test_beam_search_finds_the_score_of_the_own_beam_search(writer):
+    model, processor = writer
+    tensors = processor(image=PICTURES[:1], return_tensors="pt")
+    out = model.generate(
+        **tensors,
+        max_new_tokens=3,
+        min_new_tokens=3,
+        num_beams=4,
+        num_return_sequences=4,
+        length_penalty=0.0,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    found = own(writer, PICTURES[:1], steps=3, beam=4)
+    end = processor.built["text"].eot
+    expected = {tuple(i.tolist()): float(s) for i, s in zip(found.ids[0], found.score[0], strict=True) if end not in i}
+    got = {tuple(i[1:].tolist()): float(s) for i, s in zip(out.sequences, out.sequences_scores, strict=True)}
+    shared = expected.keys() & got.keys()
+    assert shared
+    assert all(got[words] == pytest.approx(expected[words], abs=1e-3) for words in shared)
+
+
+def test_a_given_beginning_is_gone_on_from_whatever_its_length(writer):
+    model, processor = writer
+    words = ["a red seven on", "a blue"]
+    end, text = processor.built["text"].eot, processor.built["text"]
+    together = model.generate(**processor(images=PICTURES[:2], text=words, return_tensors="pt"), max_new_tokens=4)
+    given = [text.ids(w)[:-1].tolist() for w in words]
+    for i in range(2):
+        one = processor(images=PICTURES[i], text=words[i], return_tensors="pt")
+        alone = model.generate(**one, max_new_tokens=4)[0].tolist()
+        assert alone[: 1 + len(given[i])] == [end, *given[i]] and len(alone) > 1 + len(given[i])
+        row = together[i].tolist()[max(map(len, given)) - len(given[i]) :]  # behind the padding
+        assert row[: len(alone)] == alone and set(row[len(alone) :]) <= {end}
+
+
+def test_the_pipeline_describes_a_picture_and_goes_on_from_a_prompt(folder, writer, monkeypatch):
+    from PIL import Image
+    from transformers import pipeline
+
+    describe = pipeline("image-text-to-text", model=str(folder))
+    picture = Image.fromarray(PICTURES[0])
+    (found,) = describe(picture, text="", max_new_tokens=4)
+    words = own(writer, [picture], steps=4)
+    assert found["generated_text"].strip() == writer[1].built["text"].decode(words.words(0))
+    (found,) = describe(picture, text="a red", max_new_tokens=4)
+    assert found["generated_text"].startswith("a red")
+    monkeypatch.setattr("transformers.pipelines.logger.warning_once", lambda *words: None)  # its arguments do not fit
+    old = pipeline("image-to-text", model=str(folder))
+    assert old.task == "image-text-to-text"
+
+
+def test_what_cannot_be_described_is_refused_in_one_line(writer):
+    model, processor = writer
+    with pytest.raises(UserError, match="what is to be described"):
+        model.generate(max_new_tokens=2)
+    with pytest.raises(UserError, match="pixel_valuez"):
+        model.generate(pixel_valuez=torch.zeros(1, 3, 12, 12), max_new_tokens=2)
+    with pytest.raises(UserError, match="empty"):
+        processor(text="", return_tensors="pt")
