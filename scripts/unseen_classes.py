@@ -67,7 +67,7 @@ def recipe(data: Path, encoder: str, seed: int, steps: int) -> Recipe:
     """Pictures and descriptions against each other; encoder "" = a text tokenizer learnt from scratch."""
     lengths = {"max_length": 24, "positions": 24}
     text = (
-        PretrainedText(encoder=encoder, frozen=True, **lengths)
+        PretrainedText(encoder=encoder, frozen=True, keep=4000, **lengths)
         if encoder
         else Text(tokenizer="", learn=1000, **lengths)
     )
@@ -76,6 +76,7 @@ def recipe(data: Path, encoder: str, seed: int, steps: int) -> Recipe:
         about="emoji and their descriptions, three categories left out",
         steps=steps,
         seed=seed,
+        cache_gb=1.0,
         modalities={
             "summary": Summary(),
             "text": text,
@@ -110,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--encoder", default="", help="folder of a text encoder; default the packaged one")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/unseen_classes"))
