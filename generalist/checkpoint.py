@@ -29,6 +29,7 @@ from generalist.ranks import barrier, first_line
 
 NAME = re.compile(r"step-(\d{8})$")
 HOPELESS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.EEXIST)
+FULL = 1 << 20  # bytes: a disk with less is taken for full
 RETRIES = (1.0, 2.0, 4.0, 8.0)  # seconds between tries at a path that does not answer
 
 
@@ -103,7 +104,7 @@ class Saver:
         try:
             self.export(folder, weights)
         except SafetensorError as error:
-            raise OSError(0, f"cannot write {folder.name}: {first_line(error)}") from error
+            raise disk_error(folder, error) from error
 
     def poll(self) -> bool:
         """Whether this rank's part of the checkpoint under way is on the disk."""
@@ -187,7 +188,14 @@ def write_tensors(value: Any, path: Path) -> None:
     try:
         torch.save(value, path)
     except RuntimeError as error:
-        raise OSError(0, f"cannot write {path.name}: {first_line(error)}") from error
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: Exception) -> OSError:
+    """What torch or safetensors could not write, as an OSError; torch does not say that the disk is full (measured)."""
+    if shutil.disk_usage(path.parent).free < FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(0, f"cannot write {path.name}: {first_line(error)}")
 
 
 def on_cpu(value: Any) -> Any:

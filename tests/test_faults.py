@@ -172,7 +172,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=False)
+        subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -192,7 +192,7 @@ def test_a_disk_that_really_fills_up_leaves_a_whole_checkpoint_to_go_on_from(sma
     assert checkpoint.verify(last)["engine"] == "local"
     assert not list((out / "checkpoints").glob("*.partial"))
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
-    assert main([*words, "checkpoint.keep=1", "checkpoint.every=45", "--resume"]) == 0
+    assert main([*words, "checkpoint.keep=1", "checkpoint.every=45", "--resume", "--json"]) == 0
     assert checkpoint.latest(out)[0] == 90
 
 
