@@ -122,7 +122,7 @@ def test_dtype_is_obeyed(folder, both):
 
 
 AUTO = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor", "AutoFeatureExtractor",
-        "AutoModelForZeroShotImageClassification")  # fmt: skip
+        "AutoModelForZeroShotImageClassification", "AutoModelForImageTextToText")  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["import generalist", "trust_remote_code"])
