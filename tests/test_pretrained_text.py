@@ -8,6 +8,7 @@ from data.pack import pack
 from generalist.config import GeneralistConfig
 from generalist.model import GeneralistModel
 from tasks.candidates import Names
+from tests.roberta import roberta
 from tokenizers_mod.pretrained_text import PretrainedText
 from tokenizers_mod.summary import Summary
 
@@ -16,29 +17,7 @@ WORDS = ["a", "cat", "dog", "street", "red", "the", "sat", "on", "car", "person"
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> str:
-    """The folder of a tiny RoBERTa with a word-level vocabulary."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
-
-    folder = tmp_path_factory.mktemp("roberta")
-    vocabulary = {w: i for i, w in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", mask_token="<mask>", **names).save_pretrained(
-        folder
-    )
-    config = RobertaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=40,
-        max_position_embeddings=34,
-    )
-    torch.manual_seed(0)
-    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return str(folder)
+    return roberta(tmp_path_factory.mktemp("roberta"), WORDS)
 
 
 def text(encoder: str, **settings) -> PretrainedText:

@@ -33,10 +33,10 @@ def rows(shared: Path) -> dict[str, list[dict]]:
     return kept
 
 
-def write(root: Path, name: str, records: dict[str, list[dict]]) -> None:
+def write(root: Path, name: str, records: dict[str, list[dict]], info: dict | None = None) -> None:
     """As `generalist data shard` writes: members called by the fields."""
     for split in records:
-        write_split(Plan(Listed(records), split, root / name, per=16))
+        write_split(Plan(Listed(records, info or {}), split, root / name, per=16))
 
 
 def write_plain(root: Path, name: str, records: dict[str, list[dict]]) -> None:

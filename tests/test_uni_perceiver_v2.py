@@ -1,0 +1,78 @@
+"""The recipes of the second version, shrunk, train on real pictures, boxes, polygons, captions and texts."""
+
+import json
+
+import pytest
+
+from generalist.recipe import Recipe
+from generalist.recipes import uni_perceiver_v2 as v2
+from generalist.run import train_run
+from tests.roberta import roberta
+from tests.test_uni_perceiver_shards import SPLITS, rows, write
+
+TINY = {"base": (16, [1, 1, 1, 1], [1, 2, 2, 4], 4), "large": (24, [1, 1, 1, 1], [1, 2, 2, 4], 4)}
+DETECTOR = {
+    "d_model": 32,
+    "encoder_hidden_dim": 32,
+    "decoder_in_channels": [32, 32, 32],
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "decoder_layers": 2,
+    "num_denoising": 6,
+    "num_queries": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def root(shared, tmp_path_factory):
+    """Shards of every set that the recipe reads, and the words of their captions."""
+    folder = tmp_path_factory.mktemp("shards")
+    records = rows(shared)
+    write(folder, "coco", records)
+    write(folder, "books_wiki", {s: [{"id": r["id"], "text": r["caption"]} for r in own] for s, own in records.items()})
+    named = {
+        s: [{"id": r["id"], "image": r["image"], "label": i % 3} for i, r in enumerate(own)]
+        for s, own in records.items()
+    }
+    write(folder, "imagenet1k", named, {"classes": ["a street", "a room", "an animal"]})
+    return folder, sorted({w for r in records["train"] for w in r["caption"].split()})
+
+
+def shrunk(size: str, shared, root, encoder: str) -> Recipe:
+    """The recipe with one layer a network, 64 x 96 pixels and the sets that are there; its losses and optimiser."""
+    recipe = v2.uni_perceiver_v2(size, str(shared / "data" / "coco_open"), str(root), processes=1)
+    text, region = recipe.modalities["text"], recipe.modalities["region"]
+    text.encoder, text.max_length, text.positions = encoder, 16, 32
+    region.height, region.width, region.proposals = 64, 96, 60
+    region.config = {**region.config, **DETECTOR}
+    region.backbone = {**region.backbone, "image_size": 96}
+    kept = ("imagenet1k", "coco", "books_wiki", "coco_caption", "coco_retrieval")
+    recipe.tasks = [t for t in recipe.tasks if t.name in kept]
+    for task in recipe.tasks:
+        task.batch, task.share = 4, 1.0
+        if hasattr(task, "max_length"):
+            task.max_length = 12
+    spec = recipe.model
+    spec.width, spec.layers, spec.heads, spec.hidden = 24, 1, 2, 36
+    spec.moe.experts = 3
+    recipe.steps, recipe.workers, recipe.engine.precision, recipe.checkpoint.every = 10, 0, "fp32", 0
+    recipe.optimizer.warmup, recipe.engine.device, recipe.engine.threads = 2, "cpu", 1
+    return recipe
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_the_shrunk_recipe_trains_all_its_kinds_of_task_one_a_step(shared, root, size, tmp_path, monkeypatch):
+    folder, words = root
+    monkeypatch.setattr(v2, "SWIN", TINY)
+    recipe = shrunk(size, shared, folder, roberta(tmp_path / "encoder", words))
+    assert {task.kind for task in recipe.tasks} == {"classify", "segment", "fill", "describe", "retrieve"}
+    metrics = train_run(recipe, tmp_path / "run", quiet=True)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    trained = [line for line in log if "loss" in line]
+    assert len(trained) == 10 and all(line["loss"] == line["loss"] for line in trained)
+    assert {line["task"] for line in trained} == {task.name for task in recipe.tasks}
+    assert metrics["tasks"]["coco"]["n_test"] == 39  # all pictures of the split, those without objects too
+    for name in ("imagenet1k", "books_wiki", "coco_caption", "coco_retrieval"):
+        assert metrics["tasks"][name]["n_test"] == SPLITS["test"]
