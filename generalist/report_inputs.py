@@ -12,6 +12,8 @@ import numpy as np
 from generalist.figures import esc, fmt, path, png, shorten, svg
 
 WIDTH, HEIGHT = 300, 130
+GOLDEN = 137.5  # degrees between the colours of two names: any few of them differ
+CROWD = 6  # objects of a picture that still have their names written into it
 
 
 def show(given: Any) -> str:
@@ -35,21 +37,44 @@ def _image(given: dict) -> str:
 
 
 def _objects(given: dict, wide: int, high: int, note: str) -> str:
-    """A picture with boxes: "objects" is a list of {"name", "p", "box" [left, top, width, height] as fractions}."""
+    """A picture with boxes: "objects" is a list of {"name", "p", "box" [left, top, width, height] as fractions}, maybe
+    "kind", the number of the name (its colour in every picture), and, of masks, "runs" [row, first, length] in a "grid"
+    [rows, columns]. A crowded picture tells its names below it alone."""
     scale = WIDTH / wide
     width, height = WIDTH, round(high * scale)
     names = sorted({str(o["name"]) for o in given["objects"]})
-    body = [f'<image href="{png(given["pixels"])}" width="{width}" height="{height}"/>']
-    for thing in given["objects"]:
+    numbers = {str(o["name"]): int(o.get("kind", names.index(str(o["name"])))) for o in given["objects"]}
+    colours = {name: f"hsl({round(GOLDEN * number) % 360} 75% 38%)" for name, number in numbers.items()}
+    body, labels = [f'<image href="{png(given["pixels"])}" width="{width}" height="{height}"/>'], []
+    for thing in reversed(given["objects"]):  # the likeliest on top
+        name, p = str(thing["name"]), f"{float(thing['p']):.2f}"
         left, top, w, h = (float(v) * s for v, s in zip(thing["box"], (width, height) * 2, strict=True))
-        colour = f"hsl({round(360 * names.index(str(thing['name'])) / len(names))} 75% 40%)"
-        told = f"{thing['name']} {float(thing['p']):.2f}"
+        if thing.get("runs"):
+            rows, columns = thing["grid"]
+            body.append(_mask(thing["runs"], height / rows, width / columns, colours[name]))
         body.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{w:.1f}" height="{h:.1f}" fill="none" stroke="{colour}" '
-            f'stroke-width="1.5"><title>{esc(told)}</title></rect>'
-            f'<text x="{left + 2:.1f}" y="{top + 9:.1f}" font-size="8" fill="{colour}">{esc(told)}</text>'
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{w:.1f}" height="{h:.1f}" fill="none" '
+            f'stroke="{colours[name]}" stroke-width="1.5"><title>{esc(f"{name} {p}")}</title></rect>'
         )
-    return svg(width, height, "".join(body), note, "in")
+        told = p.lstrip("0") if len(given["objects"]) > CROWD else f"{name} {p}"
+        long = 3 + 4.6 * len(told)
+        x, y = min(max(left, 0), width - long), max(top - 1, 9)
+        labels.append(
+            f'<rect x="{x:.1f}" y="{y - 9:.1f}" width="{long:.1f}" height="10" fill="{colours[name]}"/>'
+            f'<text x="{x + 2:.1f}" y="{y - 1.2:.1f}" style="fill:#fff;font-size:8px">{esc(told)}</text>'
+        )
+    counts = {name: sum(str(o["name"]) == name for o in given["objects"]) for name in names}
+    legend = "".join(
+        f'<span><i style="background:{colours[n]}"></i>{esc(n)} × {count}</span>' for n, count in counts.items()
+    )
+    legend = f'<p class="legend">{legend}</p>' if legend else ""
+    return svg(width, height, "".join(body + labels), note, "in") + legend
+
+
+def _mask(runs: list, high: float, wide: float, colour: str) -> str:
+    """Runs of True as one path; high, wide: pixels a cell of their grid."""
+    parts = (f"M{c * wide:.1f} {r * high:.1f}h{n * wide:.1f}v{high:.1f}h-{n * wide:.1f}z" for r, c, n in runs)
+    return f'<path d="{"".join(parts)}" fill="{colour}" fill-opacity=".45"/>'
 
 
 def _text(given: dict) -> str:

@@ -205,7 +205,8 @@ class Detect(Task):
     def _drawn(self, hit: dict[str, Any], record: Record, names: list[str]) -> dict[str, Any]:
         left, top, wide, high = hit["bbox"]
         box = [left / record["width"], top / record["height"], wide / record["width"], high / record["height"]]
-        return {"name": names[hit["category_id"]], "p": round(hit["score"], 3), "box": [round(v, 4) for v in box]}
+        kind = hit["category_id"]
+        return {"name": names[kind], "kind": kind - 1, "p": round(hit["score"], 3), "box": [round(v, 4) for v in box]}
 
     def truth(self, record: Record) -> str:
         names = self.candidates.names[1:]  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from data.coco import decode_mask
 from data.errors import UserError
 from data.source import Record
 from data.types import Example
-from tasks.average_precision import encode_mask
+from tasks.average_precision import decode_mask_code, encode_mask
 from tasks.detect import Detect
 
 
@@ -48,3 +48,18 @@ class Segment(Detect):
         size = (record["height"], record["width"])
         logits = interpolate(rows["masks"][proposal][None, None].float(), size, mode="bilinear", align_corners=False)
         return {"segmentation": encode_mask((logits[0, 0] > 0).cpu().numpy())}
+
+    def _drawn(self, hit: dict[str, Any], record: Record, names: list[str]) -> dict[str, Any]:
+        """The box, and the mask as runs in the grid of the picture that is drawn."""
+        mask = decode_mask_code(hit["segmentation"])
+        grid = (self.region.height, self.region.width)
+        rows, columns = (np.arange(n) * full // n for n, full in zip(grid, mask.shape, strict=True))
+        return {**super()._drawn(hit, record, names), "grid": list(grid), "runs": runs(mask[rows][:, columns])}
+
+
+def runs(mask: np.ndarray) -> list[list[int]]:
+    """Bool[H W] -> [row, first column, length] of every horizontal run of True."""
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    row, first = np.nonzero(edges == 1)
+    _, after = np.nonzero(edges == -1)
+    return np.stack([row, first, after - first], axis=1).tolist()

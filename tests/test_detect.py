@@ -144,6 +144,34 @@ def test_a_picture_that_is_turned_against_its_annotations_is_named(tmp_path):
         task.example({**records[1], "image": str(tmp_path / "turned.jpg")})
 
 
+def test_a_picture_that_is_stored_turned_is_read_upright_as_its_annotations_say(tmp_path):
+    task, records, _, _ = parts(pictures(tmp_path))
+    picture = Image.open(records[1]["image"])
+    exif = picture.getexif()
+    exif[0x0112] = 6  # shown after a quarter turn to the right
+    picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    turned = task.example({**records[1], "image": str(tmp_path / "turned.png")}).inputs[1].data
+    plain = task.example(records[1]).inputs[1].data
+    assert turned["pixels"].equal(plain["pixels"]) and turned["boxes"].equal(plain["boxes"])
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "I;16"])
+def test_grey_cmyk_and_deep_pictures_are_found_in_like_any_other(tmp_path, mode):
+    from tokenizers_mod.objects import to_pixels
+
+    task, records, _, objective = parts(pictures(tmp_path))
+    objective.eval()
+    picture = Image.open(records[1]["image"]).convert("L")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    path = tmp_path / "other.tif"
+    (picture if mode == "I;16" else picture.convert(mode)).save(path)
+    batch = task.collate([task.example({**records[1], "image": str(path)})])
+    assert torch.isfinite(objective(batch)).all()
+    found = objective.model.aside(batch.inputs).rows["boxes"]
+    assert found.shape == (20, 4) and to_pixels(found, 96, 128).isfinite().all()
+
+
 def test_crowds_are_not_taught(tmp_path):
     task, records, _, _ = parts(pictures(tmp_path))
     record = dict(next(records[i] for i in range(len(records)) if len(records[i]["boxes"]) > 1))
@@ -289,6 +317,35 @@ def test_the_report_draws_the_detections(run):
     shown = json.loads((run / "predictions.json").read_text())["tasks"]["cells"]
     page = (run / "report.html").read_text()
     assert all("objects" in item["input"] for item in shown) and "<image href=" in page
+
+
+def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
+    from generalist.report_inputs import CROWD, show
+
+    task, records, _, _ = parts(pictures(tmp_path), Segment, masks=True)
+    record = next(records[i] for i in range(len(records)) if len(records[i]["boxes"]) > 1)
+    span = task.example(record).inputs[1]
+    count = len(span.data["boxes"])
+    log_p = torch.full((count, 3), 0.01)
+    log_p[torch.arange(count), span.data["classes"] + 1] = 0.98
+    rows = {"boxes": span.data["boxes"], "masks": span.data["masks"].float() * 2 - 1}
+    shown = task.show(record, log_p.log(), span.data["classes"] + 1, ["nothing", "red", "blue"], rows)["input"]
+    assert len(shown["objects"]) == count
+    areas = sorted(sum(n for _, _, n in thing["runs"]) for thing in shown["objects"])
+    boxes = sorted((b[2] - b[0]) * (b[3] - b[1]) for b in record["boxes"])  # rectangles fill theirs
+    assert shown["objects"][0]["grid"] == [96, 128] and areas == pytest.approx(boxes, rel=0.2)
+    drawn = show(shown)
+    kind = ("red", "blue")[record["classes"][0]]
+    assert drawn.count("<path") == count and f"{kind} 0.98" in drawn and f"{kind} × " in drawn
+    crowded = show({**shown, "objects": [*shown["objects"] * CROWD]})
+    assert ">.98</text>" in crowded and f">{kind} 0.98</text>" not in crowded
+
+
+def test_runs_of_a_mask_are_its_pixels():
+    from tasks.segment import runs
+
+    mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]], dtype=bool)
+    assert runs(mask) == [[0, 0, 2], [0, 3, 1], [2, 1, 3]]
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
