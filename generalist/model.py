@@ -71,24 +71,28 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         self.log_scales = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor([config.initial_scale]).log()) for name in config.scales or []}
         )
+        parts = {**stacked_linears(self.encoder), **stacked_linears(self.head)}
+        own = [m for root in (self.encoder, self.head) for m in root.modules() if isinstance(m, nn.Linear)]
+        self.own_linears = {linear: parts.get(linear, 1) for linear in own}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Fresh linears of the encoder and head; tokenizers keep the initialisation they chose."""
-        if isinstance(module, GeneralistModel):
-            for value in module.log_scales.values():
+        """Fresh linears of the encoder and head, and logit scales; tokenizers keep the initialisation they chose.
+
+        transformers shows it each module that holds parameters itself, and none that only holds modules.
+        """
+        if module is self.log_scales:
+            for value in module.values():
                 init.constant_(value, float(torch.tensor(self.config.initial_scale).log()))
-        elif isinstance(module, Encoder | OutputHead):
-            stacked = stacked_linears(module)
-            for part in module.modules():
-                if isinstance(part, nn.Linear):
-                    # Xavier (spec 1.12); stacked q, k, v as the three matrices they are
-                    for matrix in part.weight.chunk(stacked.get(part, 1)):
-                        init.xavier_uniform_(matrix)
-                    if part.bias is not None:
-                        init.zeros_(part.bias)
-                elif isinstance(part, ExpertLinear):
-                    part.reset_parameters()
+        elif isinstance(module, ExpertLinear):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear) and module in self.own_linears:
+            if not getattr(module.weight, "_is_hf_initialized", False):  # the views of a loaded weight do not say so
+                # Xavier (spec 1.12); stacked q, k, v as the three matrices they are
+                for matrix in module.weight.chunk(self.own_linears[module]):
+                    init.xavier_uniform_(matrix)
+            if module.bias is not None:
+                init.zeros_(module.bias)
 
     def embed(self, packed: Packed) -> Tensor:
         """Raw spans -> packed tokens Float[N D], before the encoder."""

@@ -76,7 +76,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--alone", action="store_true", help="also train every set alone, with the same samples seen")
-    parser.add_argument("--alone-lr", type=float, default=1e-3, help="learning rate of the sets trained alone")
     parser.add_argument("--control", action="store_true", help="also train with the encoder frozen as drawn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/all_modalities"))
@@ -89,9 +88,7 @@ def main() -> None:
     if args.alone:
         lines: dict[str, Any] = {}
         for name, steps in samples_alone(args.data, args.steps, args.only).items():
-            made = chosen(args.data, steps, [name])
-            made.optimizer.lr = args.alone_lr  # one task's gradient a step, not the sum of many
-            lines |= trained(made, out / "alone" / name)["tasks"]
+            lines |= trained(chosen(args.data, steps, [name]), out / "alone" / name)["tasks"]
         parts["alone"] = {"tasks": lines}
     head = ("task", "metric", "joint", "alone", "random encoder", "baseline", "which", "test")
     rows = [head, *(row(name, parts) for name in parts["joint"]["tasks"])]

@@ -32,7 +32,6 @@ def bound(rows: int, columns: int) -> float:
 
 def test_a_feed_forward_matrix_three_times_as_wide_as_the_model_is_one_matrix_and_qkv_are_three():
     model = fresh()
-    model._init_weights(model.encoder)
     block = model.encoder.layers[0]
     assert block.mixer.qkv.weight.shape == block.mlp.up.weight.shape == (3 * WIDTH, WIDTH)
     for linear, rows in ((block.mixer.qkv, WIDTH), (block.mlp.up, 3 * WIDTH)):
