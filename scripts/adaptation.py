@@ -51,7 +51,8 @@ def recipe(steps: int, seed: int) -> Recipe:
 def shape(lines: list[dict[str, Any]]) -> str:
     """One sentence: does zero-shot < 1 % prompt tuning < full tuning hold in these lines of `tuning.json`?"""
     found = {(line["method"], line["fraction"]): line["accuracy"] for line in lines}
-    first, few, all_of_it = found["zero-shot", 0.01], found["prompts", 0.01], found["full", 1.0]
+    first = next(accuracy for (method, _), accuracy in found.items() if method == "zero-shot")
+    few, all_of_it = found["prompts", 0.01], found["full", 1.0]
     holds = first < few < all_of_it
     return (
         f"zero-shot {first:.3f}, 1 % prompt tuning {few:.3f}, full tuning {all_of_it:.3f}: "
