@@ -65,7 +65,7 @@ def programs(folder: Path) -> Iterator[Path]:
 
 
 def load() -> None:
-    """Import once what every program needs."""
+    """Import once what every program needs, and read the tests' data."""
     import accelerate.commands.launch
     import deepspeed.launcher.runner
     import torch.distributed.run
@@ -74,8 +74,11 @@ def load() -> None:
     import generalist.report
     import generalist.results
     from generalist.deepspeed_engine import load_deepspeed
+    from generalist.prepare import prepare
+    from generalist.recipe import load_recipe
 
     load_deepspeed()
+    prepare(load_recipe(str(Path(__file__).with_name("tiny.py"))))
     assert accelerate and deepspeed and torch and generalist
 
 
