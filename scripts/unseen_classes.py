@@ -65,9 +65,9 @@ def packaged_encoder() -> str:
 
 def recipe(data: Path, encoder: str, seed: int, steps: int) -> Recipe:
     """Pictures and descriptions against each other; encoder "" = a text tokenizer learnt from scratch."""
-    lengths = {"max_length": 24, "positions": 24}
+    lengths: dict[str, Any] = {"max_length": 24, "positions": 24}
     text = (
-        PretrainedText(encoder=encoder, frozen=True, keep=4000, **lengths)
+        PretrainedText(encoder=encoder, frozen=True, remember=4000, **lengths)
         if encoder
         else Text(tokenizer="", learn=1000, **lengths)
     )
@@ -94,9 +94,10 @@ def scores(folder: Path, data: Path, seed: int) -> dict[str, dict[str, Any]]:
     model, processor = read_model(folder)
     inputs = {"image": "image"}
     emoji = Emoji(str(data), [], []).open("test")
-    names = sorted({row["text"] for row in emoji})
+    names = sorted({emoji[i]["text"] for i in range(len(emoji))})
     found = {"unseen emoji": zero_shot(model, processor, emoji, inputs, "text", names, scale="retrieve", seed=seed)[0]}
-    rows = [row for split in ("train", "val", "test") for row in Emoji(str(data), [], list(UNSEEN)).open(split)]
+    parts = [Emoji(str(data), [], list(UNSEEN)).open(split) for split in ("train", "val", "test")]
+    rows = [part[i] for part in parts for i in range(len(part))]
     asked = Records([row | {"category": UNSEEN[row["category"]]} for row in rows], {})
     found["unseen categories"] = zero_shot(
         model, processor, asked, inputs, "category", list(UNSEEN.values()), scale="retrieve", seed=seed

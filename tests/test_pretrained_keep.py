@@ -20,7 +20,7 @@ def text(encoder: str, **settings) -> PretrainedText:
 
 
 def test_a_frozen_encoder_that_keeps_texts_says_the_same_whatever_came_before(encoder):
-    modality = text(encoder, frozen=True, keep=2)
+    modality = text(encoder, frozen=True, remember=2)
     module, plain = modality.build(24).eval(), text(encoder, frozen=True).build(24).eval()
     plain.load_state_dict(module.state_dict())
     texts = ["a cat sat on the street", "dog", "the red car", "dog", "a cat sat on the street"]
@@ -35,4 +35,4 @@ def test_a_frozen_encoder_that_keeps_texts_says_the_same_whatever_came_before(en
     torch.testing.assert_close(module(data), plain(data), atol=1e-5, rtol=1e-4)  # nothing stale
     assert module.double()(data).dtype == torch.float64
     with pytest.raises(UserError, match="frozen"):
-        text(encoder, keep=2)
+        text(encoder, remember=2)

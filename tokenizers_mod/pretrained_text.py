@@ -29,7 +29,7 @@ from tokenizers_mod.text import NO_POSITION, Pieces, Text
 class PretrainedText(Text):
     """encoder: a folder (or a hub name) of an AutoModel encoder with a fast tokenizer; frozen: its weights stay.
 
-    keep: how many texts' hidden states a frozen encoder remembers; each is then encoded once, alone, so that what is
+    remember: how many texts a frozen encoder keeps the hidden states of; each is encoded once, alone, so that what is
     kept does not depend on its company.
     config, start, end, hide and tokenizer are read from it at the first use and then part of the settings, so that a
     saved model stands alone. `end` is the token that ends a text, `hide` the one that hides a word and asks for it
@@ -39,7 +39,7 @@ class PretrainedText(Text):
     tokenizer: str = ""
     encoder: str = ""
     frozen: bool = False
-    keep: int = 0
+    remember: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     start: str = ""
     end: str = ""
@@ -48,8 +48,8 @@ class PretrainedText(Text):
     def __post_init__(self) -> None:
         if not self.tokenizer and not self.encoder:
             raise UserError("text: give encoder=, the folder or name of a pretrained text encoder")
-        if self.keep and not self.frozen:
-            raise UserError("text: keep= remembers what a frozen encoder says; add frozen=true, or leave keep out")
+        if self.remember and not self.frozen:
+            raise UserError("text: remember= is for a frozen encoder; add frozen=true, or leave remember out")
         if self.tokenizer:
             self._check()
 
@@ -112,7 +112,7 @@ class PretrainedText(Text):
         encoding = self.backend.encode(cleaned, add_special_tokens=False)
         if not encoding.ids:
             raise UserError(f"text: {text[:40]!r} is empty after removing white space; drop it")
-        return Pieces(encoding.ids, encoding.word_ids, encoding.offsets)
+        return Pieces(encoding.ids, cast(list[int], encoding.word_ids), encoding.offsets)
 
     def _span(
         self, ids: Tensor, position: Tensor | None = None, causal: Tensor | None = None, hidden: Tensor | None = None
@@ -170,7 +170,7 @@ class EncodedText(nn.Module):
         inner = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.start = settings.backend.token_to_id(settings.start) if settings.start else None
         self.fill = settings.eot
-        self.keep = settings.keep
+        self.remember = settings.remember
         self.kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
         self.position = nn.Embedding(settings.positions, inner)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -197,7 +197,7 @@ class EncodedText(nn.Module):
         """Texts laid end to end, Int[n] x 2 -> Float[n inner]."""
         first = (position == 0).nonzero().squeeze(1).tolist()
         lengths = [b - a for a, b in zip(first, [*first[1:], len(ids)], strict=True)]
-        if self.keep:
+        if self.remember:
             return torch.cat([self._remembered(text) for text in ids.split(lengths)])
         return self._hidden(ids, lengths)
 
@@ -206,7 +206,7 @@ class EncodedText(nn.Module):
         key = tuple(text.tolist())
         if key not in self.kept:
             self.kept[key] = self._hidden(text, [len(text)])
-            if len(self.kept) > self.keep:
+            if len(self.kept) > self.remember:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
         return self.kept[key]

@@ -63,10 +63,10 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         """UserError for a tensor that is no modality's."""
         self.given_modalities({k: v for k, v in model_kwargs.items() if torch.is_tensor(v)})
 
-    def forward(self, *args: Any, return_loss: bool | None = None, scale: str | None = None, **tensors: Any) -> Any:  # type: ignore[override]
+    def forward(self, *args: Any, **tensors: Any) -> Any:  # type: ignore[override]
         """Inside `generate`: logits of the next word, Float[B 1 V]. Elsewhere the model's own forward."""
         if self._members is None or args:
-            return super().forward(*args, return_loss=return_loss, scale=scale, **tensors)
+            return super().forward(*args, **tensors)
         text = self._text("write")
         written = self._written(tensors["input_ids"], tensors.get("attention_mask"))
         rest = {k: v for k, v in tensors.items() if k not in WORDS and torch.is_tensor(v)}
@@ -77,7 +77,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
             [summary, *(column[i] for column in columns), text.next_span(words)] for i, words in enumerate(written)
         ]
         features = self.features(pack(sequences).to(self.device))
-        logits = self.logits(features, self._members, scale or self.writing_scale)
+        logits = self.logits(features, self._members, tensors.get("scale") or self.writing_scale)
         return CausalLMOutput(logits=logits.unsqueeze(1))  # type: ignore[arg-type]
 
     @property
