@@ -125,6 +125,10 @@ class Prepared:
         )
 
 
+def _texts(task: Task, records: Records) -> list[str]:
+    return list(task.texts(records))
+
+
 def prepare(recipe: Recipe) -> Prepared:
     """Open the training splits, learn what is learnt from data, bind the tasks."""
     recipe.check()
@@ -137,7 +141,7 @@ def prepare(recipe: Recipe) -> Prepared:
     texts: list[str] = []
     for task in recipe.tasks:
         from_sound(partial(task.learn, modalities), records[task.name])
-        texts += from_sound(lambda sound, task=task: list(task.texts(sound)), records[task.name])
+        texts += from_sound(partial(_texts, task), records[task.name])
     for modality in modalities.values():
         modality.learn_texts(texts)
     sets = {}

@@ -81,11 +81,7 @@ def evaluate_run(
         test = task.source.open("test")
         answers = evaluate.answer(task, test, objective)
         val = task.source.open("val")
-        baseline = from_sound(
-            lambda sound, task=task, val=val, test=test: task.baseline(sound, val, test),
-            prepared.records[task.name],
-            task.example,
-        )
+        baseline = from_sound(partial(task.baseline, val=val, test=test), prepared.records[task.name], task.example)
         written_as = objective if write else None
         file = out / "answers" / f"{quote(task.name, safe='')}.jsonl"
         lines[task.name] = evaluate.row(answers, baseline) | measured(answers, file, written_as)

@@ -45,8 +45,16 @@ def windows(data: Path, context: int) -> Windows:
 
 def recipe(data: Path, steps: int, auxiliary: float, linear: float, seed: int) -> Recipe:
     source = windows(data, CONTEXT)
-    settings = {"horizon": HORIZON, "bins": 128, "auxiliary": auxiliary, "linear": linear, "units": "data"}
-    task = Forecast(name="etth1", source=source, batch=128, **settings)
+    task = Forecast(
+        name="etth1",
+        source=source,
+        batch=128,
+        horizon=HORIZON,
+        bins=128,
+        auxiliary=auxiliary,
+        linear=linear,
+        units="data",
+    )
     modalities = {
         "summary": Summary(),
         "text": Text(),
@@ -76,14 +84,14 @@ def errors(task: Any, records: Records, objective: Objective, every: int = 1) ->
 def ridge_alone(data: Path, context: int, strength: float = 10.0) -> dict[str, float]:
     """The closed form: the last `context` values minus the last one to the next 96, one matrix for all series."""
     source = windows(data, context)
-    pairs = [(record["past"], record["future"]) for record in source.open("train")]
+    pairs = [(record["past"], record["future"]) for record in source.open("train").rows]
     matrix = ridge.fit(
         ((torch.from_numpy(past - past[-1]), torch.from_numpy(future - past[-1])) for past, future in pairs),
         context,
         strength,
     ).numpy()
     squared, absolute, test = 0.0, 0.0, source.open("test")
-    for record in test:
+    for record in test.rows:
         wrong = (record["past"] - record["past"][-1]) @ matrix + record["past"][-1] - record["future"]
         squared, absolute = squared + (wrong**2).mean(), absolute + np.abs(wrong).mean()
     return {"mse": squared / len(test), "mae": absolute / len(test)}

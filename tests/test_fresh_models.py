@@ -1,4 +1,4 @@
-"""A built model starts as the specification says, and what a file lacks is initialised and not left as it lay in memory."""
+"""A model starts as the specification says, and what a file lacks is initialised, not left as it lay in memory."""
 
 import torch
 from safetensors.torch import load_file, save_file

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, TYPE_CHECKING, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -199,7 +199,7 @@ class Text(Modality):
             raise UserError(
                 f"text: the tokenizer knows no symbol of {text[:40]!r}; train it on this script or use 'clip'"
             )
-        return Pieces(encoding.ids, encoding.word_ids, encoding.offsets)
+        return Pieces(encoding.ids, cast(list[int], encoding.word_ids), encoding.offsets)
 
     def ids(self, text: str, max_length: int | None = None) -> Tensor:
         """Ids ending in <|endoftext|> (not doubled where the text already ends in it): Int[n], n <= max_length."""

@@ -364,8 +364,8 @@ def recipe(data: Path, steps: int = 8000) -> Recipe:
         modalities=modalities(),
         tasks=tasks(data),
         model=ModelSpec(width=96, layers=4, heads=4, hidden=384, embedding_norm=False),
-        # thirty tasks with tokenizers of their own: MT-AdamW moves what one task alone uses by 1 / share of its rate, and
-        # the shared rate that this allows (2e-4) learnt more slowly in the first 600 steps of the same run
+        # thirty tasks with tokenizers of their own: MT-AdamW moves what one task alone uses by 1 / share of its rate,
+        # and the shared rate that this allows (2e-4) learnt more slowly in the first 600 steps of the same run
         optimizer=OptimizerSpec(kind="adamw", lr=1e-3, warmup=min(500, steps // 10 + 1), weight_decay=0.05),
         checkpoint=CheckpointSpec(every=1000, keep=1),
     )
