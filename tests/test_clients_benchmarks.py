@@ -139,6 +139,16 @@ def test_the_harness_ranks_the_choices_of_a_local_task_by_the_law(folder, task):
     assert out["results"]["colours"]["acc,none"] == pytest.approx(np.mean(right))
 
 
+def test_the_harness_own_command_runs_with_the_model_known_to_it(folder, task, monkeypatch, capsys):
+    from generalist.hf.lm_eval import main
+
+    words = ["run", "--model", "generalist", "--model_args", f"pretrained={folder}", "--tasks", "colours"]
+    monkeypatch.setattr("sys.argv", ["lm_eval", *words, "--include_path", str(task)])
+    main()
+    printed = capsys.readouterr().out
+    assert "colours" in printed and "acc_norm" in printed
+
+
 def request(kind, *args, document=0):
     from lm_eval.api.instance import Instance
 

@@ -109,3 +109,5 @@ def test_what_cannot_be_described_is_refused_in_one_line(writer):
         model.generate(pixel_valuez=torch.zeros(1, 3, 12, 12), max_new_tokens=2)
     with pytest.raises(UserError, match="empty"):
         processor(text="", return_tensors="pt")
+    with pytest.raises(UserError, match="logit scale"):
+        model.generate(**processor(image=PICTURES[0], return_tensors="pt"), max_new_tokens=2, scale="defaul")

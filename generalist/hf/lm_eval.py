@@ -49,7 +49,9 @@ class GeneralistLM(LM):
         if by not in WAYS:
             raise UserError(f"by={by!r}; {nearest(by, WAYS)} (valid: {', '.join(WAYS)})")
         self.model, self.processor = load_model(Path(pretrained))
-        self.model.to(device or "cpu").eval()
+        if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
+            device = "cpu"  # the harness' own default is a GPU
+        self.model.to(device).eval()
         self.by, self.scale = by, scale or self.model.config.zero_shot_scale
         self.model.log_scale(self.scale)  # a wrong name ends here
         self.batch = int(batch_size) if str(batch_size).isdigit() else 64
