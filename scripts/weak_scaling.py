@@ -7,7 +7,8 @@ ZeRO stage 1, gloo). Measured: seconds on the clock and of the processor a step,
 warm-up. Ideal: N processes on C cores take max(1, N / C) times as long as one. Simulated: the one process's step, a
 ring all-reduce of the fp32 gradients, nothing of it hidden (as on a CPU), over the bandwidth that an all-reduce of
 the same bytes reaches here. Processor time says what a process itself has to do, also where cores are shared with
-others; waiting for the slowest shows on the clock alone.
+others; waiting for the slowest shows on the clock alone. One process runs stage 0, which has nobody to share with, so
+the step to two also pays for DeepSpeed's copies into its partitions, which the simulation leaves out.
 """
 
 from __future__ import annotations
