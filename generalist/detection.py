@@ -79,11 +79,12 @@ def detect(
 
 def draw(picture: Any, found: list[dict[str, Any]]) -> Any:
     """The picture (path or PIL) with boxes, masks, names and probabilities: a PIL image."""
-    from PIL import Image, ImageDraw, ImageOps
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     image = picture if hasattr(picture, "convert") else Image.open(picture)
     image = ImageOps.exif_transpose(image).convert("RGB")
     names = sorted({hit["label"] for hit in found})
+    font = ImageFont.load_default(max(10, round(max(image.size) / 45)))
     for hit in reversed(found):  # the likeliest on top
         colour = COLOURS[names.index(hit["label"]) % len(COLOURS)]
         if "mask" in hit:
@@ -94,9 +95,11 @@ def draw(picture: Any, found: list[dict[str, Any]]) -> Any:
         corner = [hit["box"][k] for k in ("xmin", "ymin", "xmax", "ymax")]
         pen.rectangle(corner, outline=colour, width=max(1, round(max(image.size) / 300)))
         words = f"{hit['label']} {hit['score']:.2f}"
-        at = (corner[0] + 1, max(0, corner[1] - 11))
-        pen.rectangle(pen.textbbox(at, words), fill=colour)
-        pen.text(at, words, fill="white")
+        _, _, wide, high = pen.textbbox((0, 0), words, font=font)
+        # above the box, but inside the picture
+        left, top = max(0, min(corner[0], image.width - wide - 4)), max(0, corner[1] - high - 2)
+        pen.rectangle([left, top, left + wide + 4, top + high + 2], fill=colour)
+        pen.text((left + 2, top), words, fill="white", font=font)
     return image
 
 

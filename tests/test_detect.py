@@ -341,6 +341,20 @@ def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
     assert ">.98</text>" in crowded and f">{kind} 0.98</text>" not in crowded
 
 
+@pytest.mark.parametrize("corner", [(200, 1), (3, 60), (217, 100)], ids=["top", "left", "right"])
+def test_names_are_drawn_inside_the_picture(corner):
+    from generalist.detection import COLOURS, draw
+
+    left, top = corner
+    box = {"xmin": left, "ymin": top, "xmax": min(left + 20, 219), "ymax": top + 20}
+    drawn = np.asarray(draw(Image.new("RGB", (220, 130)), [{"label": "a long name", "score": 0.5, "box": box}]))
+    colour = [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]
+    plate = (drawn == colour).all(-1)
+    rows, columns = np.nonzero(plate[: max(top, 12)])  # above the box, or where there is no room, over it
+    assert columns.max() - columns.min() > 60 and rows.max() - rows.min() >= 8
+    assert (drawn.min(-1) > 120).sum() > 20  # the letters
+
+
 def test_runs_of_a_mask_are_its_pixels():
     from tasks.segment import runs
 
