@@ -6,6 +6,16 @@ Pre-training: characters in fonts against their Unicode names, retrieval both wa
 digits, named "digit zero" to "digit nine" as the characters are: zero-shot by name, and prompt tuning, linear probe,
 LoRA and full fine-tuning over the curve, several seeded draws each (`generalist tune --curve`). The published order is
 zero-shot < 1 % prompt tuning < full tuning (Uni-Perceiver, 2112.01522); the script says whether it shows.
+
+Measured with --steps 800 --tuning-steps 80 (seed 0, two draws, 359 test digits; mean accuracy, spread .00 to .10):
+
+                1 %    2 %    5 %   10 %  100 %     trained
+    prompts    .539   .550   .586   .546   .585       5,291
+    probe      .504   .592   .695   .741   .873         970
+    LoRA       .554   .606   .699   .710   .698      36,864
+    full       .613   .652   .783   .765   .812     468,386    zero-shot .106
+
+80 steps are two passes over all the digits: what trains by steps is not at its end there, what is solved (probe) is.
 """
 
 from __future__ import annotations
