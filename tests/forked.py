@@ -69,6 +69,7 @@ def load() -> None:
     import accelerate.commands.launch
     import deepspeed.launcher.runner
     import torch.distributed.run
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 
     import generalist.cli
     import generalist.report
@@ -78,6 +79,9 @@ def load() -> None:
     from generalist.recipe import load_recipe
 
     load_deepspeed()
+    # torchrun's rendezvous names the caller in its log by walking through every module that is imported, which are
+    # thousands here: it would spend minutes on that
+    dynamic_rendezvous.get_method_name = lambda depth=2: "rendezvous"
     prepare(load_recipe(str(Path(__file__).with_name("tiny.py"))))
     assert accelerate and deepspeed and torch and generalist
 
