@@ -178,7 +178,7 @@ def test_kills_of_random_ranks_at_random_moments_change_no_bit(tmp_path, forks, 
 
 @pytest.mark.soak
 def test_two_nodes_lose_random_ranks_again_and_again(tmp_path, forks, capsys):
-    steps, kills = 60, 6
+    steps, kills = 40, 5
     with two_nodes(tmp_path, forks) as nodes:
         keys = [f"steps={steps}", "checkpoint.keep=0", "engine.zero_stage=3"]
         ended_well(agents_of(nodes, "calm", *keys), tmp_path, "calm")
