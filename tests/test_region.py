@@ -16,6 +16,14 @@ from tokenizers_mod.proposers.mask2former import extent
 from tokenizers_mod.region import Region, choose
 from tokenizers_mod.summary import Summary
 
+RESNET = {
+    "embedding_size": 16,
+    "hidden_sizes": [16, 32, 48, 64],
+    "depths": [1, 1, 1, 1],
+    "layer_type": "basic",
+    "out_features": ["stage2", "stage3", "stage4"],
+}
+
 
 @pytest.mark.parametrize("name", PROPOSERS)
 def test_every_proposer_gives_boxes_inside_the_picture_and_a_gradient_to_each_of_its_parameters(name):
@@ -89,13 +97,30 @@ def test_an_untrained_network_starts_with_norms_of_scale_one_and_few_objects():
     assert found.objectness.sigmoid().mean() < 0.15
 
 
-RESNET = {
-    "embedding_size": 16,
-    "hidden_sizes": [16, 32, 48, 64],
-    "depths": [1, 1, 1, 1],
-    "layer_type": "basic",
-    "out_features": ["stage2", "stage3", "stage4"],
-}
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ({"model_type": "rt_detr_resnet", **RESNET}, [32, 48, 64]),
+        ({"model_type": "timm_backbone", "backbone": "resnet10t", "out_indices": [2, 3, 4]}, [128, 256, 512]),
+        (
+            {"model_type": "timm_backbone", "backbone": "tf_efficientnet_lite0", "out_indices": [2, 3, 4]},
+            [40, 112, 320],
+        ),
+    ],
+)
+def test_with_group_norms_nothing_depends_on_what_other_tasks_showed(backbone, channels):
+    """Statistics of training are not kept: a picture is seen alike in training and evaluation."""
+    torch.manual_seed(0)
+    built = region(backbone=backbone, config={**RT_DETR, "encoder_in_channels": channels}, norm="group").build(32)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in built.modules())
+    assert sum(isinstance(m, nn.GroupNorm) for m in built.modules()) > 20
+    pixels = torch.randn(2, 3, 96, 128)
+    body = built.proposer.net.model.backbone
+    with torch.no_grad():
+        before = body.eval()(pixels, torch.ones(2, 96, 128))[-1][0]
+        body.train()(pixels * 5 + 3, torch.ones(2, 96, 128))
+        after = body.eval()(pixels, torch.ones(2, 96, 128))[-1][0]
+    assert torch.equal(before, after) and before.std() > 0
 
 
 def test_fresh_weights_leave_the_heads_that_are_named_alone():
@@ -219,6 +244,8 @@ def test_a_wrong_setting_names_the_nearest_valid_one():
         ({"mode": "regionel"}, "did you mean 'regional'"),
         ({"height": 100}, "height 100 is not a multiple of stride 32"),
         ({"augment": {"zom": 1.0}}, "did you mean 'zoom'"),
+        ({"norm": "grup"}, "did you mean 'group'"),
+        ({"norm": "group", "backbone_weights": "folder"}, "does not fit library weights"),
     ):
         with pytest.raises(UserError, match=words):
             region(**settings)

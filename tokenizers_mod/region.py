@@ -22,10 +22,11 @@ from tokenizers_mod.base import Modality, sincos
 from tokenizers_mod.image import read_image
 from tokenizers_mod.objects import Augment, PixelObjects, shrink_masks, to_fractions
 from tokenizers_mod.proposers import Objects, Proposals, build_proposer
-from tokenizers_mod.proposers.base import adopt_config, load_backbone
+from tokenizers_mod.proposers.base import adopt_config, group_norms, load_backbone
 
 UNMATCHED = 0  # the label of a proposal without an object: "nothing", the first of a detection's candidates
 MODES = ("both", "regional", "global")
+NORMS = ("batch", "group")
 MASK = 28  # side of the pooled mask (spec 2.1)
 BOX = 128  # features of the sine code of each of the four numbers (guess: Mask DINO's)
 
@@ -39,6 +40,7 @@ class Region(Modality):
     checkpoint: a folder of library weights; backbone_weights: one of the backbone's alone. masks: proposals have masks.
     mode: "both", "regional" or "global" tokens. proposals: how many, the best by objectness. pooled: attention-pool
     heads. stride: pixels a cell of the backbone's last map. augment: in training, on pictures with objects.
+    norm: "batch", the library's own, or "group", for an untrained network that several tasks' pictures share.
 
     >>> region = Region(height=64, width=96, stride=32, proposals=5)
     >>> region.span(region.read(torch.zeros(20, 40, 3))).length  # 1 pooled + 2 x 3 cells + 5 proposals
@@ -67,10 +69,15 @@ class Region(Modality):
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     augment: dict[str, float] = field(default_factory=dict)
+    norm: str = "batch"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"{self.name}: mode {self.mode!r}; {nearest(self.mode, MODES)} (valid: {', '.join(MODES)})")
+        if self.norm not in NORMS:
+            raise UserError(f"{self.name}: norm {self.norm!r}; {nearest(self.norm, NORMS)} (valid: {', '.join(NORMS)})")
+        if self.norm == "group" and (self.checkpoint or self.backbone_weights):
+            raise UserError(f"{self.name}: norm='group' does not fit library weights; use norm='batch' with them")
         for side in ("height", "width"):
             if getattr(self, side) < self.stride or getattr(self, side) % self.stride:
                 raise UserError(f"{self.name}: {side} {getattr(self, side)} is not a multiple of stride {self.stride}")
@@ -144,6 +151,8 @@ class Region(Modality):
 
     def build(self, width: int) -> nn.Module:
         proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
+        if self.norm == "group":
+            group_norms(proposer)  # type: ignore[arg-type]
         if self.backbone_weights and torch.get_default_device().type != "meta":
             body = self.backbone.get("body", self.backbone)  # of a pyramid, the transformer under it
             load_backbone(proposer, body.get("model_type", ""), self.backbone_weights)  # type: ignore[arg-type]

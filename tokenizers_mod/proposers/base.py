@@ -5,6 +5,7 @@ Boxes are (centre x, centre y, width, height) as fractions of the image, as ever
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -240,3 +241,18 @@ def fresh(model: nn.Module, keep: tuple[str, ...]) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def group_norms(module: nn.Module, groups: int = 8) -> None:
+    """Put a group norm (1803.08494) in the place of every batch norm; one of timm keeps its activation.
+
+    Tasks that see other pictures share one set of running statistics in a batch norm, which is then right for none of
+    them in evaluation; a group norm has none.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            fresh_norm = nn.GroupNorm(math.gcd(groups, child.num_features), child.num_features, child.eps)
+            act = getattr(child, "act", None)
+            setattr(module, name, fresh_norm if act is None else nn.Sequential(fresh_norm, child.drop, act))
+        else:
+            group_norms(child, groups)
