@@ -21,7 +21,7 @@ STUBS = {
     "exporters/test_export.py": "class ExportTesterMixin: pass",
     "generation/test_utils.py": "class GenerationTesterMixin: pass",
     "utils/test_configuration_utils.py": "config_common_kwargs = {}",
-    "../utils/fetch_hub_objects_for_ci.py": "def url_to_local_path(url, *rest): return url",  # its pictures need a network
+    "../utils/fetch_hub_objects_for_ci.py": "def url_to_local_path(url, *rest): return url",  # needs a network
 }
 
 # Every reason to skip that may occur, and why it is right.
