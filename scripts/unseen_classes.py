@@ -7,6 +7,16 @@ A model learns pictures and descriptions of emoji outside three categories. Then
 160 emoji that no split shares are named among their 160 descriptions (`unseen emoji`), and every picture of the three
 categories is named among the categories' names (`unseen categories`). The same with a text tokenizer learnt from
 scratch shows what the pretrained encoder brings. Mean and spread over seeds; 95 % bootstrap intervals of the first.
+
+Measured with --steps 300 --seeds 0, one seed, 45 seconds of one core a model; in brackets the 95 % interval:
+
+                    unseen emoji, of 160                           unseen categories, of 3
+    text encoder    accuracy            recall@5                   accuracy
+    pretrained      .119 [.088, .159]   .344 [.294, .397]          .349 [.311, .386]
+    from scratch    .106 [.075, .141]   .256 [.212, .306]          .335 [.302, .370]
+    chance          .006                .031                       .333; the most common one .405
+
+Emoji that were never seen are named far above chance; whole categories by one name are not told apart.
 """
 
 from __future__ import annotations
