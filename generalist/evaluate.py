@@ -225,4 +225,6 @@ def space(all_answers: list[Answers], per_task: int = 200) -> dict[str, np.ndarr
         features.append(unit.cpu().numpy())
         names += [answers.task.name] * len(rows)
         labels += [answers.task.truth(answers.records[int(answers.owner[r])])[:40] for r in rows]
+    if not features:  # forecasts alone: a slot asks many questions, none of which is the series' one vector
+        return {"features": np.zeros((0, 2)), "task": np.array([], str), "label": np.array([], str)}
     return {"features": np.concatenate(features), "task": np.array(names), "label": np.array(labels)}
