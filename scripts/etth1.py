@@ -2,10 +2,10 @@
 
     python -m scripts.etth1 DATA            # DATA holds etth1/ETTh1.csv.gz; about five minutes on one idle core
 
-Standard split, standardised by training rows, look-back 512, mean over the 7 series (`spec/numbers.md`). The checkpoint
-with the lowest validation error is kept; nothing is chosen by test data. The answers are what a closed-form ridge leaves
-over (`--linear 0` = none). 240 steps, seeds 0, 1, 2: MSE .3650 .3668 .3675, MAE of the median .3908 .3916 .3920, 80 %
-interval covers .80 - .83; ridge alone on 336 values .3702 / .3914, on 512 .3672 / .3913.
+Standard split, standardised by training rows, look-back 512, mean over the 7 series (`spec/numbers.md`). The
+checkpoint with the lowest validation error is kept; nothing is chosen by test data. The answers are what a closed-form
+ridge leaves over (`--linear 0` = none). 240 steps, seeds 0, 1, 2: MSE .3650 .3668 .3675, MAE of the median .3908 .3916
+.3920, 80 % interval covers .80 - .83; ridge alone on 336 values .3702 / .3914, on 512 .3672 / .3913.
 """
 
 from __future__ import annotations
