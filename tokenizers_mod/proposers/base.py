@@ -9,7 +9,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -252,7 +252,7 @@ def group_norms(module: nn.Module, groups: int = 8) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             fresh_norm = nn.GroupNorm(math.gcd(groups, child.num_features), child.num_features, child.eps)
-            act = getattr(child, "act", None)
-            setattr(module, name, fresh_norm if act is None else nn.Sequential(fresh_norm, child.drop, act))
+            act: Any = getattr(child, "act", None)
+            setattr(module, name, fresh_norm if act is None else nn.Sequential(fresh_norm, cast(nn.Module, child.drop), act))
         else:
             group_norms(child, groups)
