@@ -253,6 +253,8 @@ def group_norms(module: nn.Module, groups: int = 8) -> None:
         if isinstance(child, nn.BatchNorm2d):
             fresh_norm = nn.GroupNorm(math.gcd(groups, child.num_features), child.num_features, child.eps)
             act: Any = getattr(child, "act", None)
-            setattr(module, name, fresh_norm if act is None else nn.Sequential(fresh_norm, cast(nn.Module, child.drop), act))
+            setattr(
+                module, name, fresh_norm if act is None else nn.Sequential(fresh_norm, cast(nn.Module, child.drop), act)
+            )
         else:
             group_norms(child, groups)
