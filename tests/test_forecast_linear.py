@@ -124,3 +124,12 @@ def test_the_baseline_of_a_linear_series_is_the_linear_one():
     assert with_train["baseline"] == "ridge regression on the past"
     without = baselines.forecasting("past", "future", waves(), waves(), units="data")
     assert with_train["value"] < without["value"]
+
+
+def test_forecasts_alone_leave_an_empty_map():
+    from types import SimpleNamespace
+
+    from generalist.evaluate import space
+
+    found = space([SimpleNamespace(queries=torch.randn(2, 3, 5))])  # slots ask several questions each
+    assert {name: len(values) for name, values in found.items()} == {"features": 0, "task": 0, "label": 0}
