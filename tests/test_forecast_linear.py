@@ -131,5 +131,5 @@ def test_forecasts_alone_leave_an_empty_map():
 
     from generalist.evaluate import space
 
-    found = space([SimpleNamespace(queries=torch.randn(2, 3, 5))])  # slots ask several questions each
+    found = space([SimpleNamespace(queries=torch.randn(2, 3, 5), views=1)])  # slots ask several questions each
     assert {name: len(values) for name, values in found.items()} == {"features": 0, "task": 0, "label": 0}
