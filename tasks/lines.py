@@ -53,6 +53,8 @@ class Kept:
 def named(log_p: Tensor, labels: Tensor) -> Columns:
     """log_p Float[M K], labels Int[M], -1 where the right answer is no candidate (such an answer is wrong)."""
     log_p = log_p.double()
+    if labels.is_floating_point():  # shares over the candidates, Float[M K]: the largest stands for them
+        labels = torch.where(labels.sum(-1) > 0, labels.argmax(-1), -1)
     known = labels >= 0
     own = log_p.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     others = (log_p >= own.unsqueeze(-1)).sum(-1) - 1  # ties count against

@@ -170,7 +170,7 @@ def test_every_task_of_the_joint_recipe_opens_its_splits_and_they_never_meet(sha
     from generalist.recipes.all_modalities import recipe
 
     made = recipe(shared / "data")
-    assert len(made.tasks) == 26
+    assert len(made.tasks) == 30
     for task in made.tasks:
         sizes = [len(task.source.open(split)) for split in ("train", "val", "test")]
         assert min(sizes) >= 7, task.name
