@@ -50,7 +50,8 @@ class Windows:
             )
         origins = np.arange(first, last + 1, self.stride if split == "train" else self.test_stride)
         train = values[slice(*self.rows["train"])]
-        scaled = (values - train.mean(0)) / np.maximum(train.std(0), 1e-12)
+        deviation = train.std(0)
+        scaled = (values - train.mean(0)) / np.where(deviation > 0, deviation, 1.0)  # 1: a column that stands still
         return Records(Cut(self, names, scaled, origins), {"synthetic": False, "about": self.about or self.path})
 
     def _series(self) -> tuple[list[str], np.ndarray]:

@@ -28,7 +28,7 @@ from generalist.objective import Objective
 from generalist.optimizer import learning_rate, parameter_groups
 from generalist.prepare import prepare
 from generalist.recipe import ModelSpec, OptimizerSpec, Recipe
-from tasks import ridge
+from tasks.baselines import linear_forecast
 from tasks.forecast import Forecast
 from tokenizers_mod.number import Number
 from tokenizers_mod.series import Series
@@ -85,13 +85,10 @@ def errors(task: Any, records: Records, objective: Objective, every: int = 1) ->
 def ridge_alone(data: Path, context: int, strength: float = 10.0) -> dict[str, float]:
     """The closed form: the last `context` values minus the last one to the next 96, one matrix for all series."""
     source = windows(data, context)
-    pairs = [(record["past"], record["future"]) for record in source.open("train").rows]
-    matrix = ridge.fit(
-        ((torch.from_numpy(past - past[-1]), torch.from_numpy(future - past[-1])) for past, future in pairs),
-        context,
-        strength,
-    ).numpy()
-    squared, absolute, test = 0.0, 0.0, source.open("test")
+    train, test = source.open("train"), source.open("test")
+    past, future = (np.array([record[key] for record in train.rows]) for key in ("past", "future"))
+    matrix = linear_forecast(past, future, strength)
+    squared = absolute = 0.0
     for record in test.rows:
         wrong = (record["past"] - record["past"][-1]) @ matrix + record["past"][-1] - record["future"]
         squared, absolute = squared + (wrong**2).mean(), absolute + np.abs(wrong).mean()

@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.source import Records
 from data.types import IGNORE
-from tasks import features
+from tasks import features, ridge
 from tasks.plain import plain_features
 
 Result = dict[str, Any]
@@ -130,7 +131,7 @@ def forecasting_baseline(
     period: np.ndarray,
     val: Window | None = None,
     name: str = "",
-    train: Window | None = None,
+    train: tuple[np.ndarray, np.ndarray] | None = None,
     units: str = "past",
 ) -> Result:
     """MAE of the last value, the last season again or, with training windows, a ridge regression on the past.
@@ -139,7 +140,7 @@ def forecasting_baseline(
     it the last value stands. value_last and value_seasonal give both; chance: the past window's mean. units: "past",
     each window's error over its past's deviation, or "data".
     """
-    matrix = None if train is None else _linear(*train[:2])
+    matrix = None if train is None else linear_forecast(*train)
 
     def errors(past: np.ndarray, future: np.ndarray, period: np.ndarray) -> dict[str, float]:
         horizon = future.shape[1]
@@ -159,10 +160,11 @@ def forecasting_baseline(
     return {**result, "value_last": found["last value"], "value_seasonal": found["seasonal naive"]}
 
 
-def _linear(past: np.ndarray, future: np.ndarray, strength: float = 10.0) -> np.ndarray:
+def linear_forecast(past: np.ndarray, future: np.ndarray, strength: float = 10.0) -> np.ndarray:
     """[n, L], [n, H] -> [L, H]: ridge from the past minus its last value to the future minus it."""
-    x, y = past - past[:, -1:], future - past[:, -1:]
-    return np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ y)
+    last = past[:, -1:]
+    windows = zip(torch.from_numpy(past - last), torch.from_numpy(future - last), strict=True)
+    return ridge.fit(windows, past.shape[1], strength).numpy()
 
 
 def scaled_mae(guess: np.ndarray, past: np.ndarray, future: np.ndarray) -> float:
@@ -285,10 +287,12 @@ def forecasting(
     def windows(part: Records) -> Window:
         return tuple(np.array(features.values(part, key)) for key in (past, future, "period"))  # type: ignore[return-value]
 
-    parts = [part for part in (train, val, test) if part is not None]
-    one_length = len({len(part[i][past]) for part in parts for i in range(len(part))}) == 1
-    fit = windows(train) if train is not None and one_length else None
-    return forecasting_baseline(*windows(test), val=windows(val), name=name, train=fit, units=units)
+    asked, fit = windows(test), None
+    if train is not None:
+        pasts, futures = (features.values(train, key) for key in (past, future))
+        if {len(values) for values in pasts} == {asked[0].shape[1]}:
+            fit = np.array(pasts, dtype=float), np.array(futures, dtype=float)
+    return forecasting_baseline(*asked, val=windows(val), name=name, train=fit, units=units)
 
 
 def _sides(inputs: dict[str, str], train: Records, val: Records, test: Records) -> tuple[list[np.ndarray], bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.errors import UserError, nearest
 from data.source import Record, Records
-from data.types import Example
+from data.types import Example, Span
 from tasks import baselines, lines, ridge
 from tasks.base import Task
 from tasks.candidates import CandidateSet, Numbers, Residuals
@@ -116,13 +116,17 @@ class Forecast(Task):
         return self.candidates.location(self._normalised(past))[: self.horizon] if known else 0.0  # type: ignore[union-attr]
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
-        slot: Any = self.modalities[self.slot]
         past = self._past(record)
-        known = record.get(self.future) is not None
-        slots = slot.span(slot.read(self._future(past, record) - self._location(past)) if known else self.horizon)
-        slots = slot.remember(slots, self._normalised(past))
+        slot: Any = self.modalities[self.slot]
+        slots = slot.remember(self._slots(past, record), self._normalised(past))
         spans = [self.modalities["summary"].span(None), self.series.span(past, rng), slots]
         return Example(spans, record=str(record.get("id", "")))
+
+    def _slots(self, past: Tensor, record: Record) -> Span:
+        """The slots that ask for the future, with their labels where it is known."""
+        slot: Any = self.modalities[self.slot]
+        known = record.get(self.future) is not None
+        return slot.span(slot.read(self._future(past, record) - self._location(past)) if known else self.horizon)
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         numbers = self.candidates
@@ -141,16 +145,24 @@ class Forecast(Task):
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
         real = ~kept.labels.isnan()
-        owner = kept.owner.reshape(-1, *(1,) * (kept.labels.ndim - 1)).expand(kept.labels.shape)[real].numpy()
         columns = lines.numbers(kept.log_p[real], kept.labels[real], numbers)
         if self.units == "data":
-            shift, scale = np.empty(len(owner)), np.empty(len(owner))
-            for record in np.unique(owner):  # a record's steps stand together, in order
-                past = self._past(kept.record(int(record)))
-                (mean, std), at = self.series.statistics(past), np.flatnonzero(owner == record)
-                scale[at], shift[at] = float(std), np.asarray(self._location(past) * std + mean)
+            scale, shift = (value[real].numpy() for value in self._units(kept))
             columns = {name: value * scale + (0 if name == "crps" else shift) for name, value in columns.items()}
-        return {"record": owner, **columns}
+        return {"record": kept.owner.unsqueeze(1).expand(real.shape)[real].numpy(), **columns}
+
+    def _units(self, kept: lines.Kept) -> tuple[Tensor, Tensor]:
+        """scale and shift, Float[M a] each: a label's value in the data's units is label * scale + shift."""
+        records, counts = kept.owner.unique_consecutive(return_counts=True)
+        parts = []
+        for record, count in zip(records.tolist(), counts.tolist(), strict=True):
+            past = self._past(kept.record(record))
+            mean, std = self.series.statistics(past)
+            zero = torch.zeros(count * kept.labels.shape[1], dtype=torch.float64)  # beyond the horizon as well
+            zero[: self.horizon] += self._location(past)
+            parts.append(torch.stack([std.expand(len(zero)), zero * std + mean]))
+        scale, shift = torch.cat(parts, dim=1).view(2, *kept.labels.shape)
+        return scale, shift
 
     def measure(
         self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
@@ -161,8 +173,8 @@ class Forecast(Task):
         slots = int((owner == owner[0]).sum())
         parts = []
         for some in torch.arange(len(owner)).split(max(1, AT_ONCE // slots) * slots):
-            asked = [self.example(records[i]).inputs[-1].labels for i in dict.fromkeys(owner[some].tolist())]
-            labels = torch.cat([label for label in asked if label is not None])
+            asked = [records[i] for i in dict.fromkeys(owner[some].tolist())]
+            labels = torch.cat([cast(Tensor, self._slots(self._past(record), record).labels) for record in asked])
             parts.append(self.keep(lines.Kept(log_p(some).cpu(), labels, owner[some].cpu(), records.__getitem__)))
         columns = lines.joined(parts)
         found = lines.number_measures(columns, np.ones((1, len(columns["record"]))))

@@ -98,6 +98,16 @@ def test_lines_in_the_datas_units_are_those_in_the_pasts_scaled_and_shifted(line
     np.testing.assert_allclose(b["crps"], a["crps"] * scale, rtol=1e-5)
 
 
+def test_steps_of_the_future_that_are_unknown_are_left_out_and_the_others_keep_their_place():
+    task, record = bound(linear=1.0, units="data"), dict(waves()[4])
+    record["future"] = np.array([record["future"][0], np.nan, record["future"][2]])
+    records = Records([record], {})
+    labels = task.example(record).inputs[-1].labels
+    log_p = torch.randn(2, 2, len(task.candidates.edges) - 1).log_softmax(-1)
+    columns = task.keep(Kept(log_p, labels, torch.tensor([0, 0]), records.__getitem__))
+    np.testing.assert_allclose(columns["value"], record["future"][[0, 2]], rtol=1e-5)
+
+
 def test_the_measured_errors_are_those_of_the_lines():
     task = bound(linear=1.0, units="data")
     records = Records([waves()[i] for i in range(5)], {})

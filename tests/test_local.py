@@ -139,6 +139,15 @@ def test_windows_keep_futures_inside_their_rows_and_scale_by_training_rows(tmp_p
         Windows(str(tmp_path / "t.csv"), {"train": [0, 20], "test": [45, 47]}, context=5, horizon=3).open("test")
 
 
+def test_a_column_that_stands_still_in_training_is_not_scaled(tmp_path):
+    lines = [f"{t % 7},{0 if t < 30 else t}" for t in range(50)]
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(lines) + "\n")
+    source = Windows(str(tmp_path / "t.csv"), {"train": [0, 30], "test": [40, 50]}, context=5, horizon=3)
+    test = source.open("test")
+    later = [row["future"] for row in (test[i] for i in range(len(test))) if row["series"] == "b"]
+    np.testing.assert_allclose(later[0], [40, 41, 42])
+
+
 def test_chunks_of_a_text_cover_it_once(tmp_path):
     text = "".join(f"line {i} of the text\n" for i in range(100))
     (tmp_path / "t.txt").write_text(text)
