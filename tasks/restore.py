@@ -33,20 +33,13 @@ from tokenizers_mod.base import Modality
 
 
 @dataclass(kw_only=True)
-class Restore(Task):
-    """inputs: one modality. key: which of its tensors [n, ...] is hidden. rate: share of tokens hidden, one at least.
+class Hiding(Task):
+    """Base of masked modelling. inputs: one modality. rate: share of its tokens that is hidden, one at least.
 
-    Evaluation hides the same tokens each time (seeded by the record's name). bins, sigma: of the candidates.
+    Evaluation hides the same tokens each time (seeded by the record's name).
     """
 
-    kind: ClassVar[str] = "restore"
-    metric: ClassVar[str] = "mse"
-    higher_is_better: ClassVar[bool] = False
-    line_kind: ClassVar[str] = "numbers"
-    key: str = "patch"
     rate: float = 0.4
-    bins: int = 64
-    sigma: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +61,34 @@ class Restore(Task):
 
     def _check(self, span: Span) -> None:
         """UserError when the tokens hold nothing that can be asked for."""
+        raise NotImplementedError(f"{type(self).__name__} must define _check")
+
+    def _choose(self, record: Record, span: Span, able: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Which of the tokens `able` Bool[n] are hidden: Int[m], ascending. UserError where none can be."""
+        if not bool(able.any()):
+            raise UserError(f"{span.modality}: no token can be hidden and asked for; there is nothing to restore")
+        # without a training generator the record's own name seeds the choice, so every evaluation asks the same
+        rng = rng or torch.Generator().manual_seed(sum(str(record.get("id", span.length)).encode()))
+        draw = torch.rand(span.length, generator=rng).masked_fill(~able, 2.0)
+        return draw.argsort()[: max(1, round(float(able.sum()) * self.rate))].sort().values
+
+    def truth(self, record: Record) -> str:
+        return "the hidden tokens"
+
+
+@dataclass(kw_only=True)
+class Restore(Hiding):
+    """key: which of the modality's tensors [n, ...] is hidden and asked for. bins, sigma: of the candidates."""
+
+    kind: ClassVar[str] = "restore"
+    metric: ClassVar[str] = "mse"
+    higher_is_better: ClassVar[bool] = False
+    line_kind: ClassVar[str] = "numbers"
+    key: str = "patch"
+    bins: int = 64
+    sigma: float = 2.0
+
+    def _check(self, span: Span) -> None:
         value = span.data.get(self.key)
         if value is None or len(value) != span.length or not value.is_floating_point():
             raise UserError(f"{span.modality} has no numbers {self.key!r} in each token; it has {list(span.data)}")
@@ -79,15 +100,6 @@ class Restore(Task):
             return value.mean(1)
         value, measured = value.chunk(2, dim=1)
         return (value * measured).sum(1) / measured.sum(1).clamp(min=1)
-
-    def _choose(self, record: Record, span: Span, able: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Which of the tokens `able` Bool[n] are hidden: Int[m], ascending. UserError where none can be."""
-        if not bool(able.any()):
-            raise UserError(f"{span.modality}: no token can be hidden and asked for; there is nothing to restore")
-        # without a training generator the record's own name seeds the choice, so every evaluation asks the same
-        rng = rng or torch.Generator().manual_seed(sum(str(record.get("id", span.length)).encode()))
-        draw = torch.rand(span.length, generator=rng).masked_fill(~able, 2.0)
-        return draw.argsort()[: max(1, round(float(able.sum()) * self.rate))].sort().values
 
     def candidate_set(self, records: Records) -> CandidateSet:
         values = []
@@ -134,9 +146,6 @@ class Restore(Task):
     def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
         return None
 
-    def truth(self, record: Record) -> str:
-        return "the hidden tokens"
-
     def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
         """The mean of a sample's visible tokens, for each of its hidden ones; chance: the training mean."""
         numbers: Any = self.candidates
@@ -155,13 +164,10 @@ class Restore(Task):
 
 
 @dataclass(kw_only=True)
-class RestoreCodes(Restore):
+class RestoreCodes(Hiding):
     """Hidden tokens among a codebook: `codes` kinds of token, learnt from training records (`tasks.codebook`)."""
 
     kind: ClassVar[str] = "restore_codes"
-    metric: ClassVar[str] = "accuracy"
-    higher_is_better: ClassVar[bool] = True
-    line_kind: ClassVar[str] = "named"
     codes: int = 64
 
     def __post_init__(self) -> None:
@@ -194,15 +200,6 @@ class RestoreCodes(Restore):
         """accuracy and surprise among the codes; tokens of a kind that no code has are left out."""
         asked = labels >= 0
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p[asked], labels[asked])}
-
-    def keep(self, kept: lines.Kept) -> lines.Columns:
-        return {"record": kept.owner.numpy(), **lines.named(kept.log_p, kept.labels)}
-
-    def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
-        return Task.answer(self, log_p, names, top)
-
-    def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
-        return Task.correct(self, log_p, label)
 
     def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
         """The code of the nearest visible token before, or the commonest code, whichever validation data prefer."""
