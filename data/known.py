@@ -73,8 +73,8 @@ class Known:
         self.exact: dict[str, str] = {}
         self.looks = alike.Looks()
         for i in range(len(records)):
-            record = self._seen(records[i])
-            name = str(records[i].get("id", i))
+            whole = records[i]
+            record, name = self._seen(whole), str(whole.get("id", i))
             for _, mark in marks(record):
                 self.exact.setdefault(mark, name)
             self.looks.add(name, shown(record))

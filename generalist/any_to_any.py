@@ -61,30 +61,28 @@ def fields_of(processor: GeneralistProcessor, records: Records, inputs: dict[str
 @torch.no_grad()
 def encoded(
     model: GeneralistModel, processor: GeneralistProcessor, records: Records, modality: str, name: str, batch: int = 64
-) -> tuple[Tensor, Tensor]:
-    """Unit vectors of one field of every record, as a question and as a candidate: Float[n D] twice."""
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Unit vectors of one field of every record, as a question and as a candidate: Float[n D] twice.
+
+    Then a number for every record, equal where the field's content is: Int[n].
+    """
     apart = model.router is not None or model.config.separate_prompts
     found: list[list[Tensor]] = [[], []]
+    keys: list[str] = []
     for start in range(0, len(records), batch):
         values = []
         for i in range(start, min(start + batch, len(records))):
-            if records[i].get(name) is None:
-                raise UserError(
-                    f"record {records[i].get('id', i)} has no {name!r}; any-to-any needs it in every record"
-                )
-            values.append(records[i][name])
+            record = records[i]
+            if record.get(name) is None:
+                raise UserError(f"record {record.get('id', i)} has no {name!r}; any-to-any needs it in every record")
+            values.append(record[name])
+            keys.append(content_key(content(record[name])[0]))
         packed = pack(processor(**{modality: values})).to(model.device)
         asked = model.features(packed)
         found[0].append(asked)
         found[1].append(model.features(packed, candidate=True) if apart else asked)
     asked, answered = (nn.functional.normalize(torch.cat(part).float(), dim=-1).cpu() for part in found)
-    return asked, answered
-
-
-def same(records: Records, name: str) -> np.ndarray:
-    """A number for every record, equal where the field's content is."""
-    keys = [content_key(content(records[i][name])[0]) for i in range(len(records))]
-    return np.unique(keys, return_inverse=True)[1]
+    return asked, answered, np.unique(keys, return_inverse=True)[1]
 
 
 def ask(
@@ -93,7 +91,7 @@ def ask(
     """Every ordered pair of modalities: what any_to_any.json holds, and a line a question (`tasks.lines`, gallery)."""
     inputs = fields_of(processor, records, inputs)
     vectors = {m: encoded(model, processor, records, m, name) for m, name in inputs.items()}
-    alike = {m: same(records, name) for m, name in inputs.items()}
+    alike = {m: found[2] for m, found in vectors.items()}
     trained = trained_pairs(processor)
     parts: list[Columns] = []
     rows: list[dict[str, Any]] = []

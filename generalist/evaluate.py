@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -62,38 +63,38 @@ class Answers:
 
 
 def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
-    """The records in order, without augmentation."""
+    """The records in order, without augmentation, looked at once."""
     for start in range(0, len(records), size):
         stop = min(start + size, len(records))
-        yield task.collate([example_of(task, records, i) for i in range(start, stop)])
-
-
-def example_of(task: Task, records: Records, number: int) -> Example:
-    """One record's example, without augmentation. UserError with the name of the record where it is broken."""
-    name: Any = number
-    try:
-        record = records[number]
-        name = record.get("id", number)
-        return task.example(record)
-    except UserError as error:
-        raise UserError(f"task {task.name}, record {name}: {error}") from error
+        yield task.collate([e for i in range(start, stop) for e in examples_of(task, records, i, [None])])
 
 
 def viewed(task: Task, records: Records, size: int = 256) -> Iterator[list[Batch]]:
     """The same, every view of the records as a batch of its own; one batch where a sample is looked at once."""
-    modalities = list(task.modalities.values())
     count = views_of(task.modalities[m] for m in task.inputs)
     if count == 1:
         yield from ([batch] for batch in batches(task, records, size))
         return
-    for start in range(0, len(records), max(1, size // count)):
-        examples: list[list[Example]] = [[] for _ in range(count)]
-        for i in range(start, min(start + max(1, size // count), len(records))):
-            record = records[i]
-            for view in range(count):
-                with seen_as(modalities, view):
-                    examples[view].append(task.example(record))
-        yield [task.collate(found) for found in examples]
+    at_once = max(1, size // count)
+    for start in range(0, len(records), at_once):
+        stop = min(start + at_once, len(records))
+        found = [examples_of(task, records, i, list(range(count))) for i in range(start, stop)]
+        yield [task.collate(list(view)) for view in zip(*found, strict=True)]
+
+
+def examples_of(task: Task, records: Records, number: int, views: Sequence[int | None]) -> list[Example]:
+    """One record as an example a view (None: the ordinary one). UserError with the record's name where it is broken."""
+    name: Any = number
+    try:
+        record = records[number]
+        name = record.get("id", number)
+        out = []
+        for view in views:
+            with nullcontext() if view is None else seen_as(task.modalities.values(), view):
+                out.append(task.example(record))
+        return out
+    except UserError as error:
+        raise UserError(f"task {task.name}, record {name}: {error}") from error
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from generalist.leakage import compared_fields, leakage
 from generalist.objective import Objective
 from generalist.prepare import Prepared
 from generalist.recipe import Recipe, read_recipe
+from tasks.lines import Columns
 
 RESAMPLES = 500  # of the intervals beside a run's results
 
@@ -84,9 +85,10 @@ def evaluate_run(
         baseline = from_sound(partial(task.baseline, val=val, test=test), prepared.records[task.name], task.example)
         written_as = objective if write else None
         file = out / "answers" / f"{quote(task.name, safe='')}.jsonl"
-        lines[task.name] = evaluate.row(answers, baseline) | measured(answers, file, written_as)
+        columns = predictions.kept(answers)
+        lines[task.name] = evaluate.row(answers, baseline) | measured(answers, columns, file, written_as)
         if leaks:
-            find = partial(leakage_of, answers)
+            find = partial(leakage_of, answers, columns)
             lines[task.name]["leakage"] = from_sound(find, prepared.records[task.name], task.example)
         shown[task.name] = evaluate.samples(answers)
         everything.append(answers)
@@ -108,18 +110,19 @@ def evaluate_run(
     return metrics
 
 
-def leakage_of(answers: evaluate.Answers, training: Records) -> dict[str, Any]:
+def leakage_of(answers: evaluate.Answers, columns: Columns, training: Records) -> dict[str, Any]:
     """What a line of metrics.json says of test samples that were trained on."""
-    columns, task = predictions.kept(answers), answers.task
+    task = answers.task
     return leakage(task.line_kind, columns, training, answers.records, compared_fields(task), RESAMPLES)
 
 
-def measured(answers: evaluate.Answers, file: Path, writer: Objective | None = None) -> dict[str, Any]:
+def measured(
+    answers: evaluate.Answers, columns: Columns, file: Path, writer: Objective | None = None
+) -> dict[str, Any]:
     """Saves every answer; what a line of metrics.json says besides: all measures, the interval, the calibration.
 
     writer: captions are written by it, into a file of their own.
     """
-    columns = predictions.kept(answers)
     predictions.save(file, predictions.head_of(answers.task), answers.ids, columns)
     result = measures.measure(answers.task.line_kind, columns, resamples=RESAMPLES)
     if writer is not None:
