@@ -37,6 +37,10 @@ class Records:
     def __getitem__(self, index: int) -> Record:
         return self.rows[index]
 
+    def first(self, count: int) -> Records:
+        """The first `count`, or all where there are fewer."""
+        return replace(self, rows=Chosen(self.rows, list(range(min(count, len(self))))), order=None)
+
     def sound(self, read: Callable[[Record], Any] = lambda record: None) -> Records:
         """Those that can be read, and that `read` does not refuse with a UserError."""
         numbers = [i for i in range(len(self)) if self._is_sound(i, read)]
@@ -52,7 +56,7 @@ class Records:
 
 @dataclass
 class Chosen(Sequence[Record]):
-    """Some of the records, by their numbers."""
+    """Some of the records, by their numbers; nothing is read before it is asked for."""
 
     rows: Sequence[Record]
     numbers: list[int]

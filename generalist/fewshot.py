@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 
 import torch
 
 from data.errors import UserError
-from data.source import Record, Records
-
-
-@dataclass
-class Chosen(Sequence):
-    """The records at these places of a longer sequence; nothing is read before it is asked for."""
-
-    rows: Sequence[Record]
-    places: list[int]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, i: int) -> Record:  # type: ignore[override]
-        return self.rows[self.places[i]]
+from data.source import Chosen, Record, Records
 
 
 def draw(

@@ -11,7 +11,6 @@ test: timings depend on the machine and on what runs beside.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from scripts import bench_encoder, bench_gpu, bench_training
-from scripts.timing import machine
+from scripts.timing import keep, machine
 
 
 def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, Any]]]]:
@@ -85,11 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         for line in lines:
             print(show(line), flush=True)
         results["sections"][name + " seconds"] = round(time.perf_counter() - start, 1)
-    args.out.mkdir(parents=True, exist_ok=True)
     label = re.sub(r"[^A-Za-z0-9]+", "-", about.get("gpu", about["cpu"])).strip("-").lower()[:40]
-    path = args.out / f"{time.strftime('%Y-%m-%d-%H%M')}-{label}.json"
-    path.write_text(json.dumps(results, indent=1))
-    print(f"written: {path}")
+    keep(results, args.out, label)
     return 0
 
 

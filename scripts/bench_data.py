@@ -28,7 +28,7 @@ from data.shard_writer import Plan, write_split
 from data.shards import Shards
 from data.source import Record, Records
 from scripts.bench_training import folder
-from scripts.timing import machine
+from scripts.timing import keep, machine
 
 BATCH = 50
 
@@ -195,10 +195,7 @@ def main(argv: list[str] | None = None) -> int:
                     f"{loader:<12} {line['what']:<8} {median:>8.0f} samples/s ({min(found):.0f}..{max(found):.0f})",
                     flush=True,
                 )
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{time.strftime('%Y-%m-%d-%H%M')}-data.json"
-    path.write_text(json.dumps(results, indent=1))
-    print(f"written: {path}")
+    keep(results, args.out, "data")
     return 0
 
 

@@ -12,7 +12,6 @@ time that passes before a step has its batch, with no loader process, one and tw
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from generalist.recipe import Recipe
 from generalist.run import build_engine
 from scripts import mixed_stream
 from scripts.bench_training import CPU, demo, folder, objective
-from scripts.timing import machine
+from scripts.timing import keep, machine
 
 POOL = 8  # batches whose samples are sorted by length together, when bucketed
 
@@ -143,10 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"demo, {line['what']}: waits {line['waits']:.1%} of its time, {line['step_ms']:.1f} ms a step", flush=True
         )
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{time.strftime('%Y-%m-%d-%H%M')}-stream.json"
-    path.write_text(json.dumps(results, indent=1))
-    print(f"written: {path}")
+    keep(results, args.out, "stream")
     return 0
 
 

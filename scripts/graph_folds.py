@@ -27,10 +27,10 @@ from data.local import Arrays
 from data.schedule import Schedule
 from data.stream import Steps, loader
 from generalist import evaluate
-from generalist.objective import Objective
-from generalist.optimizer import learning_rate, parameter_groups
+from generalist.loop import train
 from generalist.prepare import prepare
 from generalist.recipe import ModelSpec, OptimizerSpec, Recipe
+from generalist.run import build_engine
 from tasks.classify import Classify
 from tasks.features import values
 from tasks.plain import plain_features
@@ -69,7 +69,7 @@ def recipe(data: Path, name: str, fold: int, split: str, steps: int, seed: int) 
             )
         ],
         model=ModelSpec(width=64, layers=3, heads=4, hidden=128, embedding_norm=False, drop_path=0.1),
-        optimizer=OptimizerSpec(kind="adamw", lr=1e-3, weight_decay=0.05, warmup=steps // 10),
+        optimizer=OptimizerSpec(kind="adamw", lr=1e-3, weight_decay=0.05, warmup=steps // 10, clip=1.0),
     )
 
 
@@ -77,19 +77,10 @@ def model_accuracy(made: Recipe, split: str) -> float:
     """Train on the training split, then judge once."""
     prepared = prepare(made)
     (task,) = prepared.tasks.values()
-    objective = Objective(prepared.model(made), prepared.sets, prepared.modalities)
-    spec = made.optimizer
-    optimizer = torch.optim.AdamW(parameter_groups(objective, spec.weight_decay), spec.lr, spec.betas)
-    objective.train()
-    for step, batch in enumerate(
-        loader(Steps(prepared.feeds(), Schedule([task.name], [1.0]), made.seed), 0, made.steps)
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = spec.lr * learning_rate(step, made.steps, spec.warmup)
-        optimizer.zero_grad()
-        (objective(batch) / batch.count).sum().backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimizer.step()
+    objective, schedule = prepared.objective(made), Schedule([task.name], [1.0])
+    batches = loader(Steps(prepared.feeds(), schedule, made.seed), 0, made.steps)
+    engine, spec = build_engine(made, objective, torch.device("cpu")), made.optimizer
+    train(engine, batches, prepared.tasks, schedule, 0, made.steps, spec.lr, spec.warmup)
     return evaluate.answer(task, task.source.open(split), objective).metrics["accuracy"]
 
 

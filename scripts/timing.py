@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +67,14 @@ def alternate(
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def keep(results: dict[str, Any], out: Path, what: str) -> None:
+    """Write results into folder `out`, under the date and what was measured, and say where."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{time.strftime('%Y-%m-%d-%H%M')}-{what}.json"
+    path.write_text(json.dumps(results, indent=1))
+    print(f"written: {path}")
 
 
 def machine() -> dict[str, Any]:

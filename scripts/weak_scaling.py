@@ -14,10 +14,8 @@ the step to two also pays for DeepSpeed's copies into its partitions, which the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from generalist.plan import efficiency, weak_scaling
 from generalist.prepare import Prepared, prepare
 from generalist.recipe import Recipe, load_recipe, override
 from generalist.run import build_engine
-from scripts.timing import machine
+from scripts.timing import keep, machine
 
 WARM = 4  # steps that are not counted
 CPU = torch.device("cpu")
@@ -143,11 +141,9 @@ def main() -> None:
     shown = ", ".join(f"{g['gpus']}: {g['efficiency'][0]:.1%} to {g['efficiency'][1]:.1%}" for g in gpus)
     print(f"\nsimulated on {args.gpu} (nothing or all of the communication hidden): {shown}")
     if args.out:
-        now = datetime.now()
-        path = args.out / f"{now:%Y-%m-%d-%H%M}-weak-scaling.json"
-        result = {"date": f"{now:%Y-%m-%d %H:%M}", "machine": machine(), "recipe": recipe.name, "lines": lines}
-        path.write_text(json.dumps(result | {"link": link, "gpu": {"kind": args.gpu, "simulated": gpus}}, indent=1))
-        print(f"written: {path}")
+        about = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "recipe": recipe.name}
+        found = {"lines": lines, "link": link, "gpu": {"kind": args.gpu, "simulated": gpus}}
+        keep(about | found, args.out, "weak-scaling")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,20 @@ def shared() -> Path:
     if not (folder / "reference").is_dir():
         pytest.skip("needs ../shared (reference tensors and data sets), which is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of programs that are forks of this process (tests/forked.py)."""
+    from forked import programs
+
+    with programs(tmp_path_factory.mktemp("forks") / "programs") as folder:
+        yield folder
+
+
+@pytest.fixture(params=["forked", pytest.param("real", marks=pytest.mark.soak)])
+def tools(request: pytest.FixtureRequest) -> Path:
+    """The programs on PATH: forks of this process in short, the environment's own in the long tests."""
+    from nodes import real_programs
+
+    return request.getfixturevalue("forks") if request.param == "forked" else real_programs()

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from forked import programs
 from nodes import ADDRESSES, RECIPE, ROOT, Node, equal, finished, real_programs, two_nodes
 
 from generalist.checkpoint import latest
@@ -23,18 +21,6 @@ from generalist.ranks import free_port
 pytestmark = pytest.mark.timeout(900)
 LAUNCH = ROOT / "scripts" / "launch"
 SHORT = ("steps=6", "checkpoint.every=3")
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with programs(tmp_path_factory.mktemp("forks") / "programs") as folder:
-        yield folder
-
-
-@pytest.fixture(params=["forked", pytest.param("real", marks=pytest.mark.soak)])
-def tools(request: pytest.FixtureRequest, forks: Path) -> Path:
-    """The programs on PATH: forks of this process in short, the environment's own in the long tests."""
-    return forks if request.param == "forked" else real_programs()
 
 
 def script(path: Path, text: str) -> None:

@@ -11,11 +11,10 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forked import programs
 from nodes import (
     RECIPE,
     Node,
@@ -46,18 +45,6 @@ def made(*keys: str) -> Recipe:
     recipe = load_recipe(str(RECIPE))
     override(recipe, *keys)
     return recipe
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with programs(tmp_path_factory.mktemp("forks") / "programs") as folder:
-        yield folder
-
-
-@pytest.fixture(params=["forked", pytest.param("real", marks=pytest.mark.soak)])
-def tools(request: pytest.FixtureRequest, forks: Path) -> Path:
-    """The programs on PATH: forks of this process in short, the environment's own in the long tests."""
-    return forks if request.param == "forked" else real_programs()
 
 
 def words(out: str, *keys: str) -> list[str]:

@@ -6,12 +6,11 @@ patch, so that patches remain independent tokens (packing, masking and hiding th
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 
 class ConvStem(nn.Sequential):
-    """Flattened patches [N, channels * patch * patch] -> [N, width].
+    """Flattened patches Float[N, channels * patch * patch] -> Float[N, width].
 
     3x3 convolutions of stride 2, each with twice the channels of the one before (the first has `hidden`), down to a map
     of 4 x 4 or less, then a linear map.
@@ -28,6 +27,3 @@ class ConvStem(nn.Sequential):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def forward(self, patch: Float[Tensor, "N inputs"]) -> Float[Tensor, "N width"]:
-        return super().forward(patch)

@@ -26,7 +26,7 @@ from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import MAX_PIXELS, read_image
 from tokenizers_mod.stem import ConvStem
-from tokenizers_mod.views import clip, crop
+from tokenizers_mod.views import clip, crop, spread
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
@@ -328,13 +328,6 @@ def centre_crop(value: Tensor, size: int, short: int) -> Tensor:
 def _is_picture(raw: Any) -> bool:
     """Whether a 3-axis array is [H, W, C] or [C, H, W] (and not the grey clip [T, H, W])."""
     return raw.ndim == 3 and (raw.shape[-1] in (1, 3, 4) or raw.shape[0] in (1, 3, 4))
-
-
-def spread(count: int, most: int) -> list[int]:
-    """`most` indices of `count`, first and last among them, evenly spread; all of them where most is 0 or larger."""
-    if not most or count <= most:
-        return list(range(count))
-    return [int(i) for i in np.linspace(0, count - 1, most).round()]
 
 
 def read_clip(path: Path, frames: int, channels: int) -> Tensor:

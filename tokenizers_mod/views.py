@@ -41,10 +41,15 @@ def clip(value: Tensor, number: int, clips: int, most: int) -> Tensor:
     """Interleaved clip `number` of a film: Float[T ...] -> Float[t ...], t <= most (0 = any); short films whole."""
     if len(value) < clips:
         return value
-    frames = np.arange(number, len(value), clips)
-    if most and len(frames) > most:
-        frames = frames[np.linspace(0, len(frames) - 1, most).round().astype(int)]
-    return value[frames.tolist()]
+    frames = range(number, len(value), clips)
+    return value[[frames[i] for i in spread(len(frames), most)]]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """`most` indices of `count`, first and last among them, evenly spread; all of them where most is 0 or larger."""
+    if not most or count <= most:
+        return list(range(count))
+    return [int(i) for i in np.linspace(0, count - 1, most).round()]
 
 
 def crop(value: Tensor, size: int, number: int, crops: int) -> Tensor:

@@ -130,14 +130,12 @@ def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, its processor and the records of the data's split."""
     from data.places import source_at
     from data.settings import from_words
-    from data.source import Records
-    from generalist.fewshot import Chosen
     from generalist.predict import load_model
 
     model, processor = load_model(args.run)
     records = source_at(args.data, from_words(args.set)).open(args.split)
     if args.limit:
-        records = Records(Chosen(records.rows, list(range(min(args.limit, len(records))))), dict(records.info))
+        records = records.first(args.limit)
     return model, processor, records
 
 

@@ -46,9 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from data.errors import UserError
     from data.places import source_at
-    from data.source import Records
     from generalist.adapt import METHODS, Tuned, Tuning, curve, zero_shot
-    from generalist.fewshot import Chosen
     from generalist.predict import load_model
     from generalist.tuned import save_tuned
     from tasks.classify import Classify
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     source = source_at(args.data)
     training, test = source.open("train"), source.open("test")
     if args.limit:
-        test = Records(Chosen(test.rows, list(range(min(args.limit, len(test))))), dict(test.info))
+        test = test.first(args.limit)
     inputs = dict(pair(text) for text in args.input or ["image"])
     task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
     if args.curve:

@@ -19,7 +19,7 @@ from data.coco import CocoObjects
 from data.local import Arrays
 from data.windows import Chunks, Neighbourhoods, Windows
 from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
-from generalist.recipes.detect_tiny import backbone, proposer
+from generalist.recipes.detect_tiny import region
 from tasks.base import Task
 from tasks.classify import Classify
 from tasks.describe import Describe
@@ -35,7 +35,6 @@ from tokenizers_mod.image import Image
 from tokenizers_mod.imu import Imu
 from tokenizers_mod.number import Number
 from tokenizers_mod.points import Points
-from tokenizers_mod.region import Region
 from tokenizers_mod.series import Series
 from tokenizers_mod.slot import Slot
 from tokenizers_mod.spectral import Spectral
@@ -57,18 +56,7 @@ def modalities() -> dict[str, Modality]:
         "image": Image(size=32, patch=16, channels=3, mean=0.45, std=0.27, shift=2, stem=24),
         "scene": Image(size=192, patch=48, channels=3, mean=0.8, std=0.3, stem=12),
         "photo": Image(size=96, patch=32, channels=3, mean=0.45, std=0.27, stem=16),
-        "region": Region(
-            height=160,
-            width=192,
-            proposer="rt_detr_v2",
-            config=proposer(),
-            backbone=backbone(),
-            mode="regional",
-            proposals=60,
-            mean=[0.737, 0.696, 0.715],
-            std=[0.061, 0.101, 0.075],
-            augment={"flip_y": 0.5},
-        ),
+        "region": region(),
         "xray": XRay(size=28, patch=14, mean=0.5, std=0.25, shift=2, stem=24),
         "spectral": Spectral(bands=4, patch=3, flip=True),
         "video": Video(size=64, patch=64, frames=8, stem=12, moving=True),
