@@ -67,3 +67,13 @@ def tools(request: pytest.FixtureRequest) -> Path:
     from nodes import real_programs
 
     return request.getfixturevalue("forks") if request.param == "forked" else real_programs()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small saved model with six modalities (tests/clients.py)."""
+    import clients
+
+    path = tmp_path_factory.mktemp("model")
+    clients.save(path)
+    return path

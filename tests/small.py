@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.source import Records
+from generalist.recipe import Recipe
 from tokenizers_mod.base import Modality
 from tokenizers_mod.modalities import build_modalities
 
@@ -34,3 +35,17 @@ def modalities(**more: dict[str, Any]) -> dict[str, Modality]:
         "slot": {"patch": 4},
     }
     return build_modalities(settings | more)
+
+
+def shrink(recipe: Recipe, tasks: tuple[str, ...], layers: int, batch: int, steps: int) -> None:
+    """A published recipe at a size that a test can train: only these tasks, short texts, width 24, in place."""
+    recipe.tasks = [task for task in recipe.tasks if task.name in tasks]
+    for task in recipe.tasks:
+        task.batch = batch
+        if hasattr(task, "max_length"):
+            task.max_length = 12
+    spec = recipe.model
+    spec.width, spec.layers, spec.heads, spec.hidden = 24, layers, 2, 36
+    spec.moe.experts = 3
+    recipe.steps, recipe.workers, recipe.engine.precision, recipe.checkpoint.every = steps, 0, "fp32", 0
+    recipe.optimizer.warmup, recipe.engine.device, recipe.engine.threads = 2, "cpu", 1

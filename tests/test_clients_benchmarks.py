@@ -19,13 +19,6 @@ TEMPLATES = ["a {c}", "{c} on a table"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    clients.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     """Eleven pictures of different shapes in two shards, as CLIP_benchmark lays them out."""
     from PIL import Image

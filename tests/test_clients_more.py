@@ -13,13 +13,6 @@ from torch.nn.functional import normalize
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    clients.save(path)
-    return path
-
-
 @pytest.mark.parametrize(
     ("modality", "raw"),
     [

@@ -1,19 +1,10 @@
 """The model folder in other packages' hands: sentence-transformers, peft, accelerate, export, onnxruntime, compile."""
 
-from pathlib import Path
-
 import clients
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    clients.save(path)
-    return path
 
 
 class TextFeatures(torch.nn.Module):

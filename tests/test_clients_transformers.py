@@ -16,13 +16,6 @@ NAMES = ["a red seven", "a blue nine", "some words"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    clients.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def both():
     return clients.model_and_processor()
 

@@ -1,7 +1,5 @@
 """Captions through transformers' own generation and pipeline: the same words as the project's own decoding."""
 
-from pathlib import Path
-
 import clients
 import pytest
 import torch
@@ -10,13 +8,6 @@ from data.errors import UserError
 from generalist.decode import decode, vocabulary_features
 
 PICTURES = [clients.picture(12, 8), clients.picture(7, 12, 1), clients.picture(12, 12, 2)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    clients.save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from data.tar import scan
 from generalist.recipe import Recipe
 from generalist.recipes.uni_perceiver import modalities, pretraining, stage2
 from generalist.run import train_run
-from tests.small import Listed
+from tests.small import Listed, shrink
 from tokenizers_mod.bpe import train_bpe
 from tokenizers_mod.text import Text
 
@@ -58,16 +58,7 @@ def shrunk(root: Path, words: list[str], moe: bool = False) -> Recipe:
     text = Text(tokenizer=train_bpe(words, 330).to_str(), max_length=16, positions=32, word_std=0.02, position_std=0.02)
     kept = {"summary", "text", "image"}
     recipe.modalities = {k: v for k, v in modalities(32, text).items() if k in kept}
-    recipe.tasks = [t for t in recipe.tasks if t.name in ("books_wiki", "coco_caption", "cc3m_retrieval")]
-    for task in recipe.tasks:
-        task.batch = 6
-        if hasattr(task, "max_length"):
-            task.max_length = 12
-    spec = recipe.model
-    spec.width, spec.layers, spec.heads, spec.hidden = 24, 2, 2, 36
-    spec.moe.experts = 3
-    recipe.steps, recipe.workers, recipe.engine.precision, recipe.checkpoint.every = 5, 0, "fp32", 0
-    recipe.optimizer.warmup, recipe.engine.device, recipe.engine.threads = 2, "cpu", 1
+    shrink(recipe, ("books_wiki", "coco_caption", "cc3m_retrieval"), layers=2, batch=6, steps=5)
     return recipe
 
 

@@ -8,6 +8,7 @@ from generalist.recipe import Recipe
 from generalist.recipes import uni_perceiver_v2 as v2
 from generalist.run import train_run
 from tests.roberta import roberta
+from tests.small import shrink
 from tests.test_uni_perceiver_shards import SPLITS, rows, write
 
 TINY = {"base": (16, [1, 1, 1, 1], [1, 2, 2, 4], 4), "large": (24, [1, 1, 1, 1], [1, 2, 2, 4], 4)}
@@ -49,16 +50,9 @@ def shrunk(size: str, shared, root, encoder: str) -> Recipe:
     region.config = {**region.config, **DETECTOR}
     region.backbone = {**region.backbone, "image_size": 96}
     kept = ("imagenet1k", "coco", "books_wiki", "coco_caption", "coco_retrieval")
-    recipe.tasks = [t for t in recipe.tasks if t.name in kept]
+    shrink(recipe, kept, layers=1, batch=4, steps=10)
     for task in recipe.tasks:
-        task.batch, task.share = 4, 1.0
-        if hasattr(task, "max_length"):
-            task.max_length = 12
-    spec = recipe.model
-    spec.width, spec.layers, spec.heads, spec.hidden = 24, 1, 2, 36
-    spec.moe.experts = 3
-    recipe.steps, recipe.workers, recipe.engine.precision, recipe.checkpoint.every = 10, 0, "fp32", 0
-    recipe.optimizer.warmup, recipe.engine.device, recipe.engine.threads = 2, "cpu", 1
+        task.share = 1.0
     return recipe
 
 
