@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
+from torchvision.ops import batched_nms
 from transformers import ZeroShotObjectDetectionPipeline
 from transformers.pipelines.base import Pipeline
 
@@ -46,10 +48,12 @@ def detect(
     names: list[str] | None = None,
     threshold: float = 0.3,
     task: str | None = None,
+    overlap: float = 0.7,
 ) -> list[dict[str, Any]]:
     """[{"label", "score", "box": {"xmin", "ymin", "xmax", "ymax"} in pixels, maybe "mask" Bool[H W]}].
 
     names: any class names; None takes those of the training. score: p(name | proposal) among the names and "nothing".
+    overlap: of boxes of one name with a larger intersection over union than this only the likeliest stays; 1 keeps all.
     """
     about = detection_task(processor, task)
     chosen = processor.task_candidates(about["name"]) if names is None else ObjectNames([NOTHING, *names])
@@ -64,10 +68,12 @@ def detect(
     log_p = log_likelihood(queries, model.features(members, candidate=True), model.log_scale(about["scale"]))
     found = model.aside(inputs)
     assert found is not None
-    boxes = to_pixels(found.rows["boxes"].float(), height, width).tolist()
+    boxes = to_pixels(found.rows["boxes"].float(), height, width)
     out = []
-    for row, kind in (log_p[:, 1:].exp() >= threshold).nonzero().tolist():
-        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[row], strict=True))
+    rows, kinds = (log_p[:, 1:].exp() >= threshold).nonzero().unbind(1)
+    kept = batched_nms(boxes[rows], log_p[rows, kinds + 1].float(), kinds, overlap)
+    for row, kind in zip(rows[kept].tolist(), kinds[kept].tolist(), strict=True):
+        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[row].tolist(), strict=True))
         hit = {"label": labels[kind + 1], "score": float(log_p[row, kind + 1].exp()), "box": corners}
         if "masks" in found.rows:
             logits = found.rows["masks"][row][None, None].float()
@@ -77,30 +83,56 @@ def detect(
     return sorted(out, key=lambda hit: -hit["score"])
 
 
-def draw(picture: Any, found: list[dict[str, Any]]) -> Any:
-    """The picture (path or PIL) with boxes, masks, names and probabilities: a PIL image."""
+def draw(picture: Any, found: list[dict[str, Any]], names: list[str] | None = None, enlarge: int = 1) -> Any:
+    """The picture (path or PIL) with boxes, masks, names and probabilities: a PIL image.
+
+    names: those that were asked for, so that a name has one colour in every picture. enlarge: times as large, for small
+    pictures. A name stands at a corner of its box where it covers the least of the names that are likelier.
+    """
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     image = picture if hasattr(picture, "convert") else Image.open(picture)
     image = ImageOps.exif_transpose(image).convert("RGB")
-    names = sorted({hit["label"] for hit in found})
-    font = ImageFont.load_default(max(10, round(max(image.size) / 45)))
-    for hit in reversed(found):  # the likeliest on top
-        colour = COLOURS[names.index(hit["label"]) % len(COLOURS)]
+    image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.LANCZOS)
+    known = list(dict.fromkeys([*(names or []), *sorted(hit["label"] for hit in found)]))
+    colours = [COLOURS[known.index(hit["label"]) % len(COLOURS)] for hit in found]
+    font = ImageFont.load_default(max(10, round(max(image.size) / 55)))
+    for hit, colour in zip(found, colours, strict=True):
         if "mask" in hit:
-            tint = Image.new("RGB", image.size, colour)
-            cover = Image.fromarray((hit["mask"] * 110).astype(np.uint8))
-            image = Image.composite(tint, image, cover)
-        pen = ImageDraw.Draw(image)
-        corner = [hit["box"][k] for k in ("xmin", "ymin", "xmax", "ymax")]
+            cover = Image.fromarray((hit["mask"] * 110).astype(np.uint8)).resize(image.size)
+            image = Image.composite(Image.new("RGB", image.size, colour), image, cover)
+    pen = ImageDraw.Draw(image)
+    corners = [[hit["box"][k] * enlarge for k in ("xmin", "ymin", "xmax", "ymax")] for hit in found]
+    for corner, colour in reversed(list(zip(corners, colours, strict=True))):  # the likeliest on top
         pen.rectangle(corner, outline=colour, width=max(1, round(max(image.size) / 300)))
+    plates: list[Plate] = []
+    for hit, corner, colour in zip(found, corners, colours, strict=True):
         words = f"{hit['label']} {hit['score']:.2f}"
         _, _, wide, high = pen.textbbox((0, 0), words, font=font)
-        # above the box, but inside the picture
-        left, top = max(0, min(corner[0], image.width - wide - 4)), max(0, corner[1] - high - 2)
-        pen.rectangle([left, top, left + wide + 4, top + high + 2], fill=colour)
-        pen.text((left + 2, top), words, fill="white", font=font)
+        plate = place(corner, (wide + 4, high + 2), image.size, plates)
+        plates.append(plate)
+        pen.rectangle(plate, fill=colour)
+        pen.text((plate[0] + 2, plate[1]), words, fill="white", font=font)
     return image
+
+
+Plate = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def place(corner: list[float], size: tuple[float, float], within: tuple[int, int], others: list[Plate]) -> Plate:
+    """Where the plate of a name goes, at a box's corners (above, below, inside), covering the least of the others."""
+    (left, top, right, bottom), (wide, high) = corner, size
+    columns, rows = (left, right - wide), (top - high, bottom, top, bottom - high)
+    tried = []
+    for y, x in product(rows, columns):
+        x, y = max(0, min(x, within[0] - wide)), max(0, min(y, within[1] - high))
+        tried.append((x, y, x + wide, y + high))
+    return min(tried, key=lambda plate: sum(shared(plate, other) for other in others))
+
+
+def shared(a: Plate, b: Plate) -> float:
+    """The area that two rectangles have in common."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 class DetectionPipeline(ZeroShotObjectDetectionPipeline):

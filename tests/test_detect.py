@@ -276,6 +276,39 @@ def test_predict_finds_names_that_the_training_never_saw_and_draws_them(run, cap
     assert [hit["score"] for hit in told] == sorted((hit["score"] for hit in told), reverse=True)
     assert np.asarray(Image.open(drawn)).shape == (96, 128, 3)
     assert main([*words[:5], "--threshold", "2"]) == 2 and "no probability" in capsys.readouterr().err
+    assert main([*words[:5], "--overlap", "2"]) == 2 and "no share" in capsys.readouterr().err
+    assert main([*words[:5], "--enlarge", "0"]) == 2 and "whole number" in capsys.readouterr().err
+
+
+def test_of_boxes_of_one_name_that_overlap_only_the_likeliest_stays(run, tmp_path):
+    from torchvision.ops import box_iou
+
+    from generalist.detection import detect
+    from generalist.predict import load_model
+
+    def boxes(hits):
+        return torch.tensor([list(hit["box"].values()) for hit in hits])
+
+    model, processor = load_model(run)
+    picture = str(pictures(tmp_path) / "3.png")
+    all_hits, some = (detect(model, processor, picture, ["red"], 0.0, overlap=share) for share in (1.0, 0.02))
+    assert 0 < len(some) < len(all_hits)
+    among = box_iou(boxes(some), boxes(some)).fill_diagonal_(0)
+    assert float(among.max()) <= 0.02
+    scores = torch.tensor([hit["score"] for hit in some])
+    for hit in all_hits:  # whoever went had a likelier one over it
+        over = box_iou(boxes([hit]), boxes(some))[0]
+        assert bool((scores[over > 0.02] >= hit["score"] - 1e-6).any())
+
+
+def test_several_pictures_stand_side_by_side_in_one_small_file(run, tmp_path):
+    from scripts import detections
+
+    folder = pictures(tmp_path)
+    files = [str(folder / f"{i}.png") for i in (1, 2)]
+    out = tmp_path / "row.png"
+    assert detections.main([str(run), "--images", *files, "--names", "red", "--enlarge", "3", "--out", str(out)]) == 0
+    assert Image.open(out).size == (2 * 3 * 128 + detections.GAP, 3 * 96) and Image.open(out).mode == "P"
 
 
 def test_the_same_through_the_pipeline_of_transformers(run, tmp_path):
@@ -341,55 +374,8 @@ def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
     assert ">.98</text>" in crowded and f">{kind} 0.98</text>" not in crowded
 
 
-@pytest.mark.parametrize("corner", [(200, 1), (3, 60), (217, 100)], ids=["top", "left", "right"])
-def test_names_are_drawn_inside_the_picture(corner):
-    from generalist.detection import COLOURS, draw
-
-    left, top = corner
-    box = {"xmin": left, "ymin": top, "xmax": min(left + 20, 219), "ymax": top + 20}
-    drawn = np.asarray(draw(Image.new("RGB", (220, 130)), [{"label": "a long name", "score": 0.5, "box": box}]))
-    colour = [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]
-    plate = (drawn == colour).all(-1)
-    rows, columns = np.nonzero(plate[: max(top, 12)])  # above the box, or where there is no room, over it
-    assert columns.max() - columns.min() > 60 and rows.max() - rows.min() >= 8
-    assert (drawn.min(-1) > 120).sum() > 20  # the letters
-
-
 def test_runs_of_a_mask_are_its_pixels():
     from tasks.segment import runs
 
     mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]], dtype=bool)
     assert runs(mask) == [[0, 0, 2], [0, 3, 1], [2, 1, 3]]
-
-
-@pytest.mark.parametrize("size", ["base", "large"])
-def test_the_v2_recipes_are_what_the_paper_says_and_survive_json(size):
-    from generalist.recipe import from_json, load_recipe, to_json
-
-    recipe = load_recipe(f"uni_perceiver_v2_{size}")
-    recipe.check()
-    assert from_json(to_json(recipe)) == recipe
-    assert (recipe.model.layers, recipe.model.width, recipe.sampling) == (6, 768, "unmixed")
-    assert (recipe.model.moe.placement, recipe.model.moe.parts, recipe.optimizer.kind) == ("all", "mlp", "balanced")
-    with torch.device("meta"):
-        module = recipe.modalities["region"].build(768)
-    assert module.proposals == 200 and module.mask is not None
-    assert sum(p.numel() for p in module.parameters()) > 100e6
-
-
-@pytest.mark.soak
-def test_detect_tiny_reaches_its_number_and_permuted_names_undo_it(shared, tmp_path):
-    from generalist.recipe import load_recipe, override
-    from generalist.run import load_run, train_run
-
-    recipe = load_recipe("detect_tiny")
-    override(recipe, f"tasks.cells.source.folder={shared / 'data' / 'bccd_detection'}")
-    metrics = train_run(recipe, tmp_path / "run", quiet=True)
-    assert metrics["tasks"]["cells"]["value"] > 0.75
-    _, prepared, objective = load_run(tmp_path / "run")
-    task = prepared.tasks["cells"]
-    records = task.source.open("test")
-    turned = Records(
-        [{**records[i], "classes": (records[i]["classes"] + 1) % 3} for i in range(len(records))], records.info
-    )
-    assert evaluate.answer(task, turned, objective).metrics["AP50"] < 0.2

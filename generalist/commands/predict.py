@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draw", type=Path, metavar="FILE", help="where the drawn detections go (default: beside --image)"
     )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.7,
+        help="of boxes of one name that overlap more (IoU) the likeliest stays (default 0.7; 1 keeps all)",
+    )
+    parser.add_argument("--enlarge", type=int, default=1, metavar="TIMES", help="draw small pictures so much larger")
     parser.add_argument("--task", help="answer as this task of the run: its candidates, its scale")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -76,12 +83,17 @@ def detections(args: argparse.Namespace) -> int:
         raise UserError("--detect needs a picture; add --image FILE")
     if not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold} is no probability; give a number from 0 to 1")
+    if not 0 <= args.overlap <= 1:
+        raise UserError(f"--overlap {args.overlap} is no share; give a number from 0 to 1")
+    if not 1 <= args.enlarge <= 16:
+        raise UserError(f"--enlarge {args.enlarge}: give a whole number from 1 to 16")
     picture = Path(args.image)
     if not picture.is_file():
         raise UserError(f"--image: no file {args.image}; check the path")
-    found = detect(*load_model(args.run), str(picture), args.detect or None, args.threshold, args.task)
+    names = args.detect or None
+    found = detect(*load_model(args.run), str(picture), names, args.threshold, args.task, args.overlap)
     drawn = args.draw or picture.with_name(f"{picture.stem}_detected.png")
-    draw(str(picture), found).save(drawn)
+    draw(str(picture), found, names, args.enlarge).save(drawn)
     for hit in found:
         hit.pop("mask", None)
     if args.json:

@@ -2,9 +2,12 @@
 
     generalist train detect_tiny tasks.cells.source.folder=FOLDER    # FOLDER holds instances_{train,val}.json, images/
 
-1.5 M parameters, 900 steps of 8 pictures of 192 x 160. Measured once (seed 0) on the val split of the BCCD blood cells,
-619 s on one core that was shared with other work: AP50 .839, AP .526 (red cells .823, white .989, platelets .705). The
-same model with the names permuted at test: AP50 .006 and .080; red and white exchanged: .240, all of it the platelets'.
+1.5 M parameters, 900 steps of 8 pictures of 192 x 160: 254 to 285 s of processor time, five to ten minutes on one core
+that was shared with other work. On the val split of the BCCD blood cells, three seeds, mean ± standard deviation:
+
+    AP50 .823 ± .039, AP .524 ± .019      red cells .809 ± .016, white .984 ± .008, platelets .677 ± .101
+    names permuted at test, AP50          .013 ± .003 and .066 ± .012; red and white exchanged: .233 ± .035, nearly
+                                          all of it the platelets'
 """
 
 from __future__ import annotations
