@@ -1,15 +1,20 @@
-"""The ablation command: what it says of an ordering, and that every variant trains and is evaluated."""
+"""The ablation command: what it says of an ordering and of differences, and that every variant trains."""
 
+import io
 import math
 
+import numpy as np
+import pandas
 import pytest
+import torch
+from PIL import Image
 
 from scripts import ablation_v2
 from tests.test_detect import pictures
 
 
 def table(*values: float, spread: float) -> dict:
-    return {v: {"glyphs": (x, spread)} for v, x in zip(ablation_v2.ORDER, values, strict=True)}
+    return {v: {"shapes": (x, spread)} for v, x in zip(ablation_v2.ORDER, values, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -23,20 +28,75 @@ def table(*values: float, spread: float) -> dict:
 )
 def test_an_ordering_is_claimed_only_beyond_the_spread(values, spread, words):
     (said,) = ablation_v2.verdict(table(*values, spread=spread))
-    assert said.startswith("glyphs (recall@1)") and words in said
+    assert said.startswith("shapes (recall@1)") and words in said
 
 
-def test_means_and_spreads_are_over_seeds():
-    found = ablation_v2.summary({"mixed": [{"cells": 0.2, "seconds": 1.0}, {"cells": 0.4, "seconds": 1.0}]})
-    assert found == {"mixed": {"cells": (pytest.approx(0.3), pytest.approx(0.02**0.5))}}
-    assert "| mixed | 0.300 ± 0.141 | - | - |" in ablation_v2.markdown(found)
+def test_means_and_spreads_are_over_seeds_and_over_all_tasks_where_there_are_all():
+    whole = [{"cells": 0.2, "digits": 0.6, "shapes": 0.1}, {"cells": 0.4, "digits": 0.6, "shapes": 0.8}]
+    found = ablation_v2.summary({"mixed": whole, "global": [{"digits": 0.5, "shapes": 0.1}] * 2})
+    assert found["mixed"]["cells"] == (pytest.approx(0.3), pytest.approx(0.02**0.5))
+    assert found["mixed"]["all"] == (pytest.approx(0.45), pytest.approx(0.045**0.5))
+    assert set(found["global"]) == {"digits", "shapes"}
+    assert "| mixed | 0.300 ± 0.141 | 0.600 ± 0.000 | 0.450 ± 0.495 | 0.450 ± 0.212 |" in ablation_v2.markdown(found)
+
+
+def test_differences_are_taken_within_a_seed_and_marked_where_they_exceed_twice_their_spread():
+    """The seeds differ by much more than the variants, which differ by the same in each."""
+    runs = {"unmixed": [{"digits": 0.2}, {"digits": 0.8}], "gathered": [{"digits": 0.31}, {"digits": 0.9}]}
+    ((name, gaps),) = ablation_v2.claims(runs)
+    assert name == "gathered - unmixed" and gaps["digits"] == (pytest.approx(0.105), pytest.approx(0.007, abs=1e-3))
+    assert ablation_v2.beyond(gaps["digits"]) and not ablation_v2.beyond((0.1, 0.06))
+    assert not ablation_v2.beyond((0.1, math.nan))
+    assert "**+0.105 ± 0.007**" in ablation_v2.markdown({}, [(name, gaps)])
+
+
+def asked(folder, count: int = 6):
+    """Pictures of one shape with the answers to questions about them; the last ones do not tell the colour."""
+    rows = []
+    for i in range(count):
+        file = io.BytesIO()
+        Image.fromarray(np.full((20, 20, 3), 6 * i, dtype=np.uint8)).save(file, "PNG")
+        answers = ["yes", "circle", ("red", "teal", "blue")[i % 3], "no"]
+        rows.append({"image_png": file.getvalue(), "answers": answers if i < count - 1 else ["triangle", "yes"]})
+    folder.mkdir()
+    for split in ("train", "test"):
+        pandas.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def test_shapes_are_described_by_the_answers_that_tell_colour_and_form(tmp_path):
+    found = ablation_v2.Shapes(str(asked(tmp_path / "easy_vqa"))).open("test")
+    assert [found[i]["text"] for i in range(len(found))] == [
+        f"{c} circle" for c in ("red", "teal", "blue", "red", "teal")
+    ]
+    assert found[2]["id"] != found[1]["id"] and found[2]["image"].size == (20, 20)
+
+
+def small(folder):
+    (folder / "bccd_detection").mkdir()
+    pictures(folder / "bccd_detection")
+    asked(folder / "easy_vqa", 40)
+    return folder
+
+
+def test_a_variant_begins_with_the_region_tokenizer_that_learnt_to_detect(tmp_path):
+    data = small(tmp_path)
+    regions = ablation_v2.first(data, 0, 1, (64, 64), tmp_path / "regions.safetensors")
+    for variant in ("balanced", "global"):
+        made = ablation_v2.recipe(variant, data, 0, 1)
+        _, objective = ablation_v2.build(made, regions)
+        own = objective.model.tokenizers["region"].state_dict()
+        taken = [k for k in own if k in regions]
+        assert len(taken) > 100 and all(torch.equal(own[k], regions[k]) for k in taken)
+    again = ablation_v2.first(data, 0, 1, (64, 64), tmp_path / "regions.safetensors")  # read, not learnt again
+    assert all(torch.equal(again[k], regions[k]) for k in regions)
 
 
 @pytest.mark.soak
 def test_every_variant_trains_and_is_evaluated(tmp_path):
-    folder = pictures(tmp_path)
-    words = ["--detection", str(folder), "--steps", "2", "--seeds", "2", "--out", str(tmp_path / "out")]
+    words = [str(small(tmp_path)), "--steps", "3", "--first", "2", "--seeds", "2", "--out", str(tmp_path / "out")]
     assert ablation_v2.main(words) == 0
     written = (tmp_path / "out" / "table.md").read_text()
     assert all(f"| {variant} |" in written for variant in ablation_v2.VARIANTS)
+    assert "| balanced - global | - |" in written
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 1000
