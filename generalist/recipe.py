@@ -236,6 +236,7 @@ RECIPES: dict[str, str] = {
     "uni_perceiver_large_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_large_stage2",
     "uni_perceiver_moe_base_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base_stage2",
     "detect_tiny": "generalist.recipes.detect_tiny:detect_tiny",
+    "segment_tiny": "generalist.recipes.detect_tiny:segment_tiny",
     "uni_perceiver_v2_base": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_base",
     "uni_perceiver_v2_large": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_large",
 }

@@ -1,10 +1,13 @@
 """The recipes that detect: what the published ones say, and that the small one reaches the number in its header."""
 
+import json
+
 import pytest
 import torch
 
 from data.source import Records
 from generalist import evaluate
+from tests.test_detect import pictures
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
@@ -20,6 +23,22 @@ def test_the_v2_recipes_are_what_the_paper_says_and_survive_json(size):
         module = recipe.modalities["region"].build(768)
     assert module.proposals == 200 and module.mask is not None
     assert sum(p.numel() for p in module.parameters()) > 100e6
+
+
+def test_the_small_recipe_with_masks_trains_on_polygons_and_its_report_draws_them(tmp_path):
+    from generalist.recipe import from_json, load_recipe, override, to_json
+    from generalist.run import train_run
+
+    recipe = load_recipe("segment_tiny")
+    assert from_json(to_json(recipe)) == recipe
+    folder = pictures(tmp_path)
+    for key in ("steps=2", "tasks.things.batch=2", "tasks.things.threshold=0", f"tasks.things.source.folder={folder}"):
+        override(recipe, key)
+    metrics = train_run(recipe, tmp_path / "run", quiet=True)
+    assert metrics["tasks"]["things"]["metric"] == "AP50"
+    kept = json.loads((tmp_path / "run" / "predictions.json").read_text())["tasks"]["things"]
+    assert all("runs" in thing for item in kept for thing in item["input"]["objects"])
+    assert "<path" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.soak

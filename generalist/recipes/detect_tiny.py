@@ -12,9 +12,13 @@ that was shared with other work. On the val split of the BCCD blood cells, three
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from data.coco import CocoObjects
 from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
 from tasks.detect import Detect
+from tasks.segment import Segment
 from tokenizers_mod.region import Region
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
@@ -84,4 +88,24 @@ def detect_tiny(folder: str = "bccd_detection") -> Recipe:
         optimizer=OptimizerSpec(kind="adamw", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, warmup=60, clip=1.0),
         engine=EngineSpec(threads=1),
         checkpoint=CheckpointSpec(every=250, keep=1),
+    )
+
+
+def segment_tiny(folder: str = "coco_open") -> Recipe:
+    """The same network with masks, on photographs with COCO's polygons."""
+    made = detect_tiny(folder)
+    photo: dict[str, Any] = {"mean": [0.479, 0.459, 0.422], "std": [0.251, 0.250, 0.271], "augment": {}}
+    source = CocoObjects(folder, masks=True)
+    return replace(
+        made,
+        name="segment_tiny",
+        about="things in photographs outlined: region proposals with masks, named by likelihood",
+        step_seconds=0.4,
+        modalities={
+            **made.modalities,
+            "text": Text(tokenizer="", learn=400, max_length=16, positions=16),
+            "region": replace(region(), masks=True, **photo),
+        },
+        tasks=[Segment(name="things", source=source, inputs={"region": "image"}, batch=8, threshold=0.25)],
+        candidates={},
     )
