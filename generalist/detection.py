@@ -2,8 +2,8 @@
 
 `detect` is the function; `DetectionPipeline` the same behind transformers' "zero-shot-object-detection" interface:
 
-    pipeline("zero-shot-object-detection", model=model, image_processor=processor, tokenizer=processor.tokenizer,
-             pipeline_class=DetectionPipeline)(picture, candidate_labels=["car", "person"])
+    find = pipeline("zero-shot-object-detection", model=FOLDER, trust_remote_code=True)
+    find(picture, candidate_labels=["car", "person"])
 """
 
 from __future__ import annotations
@@ -136,11 +136,35 @@ def shared(a: Plate, b: Plate) -> float:
 
 
 class DetectionPipeline(ZeroShotObjectDetectionPipeline):
-    """transformers' interface with all names compared at once: a probability is one among the names given."""
+    """transformers' interface with all names compared at once: a probability is one among the names given.
+
+    A model folder names this class as its pipeline. With a model in hand: pipeline(..., model=model,
+    processor=processor, pipeline_class=DetectionPipeline).
+    """
+
+    # None: loaded where a folder is given; a model in hand may come with its processor as `image_processor`
+    _load_processor, _load_image_processor, _load_tokenizer, _load_feature_extractor = None, False, False, False
 
     def __init__(self, **kwargs: Any) -> None:
         # the parent's own __init__ looks the model up in a table of the library's architectures
         Pipeline.__init__(self, **kwargs)
+
+    def __call__(self, image: Any, candidate_labels: Any = None, **kwargs: Any) -> Any:
+        """As the parent's; paths may stand in a list, too, where the library takes pictures alone."""
+        if isinstance(image, list | tuple) and not any(isinstance(i, dict) for i in image):
+            shared_names = isinstance(candidate_labels, str) or all(isinstance(n, str) for n in candidate_labels)
+            names = [candidate_labels] * len(image) if shared_names else candidate_labels
+            image = [{"image": i, "candidate_labels": n} for i, n in zip(image, names, strict=True)]
+        return super().__call__(image, candidate_labels=candidate_labels, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """The model folder; the parent's would leave the processor out."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self._whole_processor.save_pretrained(save_directory)
+
+    @property
+    def _whole_processor(self) -> Any:
+        return self.processor or self.image_processor  # the second: how it was handed over before
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         after = {k: kwargs[k] for k in ("threshold", "top_k") if kwargs.get(k) is not None}
@@ -154,7 +178,8 @@ class DetectionPipeline(ZeroShotObjectDetectionPipeline):
         yield {"is_last": True, "picture": load_image(inputs["image"], timeout=timeout), "names": names}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        found = detect(self.model, self.image_processor, model_inputs["picture"], model_inputs["names"], threshold=0.0)
+        picture, names = model_inputs["picture"], model_inputs["names"]
+        found = detect(self.model, self._whole_processor, picture, names, threshold=0.0)
         return {"is_last": model_inputs["is_last"], "found": found}
 
     def postprocess(self, outputs: Any, threshold: float = 0.1, top_k: int | None = None) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ candidates in hand. Nothing here knows a task or a modality by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from data.types import Group, Layout, Packed, Span
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
 from generalist.hf.features import PaddedFeatures
-from generalist.hf.folder import AUTO_MAP, write_remote
+from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
 from generalist.moe import ExpertLinear, has_experts
 from generalist.padded import PaddedLayout
 from generalist.pooling import build_pooling
@@ -152,6 +153,8 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Configuration and weights, and the file that trust_remote_code runs."""
         self.config.auto_map = dict(AUTO_MAP)
+        if any(hasattr(modality, "proposal_rows") for modality in self.modalities.values()):
+            self.config.custom_pipelines = deepcopy(DETECTION_PIPELINE)
         super().save_pretrained(save_directory, **kwargs)
         write_remote(Path(save_directory))
 

@@ -312,25 +312,33 @@ def test_several_pictures_stand_side_by_side_in_one_small_file(run, tmp_path):
 
 
 def test_the_same_through_the_pipeline_of_transformers(run, tmp_path):
+    """From the folder alone, from what the pipeline saves, and with a model in hand; one picture or a list of paths."""
     from transformers import pipeline
 
     from generalist.detection import DetectionPipeline, detect
     from generalist.predict import load_model
 
+    kind, names = "zero-shot-object-detection", ["red", "blue"]
     model, processor = load_model(run)
-    picture = Image.open(pictures(tmp_path) / "2.png")
-    finder = pipeline(
-        "zero-shot-object-detection",
-        model=model,
-        image_processor=processor,
-        tokenizer=processor.tokenizer,
-        pipeline_class=DetectionPipeline,
-    )
-    found = finder(picture, candidate_labels=["red", "blue"], threshold=0.05)
-    expected = detect(model, processor, picture, ["red", "blue"], threshold=0.05)
-    assert [hit["label"] for hit in found] == [hit["label"] for hit in expected]
-    assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected])
+    path = str(pictures(tmp_path) / "2.png")
+    expected = detect(model, processor, path, names, threshold=0.05)
     assert len(expected) > 0 and expected[0]["mask"].shape == (96, 128)
+    finder = pipeline(kind, model=str(run / "model"), trust_remote_code=True)
+    finder.save_pretrained(tmp_path / "again")
+    in_hand = {"model": model, "pipeline_class": DetectionPipeline}
+    others = [
+        pipeline(model=str(tmp_path / "again"), trust_remote_code=True),  # the folder tells the task
+        pipeline(kind, processor=processor, **in_hand),
+        pipeline(kind, image_processor=processor, **in_hand),
+    ]
+    for made in (finder, *others):
+        found = made(Image.open(path), candidate_labels=names, threshold=0.05)
+        assert [hit["label"] for hit in found] == [hit["label"] for hit in expected]
+        assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected])
+    several = finder([path, path], candidate_labels="red, blue", threshold=0.05, top_k=2)
+    assert several == [found[:2], found[:2]]
+    one_each = finder([path, path], candidate_labels=[["red"], ["blue"]], threshold=0.05)
+    assert [{hit["label"] for hit in hits} for hits in one_each] == [{"red"}, {"blue"}]
 
 
 def test_a_model_that_detects_nothing_says_so(run):

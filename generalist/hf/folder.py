@@ -26,6 +26,10 @@ AUTO_MAP = {
     "AutoFeatureExtractor": f"{REMOTE}.GeneralistFeatureExtractor",
 }
 PROCESSOR_MAP = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
+# the pipeline of a model that proposes regions; transformers' own asks for one name at a time
+DETECTION_PIPELINE = {
+    "zero-shot-object-detection": {"impl": f"{REMOTE}.DetectionPipeline", "pt": ["AutoModel"], "type": "multimodal"}
+}
 TOKENIZER_MAP = {"AutoTokenizer": [None, f"{REMOTE}.BpeTokenizer"]}
 
 # tensor that a processor makes -> its entry in preprocessor_config.json

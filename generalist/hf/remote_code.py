@@ -7,6 +7,7 @@ except ImportError as error:
 
 from generalist.auto import register
 from generalist.config import GeneralistConfig
+from generalist.detection import DetectionPipeline
 from generalist.hf.heads import GeneralistForZeroShotAudioClassification, GeneralistForZeroShotImageClassification
 from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
 from generalist.hf.writing import GeneralistForImageTextToText
@@ -18,6 +19,7 @@ register()
 
 __all__ = [
     "BpeTokenizer",
+    "DetectionPipeline",
     "GeneralistConfig",
     "GeneralistFeatureExtractor",
     "GeneralistForImageTextToText",
