@@ -15,18 +15,16 @@ seed); all variants of a seed begin with it. Four processes are played by four m
     global / regional   balanced, with only these tokens;   moe   balanced, with experts in every FFN
     alone      gathered, a model for every task, each with its third of the steps
 
-Writes results.json, table.md and ablation.png: mean and standard deviation over seeds, and the paper's claims as
-differences within a seed.
+Writes results.json, table.md and ablation.png: mean and standard deviation over seeds, and differences within
+a seed beside the paper's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -48,27 +46,13 @@ from generalist.optimizer import BalancedAdamW, learning_rate, parameter_groups
 from generalist.prepare import Prepared, prepare
 from generalist.recipe import Recipe
 from generalist.recipes.detect_tiny import detect_tiny
+from scripts.ablation_table import MEASURES, SAMPLING, agreement, claims, markdown, plot, summary, verdict
 from tasks.classify import Classify
 from tasks.detect import Detect
 from tasks.retrieve import Retrieve
 
-Row = dict[str, tuple[float, float]]  # {task: (mean, standard deviation)}
-Table = dict[str, Row]
-
 PROCESSES = 4
 VARIANTS = ("mixed", "unmixed", "gathered", "balanced", "moe", "global", "regional", "alone")
-MEASURES = {"cells": "AP50", "digits": "accuracy", "shapes": "recall@1"}
-ALL = "all"  # the mean of the three, where a variant has them all
-ORDER = ("mixed", "unmixed", "gathered", "balanced")  # the paper's, worst first
-CLAIMS = (  # (better, worse) in the paper
-    ("unmixed", "mixed"),
-    ("gathered", "unmixed"),
-    ("balanced", "gathered"),
-    ("moe", "balanced"),
-    ("balanced", "global"),
-    ("balanced", "regional"),
-    ("balanced", "alone"),
-)
 # Tried for AdamW on one seed of `gathered`: 3e-4 and 5e-4 are equal, 1e-3 learns the digits and shapes half as well. At
 # the same rate MT-AdamW moves sqrt(1 / share) times as far (its m and n both grow by 1 / share), hence the root below.
 RATE = 4e-4
@@ -214,114 +198,6 @@ def before(path: Path, settings: dict[str, Any]) -> dict[str, list[dict[str, flo
     return found["runs"]
 
 
-def with_all(run: dict[str, float]) -> dict[str, float]:
-    """The run with the mean of its measures, where it has them all."""
-    return (
-        run if any(task not in run for task in MEASURES) else {**run, ALL: statistics.fmean(run[t] for t in MEASURES)}
-    )
-
-
-def spread(values: list[float]) -> float:
-    """Standard deviation; of one value NaN."""
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
-
-
-def summary(results: dict[str, list[dict[str, float]]]) -> Table:
-    """{variant: {task, or "all": (mean, standard deviation)}}; a spread of one seed is NaN."""
-    table: Table = {}
-    for variant, runs in results.items():
-        table[variant] = {}
-        for task in (*MEASURES, ALL):
-            values = [run[task] for run in map(with_all, runs) if task in run]
-            if values:
-                table[variant][task] = (statistics.fmean(values), spread(values))
-    return table
-
-
-def claims(results: dict[str, list[dict[str, float]]]) -> list[tuple[str, Row]]:
-    """Of each of the paper's claims "better - worse": the differences within a seed, (mean, standard deviation)."""
-    out = []
-    for better, worse in CLAIMS:
-        pairs = list(zip(map(with_all, results.get(better, [])), map(with_all, results.get(worse, [])), strict=False))
-        found: Row = {}
-        for task in (*MEASURES, ALL):
-            gaps = [a[task] - b[task] for a, b in pairs if task in a and task in b]
-            if gaps:
-                found[task] = (statistics.fmean(gaps), spread(gaps))
-        if found:
-            out.append((f"{better} - {worse}", found))
-    return out
-
-
-def beyond(gap: tuple[float, float]) -> bool:
-    """Whether a difference is more than twice its spread over seeds (false where that is unknown)."""
-    return abs(gap[0]) > 2 * gap[1]
-
-
-def verdict(table: Table) -> list[str]:
-    """For every task: whether the paper's ordering shows, and by more than the spread."""
-    said = []
-    for task, measure in {**MEASURES, ALL: "mean"}.items():
-        known = [(v, table[v][task]) for v in ORDER if task in table.get(v, {})]
-        if len(known) < 2:
-            continue
-        values = [value for _, (value, _) in known]
-        words = ", ".join(f"{v} {value:.3f}" for v, (value, _) in known)
-        gap = values[-1] - values[0]
-        largest = max(s for _, (_, s) in known)
-        if values != sorted(values):
-            told = "the paper's order does not show"
-        elif not gap > 2 * largest:  # also where the spread of one seed is unknown
-            told = "the order is the paper's, but no larger than the spread of the seeds: not established"
-        else:
-            told = "the paper's order shows"
-        said.append(f"{task} ({measure}): {told} ({words}; largest spread {largest:.3f})")
-    return said
-
-
-def markdown(table: Table, found: Sequence[tuple[str, Row]] = ()) -> str:
-    """The variants' table, and under it the claims'; bold: a difference of more than twice its spread."""
-    columns = {**MEASURES, ALL: ""}
-    head = " | ".join(f"{t} {m}".strip() for t, m in columns.items())
-    lines = [f"| variant | {head} |", "|---" * (len(columns) + 1) + "|"]
-    for variant, row in table.items():
-        cells = [f"{row[t][0]:.3f} ± {row[t][1]:.3f}" if t in row else "-" for t in columns]
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    if found:
-        lines += ["", f"| difference within a seed | {head} |", "|---" * (len(columns) + 1) + "|"]
-    for name, gaps in found:
-        cells = [f"{gaps[t][0]:+.3f} ± {gaps[t][1]:.3f}" if t in gaps else "-" for t in columns]
-        cells = [f"**{c}**" if t in gaps and beyond(gaps[t]) else c for t, c in zip(columns, cells, strict=True)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def plot(table: Table, path: Path) -> None:
-    """A panel a task: mean and spread of every variant, lying, so that the names are read without turning the head."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    columns = {**MEASURES, ALL: "mean of the three"}
-    names = [v for v in reversed(VARIANTS) if v in table]
-    figure, axes = pyplot.subplots(1, len(columns), figsize=(10, 2.9), sharey=True)
-    for axis, (task, measure) in zip(axes, columns.items(), strict=True):
-        for at, name in enumerate(names):
-            if task not in table[name]:
-                continue
-            mean, deviation = table[name][task]
-            colour = "#2a7f62" if name in ORDER else "#8a8a8a"
-            axis.errorbar(mean, at, xerr=0 if deviation != deviation else deviation, fmt="o", color=colour, capsize=3)
-        axis.set_title(f"{task}: {measure}", fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The Uni-Perceiver v2 ablation in miniature.")
     parser.add_argument("data", type=Path, help="a folder that holds bccd_detection/ and easy_vqa/")
@@ -342,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     results = before(path, settings)
     began = time.monotonic()
     # the rows that the paper orders first, so that a call that ends early has all their seeds
-    order = sorted(product(range(args.seeds), args.variants), key=lambda pair: pair[1] not in ORDER)
+    order = sorted(product(range(args.seeds), args.variants), key=lambda pair: pair[1] not in SAMPLING)
     size = tuple(args.size)
     for seed, variant in order:
         runs = results.setdefault(variant, [])
@@ -356,7 +232,8 @@ def main(argv: list[str] | None = None) -> int:
         path.write_text(json.dumps({**settings, "runs": results}, indent=1))
     results = {variant: results[variant] for variant in VARIANTS if results.get(variant)}
     table = summary(results)
-    said = [markdown(table, claims(results)), "", *verdict(table)]
+    found = claims(results)
+    said = [markdown(table, found), "", *verdict(table), *([agreement(found)] if found else [])]
     (args.out / "table.md").write_text("\n".join([*said, ""]))
     plot(table, args.out / "ablation.png")
     print("\n".join(said))

@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts import ablation_v2
+from scripts import ablation_table, ablation_v2
 from tests.test_detect import pictures
 
 
 def table(*values: float, spread: float) -> dict:
-    return {v: {"shapes": (x, spread)} for v, x in zip(ablation_v2.ORDER, values, strict=True)}
+    """Means in the order of the paper's own retrieval numbers, worst first."""
+    order = ("unmixed", "mixed", "gathered", "balanced")
+    return {v: {"shapes": (x, spread)} for v, x in zip(order, values, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -27,27 +29,38 @@ def table(*values: float, spread: float) -> dict:
     ],
 )
 def test_an_ordering_is_claimed_only_beyond_the_spread(values, spread, words):
-    (said,) = ablation_v2.verdict(table(*values, spread=spread))
+    (said,) = ablation_table.verdict(table(*values, spread=spread))
     assert said.startswith("shapes (recall@1)") and words in said
 
 
 def test_means_and_spreads_are_over_seeds_and_over_all_tasks_where_there_are_all():
     whole = [{"cells": 0.2, "digits": 0.6, "shapes": 0.1}, {"cells": 0.4, "digits": 0.6, "shapes": 0.8}]
-    found = ablation_v2.summary({"mixed": whole, "global": [{"digits": 0.5, "shapes": 0.1}] * 2})
+    found = ablation_table.summary({"mixed": whole, "global": [{"digits": 0.5, "shapes": 0.1}] * 2})
     assert found["mixed"]["cells"] == (pytest.approx(0.3), pytest.approx(0.02**0.5))
     assert found["mixed"]["all"] == (pytest.approx(0.45), pytest.approx(0.045**0.5))
     assert set(found["global"]) == {"digits", "shapes"}
-    assert "| mixed | 0.300 ± 0.141 | 0.600 ± 0.000 | 0.450 ± 0.495 | 0.450 ± 0.212 |" in ablation_v2.markdown(found)
+    assert "| mixed | 0.300 ± 0.141 | 0.600 ± 0.000 | 0.450 ± 0.495 | 0.450 ± 0.212 |" in ablation_table.markdown(found)
 
 
 def test_differences_are_taken_within_a_seed_and_marked_where_they_exceed_twice_their_spread():
     """The seeds differ by much more than the variants, which differ by the same in each."""
     runs = {"unmixed": [{"digits": 0.2}, {"digits": 0.8}], "gathered": [{"digits": 0.31}, {"digits": 0.9}]}
-    ((name, gaps),) = ablation_v2.claims(runs)
-    assert name == "gathered - unmixed" and gaps["digits"] == (pytest.approx(0.105), pytest.approx(0.007, abs=1e-3))
-    assert ablation_v2.beyond(gaps["digits"]) and not ablation_v2.beyond((0.1, 0.06))
-    assert not ablation_v2.beyond((0.1, math.nan))
-    assert "**+0.105 ± 0.007**" in ablation_v2.markdown({}, [(name, gaps)])
+    found = ablation_table.claims(runs)
+    assert list(found) == ["gathered - unmixed"]
+    gap = found["gathered - unmixed"]["digits"]
+    assert (gap.mean, gap.spread) == (pytest.approx(0.105), pytest.approx(0.00707, abs=1e-4))
+    assert gap.paper == pytest.approx(0.2) and gap.beyond
+    assert not ablation_table.Gap(0.1, 0.06, 1.0).beyond and not ablation_table.Gap(0.1, math.nan, 1.0).beyond
+    assert "| gathered - unmixed | - | **+0.105 ± 0.007** (+0.2) | - | - |" in ablation_table.markdown({}, found)
+
+
+def test_agreement_with_the_paper_counts_signs_and_those_beyond_the_spread():
+    gaps = {
+        "a - b": {"cells": ablation_table.Gap(0.1, 0.01, 2.0), "digits": ablation_table.Gap(-0.1, 0.01, 2.0)},
+        "c - d": {"cells": ablation_table.Gap(0.1, 0.2, 2.0), "all": ablation_table.Gap(0.1, 0.0, 2.0)},
+    }
+    said = ablation_table.agreement(gaps)
+    assert said.startswith("2 of 3 differences") and said.endswith("of the 2 that are more than twice their spread, 1")
 
 
 def asked(folder, count: int = 6):
