@@ -92,7 +92,11 @@ def detect_tiny(folder: str = "bccd_detection") -> Recipe:
 
 
 def segment_tiny(folder: str = "coco_open") -> Recipe:
-    """The same network with masks, on photographs with COCO's polygons."""
+    """The same network with masks, on photographs with COCO's polygons: shows the parts, not a good detector.
+
+    On 75 photographs of 67 kinds of things (coco_open; seed 0, 299 s) it learns to outline, but not to name: mask AP50
+    .003 on 39 held-out photographs, .038 on its own. tests/test_masks_real.py learns three of them by heart.
+    """
     made = detect_tiny(folder)
     photo: dict[str, Any] = {"mean": [0.479, 0.459, 0.422], "std": [0.251, 0.250, 0.271], "augment": {}}
     source = CocoObjects(folder, masks=True)
