@@ -24,6 +24,7 @@ from generalist.processor import GeneralistProcessor
 from tasks.candidates import ObjectNames
 from tasks.detect import NOTHING
 from tasks.likelihood import log_likelihood
+from tokenizers_mod.image import read_image
 from tokenizers_mod.objects import to_pixels
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
@@ -89,10 +90,10 @@ def draw(picture: Any, found: list[dict[str, Any]], names: list[str] | None = No
     names: those that were asked for, so that a name has one colour in every picture. enlarge: times as large, for small
     pictures. A name stands at a corner of its box where it covers the least of the names that are likelier.
     """
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
+    from PIL import Image, ImageDraw, ImageFont
 
-    image = picture if hasattr(picture, "convert") else Image.open(picture)
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    # as the model saw it: turned upright, 16 bits brought to 8
+    image = Image.fromarray(read_image(picture, 3).mul(255).round().byte().permute(1, 2, 0).numpy())
     image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.LANCZOS)
     known = list(dict.fromkeys([*(names or []), *sorted(hit["label"] for hit in found)]))
     colours = [COLOURS[known.index(hit["label"]) % len(COLOURS)] for hit in found]

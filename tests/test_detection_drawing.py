@@ -53,3 +53,9 @@ def test_small_pictures_can_be_drawn_larger_with_their_masks():
     assert drawn.size == (150, 90)
     tinted = np.asarray(drawn).max(-1)
     assert tinted[55, 110] > 60 and tinted[85, 10] == 0  # in the mask's larger place, and outside
+
+
+def test_a_deep_grey_picture_is_drawn_as_the_model_saw_it():
+    deep = np.full((40, 60), 65535 // 2, dtype=np.uint16)
+    drawn = np.asarray(draw(Image.fromarray(deep), [hit("seed", 20, 15)]))
+    assert drawn[35, 5].tolist() == [127, 127, 127]  # not white, which PIL's own conversion would make of it
