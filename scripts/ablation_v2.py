@@ -47,6 +47,7 @@ from generalist.prepare import Prepared, prepare
 from generalist.recipe import Recipe
 from generalist.recipes.detect_tiny import detect_tiny
 from scripts.ablation_table import MEASURES, SAMPLING, agreement, claims, markdown, plot, summary, verdict
+from scripts.timing import keep, machine
 from tasks.classify import Classify
 from tasks.detect import Detect
 from tasks.retrieve import Retrieve
@@ -208,6 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further run after so long")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation_v2"))
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="results with date and machine, and the plot, too")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     CocoObjects(str(args.data / "bccd_detection")).open("val")  # a wrong folder is said before an hour has passed
@@ -237,6 +239,10 @@ def main(argv: list[str] | None = None) -> int:
     (args.out / "table.md").write_text("\n".join([*said, ""]))
     plot(table, args.out / "ablation.png")
     print("\n".join(said))
+    if args.keep is not None:
+        about = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), **settings}
+        keep({**about, "runs": results, "said": said[2:]}, args.keep, "ablation-v2")
+        plot(table, args.keep / "ablation_v2.png")
     return 0
 
 

@@ -1,6 +1,7 @@
 """The ablation command: what it says of an ordering and of differences, and that every variant trains."""
 
 import io
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.errors import UserError
 from scripts import ablation_table, ablation_v2
 from tests.test_detect import pictures
 
@@ -103,6 +105,25 @@ def test_a_variant_begins_with_the_region_tokenizer_that_learnt_to_detect(tmp_pa
         assert len(taken) > 100 and all(torch.equal(own[k], regions[k]) for k in taken)
     again = ablation_v2.first(data, 0, 1, (64, 64), tmp_path / "regions.safetensors")  # read, not learnt again
     assert all(torch.equal(again[k], regions[k]) for k in regions)
+
+
+def test_a_call_goes_on_where_another_ended_and_refuses_other_settings(tmp_path):
+    """All runs are there already: nothing is trained, the table is written again, and kept with date and machine."""
+    data, out = small(tmp_path), tmp_path / "out"
+    out.mkdir()
+    run = {"cells": 0.3, "digits": 0.9, "shapes": 0.4, "seconds": 1.0}
+    runs = {v: [run, run] for v in ablation_v2.VARIANTS}
+    saved = {"steps": 300, "first": 200, "size": [64, 64], "runs": runs}
+    (out / "results.json").write_text(json.dumps(saved))
+    words = [str(data), "--seeds", "2", "--out", str(out)]
+    assert ablation_v2.main([*words, "--keep", str(tmp_path / "kept")]) == 0
+    assert "| balanced | 0.300 ± 0.000 | 0.900 ± 0.000 |" in (out / "table.md").read_text()
+    (file,) = (tmp_path / "kept").glob("*-ablation-v2.json")
+    kept = json.loads(file.read_text())
+    assert kept["runs"] == runs and kept["date"] and kept["machine"]["cores"] >= 1
+    assert (tmp_path / "kept" / "ablation_v2.png").stat().st_size < 100_000
+    with pytest.raises(UserError, match="give another --out"):
+        ablation_v2.main([*words, "--steps", "7"])
 
 
 @pytest.mark.soak
