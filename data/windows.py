@@ -128,7 +128,9 @@ class Neighbourhoods:
 
     An npz with edges [2, m], labels, index arrays of the splits ("idx_{split}") and sparse features (row, column,
     value arrays and a shape), which become `components` principal components of all nodes. hops, most: how far and
-    how many nodes a record reaches (nearest first, then by number).
+    how many nodes a record reaches (nearest first, then by number). smooth: how often the features are first averaged
+    over the neighbours (SGC, 1902.07153, equation 8). whiten: every component at unit scale; False keeps their
+    relative sizes, so that the many weak ones stay weak.
     """
 
     path: str
@@ -140,6 +142,8 @@ class Neighbourhoods:
     components: int = 64
     hops: int = 2
     most: int = 24
+    smooth: int = 0
+    whiten: bool = True
     about: str = ""
 
     def open(self, split: str) -> Records:
@@ -151,14 +155,14 @@ class Neighbourhoods:
             if name not in columns:
                 raise UserError(f"{self.path}: no array {name!r}; {nearest(name, columns)}")
         edges, labels, chosen, classes = (columns[name] for name in wanted[:4])
-        values = _components(self.path, tuple(self.features), self.components)
+        values = _components(self.path, tuple(self.features), self.components, self.edges, self.smooth, self.whiten)
         rows = Surroundings(edges.astype(np.int64), values, labels, chosen, self.hops, self.most)
         return Records(rows, {"synthetic": False, "about": self.about or self.path, "classes": classes.tolist()})
 
 
 @lru_cache(maxsize=4)
-def _components(path: str, names: tuple[str, ...], count: int) -> np.ndarray:
-    """Principal directions of the sparse features of all nodes (labels are not looked at): [n, count], unit scale."""
+def _components(path: str, names: tuple[str, ...], count: int, edges: str, smooth: int, whiten: bool) -> np.ndarray:
+    """Principal directions of the sparse features of all nodes (labels are not looked at): [n, count]."""
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import svds
 
@@ -167,9 +171,27 @@ def _components(path: str, names: tuple[str, ...], count: int) -> np.ndarray:
     features = csr_array((value, (row, column)), shape=tuple(int(s) for s in shape)).astype(np.float64)
     total = np.maximum(np.asarray(features.sum(axis=1)).ravel(), 1e-12)
     features = features.multiply(1 / total[:, None]).tocsr()
+    if smooth:
+        features = averaged(features, columns[edges], smooth)
     u, s, _ = svds(features, k=count, v0=np.ones(min(features.shape)), random_state=0)
     found = (u * s)[:, ::-1]
-    return found / found.std(0)
+    return found / (found.std(0) if whiten else found.std())
+
+
+def averaged(features: Any, edges: np.ndarray, times: int) -> Any:
+    """(D^-1/2 (A + I) D^-1/2)^times X of sparse X [n, f]; A: 1 for every pair of nodes in `edges` [2, m]."""
+    from scipy.sparse import csr_array, eye_array
+
+    n = features.shape[0]
+    ones = csr_array((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n, n))
+    linked = ((ones + ones.T) > 0).astype(np.float64)
+    linked.setdiag(0)
+    linked = linked + eye_array(n)
+    scale = np.asarray(linked.sum(axis=1)).ravel() ** -0.5
+    step = linked.multiply(scale[:, None]).multiply(scale[None]).tocsr()
+    for _ in range(times):
+        features = step @ features
+    return features
 
 
 class Surroundings(Sequence):

@@ -143,3 +143,31 @@ def test_any_graph_gives_finite_tokens(data):
     graph = Graph(node_columns=[5], identifiers=3)
     span = graph.span(graph.read({"nodes": nodes, "edges": edges}))
     assert graph.build(8)(span.data).isfinite().all()
+
+
+def test_training_leaves_nodes_out_with_their_edges_but_never_the_asked_one():
+    raw = {**RING, "node_values": np.ones((5, 2)), "center": 3}
+    graph = Graph(node_columns=[3], node_values=2, drop=0.6)
+    read = graph.read(raw)
+    lengths = set()
+    for seed in range(20):
+        span = graph.span(read, torch.Generator().manual_seed(seed))
+        nodes = int((span.data["type"] != EDGE).sum())
+        assert (span.data["type"] == CENTER).sum() == 1
+        assert span.data["code"][span.data["type"] == CENTER, 0].tolist() == [2]  # node 3 is of category 1
+        assert span.length - nodes <= max(nodes - 1, 0) or nodes == 5  # what is left of a ring is paths
+        lengths.add(span.length)
+    assert len(lengths) > 2
+    assert graph.span(read).length == 10  # nothing is dropped without a generator
+    lone = Graph(node_columns=[3], drop=0.99)
+    assert all(lone.span(lone.read({"nodes": [1]}), torch.Generator().manual_seed(s)).length == 1 for s in range(5))
+
+
+def test_training_hides_a_share_of_the_numbers():
+    graph = Graph(node_values=7, hide=0.4)
+    value = graph.read({"node_values": np.ones((200, 7)), "edges": np.array([[0, 1]])})
+    hidden = graph.span(value, torch.Generator().manual_seed(0)).data["value"][:200, :7]
+    assert 0.35 < (hidden == 0).float().mean() < 0.45
+    assert (graph.span(value).data["value"][:200, :7] == 1).all()
+    with pytest.raises(UserError, match="hide=1.0"):
+        Graph(hide=1.0)

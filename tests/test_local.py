@@ -5,11 +5,12 @@ import io
 import numpy as np
 import pandas
 import pytest
+from scipy.sparse import csr_array
 from PIL import Image as PIL
 
 from data.errors import UserError
 from data.local import Arrays
-from data.windows import Chunks, Neighbourhoods, Windows
+from data.windows import Chunks, Neighbourhoods, Windows, averaged
 
 
 @pytest.fixture
@@ -173,6 +174,33 @@ def test_neighbourhoods_put_the_asked_node_first(tmp_path):
         len(Neighbourhoods(str(tmp_path / "g.npz"), components=2, hops=4, most=2).open("test")[0]["graph"]["edges"])
         == 1
     )
+
+
+def test_features_are_averaged_over_the_neighbours_as_the_formula_says():
+    rng = np.random.default_rng(1)
+    edges = np.array([[0, 1, 1, 3], [1, 0, 2, 3]])  # one edge both ways, one loop
+    x = rng.random((4, 6))
+    linked = np.eye(4)
+    linked[[0, 1, 1, 2], [1, 0, 2, 1]] = 1
+    scale = np.diag(linked.sum(1) ** -0.5)
+    step = scale @ linked @ scale
+    assert np.allclose(averaged(csr_array(x), edges, 2).toarray(), step @ step @ x)
+
+
+def test_components_keep_their_relative_sizes_where_they_are_not_whitened(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.random(60).astype(np.float32) * np.tile([9, 3, 1, 1, 1, 1], 10)
+    np.savez(
+        tmp_path / "g.npz", edge_index=np.array([[0], [1]]), y=np.arange(10) % 2, idx_train=np.arange(10),
+        idx_test=np.arange(10), idx_val=np.arange(10), class_names=np.array(["a", "b"]),
+        x_row=np.repeat(np.arange(10), 6), x_col=np.tile(np.arange(6), 10), x_val=values, x_shape=np.array([10, 6]),
+    )  # fmt: skip
+    deviations = []
+    for whiten in (True, False):
+        source = Neighbourhoods(str(tmp_path / "g.npz"), components=3, hops=0, most=1, smooth=1, whiten=whiten)
+        rows = np.concatenate([record["graph"]["node_values"] for record in source.open("train")])
+        deviations.append(rows.std(0))
+    assert np.allclose(deviations[0], 1, atol=1e-5) and np.ptp(deviations[1]) > 0.1
 
 
 def test_every_task_of_the_joint_recipe_opens_its_splits_and_they_never_meet(shared):

@@ -342,3 +342,21 @@ def test_a_summary_tied_to_the_text_table_is_a_text_token_without_place_and_has_
     assert list(summary.build(5).parameters()) == []
     packed = pack([[summary.question(), clip().span("left")]])
     assert packed.data["text"]["ids"].tolist() == [49410, 1823, 49407] and packed.asked_modality == "text"
+
+
+def test_training_hides_whole_words_of_an_input_and_nothing_else():
+    text = Text(tokenizer=small_json(), max_length=40, positions=50, drop=0.5)
+    line = LINES[3]
+    plain, hidden = text.span(line).data["ids"], set()
+    words = [w for w in text._encode(line).word_ids]
+    for seed in range(12):
+        ids = text.span(line, torch.Generator().manual_seed(seed)).data["ids"]
+        assert len(ids) == len(plain) and ids[-1] == text.eot
+        changed = ids != plain
+        assert (ids[changed] == text.spe).all()
+        gone = {w for w, c in zip(words, changed[:-1].tolist(), strict=True) if c}
+        assert all(c == (w in gone) for w, c in zip(words, changed[:-1].tolist(), strict=True))
+        hidden |= {tuple(sorted(gone))}
+    assert len(hidden) > 1
+    with pytest.raises(UserError, match="drop=1"):
+        Text(drop=1)

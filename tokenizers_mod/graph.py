@@ -60,6 +60,8 @@ class Graph(Modality):
     identifiers: eigenvectors of the Laplacian a token is told apart by, signs drawn at random in training.
     directed: keep (u, v) and (v, u) as two tokens; else parallel and reversed edges are one token.
     max_nodes, max_edges: larger graphs are refused (attention over n + m tokens is quadratic).
+    drop, hide: in training, the share of nodes left out with their edges (never the centre, never all), and of
+    numbers of nodes and edges set to zero (the views of GRACE, 2006.04131, section 3.2). Small sets overfit without.
 
     >>> graph = Graph(node_columns=[3])
     >>> graph.span(graph.read({"nodes": [0, 1, 2], "edges": [[0, 1], [1, 2], [2, 1]]})).length  # 3 nodes, 2 edges
@@ -81,11 +83,15 @@ class Graph(Modality):
     directed: bool = False
     max_nodes: int = 2000
     max_edges: int = 10000
+    drop: float = 0.0
+    hide: float = 0.0
     learnt: bool = False
 
     def __post_init__(self) -> None:
         if min([self.node_values, self.edge_values, self.identifiers, *self.node_columns, *self.edge_columns]) < 0:
             raise UserError(f"{self.name}: sizes must not be negative")
+        if not (0 <= self.drop < 1 and 0 <= self.hide < 1):
+            raise UserError(f"{self.name}: drop={self.drop}, hide={self.hide}; they are shares, 0 <= share < 1")
 
     def learn_rows(self, name: str, rows: list[Any]) -> None:
         """Sizes of all columns from training graphs; what is set stays. Graphs must agree in their columns."""
@@ -140,6 +146,10 @@ class Graph(Modality):
         code: rows of the table, 0 = none. C counts node and edge columns together, V likewise,
         and the logarithm of a node's degree.
         """
+        if rng is not None and self.drop:
+            kept = torch.rand(len(value.code), generator=rng).numpy() >= self.drop
+            kept[max(value.center, 0)] |= value.center >= 0 or not kept.any()
+            value = value.part(kept)
         n, m = len(value.code), len(value.edge)
         code = np.zeros((n + m, len(self.node_columns) + len(self.edge_columns)), dtype=np.int64)
         numbers = np.zeros((n + m, self.node_values + self.edge_values + 1))
@@ -154,6 +164,8 @@ class Graph(Modality):
         numbers[:n, : self.node_values] = value.value.clip(-LARGEST, LARGEST)
         if m:
             numbers[n:, self.node_values : -1] = value.edge_value.clip(-LARGEST, LARGEST)
+        if rng is not None and self.hide:
+            numbers[torch.rand(numbers.shape, generator=rng).numpy() < self.hide] = 0
         degree = np.bincount(value.edge.ravel(), minlength=n)
         numbers[:n, -1] = np.log1p(degree)
         place = torch.from_numpy(laplacian_identifiers(value.edge, n, self.identifiers)).float() * n**0.5

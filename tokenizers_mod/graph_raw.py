@@ -28,6 +28,14 @@ class RawGraph:
     edge_value: np.ndarray
     center: int = -1
 
+    def part(self, kept: np.ndarray) -> RawGraph:
+        """The nodes of the mask `kept` Bool[n], renumbered, and the edges between them."""
+        number = np.cumsum(kept) - 1
+        whole = kept[self.edge].all(axis=1)
+        center = int(number[self.center]) if self.center >= 0 and kept[self.center] else -1
+        edge = number[self.edge[whole]]
+        return RawGraph(self.code[kept], self.value[kept], edge, self.edge_code[whole], self.edge_value[whole], center)
+
 
 def read_graph(raw: Any, what: str = "graph") -> RawGraph:
     """Any raw form -> `RawGraph`. UserError: no node, edges to nodes that do not exist, NaN, unequal counts."""

@@ -52,6 +52,7 @@ class Text(Modality):
         to the neighbour is a rotation that attention finds quickly; learnt from there on.
     word_std, position_std: the tables start as N(0, std). v1's are 0.02 both; but words that small move by their own
         size within tens of Adam steps, all the same way, and candidates that look alike teach a small run nothing.
+    drop: in training, share of an input's words hidden as <|spe|> (word dropout, 1511.06349 section 3.2).
 
     >>> text = Text(tokenizer="clip", max_length=16, positions=16)
     >>> span = text.span(text.read("a photo of two dogs"))
@@ -74,6 +75,7 @@ class Text(Modality):
     position_std: float = 0.2
     position_waves: bool = False
     causal: bool = False
+    drop: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.tokenizer and self.learn <= 0:
@@ -87,6 +89,8 @@ class Text(Modality):
                     f"text: no tokenizer file {self.tokenizer!r}; give 'clip', a tokenizer.json or its text"
                 )
             self.tokenizer = path.read_text(encoding="utf-8")
+        if not 0 <= self.drop < 1:
+            raise UserError(f"text: drop={self.drop}; it is a share, 0 <= drop < 1")
         if self.max_length < 2:
             raise UserError(
                 f"text: max_length is {self.max_length}; a text needs at least 2 tokens, a word and the end"
@@ -241,8 +245,13 @@ class Text(Modality):
             raise UserError(f"--{self.name}: {word} is not UTF-8 text ({error.reason}); convert it first") from error
 
     def span(self, value: str, rng: torch.Generator | None = None) -> Span:
-        """The text as n tokens at positions 0..n-1, ending in <|endoftext|>. `rng` is not used."""
-        return self._span(self.ids(value))
+        """The text as n tokens at positions 0..n-1, ending in <|endoftext|>; in training with words dropped."""
+        ids = self.ids(value)
+        if rng is not None and self.drop:
+            word = torch.tensor([-1 if w is None else w for w in self._encode(value).word_ids])[: len(ids) - 1]
+            hidden = torch.rand(int(word.max()) + 1, generator=rng) < self.drop
+            ids[: len(word)][hidden[word] & (word >= 0)] = self.spe
+        return self._span(ids)
 
     def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
         """Whole-word masking: asked at every sub-token of the hidden words, labels their ids Int[m].

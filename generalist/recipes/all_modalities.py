@@ -52,7 +52,7 @@ def modalities() -> dict[str, Modality]:
     """One entry a kind of input; kinds whose channels or columns differ have entries of their own."""
     return {
         "summary": Summary(),
-        "text": Text(tokenizer="", learn=1500, max_length=64, positions=64),
+        "text": Text(tokenizer="", learn=1500, max_length=64, positions=64, drop=0.1),
         "image": Image(size=32, patch=16, channels=3, mean=0.45, std=0.27, shift=2, stem=24),
         "scene": Image(size=192, patch=48, channels=3, mean=0.8, std=0.3, stem=12),
         "photo": Image(size=96, patch=32, channels=3, mean=0.45, std=0.27, stem=16),
@@ -74,7 +74,7 @@ def modalities() -> dict[str, Modality]:
         "molecule": Graph(),
         "compound": Graph(),
         "protein": Graph(),
-        "citation": Graph(),
+        "citation": Graph(drop=0.3, hide=0.5),
         "number": Number(),
     }
 
@@ -106,7 +106,7 @@ def tasks(data: Path) -> list[Task]:
                 {"image": "x_{split}", "label": "y_{split}"},
                 classes="class_names",
             ),
-            share=1.5,
+            share=1.2,
         ),
         classify(
             "cifar10",
@@ -127,6 +127,7 @@ def tasks(data: Path) -> list[Task]:
                 LAST_IS_TEST,
                 classes="class_names",
             ),
+            share=0.8,
         ),
         classify(
             "landsat",
@@ -136,6 +137,7 @@ def tasks(data: Path) -> list[Task]:
                 {"cube": "x_{split}", "label": "y_{split}"},
                 classes="class_names",
             ),
+            share=1.2,
         ),
         classify(
             "lpc_action",
@@ -158,7 +160,7 @@ def tasks(data: Path) -> list[Task]:
                 classes="class_names",
             ),
             batch=32,
-            share=1.5,
+            share=1,
         ),
         classify(
             "fsdd",
@@ -195,12 +197,12 @@ def tasks(data: Path) -> list[Task]:
                 classes="class_names",
             ),
             batch=16,
-            share=0.5,
+            share=0.4,
         ),
-        classify("basic_motions", {"motion": "signal"}, signals("BasicMotions"), batch=16, share=0.5),
-        classify("japanese_vowels", {"vowels": "signal"}, signals("JapaneseVowels"), batch=16, share=0.5),
-        classify("italy_power", {"trace": "signal"}, signals("ItalyPowerDemand"), batch=16, share=0.5),
-        classify("arrow_head", {"trace": "signal"}, signals("ArrowHead"), batch=16, share=0.5),
+        classify("basic_motions", {"motion": "signal"}, signals("BasicMotions"), batch=16, share=0.4),
+        classify("japanese_vowels", {"vowels": "signal"}, signals("JapaneseVowels"), batch=16, share=0.4),
+        classify("italy_power", {"trace": "signal"}, signals("ItalyPowerDemand"), batch=16, share=0.4),
+        classify("arrow_head", {"trace": "signal"}, signals("ArrowHead"), batch=16, share=0.4),
         classify(
             "adult",
             {"table": "row"},
@@ -211,7 +213,7 @@ def tasks(data: Path) -> list[Task]:
                 classes="income",
             ),
             batch=256,
-            share=1.5,
+            share=0.75,
         ),
         Regress(
             name="abalone",
@@ -222,6 +224,7 @@ def tasks(data: Path) -> list[Task]:
                 rows={"train": [0, 3133], "test": [3133, 4177]},
                 drop=["rings"],
             ),
+            share=0.5,
         ),
         Regress(
             name="esol",
@@ -232,27 +235,34 @@ def tasks(data: Path) -> list[Task]:
                 shares=[0.7, 0.1],
             ),
             batch=32,
+            share=1,
         ),
         classify(
             "mutag",
             {"compound": "graph"},
             graphs("mutag_graphs/mutag.npz", ["inactive", "mutagenic"]),
             batch=16,
-            share=0.5,
+            share=0.3,
         ),
         classify(
             "proteins",
             {"protein": "graph"},
             graphs("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"]),
             batch=8,
-            share=0.5,
+            share=0.3,
         ),
-        classify("cora", {"citation": "graph"}, Neighbourhoods(at("cora_graph/cora.npz")), batch=16, share=0.5),
+        classify(
+            "cora",
+            {"citation": "graph"},
+            Neighbourhoods(at("cora_graph/cora.npz"), smooth=4, whiten=False, most=8),
+            batch=16,
+            share=0.25,
+        ),
         classify(
             "banking77",
             {"text": "text"},
             Arrays(at("banking77_text/{split}.csv"), {"text": "text", "label": "category"}, classes="category"),
-            share=2.0,
+            share=2.5,
         ),
         Retrieve(
             name="emoji",
@@ -272,7 +282,7 @@ def tasks(data: Path) -> list[Task]:
                 explode=["questions", "answers"],
                 classes="answers",
             ),
-            share=2.0,
+            share=1.5,
         ),
         classify(
             "nlvr",
@@ -283,6 +293,7 @@ def tasks(data: Path) -> list[Task]:
                 group="identifier-",
                 classes=yes_no,
             ),
+            share=0.6,
         ),
         Forecast(
             name="etth1",
@@ -300,7 +311,7 @@ def tasks(data: Path) -> list[Task]:
             linear=1000.0,
             units="data",
             batch=64,
-            share=0.5,
+            share=0.4,
         ),
         Forecast(
             name="radar",
@@ -319,11 +330,11 @@ def tasks(data: Path) -> list[Task]:
             linear=1.0,
             units="data",
             batch=64,
-            share=0.5,
+            share=0.3,
         ),
-        Detect(name="bccd", inputs={"region": "image"}, source=CocoObjects(at("bccd_detection")), batch=8, share=0.5),
+        Detect(name="bccd", inputs={"region": "image"}, source=CocoObjects(at("bccd_detection")), batch=8, share=0.6),
         Detect(
-            name="coco_objects", inputs={"region": "image"}, source=CocoObjects(at("coco_open")), batch=8, share=0.25
+            name="coco_objects", inputs={"region": "image"}, source=CocoObjects(at("coco_open")), batch=8, share=0.1
         ),
         Retrieve(
             name="coco_captions",
@@ -331,16 +342,16 @@ def tasks(data: Path) -> list[Task]:
             partners={"text": "caption"},
             source=CocoCaptions(at("coco_open")),
             batch=32,
-            share=0.25,
+            share=0.2,
         ),
         Describe(
             name="coco_describe",
             inputs={"photo": "image"},
             source=CocoCaptions(at("coco_open")),
             batch=16,
-            share=0.25,
+            share=0.2,
         ),
-        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=16, share=0.5),
+        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=16, share=0.4),
     ]
 
 
