@@ -96,6 +96,7 @@ def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
         asked_modality=asked_kinds.pop() if asked_kinds else "",
         labels=torch.cat(labels) if labels else None,
         kinds=[s.modality for s in spans],
+        grids=[(s.length, s.grid) for s in spans],
     )
 
 

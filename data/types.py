@@ -101,19 +101,22 @@ class Layout:
     block: Tensor
     hidden: Tensor
     routes: Routes | None = None  # what conditions a mixture of experts, where the model has one
+    place: Tensor | None = None  # Int[N 4] where tokens stand in their grid, for a model that turns by it
+    angles: Tensor | None = None  # what the encoder made of it, for one pass
 
     def __add__(self, other: Layout) -> Layout:
         """The tokens of `self` followed by those of `other`."""
         shift = len(self.block)
         moved = [replace(g, start=g.start + shift) for g in other.groups]
         routes = None if self.routes is None or other.routes is None else self.routes + other.routes
-        return Layout(
-            self.groups + moved, torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden]), routes
-        )
+        place = None if self.place is None or other.place is None else torch.cat([self.place, other.place])
+        block, hidden = torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden])
+        return Layout(self.groups + moved, block, hidden, routes, place)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Layout:
         routes = None if self.routes is None else self.routes.map(fn)
-        return Layout(self.groups, fn(self.block), fn(self.hidden), routes)
+        place = None if self.place is None else fn(self.place)
+        return Layout(self.groups, fn(self.block), fn(self.hidden), routes, place)
 
 
 @dataclass
@@ -138,7 +141,8 @@ class Packed:
     asked_owner: Tensor
     asked_modality: str = ""
     labels: Tensor | None = None
-    kinds: list[str] = field(default_factory=list)  # modality of every span, for statistics
+    kinds: list[str] = field(default_factory=list)  # modality of every span
+    grids: list[tuple[int, tuple[int, ...] | None]] = field(default_factory=list)  # tokens and grid of every span
     role: Role = field(
         default_factory=Role
     )  # input or candidate, and what stands on the other side: for a mixture of experts

@@ -14,6 +14,7 @@ from data.types import Layout
 from generalist.cached import CachedLayout, StepLayout
 from generalist.kernels import kernel
 from generalist.padded import PaddedLayout
+from generalist.rotary import turn
 
 
 def group_masks(layout: Layout) -> list[Tensor | None]:
@@ -44,8 +45,10 @@ def attend(
     """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d].
 
     prompts: keys and values Float[P H d] that every token of every sequence sees in front of its own
-    (deep prompts, never queries). implementation: which kernel, by transformers' name.
+    (deep prompts, never queries and never turned). implementation: which kernel, by transformers' name.
     """
+    if layout.angles is not None:
+        q, k = turn(q, layout.angles), turn(k, layout.angles)
     if isinstance(layout, StepLayout):
         return layout.attend(q, k, v, prompts)
     if isinstance(layout, CachedLayout):

@@ -26,6 +26,10 @@ class GeneralistConfig(PreTrainedConfig):
     pooling: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its
     "last" token, or "attention" over them, whose sizes `pooler` says (`generalist.pooling`).
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
+    branch_norm: norms behind the mixers, inside the residual branch: x + norm(mixer(x)) (2111.09883, section 3.2).
+    inner_norm: a LayerNorm in front of the last linear of both mixers ("sub-LN", 2210.06423, section 2).
+    rotary: rotary positions of tokens in a grid, {temperature, reference, offset} (`generalist.rotary`), {} for the
+    defaults, None for none.
     moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd" (layers 0, 2, 4 ...), "four"
     (0, 4, 8 ...; where it begins is a guess, no released file uses it) or "all" layers; moe_parts: "both", "attention"
     or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the router in training, in units
@@ -61,6 +65,9 @@ class GeneralistConfig(PreTrainedConfig):
     output_bias: bool = True
     output_norm: bool = True
     post_norm: bool = False
+    branch_norm: bool = False
+    inner_norm: bool = False
+    rotary: dict[str, Any] | None = None
     pooling: str = "asked"
     pooler: dict[str, Any] | None = None
     moe_placement: str = "none"
@@ -104,6 +111,10 @@ def check(config: GeneralistConfig) -> None:
     for name, settings in (config.modalities or {}).items():
         if name not in MODALITIES and "class" not in settings:
             raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
+    if config.post_norm and config.branch_norm:
+        raise UserError("model: post_norm and branch_norm are two rules for one norm; choose one of them")
     from generalist.moe import check_experts
+    from generalist.rotary import build_rotary
 
+    build_rotary(config)
     check_experts(config)

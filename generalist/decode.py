@@ -126,7 +126,7 @@ class Writer:
         return pack([[token] for token in tokens]).to(self.model.device)
 
     def _run(self, packed: Packed, append: bool) -> Tensor:
-        layout = packed.layout
+        layout = replace(packed.layout, place=self.model.places(packed))
         if self.routes is not None:
             assert self.table is not None
             first = None if self.first is None else self.first[self.rows]

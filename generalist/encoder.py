@@ -1,4 +1,4 @@
-"""The shared encoder: pre-norm blocks of a token mixer, a channel mixer and a residual rule.
+"""The shared encoder: blocks of a token mixer, a channel mixer and a residual rule (pre-norm by default).
 
 Uni-Perceiver spec 1.7: x += drop_path(g1 * mixer(LN1(x))); x += drop_path(g2 * mlp(LN2(x))), no final norm.
 It works on packed tokens only and knows nothing of modalities, tasks, devices or parallelism.
@@ -15,6 +15,7 @@ from data.types import Layout
 from generalist.attention import group_masks
 from generalist.config import GeneralistConfig
 from generalist.mixers import CHANNEL_MIXERS, TOKEN_MIXERS, build_mixer, mixer_names
+from generalist.rotary import build_rotary
 
 
 class DropPath(nn.Module):
@@ -45,7 +46,7 @@ class Block(GradientCheckpointingLayer):
         self.mlp = build_mixer(CHANNEL_MIXERS[channel_mixer], config, width, config.intermediate_size, activation)
         self.mlp_layout = getattr(self.mlp, "needs_layout", False)
         self.drop_path = DropPath(config.drop_path)
-        self.post_norm = config.post_norm
+        self.post_norm, self.branch_norm = config.post_norm, config.branch_norm
         self.gamma1: nn.Parameter | None = None
         self.gamma2: nn.Parameter | None = None
         if config.layer_scale:
@@ -56,6 +57,11 @@ class Block(GradientCheckpointingLayer):
         if self.post_norm:
             x = self.norm1(x + self.drop_path(self.mixer(x, layout, masks, prompts), layout))
             return self.norm2(x + self.drop_path(self.mlp(x, *((layout,) if self.mlp_layout else ())), layout))
+        if self.branch_norm:
+            mixed = self.norm1(self.mixer(x, layout, masks, prompts))
+            x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
+            mixed = self.norm2(self.mlp(x, *((layout,) if self.mlp_layout else ())))
+            return x + self.drop_path(mixed if self.gamma2 is None else self.gamma2 * mixed, layout)
         prompts = None if prompts is None else self.norm1(prompts)
         mixed = self.mixer(self.norm1(x), layout, masks, prompts)
         x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
@@ -70,6 +76,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(config, m, c) for m, c in mixer_names(config))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
+        self.rotary = build_rotary(config)
 
     def forward(
         self,
@@ -83,6 +90,7 @@ class Encoder(nn.Module):
         states: a list to which the input of every layer is appended, or None.
         """
         masks = group_masks(layout)
+        layout = layout if self.rotary is None else self.rotary.turned(layout)
         for i, layer in enumerate(self.layers):
             if states is not None:
                 states.append(x)

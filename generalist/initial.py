@@ -20,7 +20,7 @@ from generalist.convert.report import Report
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
 NEW = ("prompts.", "linear_heads.", "log_scales.")
-SILENT = ("num_attention_heads", "hidden_act", "layer_norm_eps", "post_norm", "pooling")
+SILENT = ("num_attention_heads", "hidden_act", "layer_norm_eps", "post_norm", "branch_norm", "rotary", "pooling")
 
 
 def initial_folder(folder: Path) -> Path:

@@ -25,12 +25,14 @@ class Attention(nn.Module):
     causal: ClassVar[bool] = True
     stacked: ClassVar[dict[str, int]] = {"qkv": 3}
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, norm: float | None = None) -> None:
+        """norm: epsilon of a LayerNorm of all heads' outputs together, in front of `out`; None for no such norm."""
         super().__init__()
         self.heads = heads
         self.config: Any = None  # the model's, set by the block: its attention implementation may change later
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
 
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
         """x: Float[N D]; prompts: Float[P D], already normalised like x -> Float[N D]."""
@@ -40,24 +42,49 @@ class Attention(nn.Module):
             _, pk, pv = self.qkv(prompts).view(len(prompts), 3, self.heads, -1).unbind(1)
             extra = (pk, pv)
         implementation = getattr(self.config, "_attn_implementation", None)
-        return self.out(attend(q, k, v, layout, masks, extra, implementation).reshape(x.shape[0], -1))
+        mixed = attend(q, k, v, layout, masks, extra, implementation).reshape(x.shape[0], -1)
+        return self.out(mixed if self.norm is None else self.norm(mixed))
 
 
 class MLP(nn.Module):
     """linear - activation - linear, token by token."""
 
-    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+    def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:
+        """norm: epsilon of a LayerNorm in front of the second linear; None for no such norm."""
         super().__init__()
         self.up = nn.Linear(width, hidden)
         self.activation = activation
+        self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))
+        x = self.activation(self.up(x))
+        return self.down(x if self.norm is None else self.norm(x))
+
+
+class SwiGLU(nn.Module):
+    """silu(x G) * (x W), then a linear, token by token (2002.05202, section 2); G and W are one matrix, G above.
+
+    The activation is SiLU whatever `hidden_act` says. At equal parameters `hidden` is 2/3 of an MLP's.
+    """
+
+    stacked: ClassVar[dict[str, int]] = {"up": 2}
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:
+        """norm: epsilon of a LayerNorm in front of the last linear; None for no such norm."""
+        super().__init__()
+        self.up = nn.Linear(width, 2 * hidden)
+        self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.up(x).chunk(2, dim=-1)
+        x = nn.functional.silu(gate) * value
+        return self.down(x if self.norm is None else self.norm(x))
 
 
 TOKEN_MIXERS: dict[str, type[nn.Module]] = {"attention": Attention, "expert_attention": ExpertAttention}
-CHANNEL_MIXERS: dict[str, type[nn.Module]] = {"mlp": MLP, "expert_mlp": ExpertMLP}
+CHANNEL_MIXERS: dict[str, type[nn.Module]] = {"mlp": MLP, "swiglu": SwiGLU, "expert_mlp": ExpertMLP}
 
 
 def mixer_names(config: GeneralistConfig) -> list[tuple[str, str]]:
@@ -72,4 +99,4 @@ def build_mixer(kind: type[nn.Module], config: GeneralistConfig, *sizes: Any) ->
     """A mixer of its sizes; experts take the configuration's router besides."""
     if issubclass(kind, Experts):
         return kind(*sizes, expert_spec(config), config.moe_router)  # type: ignore[call-arg]  # sizes differ by kind
-    return kind(*sizes)
+    return kind(*sizes, **({"norm": config.layer_norm_eps} if config.inner_norm else {}))

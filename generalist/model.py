@@ -21,6 +21,7 @@ from transformers import initialization as init
 
 from data.errors import UserError, nearest
 from data.pack import pack
+from data.places import places
 from data.routes import Routes
 from data.types import Group, Layout, Packed, Span
 from generalist.config import GeneralistConfig
@@ -143,12 +144,18 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         return self.encoder(self.embed(packed), self.routed(packed, candidate), self.layer_prompts(candidate))
 
     def routed(self, packed: Packed, candidate: bool = False) -> Layout:
-        """The batch's layout, with what its routers look at where the model has a mixture of experts."""
+        """The batch's layout, with what routers look at where the model has experts, and places where it turns."""
+        if (place := self.places(packed)) is not None:
+            packed = replace(packed, layout=replace(packed.layout, place=place))
         if self.router is None:
             return packed.layout
         if candidate and not packed.role.target:
             packed = replace(packed, role=replace(packed.role, target=True))
         return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
+
+    def places(self, packed: Packed) -> Tensor | None:
+        """Where every token stands in its grid, Int[N 4], for a model with rotary positions; else None."""
+        return None if self.encoder.rotary is None else places(packed)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Configuration and weights, and the file that trust_remote_code runs."""

@@ -310,5 +310,11 @@ def check_experts(config: Any) -> None:
         raise UserError(
             f"model: moe_top {config.moe_top} of moe_experts {config.moe_experts}; choose 1 <= moe_top <= moe_experts"
         )
+    if has_experts(config) and config.inner_norm:
+        raise UserError("model: experts have no inner_norm; leave it out or set moe_placement to none")
+    channels = config.channel_mixers if isinstance(config.channel_mixers, list) else [config.channel_mixers]
+    other = [name for name in channels if name not in EXPERT_MIXER and name not in EXPERT_MIXER.values()]
+    if PLACEMENTS[config.moe_placement] and "mlp" in PARTS[config.moe_parts] and other:
+        raise UserError(f"model: the channel mixer {other[0]!r} has no experts; set moe_parts to attention, or use mlp")
     if config.moe_noise < 0:
         raise UserError(f"model: moe_noise is {config.moe_noise}; it must be 0 (none) or more")

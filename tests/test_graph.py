@@ -169,5 +169,5 @@ def test_training_hides_a_share_of_the_numbers():
     hidden = graph.span(value, torch.Generator().manual_seed(0)).data["value"][:200, :7]
     assert 0.35 < (hidden == 0).float().mean() < 0.45
     assert (graph.span(value).data["value"][:200, :7] == 1).all()
-    with pytest.raises(UserError, match="hide=1.0"):
+    with pytest.raises(UserError, match=r"hide=1\.0"):
         Graph(hide=1.0)

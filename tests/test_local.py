@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pandas
 import pytest
-from scipy.sparse import csr_array
 from PIL import Image as PIL
+from scipy.sparse import csr_array
 
 from data.errors import UserError
 from data.local import Arrays

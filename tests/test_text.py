@@ -348,7 +348,7 @@ def test_training_hides_whole_words_of_an_input_and_nothing_else():
     text = Text(tokenizer=small_json(), max_length=40, positions=50, drop=0.5)
     line = LINES[3]
     plain, hidden = text.span(line).data["ids"], set()
-    words = [w for w in text._encode(line).word_ids]
+    words = list(text._encode(line).word_ids)
     for seed in range(12):
         ids = text.span(line, torch.Generator().manual_seed(seed)).data["ids"]
         assert len(ids) == len(plain) and ids[-1] == text.eot

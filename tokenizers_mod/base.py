@@ -83,6 +83,13 @@ class Modality:
         """What `tensors` gives -> flat data of B * n tokens for the device half, Bool[B n] real (None: all are)."""
         return flat_rows(self.name, tensors)
 
+    # whether spans may carry a grid of two axes or more: a model may then turn their tokens by their place in it
+    gridded: ClassVar[bool] = False
+
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        """Where the tokens of `padded` stand (`data.places`): Int[B n 4]; None where the tensors do not say."""
+        return None
+
     def given(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """Those of named tensors that are this modality's; empty when the one that must be there is not."""
         if self.tensor_names:

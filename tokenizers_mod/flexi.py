@@ -85,5 +85,8 @@ class FlexiImage(Image):
     def tensors(self, values: list[Any]) -> dict[str, Tensor]:
         return Modality.tensors(self, values)
 
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        return Modality.padded_place(self, tensors, real)
+
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         return Modality.padded(self, tensors)

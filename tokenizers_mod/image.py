@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from data.errors import UserError
+from data.places import cells
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded
@@ -180,6 +181,19 @@ class Image(Modality):
         if real is not None:
             real = real[:, :: self.patch, :: self.patch].flatten(1).bool()
         return {"patch": patches, "position": position}, real
+
+    gridded: ClassVar[bool] = True
+
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        pixels = tensors["pixel_values"]
+        b, rows, columns = len(pixels), pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        cell = cells(rows, columns, pixels.device).expand(b, -1, -1)
+        if real is None:
+            size = torch.tensor([rows, columns], device=pixels.device).expand(b, 2)
+        else:
+            own = real.view(b, rows, columns)
+            size = torch.stack([own.any(2).sum(1), own.any(1).sum(1)], dim=1)
+        return torch.cat([cell, size.unsqueeze(1).expand_as(cell)], dim=-1)
 
     def content(self) -> dict[str, float]:
         return {"patch": 0.0}

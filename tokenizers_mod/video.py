@@ -243,6 +243,14 @@ class Video(Modality):
         device = tensors["pixel_values_videos"].device
         return {key: torch.cat([s.data[key] for s in spans]).to(device) for key in ("patch", "place")}, None
 
+    gridded: ClassVar[bool] = True
+
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        clips = tensors["pixel_values_videos"]
+        cell = cells(self.grid, self.grid, clips.device).repeat(-(-clips.shape[1] // self.tubelet), 1)
+        size = torch.full_like(cell, self.grid)
+        return torch.cat([cell, size], dim=-1).expand(len(clips), -1, -1)
+
     def build(self, width: int) -> nn.Module:
         return nn.Identity() if self.shares else VideoTokens(replace(self), width)
 
@@ -260,6 +268,9 @@ class Picture(Video):
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         return super().padded({"pixel_values_videos": tensors["pixel_values"].unsqueeze(1)})
+
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        return super().padded_place({"pixel_values_videos": tensors["pixel_values"].unsqueeze(1)}, real)
 
 
 class VideoTokens(nn.Module):

@@ -73,6 +73,7 @@ class PaddedFeatures:
         layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate)  # type: ignore[attr-defined]
         layout.hidden_first = getattr(self.modalities["summary"], "hidden", False)  # type: ignore[attr-defined]
         layout.causal = getattr(self.modalities[name], "causal", False)  # type: ignore[attr-defined]
+        layout.place = self.padded_places(name, tensors, x, real)
         states: list[Tensor] | None = [] if want_states else None
         prompts = self.layer_prompts(candidate)  # type: ignore[attr-defined]
         hidden = self.encoder(x.flatten(0, 1), layout, prompts, states=states).view(x.shape)  # type: ignore[attr-defined]
@@ -82,6 +83,25 @@ class PaddedFeatures:
             hidden_states=None if states is None else (*(s.view(x.shape) for s in states), hidden),
             attentions=tuple(layout.weights) if layout.weights is not None else None,
         )
+
+    def padded_places(self, name: str, tensors: dict[str, Tensor], x: Tensor, real: Tensor | None) -> Tensor | None:
+        """The places of [summary, x...] for a model with rotary positions, Int[B * (1 + n), 4]; else None.
+
+        UserError for a modality whose padded tensors do not say where its tokens stand.
+        """
+        if self.encoder.rotary is None:  # type: ignore[attr-defined]
+            return None
+        modality = self.modalities[name]  # type: ignore[attr-defined]
+        found = modality.padded_place(tensors, None if real is None else real[:, 1:])
+        if found is None and modality.gridded:
+            raise UserError(
+                f"{name}: padded tensors do not say where tokens stand, which a rotary model needs; "
+                "use model.encode(processor(...))"
+            )
+        place = torch.zeros(*x.shape[:2], 4, dtype=torch.long, device=x.device)
+        if found is not None:
+            place[:, 1:] = found.to(x.device)
+        return place.flatten(0, 1)
 
     def pool_padded(self, hidden: Tensor, real: Tensor | None) -> Tensor:
         """What is read at the summary of every row: Float[B n D], Bool[B n] or None -> Float[B D]."""
