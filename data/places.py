@@ -1,39 +1,57 @@
-"""Where tokens stand in the grid of their span, for token mixers that turn by it (`generalist.rotary`).
-
-A place is four integers, row, column, rows, columns: of a picture's patch its own and its picture's. Of a grid of
-three axes, (T, H, W), the place is that within the frame. Tokens of spans without a grid of at least two axes (texts,
-summaries, sets) have no place: all four are 0.
-"""
+"""A source in one word, as the command line takes it: a folder, a table, shards, hub:NAME or embedded:NAME."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from pathlib import Path
+from typing import Any
 
-from data.types import Packed
-
-
-def plane(grid: tuple[int, ...] | None) -> tuple[int, int]:
-    """The rows and columns of a span's grid, (0, 0) where there are none."""
-    return (0, 0) if grid is None or len(grid) < 2 else (grid[-2], grid[-1])
+from data.errors import UserError
+from data.source import Source
+from data.tabular import ENDINGS
 
 
-def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """The row and column of every cell of a grid, row by row: Int[rows * columns, 2]."""
-    cell = torch.arange(rows * columns, device=device)
-    return torch.stack([cell // columns, cell % columns], dim=1)
+def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
+    """The source behind `place`; options: settings of the source's dataclass.
 
+    folder of shards or address -> Shards; other folder -> Folder; table file -> Tabular; tars -> Shards;
+    hub:NAME -> Hub; embedded:NAME -> Embedded; coco:FOLDER and captions:FOLDER -> COCO's objects and captions.
+    """
+    from data.captions import CocoCaptions
+    from data.coco import CocoObjects
+    from data.embedded import Embedded
+    from data.folder import Folder
+    from data.hub import Hub
+    from data.remote import is_remote
+    from data.shards import Shards
+    from data.tabular import Tabular
 
-def places(packed: Packed) -> Tensor:
-    """The place of every token of a packed batch, Int[N 4], on its device."""
-    order = list(packed.data)
-    spans = sorted(zip(packed.kinds, packed.grids, strict=True), key=lambda span: order.index(span[0]))
-    table = torch.tensor([[length, *plane(grid)] for _, (length, grid) in spans])
-    lengths, within = table[:, 0], torch.arange(int(table[:, 0].sum()))
-    within = within - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    rows, columns = table[:, 1:].repeat_interleave(lengths, dim=0).unbind(1)
-    row, column = within // columns.clamp(min=1) % rows.clamp(min=1), within % columns.clamp(min=1)
-    found = torch.stack([row, column, rows, columns], dim=1).to(packed.row.device)
-    owned = [sum(length for kind, (length, _) in spans if kind == name) for name in order]
-    starts = torch.tensor([0, *owned[:-1]], device=packed.row.device).cumsum(0)
-    return found[starts[packed.source] + packed.row]
+    kind, _, name = place.partition(":")
+    path = Path(place)
+    chosen: Any
+    settings: dict[str, Any]
+    if kind == "hub" and name:
+        chosen, settings = Hub, {"name": name}
+    elif kind == "embedded" and name:
+        chosen, settings = Embedded, {"name": name}
+    elif kind == "coco" and name:
+        chosen, settings = CocoObjects, {"folder": name}
+    elif kind == "captions" and name:
+        chosen, settings = CocoCaptions, {"folder": name}
+    elif place.endswith(".tar"):
+        chosen, settings = Shards, {"splits": {"train": place}}
+    elif is_remote(place) or any(path.glob("*/index.json")):
+        chosen, settings = Shards, {"path": place}
+    elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        chosen, settings = Hub, {"name": place}
+    elif path.is_dir():
+        chosen, settings = Folder, {"path": place}
+    elif path.name.lower().endswith(ENDINGS):
+        chosen, settings = Tabular, {"path": place}
+    else:
+        raise UserError(
+            f"{place!r} is no data: give a folder, a table ({', '.join(ENDINGS[:5])} ...), a folder or address of "
+            "shards, .tar files, hub:NAME, embedded:NAME, coco:FOLDER or captions:FOLDER"
+        )
+    from data.settings import make
+
+    return make(chosen, settings | (options or {}))

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from data.cells import places
 from data.errors import UserError, nearest
 from data.pack import pack
-from data.places import places
 from data.routes import Routes
 from data.types import Group, Layout, Packed, Span
 from generalist.config import GeneralistConfig

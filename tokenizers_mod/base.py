@@ -87,7 +87,7 @@ class Modality:
     gridded: ClassVar[bool] = False
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
-        """Where the tokens of `padded` stand (`data.places`): Int[B n 4]; None where the tensors do not say."""
+        """Where the tokens of `padded` stand (`data.cells`): Int[B n 4]; None where the tensors do not say."""
         return None
 
     def given(self, tensors: dict[str, Any]) -> dict[str, Any]:

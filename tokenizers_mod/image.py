@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from data.cells import cells
 from data.errors import UserError
-from data.places import cells
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded

@@ -62,6 +62,7 @@ class Spectral(Modality):
     """
 
     name: ClassVar[str] = "spectral"
+    gridded: ClassVar[bool] = True
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [H, W, bands], NaN = missing; (cube, row, column) for a pixel; .npy or .mat path"
     count: ClassVar[str] = (

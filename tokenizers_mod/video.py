@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from data.cells import cells
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
