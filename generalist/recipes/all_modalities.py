@@ -11,6 +11,7 @@ validation is set aside from training data where a set brings none. 13,000 steps
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def modalities() -> dict[str, Modality]:
         "image": Image(size=32, patch=16, channels=3, mean=0.45, std=0.27, shift=2, stem=24),
         "scene": Image(size=192, patch=48, channels=3, mean=0.8, std=0.3, stem=12),
         "photo": Image(size=96, patch=32, channels=3, mean=0.45, std=0.27, stem=16),
-        "region": region(),
+        "region": replace(region(), norm="group"),  # two sets of very unlike pictures share its layers
         "xray": XRay(size=28, patch=14, mean=0.5, std=0.25, shift=2, stem=24),
         "spectral": Spectral(bands=4, patch=3, flip=True),
         "video": Video(size=64, patch=64, frames=8, stem=12, moving=True),
@@ -366,6 +367,6 @@ def recipe(data: Path, steps: int = 8000) -> Recipe:
         model=ModelSpec(width=96, layers=4, heads=4, hidden=384, embedding_norm=False),
         # thirty tasks with tokenizers of their own: MT-AdamW moves what one task alone uses by 1 / share of its rate,
         # and the shared rate that this allows (2e-4) learnt more slowly in the first 600 steps of the same run
-        optimizer=OptimizerSpec(kind="adamw", lr=1e-3, warmup=min(500, steps // 10 + 1), weight_decay=0.05),
+        optimizer=OptimizerSpec(kind="adamw", lr=1e-3, warmup=min(500, steps // 10 + 1), weight_decay=0.05, clip=1.0),
         checkpoint=CheckpointSpec(every=1000, keep=1),
     )
