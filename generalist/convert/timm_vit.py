@@ -1,7 +1,7 @@
-"""Plain ViT towers of timm (SigLIP, SigLIP 2, EVA-g, CLIP's own) as models of this framework.
+"""ViT towers of timm (SigLIP, SigLIP 2, EVA, EVA-02, Perception Encoder, CLIP's own) as models of this framework.
 
     tokens   patch kernel + bias + positions        class token, if any, is the summary
-    encoder  pre-norm blocks, LayerNorm, GELU, optional layer scale; the last norm is the encoder's
+    encoder  blocks (`timm_block`), LayerNorm, optional layer scale and rotation; the last norm is the encoder's
     feature  class token, mean of the patches, or SigLIP's attention pooling, then a linear map or none
 
 Towers without a class token get a summary that no patch sees. What is no such ViT is refused, and the reason named.
@@ -15,29 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
-from generalist.convert import vit
+from generalist.convert import timm_block, vit
 from generalist.convert.report import Report
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 
-BLOCK = {
-    "norm1.weight": "norm1.weight",
-    "norm1.bias": "norm1.bias",
-    "norm2.weight": "norm2.weight",
-    "norm2.bias": "norm2.bias",
-    "attn.qkv.weight": "mixer.qkv.weight",
-    "attn.qkv.bias": "mixer.qkv.bias",
-    "attn.proj.weight": "mixer.out.weight",
-    "attn.proj.bias": "mixer.out.bias",
-    "mlp.fc1.weight": "mlp.up.weight",
-    "mlp.fc1.bias": "mlp.up.bias",
-    "mlp.fc2.weight": "mlp.down.weight",
-    "mlp.fc2.bias": "mlp.down.bias",
-    "ls1.gamma": "gamma1",
-    "ls2.gamma": "gamma2",
-    "gamma_1": "gamma1",
-    "gamma_2": "gamma2",
-}
 POOLER = {
     "kv.weight": "kv.weight",
     "kv.bias": "kv.bias",
@@ -50,47 +32,26 @@ POOLER = {
     "mlp.fc2.weight": "down.weight",
     "mlp.fc2.bias": "down.bias",
 }
-ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh", "QuickGELU": "quick_gelu"}
-SIGNS = (
-    # what in a tower tells that it is no plain ViT, and how that is said
-    ("rope", "rotary positions"),
-    ("rel_pos", "relative positions"),
-    ("shared_rel_pos", "relative positions"),
-)
 
 
 def why_not(trunk: nn.Module) -> str | None:
-    """Why a timm model is no plain ViT, in a few words; None where it is one."""
-    from timm.models.eva import Eva, EvaBlock
-    from timm.models.vision_transformer import Block, VisionTransformer
+    """Why a timm model is no ViT that converts, in a few words; None where it is one."""
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
 
     if not isinstance(trunk, VisionTransformer | Eva):
         return f"a {type(trunk).__name__} is no ViT"
-    for name, words in SIGNS:
-        if getattr(trunk, name, None) is not None:
-            return f"it has {words}"
     if type(trunk.patch_embed.proj) is not nn.Conv2d or hasattr(trunk.patch_embed, "backbone"):
         return "it has a convolutional stem in front of the ViT"
-    block: Any = trunk.blocks[0]
-    if type(block) not in (Block, EvaBlock):
-        return f"its blocks are {type(block).__name__}"
-    if type(block.mlp).__name__ != "Mlp":
-        return f"its channel mixer is a {type(block.mlp).__name__}"
-    if type(block.mlp.act).__name__ not in ACTIVATIONS:
-        return f"its activation is {type(block.mlp.act).__name__}"
-    if block.attn.qkv is None or type(block.mlp.norm) is not nn.Identity or _normed(block.attn):
-        return "it has norms or separate matrices inside its attention"
+    if reason := timm_block.why_not(trunk.blocks[0]) or timm_block.why_not_turned(getattr(trunk, "rope", None)):
+        return reason
     if getattr(trunk, "reg_token", None) is not None:
         return "it has register tokens"
-    if trunk.cls_token is not None and trunk.global_pool == "map":
-        return "it pools by attention beside a class token"
     if trunk.global_pool not in ("token", "avg", "map"):
         return f"it pools by {trunk.global_pool!r}"
+    if trunk.global_pool == "map" and type(trunk.blocks[0].mlp).__name__ in timm_block.GATED:
+        return "it pools by attention behind gated mixers"
     return None
-
-
-def _normed(attention: Any) -> bool:
-    return any(type(getattr(attention, n, None)) not in (nn.Identity, type(None)) for n in ("q_norm", "k_norm", "norm"))
 
 
 def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
@@ -104,7 +65,7 @@ def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report
     bias = state.get("patch_embed.proj.bias")
     tensors = vit.stem(patch, bias, positions, None if token is None else token.reshape(-1))
     for i in range(len(trunk.blocks)):
-        tensors |= _block(state, f"blocks.{i}.", f"encoder.layers.{i}.")
+        tensors |= timm_block.tensors(state, f"blocks.{i}.", f"encoder.layers.{i}.", trunk)
     tensors |= _norm(state, "norm_pre", "embedding_norm")
     final, last = _norm(state, "norm", "encoder.norm"), _norm(state, "fc_norm", "head.norm")
     projection = _projection(tower)
@@ -117,7 +78,7 @@ def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report
     if trunk.global_pool == "map":
         pool = trunk.attn_pool
         tensors |= _pooler(state)
-        pooler = {"heads": pool.num_heads, "hidden": len(state["attn_pool.mlp.fc1.weight"])}
+        pooler = {"heads": pool.num_heads, "hidden": len(state["attn_pool.mlp.fc1.weight"]), "own": token is not None}
     size = trunk.patch_embed.img_size[0]
     mean, std = _pixels(tower)
     picture = vit.picture(patch, bias is not None, len(positions) - (token is not None), mean, std)
@@ -129,24 +90,15 @@ def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report
         tensors,
         heads=trunk.blocks[0].attn.num_heads,
         picture=picture,
-        activation=ACTIVATIONS[type(trunk.blocks[0].mlp.act).__name__],
+        activation=timm_block.activation(trunk.blocks[0]),
         eps=trunk.blocks[0].norm1.eps,
         pooling={"token": "asked", "avg": "mean", "map": "attention"}[trunk.global_pool],
         pooler=pooler,
         hidden_summary=token is None,
         fresh=("tokenizers.summary.",) if token is None else (),
         notes=tuple(notes),
+        more=timm_block.settings(trunk),
     )
-
-
-def _block(state: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
-    """One block; EVA's biases of q and v, or none at all, become one bias of q, k and v."""
-    out = {ours + our: state[theirs + k] for k, our in BLOCK.items() if theirs + k in state}
-    if f"{ours}mixer.qkv.bias" not in out:
-        zero = torch.zeros_like(out[f"{ours}norm1.bias"])
-        q, v = (state.get(f"{theirs}attn.{n}_bias", zero) for n in "qv")
-        out[f"{ours}mixer.qkv.bias"] = torch.cat([q, zero, v])
-    return out
 
 
 def _norm(state: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:

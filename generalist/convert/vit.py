@@ -39,11 +39,12 @@ def build(
     fresh: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
     text: Text | None = None,
+    more: dict[str, Any] | None = None,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
     """A model of these tensors (by this framework's names), whose sizes and switches are read off them.
 
     fresh: beginnings of names that the file cannot have and that stay as initialised. hidden_summary: no token sees
-    the summary, which the file's model does not have.
+    the summary, which the file's model does not have. more: settings of the configuration that no tensor shows.
     """
     if picture is None and text is None:
         raise ValueError("a model needs the modality of its file: picture or text")
@@ -51,11 +52,12 @@ def build(
     text = text or Text(max_length=77, positions=77)
     width = tensors["encoder.layers.0.norm1.weight"].shape[0]
     projection = tensors.get("head.projection.weight")
+    down = tensors["encoder.layers.0.mlp.down.weight"]
     config = GeneralistConfig(
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        intermediate_size=tensors["encoder.layers.0.mlp.up.weight"].shape[0],
+        intermediate_size=down.shape[1],
         hidden_act=activation,
         layer_norm_eps=eps,
         layer_scale=1e-3 if "encoder.layers.0.gamma1" in tensors else 0.0,
@@ -70,7 +72,9 @@ def build(
         modalities=modality_settings(
             {"summary": Summary(hidden=hidden_summary), "text": text} | ({} if picture is None else {"image": picture})
         ),
+        inner_norm="encoder.layers.0.mixer.norm.weight" in tensors,
         initial_scale=1 / 0.07,
+        **(more or {}),
     )
     model = GeneralistModel(config).eval()
     report = Report(kind, notes=list(notes))
