@@ -94,6 +94,18 @@ class Group:
 
 
 @dataclass
+class Offsets:
+    """How far the tokens of a sequence stand apart, for a model with relative positions.
+
+    steps: Float[T 2], the distances that occur, on a log scale; index: for each group Int[count n n], query by key, the
+    row of `steps`, or T where one of the two has no place.
+    """
+
+    steps: Tensor
+    index: list[Tensor]
+
+
+@dataclass
 class Layout:
     """Who sees whom among N packed tokens: groups of equal-length sequences, Int[N] block, Bool[N] hidden."""
 
@@ -101,8 +113,9 @@ class Layout:
     block: Tensor
     hidden: Tensor
     routes: Routes | None = None  # what conditions a mixture of experts, where the model has one
-    place: Tensor | None = None  # Int[N 4] where tokens stand in their grid, for a model that turns by it
+    place: Tensor | None = None  # Int[N 4] where tokens stand in their grid, for a model that looks at it
     angles: Tensor | None = None  # what the encoder made of it, for one pass
+    offsets: Offsets | None = None  # likewise
 
     def __add__(self, other: Layout) -> Layout:
         """The tokens of `self` followed by those of `other`."""

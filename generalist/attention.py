@@ -14,6 +14,7 @@ from data.types import Layout
 from generalist.cached import CachedLayout, StepLayout
 from generalist.kernels import kernel
 from generalist.padded import PaddedLayout
+from generalist.relative import added
 from generalist.rotary import turn
 
 
@@ -41,11 +42,13 @@ def attend(
     masks: list[Tensor | None],
     prompts: tuple[Tensor, Tensor] | None = None,
     implementation: str | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d].
 
     prompts: keys and values Float[P H d] that every token of every sequence sees in front of its own
     (deep prompts, never queries and never turned). implementation: which kernel, by transformers' name.
+    bias: Float[T + 1, H], added to the scores by the layout's offsets (`generalist.relative`).
     """
     if layout.angles is not None:
         q, k = turn(q, layout.angles), turn(k, layout.angles)
@@ -57,7 +60,8 @@ def attend(
     # split, not slices: a slice's gradient is a tensor of all tokens, one for each group, and nearly all zero
     sizes = [group.count * group.length for group in layout.groups]
     parts = zip(*((t,) if len(sizes) == 1 else t.split(sizes) for t in (q, k, v)), strict=True)
-    for group, mask, own in zip(layout.groups, masks, parts, strict=True):
+    indices = [None] * len(sizes) if bias is None or layout.offsets is None else layout.offsets.index
+    for group, mask, own, index in zip(layout.groups, masks, parts, indices, strict=True):
         shape = (group.count, group.length, *q.shape[1:])
         qs, ks, vs = (t.view(shape).transpose(1, 2) for t in own)
         if prompts is not None:
@@ -65,8 +69,10 @@ def attend(
                 torch.cat([p.transpose(0, 1).expand(group.count, -1, -1, -1), t], dim=2)
                 for p, t in zip(prompts, (ks, vs), strict=True)
             )
-            if mask is not None:
+            if mask is not None and index is None:
                 mask = torch.nn.functional.pad(mask, (len(prompts[0]), 0), value=True)
+        if bias is not None and index is not None:
+            mask = added(bias.to(q.dtype), index, mask, 0 if prompts is None else len(prompts[0]))
         o, weights = kernel(implementation)(qs, ks, vs, mask)
         if isinstance(layout, PaddedLayout):
             layout.keep(weights)

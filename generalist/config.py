@@ -29,7 +29,8 @@ class GeneralistConfig(PreTrainedConfig):
     branch_norm: norms behind the mixers, inside the residual branch: x + norm(mixer(x)) (2111.09883, section 3.2).
     inner_norm: a LayerNorm in front of the last linear of both mixers ("sub-LN", 2210.06423, section 2).
     rotary: rotary positions of tokens in a grid, {temperature, reference, offset} (`generalist.rotary`), {} for the
-    defaults, None for none.
+    defaults, None for none. relative: hidden width of the MLPs of relative positions
+    (`generalist.relative`), 0 for none.
     moe_*: conditional mixture of experts (`generalist.moe`). moe_placement: "none", "odd" (layers 0, 2, 4 ...), "four"
     (0, 4, 8 ...; where it begins is a guess, no released file uses it) or "all" layers; moe_parts: "both", "attention"
     or "mlp"; moe_router: attribute, token, context, modality or task; moe_noise: of the router in training, in units
@@ -68,6 +69,7 @@ class GeneralistConfig(PreTrainedConfig):
     branch_norm: bool = False
     inner_norm: bool = False
     rotary: dict[str, Any] | None = None
+    relative: int = 0
     pooling: str = "asked"
     pooler: dict[str, Any] | None = None
     moe_placement: str = "none"

@@ -6,6 +6,8 @@ It works on packed tokens only and knows nothing of modalities, tasks, devices o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
@@ -15,6 +17,7 @@ from data.types import Layout
 from generalist.attention import group_masks
 from generalist.config import GeneralistConfig
 from generalist.mixers import CHANNEL_MIXERS, TOKEN_MIXERS, build_mixer, mixer_names
+from generalist.relative import with_offsets
 from generalist.rotary import build_rotary
 
 
@@ -76,7 +79,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(config, m, c) for m, c in mixer_names(config))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
-        self.rotary = build_rotary(config)
+        self.rotary, self.relative = build_rotary(config), config.relative > 0
+        self.placed = self.rotary is not None or self.relative  # whether it looks at where tokens stand
 
     def forward(
         self,
@@ -90,9 +94,20 @@ class Encoder(nn.Module):
         states: a list to which the input of every layer is appended, or None.
         """
         masks = group_masks(layout)
-        layout = layout if self.rotary is None else self.rotary.turned(layout)
+        layout = self.located(layout) if self.placed else layout
         for i, layer in enumerate(self.layers):
             if states is not None:
                 states.append(x)
             x = layer(x, layout, masks, prompts[i] if prompts else None)
         return x if self.norm is None else self.norm(x)
+
+    def located(self, layout: Layout) -> Layout:
+        """The layout with what the mixers of all layers take from places, computed once a pass."""
+        place = layout.place
+        if place is None:
+            raise ValueError(
+                "this model looks at places; give the encoder the layout of GeneralistModel.routed(packed)"
+            )
+        if self.rotary is not None:
+            layout = replace(layout, angles=self.rotary.angles(place))
+        return with_offsets(layout, place) if self.relative else layout

@@ -1,7 +1,7 @@
 """The attention kernels by transformers' names; `attention.attend` is the one place that calls them.
 
-A kernel maps q, k, v Float[B H n d] and a mask (Bool[B 1 n|1 k], True = may be seen, or None = all) to
-(Float[B H n d], weights Float[B H n k] where the kernel has them, else None).
+A kernel maps q, k, v Float[B H n d] and a mask (Bool[B 1 n|1 k], True = may be seen; Float[B H n k], added to the
+scores; or None = all) to (Float[B H n d], weights Float[B H n k] where the kernel has them, else None).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor,
     """The formula, written out; softmax in float32. The only kernel that has weights to show."""
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        seen = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if seen else scores + mask
     weights = scores.float().softmax(dim=-1).to(q.dtype)
     return weights @ v, weights
 
@@ -38,6 +39,8 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, 
 
     if mask is None:
         return flex_attention(q, k, v), None  # type: ignore[return-value]
+    if mask.dtype != torch.bool:
+        return flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + mask[b, h, i, j]), None  # type: ignore[return-value]
     full = mask.expand(len(q), 1, q.shape[2], k.shape[2])
 
     def visible(score: Tensor, b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:

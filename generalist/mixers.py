@@ -15,6 +15,7 @@ from data.types import Layout
 from generalist.attention import attend
 from generalist.config import GeneralistConfig
 from generalist.moe import ExpertAttention, ExpertMLP, Experts, expert_spec, placed
+from generalist.relative import RelativeBias
 
 
 class Attention(nn.Module):
@@ -25,13 +26,17 @@ class Attention(nn.Module):
     causal: ClassVar[bool] = True
     stacked: ClassVar[dict[str, int]] = {"qkv": 3}
 
-    def __init__(self, width: int, heads: int, norm: float | None = None) -> None:
-        """norm: epsilon of a LayerNorm of all heads' outputs together, in front of `out`; None for no such norm."""
+    def __init__(self, width: int, heads: int, norm: float | None = None, relative: int = 0) -> None:
+        """norm: epsilon of a LayerNorm of all heads' outputs together, in front of `out`; None for no such norm.
+
+        relative: hidden width of the MLP of relative positions, 0 for none.
+        """
         super().__init__()
         self.heads = heads
         self.config: Any = None  # the model's, set by the block: its attention implementation may change later
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.relative = RelativeBias(heads, relative) if relative else None
         self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
 
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
@@ -42,7 +47,8 @@ class Attention(nn.Module):
             _, pk, pv = self.qkv(prompts).view(len(prompts), 3, self.heads, -1).unbind(1)
             extra = (pk, pv)
         implementation = getattr(self.config, "_attn_implementation", None)
-        mixed = attend(q, k, v, layout, masks, extra, implementation).reshape(x.shape[0], -1)
+        bias = None if self.relative is None or layout.offsets is None else self.relative(layout.offsets.steps)
+        mixed = attend(q, k, v, layout, masks, extra, implementation, bias).reshape(x.shape[0], -1)
         return self.out(mixed if self.norm is None else self.norm(mixed))
 
 
@@ -99,4 +105,7 @@ def build_mixer(kind: type[nn.Module], config: GeneralistConfig, *sizes: Any) ->
     """A mixer of its sizes; experts take the configuration's router besides."""
     if issubclass(kind, Experts):
         return kind(*sizes, expert_spec(config), config.moe_router)  # type: ignore[call-arg]  # sizes differ by kind
-    return kind(*sizes, **({"norm": config.layer_norm_eps} if config.inner_norm else {}))
+    options: dict[str, Any] = {"norm": config.layer_norm_eps} if config.inner_norm else {}
+    if config.relative and issubclass(kind, Attention):
+        options["relative"] = config.relative
+    return kind(*sizes, **options)

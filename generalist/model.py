@@ -144,7 +144,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         return self.encoder(self.embed(packed), self.routed(packed, candidate), self.layer_prompts(candidate))
 
     def routed(self, packed: Packed, candidate: bool = False) -> Layout:
-        """The batch's layout, with what routers look at where the model has experts, and places where it turns."""
+        """The batch's layout, with what routers and token mixers look at where the model has such."""
         if (place := self.places(packed)) is not None:
             packed = replace(packed, layout=replace(packed.layout, place=place))
         if self.router is None:
@@ -154,8 +154,8 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
 
     def places(self, packed: Packed) -> Tensor | None:
-        """Where every token stands in its grid, Int[N 4], for a model with rotary positions; else None."""
-        return None if self.encoder.rotary is None else places(packed)
+        """Where every token stands in its grid, Int[N 4], for a model that looks at it; else None."""
+        return places(packed) if self.encoder.placed else None
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Configuration and weights, and the file that trust_remote_code runs."""

@@ -310,8 +310,9 @@ def check_experts(config: Any) -> None:
         raise UserError(
             f"model: moe_top {config.moe_top} of moe_experts {config.moe_experts}; choose 1 <= moe_top <= moe_experts"
         )
-    if has_experts(config) and config.inner_norm:
-        raise UserError("model: experts have no inner_norm; leave it out or set moe_placement to none")
+    for name in ("inner_norm", "relative"):
+        if has_experts(config) and getattr(config, name):
+            raise UserError(f"model: experts have no {name}; leave it out or set moe_placement to none")
     channels = config.channel_mixers if isinstance(config.channel_mixers, list) else [config.channel_mixers]
     other = [name for name in channels if name not in EXPERT_MIXER and name not in EXPERT_MIXER.values()]
     if PLACEMENTS[config.moe_placement] and "mlp" in PARTS[config.moe_parts] and other:

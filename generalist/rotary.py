@@ -12,14 +12,13 @@ it stands at position 0. Angles are computed once a pass, for all layers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from data.errors import UserError, nearest
-from data.types import Layout
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,6 @@ class Rotary:
         power = torch.arange(quarter, device=place.device, dtype=torch.float32) / quarter
         angle = (at.unsqueeze(-1) / self.temperature**power).flatten(1)
         return torch.stack([angle.cos(), angle.sin()]).unsqueeze(2)
-
-    def turned(self, layout: Layout) -> Layout:
-        """The layout with the angles of its tokens, for one pass through the encoder."""
-        if layout.place is None:
-            raise ValueError("this model turns by place; give the encoder the layout of GeneralistModel.routed(packed)")
-        return replace(layout, angles=self.angles(layout.place))
 
 
 def turn(x: Tensor, angles: Tensor) -> Tensor:

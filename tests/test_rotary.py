@@ -1,4 +1,4 @@
-"""Rotary positions of two axes, gated mixers and inner norms: timm's angles, packed = one by one, padded = packed."""
+"""Rotary and relative positions of two axes, gated mixers, inner norms: packed = one by one, padded = packed."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from tokenizers_mod.video import Picture, Video
 
 ROTARY = {"reference": 5, "offset": 1.0}
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}
-# every switch at once, the last only where norms stand in front of the mixers
+# many switches at once
 ALL = {"rotary": ROTARY, "channel_mixers": "swiglu", "inner_norm": True}
 
 
@@ -92,8 +92,15 @@ def test_a_place_is_row_and_column_in_the_own_grid_and_nothing_for_tokens_withou
 
 @pytest.mark.parametrize(
     "settings",
-    [ALL, {"rotary": {}, "branch_norm": True, "layer_scale": 0.3}, {**ALL, "prompts": 2}, {**ALL, "post_norm": True}],
-    ids=["gated", "branch norm", "prompts", "post norm"],
+    [
+        ALL,
+        {"rotary": {}, "branch_norm": True, "layer_scale": 0.3},
+        {**ALL, "prompts": 2},
+        {**ALL, "post_norm": True},
+        {"relative": 9},
+        {"relative": 9, "prompts": 2},
+    ],
+    ids=["gated", "branch norm", "prompts", "post norm", "relative", "relative and prompts"],
 )
 def test_pictures_of_different_sizes_texts_and_causal_words_in_one_batch_equal_one_by_one(settings):
     made = model(**settings)
@@ -135,9 +142,11 @@ def test_a_score_depends_on_where_patches_stand_to_one_another_and_the_summary_s
     assert (found["behind 0.0"] - found["behind 3.0"]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("settings", [{"rotary": {}}, {"relative": 9}])
 @torch.no_grad()
-def test_only_tokens_with_a_place_are_turned():
-    turned, plain = model(rotary={}), model()
+def test_only_tokens_with_a_place_are_moved_by_it(settings):
+    turned, plain = model(**settings), model()
+    plain.load_state_dict({k: v for k, v in turned.state_dict().items() if "relative" not in k})
     given = sequences(turned)
     with_picture = turned.features(pack(given)) - plain.features(pack(given))
     assert with_picture[[0, 1, 2, 4]].abs().amax(1).min() > 1e-3
@@ -145,8 +154,30 @@ def test_only_tokens_with_a_place_are_turned():
 
 
 @torch.no_grad()
-def test_a_caption_written_word_by_word_behind_a_picture_is_the_one_read_at_once():
-    made = model(**ALL)
+def test_a_relative_bias_is_that_of_the_formula_and_of_every_kernel():
+    made = model(relative=9, num_hidden_layers=1, attn_implementation="eager")
+    image, summary = made.modalities["image"], made.modalities["summary"].span(None).ask([0])
+    packed = pack([[summary, image.span(torch.rand(1, 12, 20))]])
+    layer = made.encoder.layers[0]
+    mixer, x = layer.mixer, made.embed(packed)
+    row, column = places(packed)[1:, :2].unbind(1)
+    apart = torch.stack([row[:, None] - row, column[:, None] - column], -1).float()
+    bias = mixer.relative.down(mixer.relative.up(apart.sign() * (1 + apart.abs()).log()).relu())
+    q, k, v = mixer.qkv(layer.norm1(x)).view(len(x), 3, 3, 8).unbind(1)
+    scores = torch.einsum("ihd,jhd->hij", q, k) / 8**0.5
+    scores[:, 1:, 1:] += bias.permute(2, 0, 1)
+    mixed = mixer.out(torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).flatten(1))
+    x = x + mixed
+    expected = x + layer.mlp(layer.norm2(x))
+    for name in ("sdpa", "eager", "flex_attention"):
+        made.config._attn_implementation = name
+        torch.testing.assert_close(made(packed), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [ALL, {"relative": 9}])
+@torch.no_grad()
+def test_a_caption_written_word_by_word_behind_a_picture_is_the_one_read_at_once(settings):
+    made = model(**settings)
     text, image = made.modalities["text"], made.modalities["image"]
     inputs = [[Summary().span(None), image.span(torch.rand(1, 8, 4 * n))] for n in (2, 1)]
     members = torch.randn(200, 24)
@@ -158,12 +189,14 @@ def test_a_caption_written_word_by_word_behind_a_picture_is_the_one_read_at_once
         anew.write(words, t)
 
 
+@pytest.mark.parametrize("settings", [ALL, {"relative": 9}])
 @torch.no_grad()
-def test_padded_pictures_and_texts_give_the_packed_features_and_sounds_are_refused(tmp_path):
-    made, processor = model_and_processor(**ALL)
+def test_padded_pictures_and_texts_give_the_packed_features_and_sounds_are_refused(tmp_path, settings):
+    made, processor = model_and_processor(**settings)
+    shaken(made.encoder)
     made.save_pretrained(tmp_path)
     made = GeneralistModel.from_pretrained(tmp_path).eval()
-    assert made.config.rotary == ROTARY
+    assert made.config.rotary == settings.get("rotary")
     for raw in ({"image": [picture(20, 7), picture(10, 12)]}, {"text": ["a red seven", "some words on a table"]}):
         found = made(**processor(**raw, return_tensors="pt")).pooler_output
         expected = made.encode(processor(**raw))
@@ -171,7 +204,7 @@ def test_padded_pictures_and_texts_give_the_packed_features_and_sounds_are_refus
     sounds = processor(audio=[(sound(2000), 8000), (sound(3333), 8000)], return_tensors="pt")
     with pytest.raises(UserError, match="audio: padded tensors do not say where tokens stand"):
         made(**sounds)
-    with pytest.raises(ValueError, match="this model turns by place"):
+    with pytest.raises(ValueError, match="this model looks at places"):
         made.encoder(torch.randn(15, 24), pack(sequences(made)[:1]).layout)
 
 
@@ -233,6 +266,7 @@ def test_experts_of_attention_turn_as_the_dense_model_does():
         ({"post_norm": True, "branch_norm": True}, "two rules for one norm"),
         ({"moe_placement": "odd", "channel_mixers": "swiglu"}, "the channel mixer 'swiglu' has no experts"),
         ({"moe_placement": "odd", "inner_norm": True}, "experts have no inner_norm"),
+        ({"moe_placement": "odd", "relative": 9}, "experts have no relative"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_when_it_is_read(settings, words):

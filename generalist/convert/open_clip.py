@@ -153,7 +153,7 @@ def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Repo
     from open_clip.timm_model import TimmModel
 
     if reason := why_not(visual):
-        raise UserError(f"only plain ViT towers convert: {reason}; take a ViT or SigLIP model")
+        raise UserError(f"only ViT towers convert: {reason}; take a ViT, SigLIP, EVA or PE model")
     if isinstance(visual, TimmModel):
         return timm_vit.from_tower(visual)
     blocks = visual.transformer.resblocks

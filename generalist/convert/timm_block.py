@@ -18,6 +18,10 @@ BLOCK = {
     "norm2.bias": "norm2.bias",
     "attn.qkv.weight": "mixer.qkv.weight",
     "attn.qkv.bias": "mixer.qkv.bias",
+    "attn.rel_pos.mlp.fc1.weight": "mixer.relative.up.weight",
+    "attn.rel_pos.mlp.fc1.bias": "mixer.relative.up.bias",
+    "attn.rel_pos.mlp.fc2.weight": "mixer.relative.down.weight",
+    "attn.rel_pos.mlp.fc2.bias": "mixer.relative.down.bias",
     "attn.norm.weight": "mixer.norm.weight",
     "attn.norm.bias": "mixer.norm.bias",
     "attn.proj.weight": "mixer.out.weight",
@@ -41,9 +45,10 @@ def why_not(block: Any) -> str | None:
     """Why a block does not convert, in a few words; None where it does."""
     from timm.models.eva import EvaBlock, EvaBlockPostNorm
     from timm.models.vision_transformer import Block
+    from timm.models.vision_transformer_relpos import RelPosBlock
 
     attention, mlp = block.attn, block.mlp
-    if type(block) not in (Block, EvaBlock, EvaBlockPostNorm):
+    if type(block) not in (Block, EvaBlock, EvaBlockPostNorm, RelPosBlock):
         return f"its blocks are {type(block).__name__}"
     kind, activation = type(mlp).__name__, type(mlp.act).__name__
     if kind not in ("Mlp", *GATED):
@@ -56,6 +61,9 @@ def why_not(block: Any) -> str | None:
         return "it has an inner norm in one of its mixers only"
     if getattr(attention, "gate", None) is not None or getattr(attention, "num_kv_groups", 1) != 1:
         return "it has gates or shared keys in its attention"
+    relative = getattr(attention, "rel_pos", None)
+    if relative is not None and getattr(relative, "mode", None) != "cr":
+        return f"its relative positions are of the kind {type(relative).__name__}"
     return None
 
 
@@ -78,6 +86,9 @@ def settings(trunk: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"branch_norm": type(block).__name__ == "EvaBlockPostNorm"}
     if type(block.mlp).__name__ in GATED:
         found["channel_mixers"] = "swiglu"
+    relative = getattr(block.attn, "rel_pos", None)
+    if relative is not None:
+        found["relative"] = relative.mlp.fc1.out_features
     rope = getattr(trunk, "rope", None)
     if rope is not None:
         reference = 0 if rope.ref_feat_shape is None else rope.ref_feat_shape[0]

@@ -38,13 +38,16 @@ def why_not(trunk: nn.Module) -> str | None:
     """Why a timm model is no ViT that converts, in a few words; None where it is one."""
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
+    from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
-    if not isinstance(trunk, VisionTransformer | Eva):
+    if not isinstance(trunk, VisionTransformer | Eva | VisionTransformerRelPos):
         return f"a {type(trunk).__name__} is no ViT"
     if type(trunk.patch_embed.proj) is not nn.Conv2d or hasattr(trunk.patch_embed, "backbone"):
         return "it has a convolutional stem in front of the ViT"
     if reason := timm_block.why_not(trunk.blocks[0]) or timm_block.why_not_turned(getattr(trunk, "rope", None)):
         return reason
+    if getattr(trunk, "shared_rel_pos", None) is not None:
+        return "it has relative positions that its layers share"
     if getattr(trunk, "reg_token", None) is not None:
         return "it has register tokens"
     if trunk.global_pool not in ("token", "avg", "map"):
@@ -58,9 +61,10 @@ def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report
     """An open_clip `TimmModel` that `why_not` has nothing against -> model, processor, report."""
     trunk = tower.trunk
     state: dict[str, Tensor] = trunk.state_dict()
-    patch, positions = state["patch_embed.proj.weight"], state["pos_embed"][0]
-    token = state.get("cls_token")
-    if token is not None and trunk.no_embed_class:
+    patch, token = state["patch_embed.proj.weight"], state.get("cls_token")
+    cells, table = trunk.patch_embed.num_patches, state.get("pos_embed")
+    positions = torch.zeros(cells, len(patch)) if table is None else table[0]  # relative positions only
+    if token is not None and len(positions) == cells:
         positions = torch.cat([torch.zeros_like(positions[:1]), positions])
     bias = state.get("patch_embed.proj.bias")
     tensors = vit.stem(patch, bias, positions, None if token is None else token.reshape(-1))

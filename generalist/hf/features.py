@@ -85,17 +85,17 @@ class PaddedFeatures:
         )
 
     def padded_places(self, name: str, tensors: dict[str, Tensor], x: Tensor, real: Tensor | None) -> Tensor | None:
-        """The places of [summary, x...] for a model with rotary positions, Int[B * (1 + n), 4]; else None.
+        """The places of [summary, x...] for a model that looks at them, Int[B * (1 + n), 4]; else None.
 
         UserError for a modality whose padded tensors do not say where its tokens stand.
         """
-        if self.encoder.rotary is None:  # type: ignore[attr-defined]
+        if not self.encoder.placed:  # type: ignore[attr-defined]
             return None
         modality = self.modalities[name]  # type: ignore[attr-defined]
         found = modality.padded_place(tensors, None if real is None else real[:, 1:])
         if found is None and modality.gridded:
             raise UserError(
-                f"{name}: padded tensors do not say where tokens stand, which a rotary model needs; "
+                f"{name}: padded tensors do not say where tokens stand, which this model looks at; "
                 "use model.encode(processor(...))"
             )
         place = torch.zeros(*x.shape[:2], 4, dtype=torch.long, device=x.device)
