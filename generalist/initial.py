@@ -23,6 +23,31 @@ NEW = ("prompts.", "linear_heads.", "log_scales.")
 SILENT = ("num_attention_heads", "hidden_act", "layer_norm_eps", "post_norm", "branch_norm", "rotary", "pooling")
 
 
+# how an encoder computes beyond the sizes that a recipe says: what a run that starts from one takes over with it
+RULES = (
+    "hidden_act",
+    "layer_norm_eps",
+    "post_norm",
+    "branch_norm",
+    "inner_norm",
+    "rotary",
+    "relative",
+    "channel_mixers",
+)
+
+
+def encoder_rules(init: str, encoder_from: str) -> dict[str, Any]:
+    """The settings of the encoder that a run starts from (`init`, or else `model.encoder_from`) that no size shows.
+
+    Empty where it starts afresh. UserError: init holds no model.
+    """
+    home = initial_folder(Path(init)) if init else Path(encoder_from)
+    if not (init or encoder_from) or not (home / "config.json").is_file():
+        return {}
+    saved = GeneralistConfig.from_pretrained(home)
+    return {name: getattr(saved, name) for name in RULES}
+
+
 def initial_folder(folder: Path) -> Path:
     """The model folder of a run's folder or of a model's. UserError where there is none."""
     home = folder / "model" if (folder / "model" / "config.json").is_file() else folder

@@ -18,7 +18,7 @@ from data.source import Records, from_sound
 from data.stream import Feed
 from generalist.config import GeneralistConfig
 from generalist.freeze import freeze, load_encoder
-from generalist.initial import adopt_tokenizers
+from generalist.initial import adopt_tokenizers, encoder_rules
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from generalist.processor import GeneralistProcessor
@@ -91,6 +91,7 @@ class Prepared:
             prompts=spec.prompts,
             separate_prompts=spec.separate_prompts,
             linear_heads=self.linear_heads() if spec.linear_heads else None,
+            **encoder_rules(str(recipe.init), spec.encoder_from),
             **spec.moe.config(),
             tasks=list(self.tasks) if spec.moe.placement != "none" else None,
             modalities=modality_settings(self.modalities),

@@ -32,7 +32,8 @@ class ModelSpec:
 
     freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head beside the cosine
     for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
-    encoder_from: a model folder whose encoder's weights are taken; random_encoder:
+    encoder_from: a model folder whose encoder's weights are taken, and with them its activation, norms, gates and
+    positions (`generalist.initial.RULES`); random_encoder:
     they are not, all else equal (the control of a frozen result, `generalist.freeze`). control: a frozen run trains
     its control too and shows it beside its results (`generalist.control`).
     """

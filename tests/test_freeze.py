@@ -8,8 +8,12 @@ import torch
 
 from data.embedded import Embedded
 from data.errors import UserError
+from data.pack import pack
+from data.types import Span
 from generalist.control import add_control, check_control
 from generalist.freeze import trainable
+from generalist.initial import load_initial
+from generalist.model import GeneralistModel
 from generalist.optimizer import parameter_groups
 from generalist.prepare import prepare
 from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, Recipe
@@ -63,6 +67,29 @@ def test_the_encoder_comes_from_a_folder_and_its_control_does_not(tmp_path):
         assert torch.equal(a, b), name
         np.testing.assert_allclose(a - c, 0.5, atol=1e-6)  # the same draw as the source before it was moved
     assert trainable(taken) == trainable(control)
+
+
+@pytest.mark.parametrize("start", ["init", "encoder_from"])
+@torch.no_grad()
+def test_a_run_computes_as_the_encoder_that_it_starts_from(tmp_path, start):
+    rules = {"hidden_act": "quick_gelu", "branch_norm": True, "rotary": {"reference": 3}, "channel_mixers": "swiglu"}
+    rules |= {"inner_norm": True, "layer_norm_eps": 1e-3, "relative": 5}
+    made = recipe()
+    config = prepare(made).config(made)
+    for name, value in rules.items():
+        setattr(config, name, value)
+    source = GeneralistModel(config).eval()
+    source.save_pretrained(tmp_path)
+    started = recipe(**({start: str(tmp_path)} if start == "encoder_from" else {}))
+    started.init = str(tmp_path) if start == "init" else ""
+    started.modalities["text"].tokenizer = source.modalities["text"].tokenizer
+    model = prepare(started).model(started).eval()
+    if start == "init":
+        load_initial(model, tmp_path)
+    assert {name: getattr(model.config, name) for name in rules} == rules
+    packed = pack([[Span("x", {}, 6, grid=(2, 3))], [Span("x", {}, 4)]])
+    x = torch.randn(packed.tokens, 8)
+    assert torch.equal(model.encoder(x, source.routed(packed)), source.encoder(x, source.routed(packed)))
 
 
 def test_what_does_not_fit_is_named(tmp_path):
