@@ -153,9 +153,10 @@ def test_only_tokens_with_a_place_are_moved_by_it(settings):
     assert with_picture[3].abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("prompts", [0, 2])
 @torch.no_grad()
-def test_a_relative_bias_is_that_of_the_formula_and_of_every_kernel():
-    made = model(relative=9, num_hidden_layers=1, attn_implementation="eager")
+def test_a_relative_bias_is_that_of_the_formula_and_of_every_kernel(prompts):
+    made = model(relative=9, num_hidden_layers=1, prompts=prompts)
     image, summary = made.modalities["image"], made.modalities["summary"].span(None).ask([0])
     packed = pack([[summary, image.span(torch.rand(1, 12, 20))]])
     layer = made.encoder.layers[0]
@@ -163,9 +164,10 @@ def test_a_relative_bias_is_that_of_the_formula_and_of_every_kernel():
     row, column = places(packed)[1:, :2].unbind(1)
     apart = torch.stack([row[:, None] - row, column[:, None] - column], -1).float()
     bias = mixer.relative.down(mixer.relative.up(apart.sign() * (1 + apart.abs()).log()).relu())
-    q, k, v = mixer.qkv(layer.norm1(x)).view(len(x), 3, 3, 8).unbind(1)
-    scores = torch.einsum("ihd,jhd->hij", q, k) / 8**0.5
-    scores[:, 1:, 1:] += bias.permute(2, 0, 1)
+    seen = x if not prompts else torch.cat([made.layer_prompts()[0], x])  # prompts in front, without a place
+    q, k, v = mixer.qkv(layer.norm1(seen)).view(len(seen), 3, 3, 8).unbind(1)
+    scores = torch.einsum("ihd,jhd->hij", q[prompts:], k) / 8**0.5
+    scores[:, 1:, 1 + prompts :] += bias.permute(2, 0, 1)
     mixed = mixer.out(torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).flatten(1))
     x = x + mixed
     expected = x + layer.mlp(layer.norm2(x))
