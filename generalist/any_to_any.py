@@ -66,7 +66,7 @@ def encoded(
 
     Then a number for every record, equal where the field's content is: Int[n].
     """
-    apart = model.router is not None or model.config.separate_prompts
+    apart = model.router is not None or (model.prompts is not None and model.prompts.separate)
     found: list[list[Tensor]] = [[], []]
     keys: list[str] = []
     for start in range(0, len(records), batch):

@@ -202,7 +202,8 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         Where inputs and candidates have prompts of their own, or prompts that experts treat differently, they
         take two passes.
         """
-        if len(parts) == 1 or self.config.separate_prompts or (self.router and self.prompts):
+        apart = self.prompts is not None and (self.prompts.separate or self.router is not None)
+        if len(parts) == 1 or apart:
             return [self.features(part, candidate=i > 0) for i, part in enumerate(parts)]
         layout: Layout = self.routed(parts[0])
         for part in parts[1:]:

@@ -6,12 +6,15 @@ Uni-Perceiver v1 (2112.01522, section 3.4; spec section 4). The bias lives in th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
 from generalist.config import GeneralistConfig
+
+Filled = TypeVar("Filled", bound=nn.Module)
 
 
 class DeepPrompts(nn.Module):
@@ -21,10 +24,16 @@ class DeepPrompts(nn.Module):
     """
 
     def __init__(self, config: GeneralistConfig) -> None:
+        """As many as the configuration says."""
         super().__init__()
         shape = (config.num_hidden_layers, config.prompts, config.hidden_size)
         self.vectors = nn.Parameter(torch.empty(shape).normal_(std=0.02))
         self.candidate_vectors = nn.Parameter(torch.empty(shape).normal_(std=0.02)) if config.separate_prompts else None
+
+    @property
+    def separate(self) -> bool:
+        """Whether candidates have prompts of their own."""
+        return self.candidate_vectors is not None
 
     def forward(self, candidate: bool) -> list[Tensor | None]:
         """One Float[P D] a layer."""
@@ -61,6 +70,33 @@ class LinearHeads(nn.ModuleDict):
     def forward(self, scale: str, features: Tensor, cosines: Tensor) -> Tensor:
         """The logits of a scale; the cosines unchanged where it has no linear head."""
         return self[scale](features, cosines) if scale in self else cosines
+
+
+def prompts_of(tensors: dict[str, Tensor]) -> DeepPrompts | None:
+    """The deep prompts among a part's tensors, whatever their number; None where there are none."""
+    if "prompts.vectors" not in tensors:
+        return None
+    layers, count, width = tensors["prompts.vectors"].shape
+    apart = "prompts.candidate_vectors" in tensors
+    sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 1}
+    made = DeepPrompts(GeneralistConfig(prompts=count, separate_prompts=apart, **sizes))
+    return _filled(made, tensors, "prompts.")
+
+
+def heads_of(tensors: dict[str, Tensor]) -> LinearHeads:
+    """The linear heads among a part's tensors."""
+    sizes = {n.split(".")[1]: t.shape for n, t in tensors.items() if n.startswith("linear_heads.") and t.ndim == 2}
+    widths = [width for _, width in sizes.values()]
+    classes = {name: count for name, (count, _) in sizes.items()}
+    made = LinearHeads(GeneralistConfig(linear_heads=classes, output_size=widths[0] if widths else 0))
+    return _filled(made, tensors, "linear_heads.")
+
+
+def _filled(module: Filled, tensors: dict[str, Tensor], start: str) -> Filled:
+    """The module with the tensors of these names for its own; nothing of it trains."""
+    own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+    module.load_state_dict(own, assign=True)
+    return module.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data.errors import UserError
-from generalist.prompts import PART_OF
+from generalist.prompts import PART_OF, heads_of, prompts_of
 
 FINGERPRINT = "fingerprint"
 
@@ -51,31 +51,64 @@ def save_part(model: nn.Module, path: Path) -> None:
 
 
 def read_part(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """A part's tensors. UserError when the file is damaged or belongs to another model."""
+    """A part's tensors. UserError when the file is damaged or belongs to another model.
+
+    The model may be the one that the part was tuned from, which has no prompts, or one with more or fewer of them.
+    """
     try:
         with safe_open(str(path), "pt") as file:
             found = (file.metadata() or {}).get(FINGERPRINT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is not a readable prompt file ({error})") from error
-    own = tunable(model)
-    if found != fingerprint(model) or {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in own.items()}:
+    if found != fingerprint(model) or _sizes(tensors) != _sizes(tunable(model)):
         raise UserError(f"{path} holds the prompts of another model; load it on the model that it was tuned with")
     return tensors
 
 
+def _sizes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """The shapes of what every part of a model has: its norms."""
+    return {name: value.shape for name, value in tensors.items() if not added(name)}
+
+
+def added(name: str) -> bool:
+    """Whether a tensor of a part is new to the model that was tuned: prompts, summary bias or linear head."""
+    return any(PART_OF.get(word) not in (None, "layer norms") for word in name.split("."))
+
+
 @contextmanager
 def wearing(model: nn.Module, part: dict[str, Tensor]) -> Iterator[nn.Module]:
-    """The model with a part put on; its own tensors come back afterwards, also after an error."""
+    """The model with a part put on; its own tensors come back afterwards, also after an error.
+
+    Prompts, summary biases and linear heads that the part lacks are taken off; those that the model lacks are put on.
+    """
     own = tunable(model)
-    kept = {name: parameter.data for name, parameter in own.items()}
+    kept = {name: parameter.data for name, parameter in own.items() if not added(name)}
+    changes = list(_changes(model, part))
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     try:
-        for name, tensor in part.items():
-            own[name].data = tensor.to(own[name].device, own[name].dtype)
+        for name in kept:
+            own[name].data = part[name].to(own[name].device, own[name].dtype)
+        for module, name, value in changes:
+            setattr(module, name, value)
         yield model
     finally:
         for name, data in kept.items():
             own[name].data = data
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _changes(model: nn.Module, part: dict[str, Tensor]) -> Iterator[tuple[nn.Module, str, nn.Module | Tensor | None]]:
+    """(module, attribute, value for the time being) of what a part adds to a model."""
+    like = next(model.parameters())
+    part = {name: tensor.to(like.device, like.dtype) for name, tensor in part.items()}
+    yield model, "prompts", prompts_of(part)
+    yield model, "linear_heads", heads_of(part)
+    for path, module in model.named_modules():
+        if hasattr(module, "spe_bias"):
+            bias = part.get(f"{path}.spe_bias")
+            yield module, "spe_bias", None if bias is None else nn.Parameter(bias, requires_grad=False)
 
 
 def save_tuned(out: Path, lines: list[dict[str, Any]], tuned: Any, task: Any, processor: Any, test: Any) -> None:

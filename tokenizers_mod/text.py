@@ -354,8 +354,7 @@ class Text(Modality):
     def build(self, width: int) -> nn.Module:
         """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""
         stds = (self.word_std, self.position_std)
-        spe = self.spe if self.spe_bias else None
-        tokens = TextTokens(self.vocabulary, self.positions, width, self.type_row, stds, spe)
+        tokens = TextTokens(self.vocabulary, self.positions, width, self.type_row, stds, self.spe, self.spe_bias)
         if self.position_waves:
             waves = sincos(torch.arange(self.positions), width, base=float(self.positions))
             tokens.position.weight.data.copy_(waves * self.position_std)
@@ -382,10 +381,11 @@ class TextTokens(nn.Module):
         type_row: bool,
         stds: tuple[float, float],
         spe: int | None = None,
+        spe_bias: bool = False,
     ) -> None:
         super().__init__()
         self.spe = spe
-        self.spe_bias = None if spe is None else nn.Parameter(torch.zeros(1, width))
+        self.spe_bias = nn.Parameter(torch.zeros(1, width)) if spe_bias else None  # or put on later with a prompt file
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(positions, width)
         self.type_row = nn.Embedding(1, width) if type_row else None
