@@ -23,6 +23,7 @@ PAPER: dict[str, tuple[float | None, float, float]] = {
     "without experts": (49.8, 76.3, 46.0),
     "alone": (50.1, 76.1, 50.0),
 }
+ENOUGH = 3  # seeds; the spread of two says nothing
 SAMPLING = ("mixed", "unmixed", "gathered", "balanced")
 # two variants to compare, and the two rows of the paper that say how they differ there
 CLAIMS = (
@@ -73,11 +74,12 @@ class Gap:
     mean: float
     spread: float
     paper: float
+    seeds: int = ENOUGH
 
     @property
     def beyond(self) -> bool:
-        """Whether it is more than twice its spread over seeds (false where that is unknown)."""
-        return abs(self.mean) > 2 * self.spread
+        """Whether it is more than twice its spread over enough seeds."""
+        return self.seeds >= ENOUGH and abs(self.mean) > 2 * self.spread
 
     def __str__(self) -> str:
         said = f"{self.mean:+.3f} ± {self.spread:.3f}"
@@ -94,7 +96,7 @@ def claims(results: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Ga
         for task in (*MEASURES, ALL):
             gaps = [a[task] - b[task] for a, b in pairs if task in a and task in b]
             if gaps and all(task in row for row in theirs):
-                found[task] = Gap(statistics.fmean(gaps), spread(gaps), theirs[0][task] - theirs[1][task])
+                found[task] = Gap(statistics.fmean(gaps), spread(gaps), theirs[0][task] - theirs[1][task], len(gaps))
         if found:
             out[f"{one} - {other}"] = found
     return out

@@ -15,6 +15,8 @@ seed); all variants of a seed begin with it. Four processes are played by four m
     global / regional   balanced, with only these tokens;   moe   balanced, with experts in every FFN
     alone      gathered, a model for every task, each with its third of the steps
 
+`global` cannot detect, so that its two tasks have half of the steps each.
+
 Writes results.json, table.md and ablation.png: mean and standard deviation over seeds, and differences within
 a seed beside the paper's.
 """

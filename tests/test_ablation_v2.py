@@ -46,14 +46,19 @@ def test_means_and_spreads_are_over_seeds_and_over_all_tasks_where_there_are_all
 
 def test_differences_are_taken_within_a_seed_and_marked_where_they_exceed_twice_their_spread():
     """The seeds differ by much more than the variants, which differ by the same in each."""
-    runs = {"unmixed": [{"digits": 0.2}, {"digits": 0.8}], "gathered": [{"digits": 0.31}, {"digits": 0.9}]}
+    runs = {
+        "unmixed": [{"digits": 0.2}, {"digits": 0.8}, {"digits": 0.4}],
+        "gathered": [{"digits": 0.31}, {"digits": 0.9}, {"digits": 0.505}],
+    }
     found = ablation_table.claims(runs)
     assert list(found) == ["gathered - unmixed"]
     gap = found["gathered - unmixed"]["digits"]
-    assert (gap.mean, gap.spread) == (pytest.approx(0.105), pytest.approx(0.00707, abs=1e-4))
+    assert (gap.mean, gap.spread) == (pytest.approx(0.105), pytest.approx(0.005))
     assert gap.paper == pytest.approx(0.2) and gap.beyond
+    two = {variant: found[:2] for variant, found in runs.items()}
+    assert not ablation_table.claims(two)["gathered - unmixed"]["digits"].beyond  # too few to know the spread
     assert not ablation_table.Gap(0.1, 0.06, 1.0).beyond and not ablation_table.Gap(0.1, math.nan, 1.0).beyond
-    assert "| gathered - unmixed | - | **+0.105 ± 0.007** (+0.2) | - | - |" in ablation_table.markdown({}, found)
+    assert "| gathered - unmixed | - | **+0.105 ± 0.005** (+0.2) | - | - |" in ablation_table.markdown({}, found)
 
 
 def test_agreement_with_the_paper_counts_signs_and_those_beyond_the_spread():
