@@ -17,9 +17,11 @@ from torch.nn.functional import normalize
 from data.errors import UserError
 from data.source import Records
 from data.types import Batch, Example
+from generalist import measures
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from tasks.base import Task
+from tasks.lines import Columns, Kept, joined
 from tasks.metrics import Mean, merge
 from tokenizers_mod.views import seen_as, views_of
 
@@ -42,7 +44,9 @@ class Answers:
     owner: Tensor  # Int[M], the record of each asked token
     score: Callable[[Tensor, Tensor], Tensor]  # queries and members -> log p, the model's own
     keys: Tensor | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)  # what is kept of every answer (`tasks.lines`): all follows from it
+    derived: dict[str, float] = field(default_factory=dict)  # every measure of the columns
+    metrics: dict[str, float] = field(default_factory=dict)  # the same, and what the task knows besides
     rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
     ids: list[str] = field(default_factory=list)  # names of the records, "" for one without
     views: int = 1  # more than one: queries are Float[M views ... D], and p is the mean over them
@@ -138,16 +142,39 @@ def answer(
         ids=ids,
         views=1 if partners else len(views),
     )
-    result.metrics = {name: mean.value for name, mean in _score(result).items()}
-    result.metrics |= task.measure(records, result.log_p, result.owner, result.rows)
-    if task.symmetric:
-        backward = {name: mean.value for name, mean in _score(result.turned()).items()}
-        forward = result.metrics
-        result.metrics = {name: (forward[name] + backward[name]) / 2 for name in forward}
-        result.metrics |= {f"{n} forward": v for n, v in forward.items()}
-        result.metrics |= {f"{n} backward": v for n, v in backward.items()}
+    result.columns = joined([*kept(result), *(kept(result.turned(), "backward") if task.symmetric else [])])
+    result.derived = measures.values(task.line_kind, result.columns)
+    result.metrics = measured(result)
     model.train(was_training)
     return result
+
+
+def kept(answers: Answers, direction: str = "forward") -> list[Columns]:
+    """What the task keeps of its answers, whole records at a time; "record" is the record's number."""
+    owner = answers.owner.cpu()
+    starts = np.flatnonzero(np.diff(owner.numpy(), prepend=-1))  # of the records
+    stops = np.append(starts[1:], len(owner))
+    out, begin = [], 0
+    while begin < len(starts):
+        end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + CHUNK, side="right")))
+        rows = slice(int(starts[begin]), int(stops[end - 1]))
+        found = {name: value[rows].cpu() for name, value in answers.rows.items()}
+        log_p, targets = answers.log_p(rows).cpu(), answers.targets(rows).cpu()
+        out.append(answers.task.keep(Kept(log_p, targets, owner[rows], answers.records.__getitem__, found, direction)))
+        begin = end
+    return out
+
+
+def measured(answers: Answers) -> dict[str, float]:
+    """The measures of the kept columns, then those that a task's `score` and `measure` know beside them.
+
+    `Task.score` is not asked again for what the columns say: whether it knows more is seen from one record's answers.
+    """
+    task = answers.task
+    found = answers.derived | {name: answers.derived[known] for name, known in task.also_called.items()}
+    first = slice(0, int((answers.owner == answers.owner[0]).sum()))
+    own = {} if set(task.score(answers.log_p(first), answers.targets(first))) <= set(found) else _scored(answers)
+    return own | task.measure(answers.records, answers.log_p, answers.owner, answers.rows) | found
 
 
 def mean_or_all(views: list[Tensor], mean: bool) -> Tensor:
@@ -158,6 +185,16 @@ def mean_or_all(views: list[Tensor], mean: bool) -> Tensor:
     if mean:
         return torch.stack([normalize(view.float(), dim=-1) for view in views]).mean(0)
     return torch.stack(views, dim=1)
+
+
+def _scored(answers: Answers) -> dict[str, float]:
+    """`Task.score` over all answers; of a task that is asked both ways, its means and each direction."""
+    forward = {name: mean.value for name, mean in _score(answers).items()}
+    if not answers.task.symmetric:
+        return forward
+    backward = {name: mean.value for name, mean in _score(answers.turned()).items()}
+    ways = {f"{n} forward": v for n, v in forward.items()} | {f"{n} backward": v for n, v in backward.items()}
+    return {name: (forward[name] + backward[name]) / 2 for name in forward} | ways
 
 
 def _score(answers: Answers) -> dict[str, Mean]:

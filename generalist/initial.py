@@ -107,8 +107,7 @@ def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
 def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:
     """UserError where a modality has a learnt tokenizer and the saved model another: rows would mean other words."""
     for name, modality in model.modalities.items():
-        ours, theirs = getattr(modality, "tokenizer", None), settings.get(name, {}).get("tokenizer")
-        if ours and theirs and ours != theirs:
+        if not modality.same_words(settings.get(name, {})):
             raise UserError(
                 f"init={str(folder)!r}: its {name} has another tokenizer; set modalities.{name}.tokenizer to it, or to "
                 "'' to take the one of init"
@@ -119,5 +118,4 @@ def adopt_tokenizers(modalities: dict[str, Any], folder: Path) -> None:
     """Modalities that were to learn a tokenizer take the one of the saved model instead."""
     settings = GeneralistConfig.from_pretrained(initial_folder(folder)).modalities or {}
     for name, modality in modalities.items():
-        if getattr(modality, "tokenizer", None) == "" and settings.get(name, {}).get("tokenizer"):
-            modality.tokenizer = settings[name]["tokenizer"]
+        modality.adopt_words(settings.get(name, {}))

@@ -21,13 +21,18 @@ def values(kind: str, columns: Columns) -> dict[str, float]:
 
 
 def intervals(
-    kind: str, columns: Columns, seed: int = 0, resamples: int = RESAMPLES
+    kind: str,
+    columns: Columns,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    known: dict[str, float] | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """{measure: {value, low, high}}: 95 % percentile bootstrap over records, all answers of one drawn together.
 
-    low and high are None where a measure has no value in some resample, or nothing was resampled.
+    low and high are None where a measure has no value in some resample, or nothing was resampled. known: the `values`
+    of these columns, where they were computed before.
     """
-    found = values(kind, columns)
+    found = values(kind, columns) if known is None else known
     count = len(columns["record"])
     _, owner = np.unique(columns["record"], return_inverse=True)
     records = int(owner.max()) + 1
@@ -56,13 +61,19 @@ def work(columns: Columns) -> int:
     return len(columns["record"])
 
 
-def measure(kind: str, columns: Columns, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+def measure(
+    kind: str,
+    columns: Columns,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    known: dict[str, float] | None = None,
+) -> dict[str, Any]:
     """{"n" records, "answers", "measures" {name: {value, low, high}}, "chance" {...}} and the reliability diagram."""
     result: dict[str, Any] = {
         "kind": kind,
         "n": len(np.unique(columns["record"])),
         "answers": len(columns["record"]),
-        "measures": intervals(kind, columns, seed, resamples),
+        "measures": intervals(kind, columns, seed, resamples, known),
         "chance": KINDS[kind][1](columns),
     }
     if "choices" in columns:

@@ -16,42 +16,14 @@ from data.errors import UserError
 from generalist import measures
 from generalist.evaluate import Answers
 from tasks.base import Task
-from tasks.lines import KINDS, Columns, Kept, columns_of, joined, rows_of
+from tasks.lines import KINDS, Columns, columns_of, rows_of
 
-CHUNK = 4096  # answers whose likelihood over all candidates is held at once
 NAMED = 1000  # candidates up to which their names stand in the head
 
 
 def kept(answers: Answers) -> Columns:
     """The columns of everything asked, both directions where the task has two; "record" is the record's number."""
-    parts = _kept(answers)
-    if answers.task.symmetric:
-        parts += _kept(answers.turned(), "backward")
-    return joined(parts)
-
-
-def _kept(answers: Answers, direction: str = "forward") -> list[Columns]:
-    owner = answers.owner.cpu()
-    starts = np.flatnonzero(np.diff(owner.numpy(), prepend=-1))  # of the records
-    stops = np.append(starts[1:], len(owner))
-    out, begin = [], 0
-    while begin < len(starts):
-        end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + CHUNK, side="right")))
-        rows = slice(int(starts[begin]), int(stops[end - 1]))
-        out.append(
-            answers.task.keep(
-                Kept(
-                    answers.log_p(rows).cpu(),
-                    answers.targets(rows).cpu(),
-                    owner[rows],
-                    answers.records.__getitem__,
-                    {name: value[rows].cpu() for name, value in answers.rows.items()},
-                    direction,
-                )
-            )
-        )
-        begin = end
-    return out
+    return dict(answers.columns)
 
 
 def head_of(task: Task) -> dict[str, Any]:

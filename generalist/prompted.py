@@ -6,7 +6,7 @@
 A set is more than prompts: its norms, summary bias and linear head go with it (Uni-Perceiver, 2112.01522, section 3.4;
 spec section 4), so its sequences take their own pass through all layers. A batch is therefore split by set, one pass
 for each set that occurs; packed tokens are never padded, so that the passes have together the tokens of the one. A
-batch with one set or none is one pass, as without this module. The sets stay a few kilobytes each; the weights stay one.
+batch with one set or none is one pass, as without this module. A set is a few kilobytes; the weights stay one.
 """
 
 from __future__ import annotations

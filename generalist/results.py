@@ -124,7 +124,7 @@ def measured(
     writer: captions are written by it, into a file of their own.
     """
     predictions.save(file, predictions.head_of(answers.task), answers.ids, columns)
-    result = measures.measure(answers.task.line_kind, columns, resamples=RESAMPLES)
+    result = measures.measure(answers.task.line_kind, columns, resamples=RESAMPLES, known=answers.derived)
     if writer is not None:
         result["measures"] |= written.measured(writer.model, answers, file.with_suffix(".captions.jsonl"))
     main = result["measures"].get(answers.task.metric, {"low": None, "high": None})

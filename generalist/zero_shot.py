@@ -255,7 +255,8 @@ def result_of(answers: Answers, columns: Columns, seed: int = 0) -> dict[str, An
     head: dict[str, Any] = {"task": task.kind, "metric": task.metric, "scale": task.scale}
     if isinstance(task.candidates, Names):
         head["candidates"] = task.candidates.names
-    return head | {"about": answers.records.info.get("about", "")} | measures.measure(task.line_kind, columns, seed)
+    found = measures.measure(task.line_kind, columns, seed, known=answers.derived)
+    return head | {"about": answers.records.info.get("about", "")} | found
 
 
 def zero_shot(

@@ -49,6 +49,7 @@ class Task:
     higher_is_better: ClassVar[bool] = True
     symmetric: ClassVar[bool] = False
     line_kind: ClassVar[str] = "named"  # the kind of line that is kept of an answer (`tasks.lines`)
+    also_called: ClassVar[dict[str, str]] = {}  # {a measure's own name here: that of the lines' measures}
 
     def __post_init__(self) -> None:
         self.scale = self.scale or self.kind
@@ -144,13 +145,16 @@ class Task:
     # --- evaluation ---
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
-        """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches."""
+        """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches.
+
+        Evaluation measures what is kept of the answers (`keep`); it takes from here what the lines do not say.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define score")
 
     def measure(
         self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
     ) -> dict[str, float]:
-        """Metrics of a whole split that are no means over answers (average precision).
+        """Metrics of a whole split that follow neither from the kept lines nor as means over answers.
 
         log_p: Int[m] -> Float[m K] of those asked tokens; owner: Int[M], the record of each; rows: {name: [M ...]},
         what the asked tokens' tokenizer found besides tokens.

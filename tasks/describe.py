@@ -30,6 +30,7 @@ class Describe(Task):
 
     kind: ClassVar[str] = "describe"
     metric: ClassVar[str] = "nll"
+    also_called: ClassVar[dict[str, str]] = {"next word accuracy": "accuracy"}
     higher_is_better: ClassVar[bool] = False
     inputs: dict[str, str] = field(default_factory=lambda: {"image": "image"})
     caption: str = "captions"

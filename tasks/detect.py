@@ -8,7 +8,7 @@ appendix that is not available: cross-entropy over names with weight .2 for "not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +20,6 @@ from data.errors import UserError
 from data.source import Record, Records
 from data.types import Batch, Example, Span
 from tasks import lines
-from tasks.average_precision import average_precision, truth
 from tasks.base import Task
 from tasks.candidates import CandidateSet, ObjectNames
 from tasks.metrics import Mean
@@ -120,22 +119,8 @@ class Detect(Task):
         named = log_p[:, 1:].argmax(-1) + 1 == labels
         return {"named right": Mean(float((named & matched).sum()), float(matched.sum()))}
 
-    def measure(
-        self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
-    ) -> dict[str, float]:
-        """COCO AP of the whole split. owner: Int[M]; rows: what the proposer found, by asked token."""
-        names = self.candidates.names[1:]  # type: ignore[union-attr]
-        found, images = [], []
-        for i in range(len(records)):
-            record = records[i]
-            at = (owner == i).nonzero().squeeze(1)
-            images.append(self.true_image(record, i))
-            found += self.detections(record, i, log_p(at), {k: v[at] for k, v in rows.items()})
-        total, by_class = average_precision(truth(images, names), found, self.areas)
-        return total | {f"AP50 {name}": value for name, value in by_class.items()}
-
     def keep(self, kept: lines.Kept) -> lines.Columns:
-        """A line a picture: its objects and what was found, by class name."""
+        """A line a picture: its objects and what was found, by class name; COCO's AP follows from them."""
         names = self.candidates.names[1:]  # type: ignore[union-attr]
         owners = kept.owner.unique().tolist()
         truths, hits = np.empty(len(owners), dtype=object), np.empty(len(owners), dtype=object)

@@ -7,11 +7,9 @@ numbers are what a closed-form linear forecast leaves over, so that the model st
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -163,22 +161,6 @@ class Forecast(Task):
             parts.append(torch.stack([std.expand(len(zero)), zero * std + mean]))
         scale, shift = torch.cat(parts, dim=1).view(2, *kept.labels.shape)
         return scale, shift
-
-    def measure(
-        self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
-    ) -> dict[str, float]:
-        """The errors in the data's units, where these are asked for."""
-        if self.units == "past":
-            return {}
-        slots = int((owner == owner[0]).sum())
-        parts = []
-        for some in torch.arange(len(owner)).split(max(1, AT_ONCE // slots) * slots):
-            asked = [records[i] for i in dict.fromkeys(owner[some].tolist())]
-            labels = torch.cat([cast(Tensor, self._slots(self._past(record), record).labels) for record in asked])
-            parts.append(self.keep(lines.Kept(log_p(some).cpu(), labels, owner[some].cpu(), records.__getitem__)))
-        columns = lines.joined(parts)
-        found = lines.number_measures(columns, np.ones((1, len(columns["record"]))))
-        return {name: float(found[name][0]) for name in ("mae", "mse")}
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The mean of the medians in units of the past's deviation. log_p: Float[a K] of one slot."""

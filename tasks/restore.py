@@ -201,6 +201,12 @@ class RestoreCodes(Hiding):
         asked = labels >= 0
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p[asked], labels[asked])}
 
+    def keep(self, kept: lines.Kept) -> lines.Columns:
+        asked = kept.labels >= 0
+        if not bool(asked.any()):  # nothing that a code stands for: all wrong
+            return super().keep(kept)
+        return {"record": kept.owner[asked].numpy(), **lines.named(kept.log_p[asked], kept.labels[asked])}
+
     def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
         """The code of the nearest visible token before, or the commonest code, whichever validation data prefer."""
         codes = cast(Codes, self.candidates)

@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw
 from data.coco import CocoObjects
 from data.errors import UserError
 from data.source import Records
-from generalist import evaluate
+from generalist import evaluate, measures
 from generalist.config import GeneralistConfig
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from tasks.candidates import ObjectNames, candidate_set
 from tasks.detect import Detect
 from tasks.likelihood import log_likelihood, negative_log_likelihood
+from tasks.lines import Kept
 from tasks.segment import Segment
 from tests.regions import region
 from tokenizers_mod.modalities import modality_settings
@@ -208,8 +209,11 @@ def test_true_boxes_with_true_names_have_average_precision_one(tmp_path, kind, m
         sure = torch.nn.functional.one_hot(torch.tensor(order)[label], 3).float() * 0.9 + 0.03
         return lambda at: sure[at].log()
 
-    right = task.measure(records, log_p([0, 1, 2]), who, rows)
-    exchanged = task.measure(records, log_p([0, 2, 1]), who, rows)
+    def measured(order):
+        kept = Kept(log_p(order)(slice(None)), label, who, records.__getitem__, rows)
+        return measures.values(task.line_kind, task.keep(kept))
+
+    right, exchanged = measured([0, 1, 2]), measured([0, 2, 1])
     assert right["AP50"] == pytest.approx(1) and right["AP50 red"] == pytest.approx(1)
     assert right["AP"] > (0.7 if masks else 0.99)  # masks are read at a quarter of the picture's size
     assert exchanged["AP50"] < 0.6  # every box again under the other name, but unsure

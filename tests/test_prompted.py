@@ -108,7 +108,7 @@ def test_sets_wear_experts_too(router, tmp_path):
 
 
 def test_a_prompt_file_goes_onto_the_model_that_it_was_tuned_from_and_onto_no_other(sets, tmp_path):
-    base, processor, owners, files = sets
+    _, processor, owners, files = sets
     inputs = pictures_with_text(processor)
     with wearing(owners["long"], read_part(files["short"], owners["long"])) as worn:  # fewer prompts, no linear head
         torch.testing.assert_close(worn.encode(inputs), owners["short"].encode(inputs))
@@ -122,7 +122,7 @@ def test_a_prompt_file_goes_onto_the_model_that_it_was_tuned_from_and_onto_no_ot
 
 
 def test_the_summary_bias_is_put_on_a_model_without_one(tmp_path):
-    base, processor = clients.model_and_processor()
+    base, _ = clients.model_and_processor()
     owner = tuned(base, 4, prompts=2)
     bias = torch.linspace(-1, 1, 24)[None]
     owner.tokenizers["text"].spe_bias = torch.nn.Parameter(bias.clone())

@@ -117,6 +117,13 @@ class Modality:
     def learn_texts(self, texts: list[str]) -> None:
         """Learn sub-words from training texts, where the modality has any and has not learnt them yet."""
 
+    def adopt_words(self, settings: dict[str, Any]) -> None:
+        """Take the sub-words of a saved modality's settings, where this one was to learn its own and has none."""
+
+    def same_words(self, settings: dict[str, Any]) -> bool:
+        """Whether token ids mean what they mean under a saved modality's settings; so they do where none are learnt."""
+        return True
+
     def build(self, width: int) -> nn.Module:
         """The device half: forward(data: dict[str, Tensor]) -> Float["N width"]."""
         raise NotImplementedError(f"{type(self).__name__} must define build")

@@ -90,6 +90,9 @@ class PretrainedText(Text):
         """Nothing is learnt: the encoder brings its vocabulary."""
         self._adopt()
 
+    def adopt_words(self, settings: dict[str, Any]) -> None:
+        """None: the encoder brings its own, with the tokens that end and hide."""
+
     @property
     def backend(self) -> Tokenizer:
         if "_backend" not in self.__dict__:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.base import Modality, is_file, sincos
+from tokenizers_mod.base import is_file, sincos
 from tokenizers_mod.bpe import EOT, SPE, clean, load_bpe, train_bpe
+from tokenizers_mod.text_tensors import TextTensors
 
 if TYPE_CHECKING:
     from tokenizers_mod.bpe_hf import BpeTokenizer
@@ -36,7 +37,7 @@ class Pieces(NamedTuple):
 
 
 @dataclass
-class Text(Modality):
+class Text(TextTensors):
     """Strings as sub-words ending in <|endoftext|>, with no start token.
 
     tokenizer: 'clip' (49,411 entries), the JSON text of a trained tokenizer (`train_bpe(...).to_str()`), or the
@@ -123,6 +124,13 @@ class Text(Modality):
                 raise UserError("text: no training texts to learn a tokenizer from; give tokenizer='clip' or a file")
             self.tokenizer = train_bpe(texts, self.learn).to_str()
 
+    def adopt_words(self, settings: dict[str, Any]) -> None:
+        self.tokenizer = self.tokenizer or settings.get("tokenizer", "")
+
+    def same_words(self, settings: dict[str, Any]) -> bool:
+        """Also true where one of the two has learnt no words yet."""
+        return self.tokenizer == settings.get("tokenizer", "") or not (self.tokenizer and settings.get("tokenizer"))
+
     @property
     def vocabulary(self) -> int:
         """Number of entries, special tokens included."""
@@ -137,35 +145,6 @@ class Text(Modality):
     def spe(self) -> int:
         """Id of <|spe|>, the token at which questions are asked and which hides a word."""
         return cast(int, self.backend.token_to_id(SPE))
-
-    # padded tensors of Hugging Face clients
-
-    tensor_names = ("input_ids", "attention_mask")
-
-    def tensors(self, values: list[str]) -> dict[str, Tensor]:
-        """Texts -> input_ids Int[B n] filled with <|endoftext|>, attention_mask Int[B n]."""
-        ids = [self.ids(value) for value in values]
-        real = [torch.ones_like(i) for i in ids]
-        fill: dict[str, Any] = {"batch_first": True, "padding_value": self.eot}
-        return {
-            "input_ids": nn.utils.rnn.pad_sequence(ids, **fill),
-            "attention_mask": nn.utils.rnn.pad_sequence(real, batch_first=True),
-        }
-
-    def beginning(self) -> dict[str, Tensor]:
-        """The tensors of a text of which nothing is written yet: <|endoftext|> alone."""
-        ids = torch.tensor([[self.eot]])
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """input_ids Int[B n], attention_mask [B n] or nothing (all real). UserError past the position table."""
-        ids = tensors["input_ids"]
-        if ids.shape[1] > self.positions and not torch.compiler.is_compiling():
-            raise UserError(f"text: {ids.shape[1]} tokens, the table has {self.positions} positions; truncate the text")
-        position = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        real = tensors.get("attention_mask")
-        data = {"ids": ids.reshape(-1), "position": position.reshape(-1)}
-        return data, None if real is None else real.bool()
 
     # text <-> ids
 

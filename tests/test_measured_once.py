@@ -1,0 +1,113 @@
+"""A number of metrics.json and the one derived from the saved lines are one computation, for every kind of line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_detect import parts, pictures
+
+from data.source import Records
+from generalist import evaluate, measures, predictions, results
+from tasks import average_precision, lines
+from tasks.base import Task
+from tasks.candidates import Names, Numbers
+from tasks.classify import Classify
+from tasks.describe import Describe
+from tasks.metrics import Mean
+from tasks.regress import Regress
+from tasks.restore import RestoreCodes
+from tasks.retrieve import Retrieve
+
+
+class Asked(Task):
+    """Counts how often its `score` is asked."""
+
+    calls = 0
+
+    def score(self, log_p, labels):
+        self.calls += 1
+        return super().score(log_p, labels)
+
+
+def answers_of(task: Task, log_p: torch.Tensor, labels: torch.Tensor, keys=None) -> evaluate.Answers:
+    """Answers whose queries are their log p, so that nothing needs a model."""
+    rows = torch.arange(len(log_p))
+    records = Records([{"id": str(i)} for i in rows.tolist()], {})
+
+    def score(queries, members):
+        return queries if len(members) == queries.shape[-1] else queries[..., : len(members)]
+
+    found = evaluate.Answers(task, records, log_p, log_p, labels, rows, score, keys=keys, ids=[str(i) for i in rows])
+    found.columns = lines.joined(evaluate.kept(found))
+    found.derived = measures.values(task.line_kind, found.columns)
+    found.metrics = evaluate.measured(found)
+    return found
+
+
+def square(n: int = 7, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, n, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+
+
+def some_tasks() -> list:
+    names = Names([f"class {i}" for i in range(7)])
+    numbers = Numbers(edges=[-3.0, -2, -1, 0, 1, 2, 2.5, 3.0])
+    labels = torch.tensor([0, 3, 2, 2, 6, 1, 0])
+    values = torch.tensor([0.5, -1.2, 2.2, 0.1, 0.0, -2.5, 1.0])
+    ids = torch.tensor([0, 1, 1, 3, 4, 5, 6])
+    return [
+        (Classify, names, labels, None),
+        (Describe, names, labels, None),
+        (RestoreCodes, names, torch.tensor([0, 3, -1, 2, 6, -1, 0]), None),
+        (Regress, numbers, values, None),
+        (Retrieve, None, ids, ids),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "candidates", "labels", "keys"), some_tasks(), ids=lambda v: getattr(v, "kind", ""))
+def test_what_a_task_scores_follows_from_its_lines_and_is_not_computed_twice(kind, candidates, labels, keys, tmp_path):
+    counted = type("Counted", (Asked, kind), {})
+    settings = {Regress: {"target": "y"}, Classify: {"label": "y"}}.get(kind, {})
+    if kind in (RestoreCodes, Regress, Classify):
+        settings["inputs"] = {"image": "image"}
+    task = counted(name="t", source=None, **settings)
+    task.candidates = candidates
+    found = answers_of(task, square(), labels, keys)
+    assert task.calls == 1  # of the first record alone, to know what it names
+    own = {name: mean.value for name, mean in evaluate._score(found).items()}
+    assert len(own) >= 2
+    for name, value in own.items():
+        assert found.metrics[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    columns = predictions.kept(found)
+    predictions.save(tmp_path / "t.jsonl", {"lines": task.line_kind, "metric": task.metric}, found.ids, columns)
+    again = predictions.derived(tmp_path / "t.jsonl")
+    assert again == pytest.approx(found.derived, nan_ok=True) and again.keys() <= found.metrics.keys()
+
+
+def test_a_measure_that_only_the_task_knows_is_asked_of_the_task():
+    class Own(Asked, Classify):
+        def score(self, log_p, labels):
+            return super().score(log_p, labels) | {"second": Mean(float((labels == 2).sum()), float(len(labels)))}
+
+        def measure(self, records, log_p, owner, rows):
+            return {"whole": float(len(records))}
+
+    task = Own(name="t", source=None, label="y", inputs={"image": "image"})
+    task.candidates = Names([f"class {i}" for i in range(7)])
+    found = answers_of(task, square(), torch.tensor([0, 3, 2, 2, 6, 1, 0]))
+    assert found.metrics["second"] == pytest.approx(2 / 7) and found.metrics["whole"] == 7
+    assert "second" not in found.derived and found.metrics["accuracy"] == found.derived["accuracy"]
+
+
+def test_average_precision_is_compared_once_for_the_table_and_its_lines(tmp_path, monkeypatch):
+    task, records, _, objective = parts(pictures(tmp_path, 3))
+    compared = []
+    once = average_precision._compared
+    monkeypatch.setattr(average_precision, "_compared", lambda *a: compared.append(1) or once(*a))
+    monkeypatch.setattr(results, "RESAMPLES", 0)
+    answers = evaluate.answer(task, records, objective)
+    line = evaluate.row(answers, {}) | results.measured(answers, predictions.kept(answers), tmp_path / "a.jsonl")
+    assert len(compared) == 1
+    written = json.loads(json.dumps(line))
+    assert np.isfinite(written["value"]) and written["value"] == written["measures"]["AP50"]["value"]
+    assert predictions.derived(tmp_path / "a.jsonl") == pytest.approx(answers.metrics, nan_ok=True)
