@@ -5,8 +5,8 @@ series, tables, graphs, molecules and text, classified, regressed, forecast, ret
     python -m scripts.all_modalities DATA   # joint, alone and the ordinary baseline side by side
 
 The sets are described where they lie (`data.local`, `data.windows`); nothing of the test splits is trained on, and
-validation is set aside from training data where a set brings none. 13,000 steps (`recipe(data, 13000)`) took
-1,541 s on one shared core; the README's results hold the table.
+validation is set aside from training data where a set brings none. 28,000 steps (`recipe(data, 28000)`) took 4,224 s
+on one core that was shared with other work; the README's results hold the table.
 """
 
 from __future__ import annotations
