@@ -57,19 +57,20 @@ class Block(GradientCheckpointingLayer):
             self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+        more = (layout,) if self.mlp_layout else ()
         if self.post_norm:
             x = self.norm1(x + self.drop_path(self.mixer(x, layout, masks, prompts), layout))
-            return self.norm2(x + self.drop_path(self.mlp(x, *((layout,) if self.mlp_layout else ())), layout))
+            return self.norm2(x + self.drop_path(self.mlp(x, *more), layout))
         if self.branch_norm:
-            mixed = self.norm1(self.mixer(x, layout, masks, prompts))
-            x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
-            mixed = self.norm2(self.mlp(x, *((layout,) if self.mlp_layout else ())))
-            return x + self.drop_path(mixed if self.gamma2 is None else self.gamma2 * mixed, layout)
+            x = self.added(x, self.norm1(self.mixer(x, layout, masks, prompts)), self.gamma1, layout)
+            return self.added(x, self.norm2(self.mlp(x, *more)), self.gamma2, layout)
         prompts = None if prompts is None else self.norm1(prompts)
-        mixed = self.mixer(self.norm1(x), layout, masks, prompts)
-        x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed, layout)
-        mixed = self.mlp(self.norm2(x), *((layout,) if self.mlp_layout else ()))
-        return x + self.drop_path(mixed if self.gamma2 is None else self.gamma2 * mixed, layout)
+        x = self.added(x, self.mixer(self.norm1(x), layout, masks, prompts), self.gamma1, layout)
+        return self.added(x, self.mlp(self.norm2(x), *more), self.gamma2, layout)
+
+    def added(self, x: Tensor, mixed: Tensor, gamma: Tensor | None, layout: Layout) -> Tensor:
+        """The residual rule: x + drop_path(gamma * mixed)."""
+        return x + self.drop_path(mixed if gamma is None else gamma * mixed, layout)
 
 
 class Encoder(nn.Module):

@@ -24,7 +24,6 @@ from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 
 UNITS = ("past", "data")
-AT_ONCE = 2048  # slots whose likelihood is held at once
 
 
 @dataclass(kw_only=True)

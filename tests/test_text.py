@@ -360,3 +360,13 @@ def test_training_hides_whole_words_of_an_input_and_nothing_else():
     assert len(hidden) > 1
     with pytest.raises(UserError, match="drop=1"):
         Text(drop=1)
+
+
+def test_no_special_token_is_dropped_and_a_text_of_them_alone_stays():
+    text = Text(tokenizer=small_json(), max_length=40, positions=50, drop=0.9)
+    line = f"{LINES[0]}{EOT}{LINES[2]}"
+    plain = text.span(line).data["ids"]
+    for seed in range(5):
+        ids = text.span(line, torch.Generator().manual_seed(seed)).data["ids"]
+        assert torch.equal(ids == text.eot, plain == text.eot) and (ids == text.spe).any()
+    assert text.span(EOT, torch.Generator().manual_seed(0)).data["ids"].tolist() == [text.eot]

@@ -227,9 +227,9 @@ class Text(TextTensors):
         """The text as n tokens at positions 0..n-1, ending in <|endoftext|>; in training with words dropped."""
         ids = self.ids(value)
         if rng is not None and self.drop:
-            word = torch.tensor([-1 if w is None else w for w in self._encode(value).word_ids])[: len(ids) - 1]
-            hidden = torch.rand(int(word.max()) + 1, generator=rng) < self.drop
-            ids[: len(word)][hidden[word] & (word >= 0)] = self.spe
+            word, ordinary = self._word_of(ids, self._encode(value))
+            hidden = torch.rand(int(word.max()) + 1 if len(word) else 0, generator=rng) < self.drop
+            ids[: len(word)][hidden[word] & ordinary] = self.spe
         return self._span(ids)
 
     def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
@@ -242,8 +242,7 @@ class Text(TextTensors):
         """
         encoding = self._encode(text)
         ids = self._ended(encoding.ids, self.max_length)
-        word = torch.tensor(encoding.word_ids)[: len(ids) - 1]  # the last id is the end
-        ordinary = ~torch.isin(ids[: len(word)], torch.tensor(self._special_ids()))
+        word, ordinary = self._word_of(ids, encoding)
         choices = word[ordinary].unique()
         if len(choices) == 0:
             raise UserError(f"text: {text[:40]!r} has no word to mask; drop it from masked modelling")
@@ -310,6 +309,11 @@ class Text(TextTensors):
         pairs = torch.stack([torch.arange(self.vocabulary), torch.full((self.vocabulary,), self.eot)], dim=1)
         position = torch.arange(2)  # one tensor for all
         return [self._span(pair, position) for pair in pairs]
+
+    def _word_of(self, ids: Tensor, encoding: Pieces) -> tuple[Tensor, Tensor]:
+        """Of every id but the last, the end: the number of its word Int[n - 1], and whether it is one, no special."""
+        word = torch.tensor(encoding.word_ids)[: len(ids) - 1]
+        return word, ~torch.isin(ids[: len(word)], torch.tensor(self._special_ids()))
 
     def _special_ids(self) -> list[int]:
         return [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]

@@ -8,7 +8,8 @@
 #
 # What restarts what: nothing does. DeepSpeed 0.19 has no elastic agent; when a worker dies its launcher ends all
 # nodes with a non-zero code. Whatever started this file has to start it again (or: until sh deepspeed.sh ...; do
-# sleep 10; done); --auto-resume goes on from the last checkpoint, also on another number of processes.
+# sleep 10; done). On SIGTERM it gives its workers 30 s and ends with 1 whatever they saved: where jobs are preempted
+# use torchrun.sh. --auto-resume goes on from the last checkpoint, also on another number of processes.
 set -eu
 recipe=${1:?usage: HOSTFILE=... MASTER=... sh deepspeed.sh RECIPE [key=value ...]}
 shift
