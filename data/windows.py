@@ -23,6 +23,9 @@ class Windows:
     FUTURE's rows; the past may reach back into the rows before. columns: names, or empty = all numeric ones; `array`
     names an npz array [t, ...] whose trailing axes, thinned to every `every`-th value, are the series.
     stride: steps from one training window to the next; other splits take every window (`test_stride`).
+    around: of an `array` of frames [t, H, W], every window also holds the past of the pixels up to `around` pixels away
+    in both directions, every `around_every`-th: {"around": [context, n * n]}, row by row, in the units of the window's
+    own column. Pixels beyond the border repeat it. A forecast that knows them can see what moves in (advection).
     """
 
     path: str
@@ -36,11 +39,15 @@ class Windows:
     test_stride: int = 1
     period: int = 24
     about: str = ""
+    around: int = 0
+    around_every: int = 1
 
     def open(self, split: str) -> Records:
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; {nearest(split, SPLITS)}")
-        names, values = self._series()
+        if self.around < 0 or self.around_every < 1:
+            raise UserError(f"{self.path}: around must be >= 0 and around_every >= 1 pixels")
+        names, values, frames = self._series()
         low, high = self.rows[split]
         first = max(low, self.context)
         last = min(high, len(values)) - self.horizon
@@ -50,32 +57,75 @@ class Windows:
             )
         origins = np.arange(first, last + 1, self.stride if split == "train" else self.test_stride)
         train = values[slice(*self.rows["train"])]
-        deviation = train.std(0)
-        scaled = (values - train.mean(0)) / np.where(deviation > 0, deviation, 1.0)  # 1: a column that stands still
-        return Records(Cut(self, names, scaled, origins), {"synthetic": False, "about": self.about or self.path})
+        mean, deviation = train.mean(0), train.std(0)
+        deviation = np.where(deviation > 0, deviation, 1.0)  # 1: a column that stands still
+        near = None
+        if self.around:
+            wide = len(range(self.every // 2, frames.shape[2], self.every))
+            places = np.stack(np.divmod(np.array(names, dtype=int), wide), axis=1) * self.every + self.every // 2
+            near = Nearby(frames, places, mean, deviation, self.around, self.around_every)
+        rows = Cut(self, names, (values - mean) / deviation, origins, near)
+        return Records(rows, {"synthetic": False, "about": self.about or self.path})
 
-    def _series(self) -> tuple[list[str], np.ndarray]:
-        """Names and values [t, series] in the file's units."""
+    def _series(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Names and values [t, series] in the file's units, and the whole `array` [t, ...] (empty without one)."""
         columns = load_columns(self.path)
         if self.array:
             if self.array not in columns:
                 raise UserError(f"{self.path}: no array {self.array!r}; {nearest(self.array, columns)}")
-            values = np.asarray(columns[self.array], dtype=np.float64)
-            values = values[(slice(None), *([slice(self.every // 2, None, self.every)] * (values.ndim - 1)))]
+            frames = np.asarray(columns[self.array], dtype=np.float64)
+            if self.around and frames.ndim != 3:
+                raise UserError(f"{self.path}: {self.array} has shape {frames.shape}; around= needs frames [t, H, W]")
+            values = frames[(slice(None), *([slice(self.every // 2, None, self.every)] * (frames.ndim - 1)))]
             values = values.reshape(len(values), -1)
             keep = values[slice(*self.rows["train"])].std(0) > 0  # the others have no scale
-            return [str(i) for i in np.flatnonzero(keep)], values[:, keep]
+            return [str(i) for i in np.flatnonzero(keep)], values[:, keep], frames
+        if self.around:
+            raise UserError(f"{self.path}: around= is of pixels of frames; name them with array=")
         names = self.columns or [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
         if lacking := [n for n in names if n not in columns]:
             raise UserError(f"{self.path}: no column {lacking[0]!r}; {nearest(lacking[0], columns)}")
-        return names, np.stack([np.asarray(columns[n], dtype=np.float64) for n in names], axis=1)
+        values = np.stack([np.asarray(columns[n], dtype=np.float64) for n in names], axis=1)
+        return names, values, np.empty((len(values), 0))
+
+
+class Nearby:
+    """The past of the pixels around one, in that pixel's units."""
+
+    def __init__(
+        self,
+        frames: np.ndarray,
+        places: np.ndarray,
+        mean: np.ndarray,
+        deviation: np.ndarray,
+        reach: int,
+        every: int,
+    ) -> None:
+        """frames: [t, H, W] in the file's units; places: Int[series, 2], row and column; mean, deviation: [series]."""
+        self.places = places
+        self.frames = np.pad(frames, ((0, 0), (reach, reach), (reach, reach)), mode="edge").astype(np.float32)
+        self.mean, self.deviation = mean, deviation
+        self.offsets = np.arange(0, 2 * reach + 1, every)  # from the padded corner; the pixel itself is at `reach`
+
+    def window(self, which: int, first: int, last: int) -> np.ndarray:
+        """The rows [last - first, n * n] around the pixel of series `which`."""
+        rows, columns = (self.offsets + int(p) for p in self.places[which])
+        block = self.frames[first:last][:, rows][:, :, columns]
+        return (block.reshape(last - first, -1) - self.mean[which]) / self.deviation[which]
 
 
 class Cut(Sequence):
     """Lazy windows: all series of an origin, then those of the next."""
 
-    def __init__(self, source: Windows, names: list[str], values: np.ndarray, origins: np.ndarray) -> None:
-        self.source, self.names, self.values, self.origins = source, names, values, origins
+    def __init__(
+        self,
+        source: Windows,
+        names: list[str],
+        values: np.ndarray,
+        origins: np.ndarray,
+        near: Nearby | None = None,
+    ) -> None:
+        self.source, self.names, self.values, self.origins, self.near = source, names, values, origins, near
 
     def __len__(self) -> int:
         return len(self.origins) * len(self.names)
@@ -84,7 +134,11 @@ class Cut(Sequence):
         at, which = divmod(range(len(self))[index], len(self.names))
         origin, source = int(self.origins[at]), self.source
         column = self.values[:, which]
+        beside: Record = {}
+        if self.near is not None:
+            beside["around"] = self.near.window(which, origin - source.context, origin)
         return {
+            **beside,
             "id": f"{self.names[which]}@{origin}",
             "past": column[origin - source.context : origin],
             "future": column[origin : origin + source.horizon],

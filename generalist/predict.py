@@ -12,6 +12,7 @@ from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 from generalist.saved import read_model
 from tasks.candidates import Names, Numbers
+from tasks.origin import Origin
 
 
 def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
@@ -75,19 +76,9 @@ def forecast(
     model: GeneralistModel, processor: GeneralistProcessor, numbers: Any, raw: dict[str, Any], about: dict[str, Any]
 ) -> dict[str, Any]:
     """Quantiles of every future step in the series' own units."""
-    series: Any = processor.built["series"]
-    past = series.read(raw["series"])
-    if past.ndim != 1:
-        raise UserError(f"--series: {past.shape[1]} channels given; this task forecasts one, give one column")
-    mean, std = series.statistics(past)
-    slot: Any = processor.built["slot"]
-    slots = slot.remember(slot.span(about["horizon"]), (past - mean) / std)
-    sequence = [processor.built["summary"].span(None), series.span(past), slots]
-    log_p = model.log_likelihood([sequence], numbers.sequences(processor.built), about["scale"])
-    mean, std = series.statistics(past)
-    quantiles = {
-        str(q): (numbers.quantile(log_p, q).reshape(-1)[: about["horizon"]].double() * std + mean).tolist()
-        for q in (0.1, 0.5, 0.9)
-    }
+    origin, levels = Origin(raw, processor.built, about), (0.1, 0.5, 0.9)
+    log_p = model.log_likelihood([origin.question()], numbers.sequences(processor.built), about["scale"])
+    found = origin.quantiles(numbers, log_p, levels)
+    quantiles = {str(q): values.tolist() for q, values in zip(levels, found, strict=True)}
     answers = [[f"step +{i + 1}", f"{v:.6g}"] for i, v in enumerate(quantiles["0.5"])]
     return {"answers": answers, "quantiles": quantiles}

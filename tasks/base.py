@@ -197,9 +197,12 @@ class Task:
         return {}
 
 
-def learn_tables(task: Task, modalities: dict[str, Modality], records: Records) -> None:
-    """Let every input modality that learns (a table's schema) learn from the task's training records."""
-    for modality, name in task.inputs.items():
+def learn_tables(
+    task: Task, modalities: dict[str, Modality], records: Records, chosen: Iterable[str] | None = None
+) -> None:
+    """Let every (or the `chosen`) input modality that learns (a table's schema) learn from the training records."""
+    for modality in task.inputs if chosen is None else chosen:
+        name = task.inputs[modality]
         learn = getattr(modalities.get(modality), "learn_rows", None)
         if learn is not None:
             learn(task.name, [records[i][name] for i in range(len(records))])

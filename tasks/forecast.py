@@ -2,7 +2,9 @@
 
 Each slot token asks one question a future step of its patch (numbers spec: quantile bins of the
 instance-normalised value, expectation for squared error, median for absolute error). With `linear` the
-numbers are what a closed-form linear forecast leaves over, so that the model starts from that forecast.
+numbers are what a closed-form linear forecast leaves over, so that the model starts from that forecast. Covariates are
+further inputs: a table's row, a picture, other sensors. Those in the past's own units, such as the sensors or pixels
+around, are `relative`: the linear forecast reads them too, and they are told as deviations from the past.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from torch import Tensor
 
 from data.errors import UserError, nearest
 from data.source import Record, Records
-from data.types import Example, Span
+from data.types import Example
 from tasks import baselines, lines, ridge
-from tasks.base import Task
+from tasks.base import Task, learn_tables
 from tasks.candidates import CandidateSet, Numbers, Residuals
 from tasks.metrics import Mean, mean_of
+from tasks.origin import Origin
 from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 
@@ -28,7 +31,11 @@ UNITS = ("past", "data")
 
 @dataclass(kw_only=True)
 class Forecast(Task):
-    """future: the record's field with the next values. bins, sigma, auxiliary as in the numbers spec.
+    """inputs: the past first, then covariates of any modality, [summary, past, covariates·, slots·].
+
+    future: the record's field with the next values. bins, sigma, auxiliary as in the numbers spec. relative: modalities
+    of those covariates [t, k] that are in the past's units; newest: how many of their steps the linear forecast reads
+    (0 = all).
 
     linear: ridge strength of the linear forecast under the answers, 0 = none (`tasks.ridge`). slot: the modality that
     asks. units: of the measured errors, "past" (deviations of each window's past) or "data" (the record's own).
@@ -47,6 +54,8 @@ class Forecast(Task):
     linear: float = 0.0
     slot: str = "slot"
     units: str = "past"
+    relative: list[str] = field(default_factory=list)
+    newest: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,35 +65,50 @@ class Forecast(Task):
             raise UserError(f"task {self.name}: linear is {self.linear}; a ridge strength is at least 0 (0 = none)")
         if self.units not in UNITS:
             raise UserError(f"task {self.name}: units={self.units!r}; {nearest(self.units, UNITS)}")
-        if len(self.inputs) != 1:
-            raise UserError(f"task {self.name}: inputs has {list(self.inputs)}; a forecast has one past")
+        if not self.inputs:
+            raise UserError(f"task {self.name}: inputs is empty; a forecast has a past")
+        covariates = list(self.inputs)[1:]
+        if lacking := [name for name in self.relative if name not in covariates]:
+            hint = nearest(lacking[0], covariates)
+            raise UserError(f"task {self.name}: relative={lacking} are no covariates; {hint}")
+        if self.newest < 0:
+            raise UserError(f"task {self.name}: newest must be >= 0 steps, got {self.newest}")
         if self.horizon < 1:
             raise UserError(f"task {self.name}: horizon must be at least 1 step, got {self.horizon}")
 
     def about(self) -> dict[str, Any]:
-        return super().about() | {"horizon": self.horizon, "slot": self.slot}
+        more = {"relative": list(self.relative), "newest": self.newest} if self.relative else {}
+        return super().about() | {"horizon": self.horizon, "slot": self.slot} | more
 
     @property
     def series(self) -> Any:
         """The modality of the past."""
         return self.modalities[next(iter(self.inputs))]
 
-    def _past(self, record: Record) -> Tensor:
-        return self.series.read(record[next(iter(self.inputs.values()))])
+    def learn(self, modalities: dict[str, Modality], records: Records) -> None:
+        learn_tables(self, modalities, records, [name for name in self.inputs if name not in self.relative])
+
+    def origin(self, record: Record) -> Origin:
+        """What is known of a record up to its forecast. UserError names a field that it lacks."""
+        if lacking := [name for name in self.inputs.values() if name not in record]:
+            raise UserError(f"no field {lacking[0]!r}; {nearest(lacking[0], record)}")
+        about = {"inputs": list(self.inputs), "horizon": self.horizon, "slot": self.slot}
+        about |= {"relative": self.relative, "newest": self.newest}
+        return Origin({modality: record[name] for modality, name in self.inputs.items()}, self.modalities, about)
 
     def candidate_set(self, records: Records) -> CandidateSet:
         step = max(1, len(records) // 2000)
         settings = {"sigma": self.sigma, "auxiliary": self.auxiliary}
         if not self.linear:
-            z = [self._future(self._past(records[i]), records[i]) for i in range(0, len(records), step)]
+            z = [self._future(self.origin(records[i]), records[i]) for i in range(0, len(records), step)]
             return Numbers(edges=self._edges(z), **settings)
         windows = []
         for i in range(len(records)):
-            past = self._past(records[i])
-            windows.append((self._normalised(past).float(), self._future(past, records[i])))
-        context = min(len(past) for past, _ in windows)
+            origin = self.origin(records[i])
+            windows.append((origin.features.float(), self._future(origin, records[i])))
+        context = min(len(known) for known, _ in windows)
         matrix = ridge.fit(windows, context, self.linear)
-        left = [future - ridge.newest(past, context) @ matrix for past, future in windows[::step]]
+        left = [future - ridge.newest(known, context) @ matrix for known, future in windows[::step]]
         return Residuals(edges=self._edges(left), weights=ridge.to_text(matrix), context=context, **settings)
 
     def _edges(self, z: list[Tensor]) -> list[float]:
@@ -95,35 +119,20 @@ class Forecast(Task):
         if self.slot not in modalities:
             raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality {self.slot!r}")
 
-    def _normalised(self, past: Tensor) -> Tensor:
-        mean, std = self.series.statistics(past)
-        return (past - mean) / std
-
-    def _future(self, past: Tensor, record: Record) -> Tensor:
-        """The future in units of the past's own mean and standard deviation: Float[horizon]."""
-        mean, std = self.series.statistics(past)
-        future = torch.as_tensor(record[self.future], dtype=torch.float64).reshape(-1)
+    def _future(self, origin: Origin, record: Record) -> Tensor:
+        """The future in the past's units: Float[horizon]."""
+        future = origin.future(record[self.future])
         if len(future) != self.horizon:
             raise UserError(f"field {self.future!r} has {len(future)} values, the horizon is {self.horizon}")
-        return ((future - mean) / std).float()
-
-    def _location(self, past: Tensor) -> Tensor | float:
-        """Where the numbers' zero lies, in z units: the linear forecast Float[horizon], or the past's mean."""
-        known = isinstance(self.candidates, Residuals)
-        return self.candidates.location(self._normalised(past))[: self.horizon] if known else 0.0  # type: ignore[union-attr]
+        return future
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
-        past = self._past(record)
-        slot: Any = self.modalities[self.slot]
-        slots = slot.remember(self._slots(past, record), self._normalised(past))
-        spans = [self.modalities["summary"].span(None), self.series.span(past, rng), slots]
-        return Example(spans, record=str(record.get("id", "")))
-
-    def _slots(self, past: Tensor, record: Record) -> Span:
-        """The slots that ask for the future, with their labels where it is known."""
+        origin = self.origin(record)
         slot: Any = self.modalities[self.slot]
         known = record.get(self.future) is not None
-        return slot.span(slot.read(self._future(past, record) - self._location(past)) if known else self.horizon)
+        numbers: Any = self.candidates
+        asked = slot.read(self._future(origin, record) - origin.location(numbers)) if known else self.horizon
+        return Example(origin.spans(slot.span(asked), rng), record=str(record.get("id", "")))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         numbers = self.candidates
@@ -153,11 +162,11 @@ class Forecast(Task):
         records, counts = kept.owner.unique_consecutive(return_counts=True)
         parts = []
         for record, count in zip(records.tolist(), counts.tolist(), strict=True):
-            past = self._past(kept.record(record))
-            mean, std = self.series.statistics(past)
+            origin, numbers = self.origin(kept.record(record)), self.candidates
+            assert isinstance(numbers, Numbers)
             zero = torch.zeros(count * kept.labels.shape[1], dtype=torch.float64)  # beyond the horizon as well
-            zero[: self.horizon] += self._location(past)
-            parts.append(torch.stack([std.expand(len(zero)), zero * std + mean]))
+            zero[: self.horizon] += origin.location(numbers)
+            parts.append(torch.stack([origin.std.expand(len(zero)), zero * origin.std + origin.mean]))
         scale, shift = torch.cat(parts, dim=1).view(2, *kept.labels.shape)
         return scale, shift
 
@@ -167,18 +176,12 @@ class Forecast(Task):
         assert isinstance(numbers, Numbers)
         return [(f"median {float(numbers.quantile(log_p, 0.5).mean()):.2f} deviations from the past's mean", 0.5)]
 
-    def bands(self, past: Any, log_p: Tensor, levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> list[Tensor]:
-        """Quantiles of the future in the series' own units: Float[slots a K] -> one Float[horizon] a level."""
-        numbers = self.candidates
-        assert isinstance(numbers, Numbers)
-        (mean, std), location = self.series.statistics(past), self._location(past)
-        found = [numbers.quantile(log_p, q).reshape(-1)[: self.horizon].double().cpu() for q in levels]
-        return [(z + location) * std + mean for z in found]
-
     def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
         """The past, the future as it came, and the forecast's median with its 80 % band."""
-        past = self._past(record)
-        low, median, high = self.bands(past, log_p)
+        origin, numbers = self.origin(record), self.candidates
+        assert isinstance(numbers, Numbers)
+        past = origin.past
+        low, median, high = origin.quantiles(numbers, log_p, (0.1, 0.5, 0.9))
         future = [float(v) for v in record[self.future]]
         drawn = {"low": low.tolist(), "median": median.tolist(), "high": high.tolist()}
         error = float((median - torch.tensor(future)).abs().mean())

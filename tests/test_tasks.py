@@ -238,10 +238,9 @@ def test_a_forecast_is_decoded_to_the_series_own_units():
     task = forecast(sigma=0.001)
     example = task.example(LINES[2])
     log_p = task.candidates.target(example.inputs[2].labels.nan_to_num()).clamp_min(1e-9).log()
-    past = task.modalities["series"].read(LINES[2]["past"])
-    low, median, high = task.bands(past, log_p)
-    _, std = task.modalities["series"].statistics(past)
-    edges = torch.tensor(task.candidates.edges).diff().max() * std
+    origin = task.origin(LINES[2])
+    low, median, high = origin.quantiles(task.candidates, log_p, (0.1, 0.5, 0.9))
+    edges = torch.tensor(task.candidates.edges).diff().max() * origin.std
     assert len(median) == 3
     assert bool((low <= median).all() and (median <= high).all())
     assert float((median - torch.tensor(LINES[2]["future"])).abs().max()) <= float(edges)

@@ -48,6 +48,8 @@ class Series(Modality):
 
     patch: steps a token (also the stride). context: only the newest steps are used; 0 = all.
     normalise: by mean and std of the observed values (False = values are used as they are).
+    centre: "mean", or "last" to count from the newest observed value, with or without `normalise`d units (NLinear,
+    2205.13504: what comes is then told as a change, which holds where the level moves on).
     eps: added to the variance. periods, longest: of the positions, in steps (see `step_positions`).
     channels: > 0 gives each channel a learned vector, for several channels in one sequence.
     hidden: of the residual MLP; 0 = the encoder's width.
@@ -70,11 +72,14 @@ class Series(Modality):
     longest: float = LONGEST
     channels: int = 0
     hidden: int = 0
+    centre: str = "mean"
 
     def __post_init__(self) -> None:
         self.periods = [float(p) for p in self.periods]
         if self.patch < 1 or min(self.context, self.channels, self.hidden) < 0 or self.eps <= 0:
             raise UserError("series: patch must be >= 1, eps > 0, and context, channels, hidden >= 0")
+        if self.centre not in ("mean", "last"):
+            raise UserError(f"series: centre={self.centre!r}; use mean or last")
         if any(p <= 0 for p in self.periods) or self.longest <= 0:
             raise UserError(f"series: periods {self.periods} and longest {self.longest} must be > 0 steps")
 
@@ -102,13 +107,16 @@ class Series(Modality):
     ) -> tuple[Float[Tensor, "*channels"], Float[Tensor, "*channels"]]:
         """(mean, std) of the observed values in the context: [] each for [t], [channels] for [t, channels].
 
-        De-normalise with y = z * std + mean. (0, 1) when `normalise` is off.
+        De-normalise with y = z * std + mean. (0, 1) when `normalise` is off; with `centre` = "last" the newest observed
+        value stands for the mean.
         """
         value = self._recent(value).double()
+        centre = _last(value) if self.centre == "last" else torch.zeros_like(value[0])
         if not self.normalise:
-            return torch.zeros_like(value[0]), torch.ones_like(value[0])
+            return centre, torch.ones_like(value[0])
         mean = value.nanmean(dim=0)
-        return mean, ((value - mean).square().nanmean(dim=0) + self.eps).sqrt()
+        std = ((value - mean).square().nanmean(dim=0) + self.eps).sqrt()
+        return centre if self.centre == "last" else mean, std
 
     def span(self, value: Tensor, rng: torch.Generator | None = None, channel: int = 0) -> Span:
         """One channel [t] -> data {"patch": [n, 2 patch], "position": [n], "channel": [n]}.
@@ -176,6 +184,13 @@ class SeriesTokens(nn.Module):
         x = self.skip(patch) + self.mlp(patch)
         x = x + step_positions(data["position"], x.shape[-1], *self.time).to(x.dtype)
         return x if self.channel is None else x + self.channel(data["channel"])
+
+
+def _last(value: Float[Tensor, " t *channels"]) -> Float[Tensor, "*channels"]:
+    """The newest observed value of every channel."""
+    step = torch.arange(len(value)).view(-1, *[1] * (value.ndim - 1))
+    newest = torch.where(value.isnan(), -1, step).amax(dim=0, keepdim=True).clamp(min=0)
+    return value.gather(0, newest).squeeze(0)
 
 
 def load_array(raw: Any, what: str = "series") -> tuple[np.ndarray, str]:
