@@ -15,8 +15,13 @@ from torch import Tensor
 from data.types import Batch, Example, Group, Layout, Packed, Span
 
 
-def _flags(spans: list[Span], name: str, default: bool) -> Tensor:
-    return torch.cat([torch.full((s.length,), default) if (f := getattr(s, name)) is None else f for s in spans])
+def _flags(flags: list[Tensor | None], starts: list[int], total: int, default: bool) -> Tensor:
+    """One flag a token; the spans at `starts` whose flags are None have the default."""
+    out = torch.full((total,), default)
+    for start, flag in zip(starts, flags, strict=True):
+        if flag is not None:
+            out[start : start + len(flag)] = flag
+    return out
 
 
 def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
@@ -28,25 +33,31 @@ def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
     if not sequences:
         raise ValueError("cannot pack an empty batch")
     spans = [span for sequence in sequences for span in sequence]
-    span_owner = torch.tensor([b for b, sequence in enumerate(sequences) for _ in sequence])
-    lengths = torch.tensor([s.length for s in spans])
+    owners = [b for b, sequence in enumerate(sequences) for _ in sequence]
     modalities = sorted({s.modality for s in spans})
+    numbers = {modality: i for i, modality in enumerate(modalities)}
+    starts_of, sources, rows_of = [], [], []  # of each span: first token, modality, first row of its tokenizer's output
+    total, rows = 0, [0] * len(modalities)
+    for span in spans:
+        source_of = numbers[span.modality]
+        starts_of.append(total)
+        sources.append(source_of)
+        rows_of.append(rows[source_of])
+        total += span.length
+        rows[source_of] += span.length
     data = {}
-    span_source = torch.tensor([modalities.index(s.modality) for s in spans])
-    span_row = torch.zeros_like(lengths)  # first row of the span in its tokenizer's output
-    for i, modality in enumerate(modalities):
-        own = [s for s in spans if s.modality == modality]
-        data[modality] = {key: torch.cat([s.data[key] for s in own]) for key in own[0].data}
-        at = span_source == i
-        span_row[at] = lengths[at].cumsum(0) - lengths[at]
+    for modality in modalities:
+        own = [s.data for s in spans if s.modality == modality]
+        data[modality] = {key: torch.cat([held[key] for held in own]) for key in own[0]}
 
     # every token of every span, in the order given
-    span_start = lengths.cumsum(0) - lengths
-    within = torch.arange(int(lengths.sum())) - span_start.repeat_interleave(lengths)
-    owner = span_owner.repeat_interleave(lengths)
-    source = span_source.repeat_interleave(lengths)
-    row = span_row.repeat_interleave(lengths) + within
-    mask, causal, hidden = _flags(spans, "mask", True), _flags(spans, "causal", False), _flags(spans, "hidden", False)
+    lengths = torch.tensor([s.length for s in spans])
+    of_spans = torch.tensor([owners, sources, rows_of, starts_of])
+    owner, source, span_row, span_start = of_spans.repeat_interleave(lengths, dim=1, output_size=total)
+    row = span_row + (torch.arange(total) - span_start)
+    mask = _flags([s.mask for s in spans], starts_of, total, True)
+    causal = _flags([s.causal for s in spans], starts_of, total, False)
+    hidden = _flags([s.hidden for s in spans], starts_of, total, False)
 
     count = torch.zeros(len(sequences), dtype=torch.long).index_add_(0, owner, mask.long())
     if (count == 0).any():
@@ -63,36 +74,43 @@ def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
     position = torch.full((len(mask),), -1, dtype=torch.long)
     position[kept] = torch.arange(len(kept))
 
-    starts = count[order].cumsum(0) - count[order]
-    opened = (causal & mask)[kept].long().cumsum(0)
-    block = opened - (opened - (causal & mask)[kept].long())[starts].repeat_interleave(count[order])
+    sizes = count[order]
+    starts = sizes.cumsum(0) - sizes
+    opens = (causal & mask)[kept].long()
+    opened = opens.cumsum(0)
+    block = opened - (opened - opens)[starts].repeat_interleave(sizes, output_size=len(kept))
     first = torch.empty_like(starts)
     first[order] = starts
 
-    asked, asked_owner, labels, asked_kinds = [], [], [], set()
-    for start, sequence, span in zip(span_start.tolist(), span_owner.tolist(), spans, strict=True):
+    asked, labels = [], []
+    asking: list[tuple[int, int, int]] = []  # of each span that asks: its first token, sequence and questions
+    asked_kinds = set()
+    for start, sequence, span in zip(starts_of, owners, spans, strict=True):
         if span.asked is None or len(span.asked) == 0:
             continue
-        asked.append(position[start + span.asked])
-        asked_owner.append(torch.full((len(span.asked),), sequence))
+        asked.append(span.asked)
+        asking.append((start, sequence, len(span.asked)))
         asked_kinds.add(span.modality)
         if span.labels is not None:
             labels.append(span.labels)
     if len(asked_kinds) > 1:
         raise ValueError(f"one batch asks at tokens of several modalities: {sorted(asked_kinds)}")
-    empty = torch.zeros(0, dtype=torch.long)
-    at = torch.cat(asked) if asked else empty
+    at = asked_owner = torch.zeros(0, dtype=torch.long)
+    if asked:
+        of_asking = torch.tensor(asking)
+        shift, asked_owner = of_asking[:, :2].T.repeat_interleave(of_asking[:, 2], dim=1)
+        at = position[torch.cat(asked) + shift]
     if (at < 0).any():
         raise ValueError("a question is asked at a masked token")
     return Packed(
         data=data,
         source=source[kept],
         row=row[kept],
-        layout=Layout(_groups(count[order].tolist(), special[order].tolist()), block, hidden[kept]),
+        layout=Layout(_groups(sizes.tolist(), special[order].tolist()), block, hidden[kept]),
         owner=owner[kept],
         first=first,
         asked=at,
-        asked_owner=torch.cat(asked_owner) if asked_owner else empty,
+        asked_owner=asked_owner,
         asked_modality=asked_kinds.pop() if asked_kinds else "",
         labels=torch.cat(labels) if labels else None,
         kinds=[s.modality for s in spans],

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.errors import UserError, nearest
+from data.memory import Memory
 from data.order import records_at
 from data.schedule import Schedule
 from data.source import Records
@@ -29,13 +30,18 @@ AHEAD = 16  # draws of a task that its shards are fetched ahead
 class Feed:
     """One task's side of the stream: its records, how an example is made of one, and how they collate.
 
-    batch: samples a step over all ranks and micro steps.
+    batch: samples a step over all ranks and micro steps. memory: keeps records that fit, None keeps none.
     """
 
     records: Records
     example: Callable[[dict[str, Any], torch.Generator | None], Example]
     collate: Callable[[list[Example]], Batch]
     batch: int
+    memory: Memory | None = None
+
+    def record(self, name: str, number: int) -> dict[str, Any]:
+        """The record of this number of the task's data."""
+        return self.records[number] if self.memory is None else self.memory.record(name, self.records.rows, number)
 
 
 class Steps(Dataset):
@@ -102,7 +108,7 @@ class Steps(Dataset):
         for after in range(1, TRIES + 1):
             name: Any = number
             try:
-                record = feed.records[number]
+                record = feed.record(task, number)
                 name = record.get("id", number)
                 return feed.example(record, rng)
             except UserError as error:

@@ -51,23 +51,31 @@ class Span:
     grid: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mask", "causal", "hidden"):
-            flag = getattr(self, name)
-            if flag is not None and tuple(flag.shape) != (self.length,):
+        # three or four of them are made a sample: every line here is a share of the loader's time
+        for name, flag in (("mask", self.mask), ("causal", self.causal), ("hidden", self.hidden)):
+            if flag is not None and flag.shape != (self.length,):
                 shape = tuple(flag.shape)
                 raise ValueError(f"{self.modality} span: {name} has shape {shape}, expected ({self.length},)")
-        if self.asked is not None and len(self.asked):
-            low, high = int(self.asked.min()), int(self.asked.max())
+        count = 0 if self.asked is None else self.asked.shape[0]
+        if count:
+            places = self.asked.tolist()  # type: ignore[union-attr]
+            low, high = min(places), max(places)
             if low < 0 or high >= self.length:
                 raise ValueError(f"{self.modality} span: asked at token {low if low < 0 else high} of {self.length}")
-        if self.labels is not None:
-            count = 0 if self.asked is None else len(self.asked)
-            if len(self.labels) != count:
-                raise ValueError(f"{self.modality} span: {len(self.labels)} labels for {count} asked tokens")
+        if self.labels is not None and self.labels.shape[0] != count:
+            raise ValueError(f"{self.modality} span: {len(self.labels)} labels for {count} asked tokens")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        others = (self.mask, self.causal, self.hidden, self.asked, self.labels)
+        return sum(t.nbytes for t in (*self.data.values(), *others) if t is not None)
 
     def ask(self, asked: Sequence[int] | Tensor, labels: Tensor | None = None) -> Span:
         """The same span with the question asked at these token positions."""
-        return replace(self, asked=torch.as_tensor(asked, dtype=torch.long), labels=labels)
+        asked = torch.as_tensor(asked, dtype=torch.long)
+        flags = self.mask, self.causal, self.hidden
+        return Span(self.modality, self.data, self.length, *flags, asked, labels, self.grid)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 
 from data.cache import SizedCache, default_folder
 from data.errors import UserError
+from data.memory import Memory
 from data.source import Records, from_sound
 from data.stream import Feed
 from generalist.config import GeneralistConfig
@@ -26,7 +27,7 @@ from generalist.recipe import Recipe
 from tasks.base import Task
 from tasks.candidates import CandidateSet, Names
 from tokenizers_mod.base import Modality
-from tokenizers_mod.cached import cache_reads
+from tokenizers_mod.cached import cache_reads, remember
 from tokenizers_mod.modalities import modality_settings
 
 
@@ -38,6 +39,7 @@ class Prepared:
     tasks: dict[str, Task]
     records: dict[str, Records]
     sets: dict[str, CandidateSet]
+    memory: Memory | None = None
 
     def describe(self, recipe: Recipe) -> str:
         """What will be trained, on what, and for how long, before the first step."""
@@ -55,7 +57,8 @@ class Prepared:
 
     def feeds(self) -> dict[str, Feed]:
         return {
-            name: Feed(self.records[name], task.example, task.collate, task.batch) for name, task in self.tasks.items()
+            name: Feed(self.records[name], task.example, task.collate, task.batch, self.memory)
+            for name, task in self.tasks.items()
         }
 
     def linear_heads(self) -> dict[str, int]:
@@ -155,7 +158,10 @@ def prepare(recipe: Recipe) -> Prepared:
         cache = SizedCache(default_folder() / "decoded", int(recipe.cache_gb * 1e9), small=True)
         for modality in modalities.values():
             cache_reads(modality, cache)
-    return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets)
+    memory = Memory(int(recipe.memory_gb * 1e9 / max(1, recipe.workers)))
+    for modality in modalities.values():
+        remember(modality, memory)
+    return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets, memory)
 
 
 def restore(recipe: Recipe, processor: GeneralistProcessor) -> Prepared:

@@ -105,7 +105,8 @@ class Recipe:
     """Everything a run is made of. sampling: "unmixed" (one task a step on all ranks) or "mixed".
 
     workers: loader processes; profile: measure where the first steps' time goes (`generalist.profile`); cache_gb: keep
-    decoded pictures and sounds on disk, at most so many 1e9 bytes, 0 = do not.
+    decoded pictures and sounds on disk, at most so many 1e9 bytes, 0 = do not; memory_gb: keep samples and what is made
+    of them in memory, likewise, shared out over the loader processes of a rank.
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
     init: a run's or a model's folder whose weights the run starts from (`generalist.initial`), "" starts afresh.
     """
@@ -120,6 +121,7 @@ class Recipe:
     workers: int = 0
     profile: bool = False
     cache_gb: float = 0.0
+    memory_gb: float = 1.0
     model: ModelSpec = field(default_factory=ModelSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
@@ -170,6 +172,7 @@ INF = float("inf")
 LIMITS: list[tuple[str, float, float]] = [
     ("seed", 0, 2**63),
     ("workers", 0, 1025),
+    ("memory_gb", 0.0, INF),
     ("optimizer.lr", 0.0, INF),
     ("optimizer.min_lr", 0.0, INF),
     ("optimizer.eps", 0.0, INF),

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
+from tokenizers_mod.image import places
 from tokenizers_mod.padded import stack_padded
 
 FRAME, SHIFT = 0.025, 0.010  # seconds, Kaldi's defaults
@@ -182,7 +183,7 @@ class Audio(Modality):
         """
         mel = self.frames(value, rng)
         (steps, rows), patches = self._grid(mel.shape), self.patches(mel[None])
-        position = torch.cartesian_prod(torch.arange(steps), torch.arange(rows)).view(-1, 2)
+        position = places(steps, rows)
         return Span(self.name, {"patch": patches, "position": position}, steps * rows, grid=(steps, rows))
 
     def frames(self, value: Float[Tensor, " t"], rng: torch.Generator | None = None) -> Float[Tensor, "frames mels"]:
@@ -192,13 +193,22 @@ class Audio(Modality):
             spare = len(value) - limit
             start = spare // 2 if rng is None else int(torch.randint(spare + 1, (), generator=rng))
             value = value[start : start + limit]
-        mel = fbank(value - value.mean(), self.rate, self.mels, self.window)
-        mel = (mel - self.mean) / (2 * self.std)
-        if rng is not None:
+        mel = self.log_mel(value)
+        if rng is not None and (self.mask_frames or self.mask_mels):
+            mel = mel.clone()
             _mask_band(mel, self.mask_frames, rng)
             _mask_band(mel.T, self.mask_mels, rng)
         wide = self.patch[1]
         return nn.functional.pad(mel, (0, 0, 0, wide - len(mel))) if len(mel) < wide else mel
+
+    def log_mel(self, value: Float[Tensor, " t"]) -> Float[Tensor, "frames mels"]:
+        """The log-mel spectrogram of a waveform that is cut already, normalised."""
+        mel = fbank(value - value.mean(), self.rate, self.mels, self.window)
+        return (mel - self.mean) / (2 * self.std)
+
+    def steady(self) -> tuple[str, ...]:
+        drawn = self.max_seconds or self.mask_frames or self.mask_mels
+        return ("read", "log_mel") if drawn else ("read", "span")
 
     def _grid(self, shape: torch.Size) -> tuple[int, int]:
         """(steps, rows) of patches over [..., frames, mels]."""

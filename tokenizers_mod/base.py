@@ -66,6 +66,14 @@ class Modality:
     def kept(self, tensor: Tensor) -> Any:
         return tensor
 
+    def steady(self) -> tuple[str, ...]:
+        """Names of methods of one value whose result may be kept: the same whenever asked, and changed by nobody.
+
+        "span" belongs here where training draws nothing. `read` draws nothing in any modality; another method that a
+        subclass overrides is not kept unless that subclass says so again (`tokenizers_mod.cached.remember`).
+        """
+        return ("read",)
+
     def from_command_line(self, word: str) -> Any:
         """A word of the command line -> what `read` takes; here the path of a file that must exist."""
         if not is_file(word):
@@ -151,6 +159,9 @@ def is_file(word: str) -> bool:
 
 def check_finite(array: Any, what: str) -> None:
     """UserError when a float array or tensor holds NaN or infinity; says how many of how many."""
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "fc" or bool(np.isfinite(array).all()):
+            return
     tensor = torch.as_tensor(array)
     if tensor.is_floating_point():
         bad = int((~torch.isfinite(tensor)).sum())

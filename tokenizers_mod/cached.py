@@ -1,8 +1,11 @@
-"""Decoded samples and tokenised texts on disk by the hash of their content: made once, not once an epoch.
+"""Decoded samples and tokenised texts, in memory and on disk by the hash of their content: made once, not once an epoch.
 
 `cache_reads(modality, cache)` puts the cache in front of the modality's slow method (`Modality.slow`: `read`, or of a
 text its splitting into sub-words). What a modality can write as one tensor (`Modality.keep`) is kept, as safetensors;
 the key is the content with all of the modality's settings, so a changed tokenizer or size finds nothing of another's.
+
+`remember(modality, memory)` keeps what the modality's steady methods (`Modality.steady`) give for samples that the
+memory holds.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from data.cache import SizedCache, content_key
+from data.memory import Memory, Remembered
 from tokenizers_mod.base import Modality
 
 LEAST = 256  # bytes below which a file is slower than decoding or splitting (measured: 30 us and 128 letters)
@@ -75,3 +79,13 @@ def cache_reads(modality: Modality, cache: SizedCache) -> CachedRead:
     read = CachedRead(modality, cache)
     setattr(modality, modality.slow, read)
     return read
+
+
+def remember(modality: Modality, memory: Memory) -> None:
+    """Keep in `memory` what the steady methods give for values that it holds; comes after `cache_reads`."""
+    order = type(modality).__mro__
+    named = next(i for i, kind in enumerate(order) if "steady" in vars(kind))
+    for name in modality.steady():
+        made = next(i for i, kind in enumerate(order) if name in vars(kind))
+        if name == "read" or made >= named:  # what a subclass put in its place may draw at random
+            setattr(modality, name, Remembered(getattr(modality, name), memory))

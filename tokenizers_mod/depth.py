@@ -78,6 +78,9 @@ class Depth(Image):
             value = (metres - self.near) / (self.far - self.near)
         return torch.from_numpy(np.stack([value * known, known]).astype(np.float32))
 
+    def steady(self) -> tuple[str, ...]:
+        return super().steady()  # the patches left out are the picture's own
+
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """[2, H, W] -> patches; `mask` leaves out those without any depth (unless no patch would stay)."""
         span = super().span(value, rng)

@@ -8,6 +8,7 @@ brought to `size`, then both sides to whole patches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,12 +131,23 @@ class Image(Modality):
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Float [C, H, W] in 0..1 -> n patches: data patch [n, C * patch * patch], position [n, 2] (row, column)."""
         value = self.fitted(value, rng)
-        patches, position = self.patches(value[None])
         rows, cols = value.shape[1] // self.patch, value.shape[2] // self.patch
+        patches, position = self.cut(value[None]), places(rows, cols)
         return Span(self.name, {"patch": patches, "position": position}, rows * cols, grid=(rows, cols))
 
     def fitted(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Float [C, H, W] in 0..1 -> resized to whole patches, shifted in training, normalised: [C, rows p, cols p]."""
+        value, s = self.sized(value), self.shift
+        if not s:
+            return value
+        dy, dx = (0, 0) if rng is None else torch.randint(-s, s + 1, (2,), generator=rng).tolist()
+        return value[:, s - dy : value.shape[1] - s - dy, s - dx : value.shape[2] - s - dx]
+
+    def sized(self, value: Tensor) -> Tensor:
+        """The picture as large as it is shown and normalised, with `shift` more pixels on every side like the border's.
+
+        [C, H, W] in 0..1 -> [C, rows p + 2 shift, cols p + 2 shift].
+        """
         _, h, w = value.shape
         rows = max(1, round(self.size * h / max(h, w) / self.patch))
         cols = max(1, round(self.size * w / max(h, w) / self.patch))
@@ -143,21 +155,26 @@ class Image(Modality):
         if (h, w) != target:
             larger = h < target[0] or w < target[1]
             value = interpolate(value[None], target, mode="bilinear", antialias=not larger, align_corners=False)[0]
-        if rng is not None and self.shift:
-            dy, dx = torch.randint(-self.shift, self.shift + 1, (2,), generator=rng).tolist()
-            value = _translate(value, dy, dx)
-        return (value - self.mean) / self.std
+        value = (value - self.mean) / self.std
+        if self.shift:
+            ys, xs = (beyond(n, self.shift) for n in target)
+            value = value[:, ys][:, :, xs]
+        return value
+
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "sized") if self.shift else ("read", "sized", "span")
 
     def patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Float [B, C, rows p, cols p] -> patches [B n, C p p] and their positions [B n, 2], row by row."""
+        rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        return self.cut(pixels), places(rows, cols).to(pixels.device).repeat(len(pixels), 1)
+
+    def cut(self, pixels: Tensor) -> Tensor:
+        """Float [B, C, rows p, cols p] -> patches [B n, C p p], row by row."""
         b, c, h, w = pixels.shape
         p = self.patch
         rows, cols = h // p, w // p
-        patches = pixels.reshape(b, c, rows, p, cols, p).permute(0, 2, 4, 1, 3, 5).reshape(b * rows * cols, c * p * p)
-        row = torch.arange(rows, device=pixels.device).unsqueeze(1).expand(rows, cols)
-        col = torch.arange(cols, device=pixels.device).expand(rows, cols)
-        position = torch.stack([row, col], dim=-1).expand(b, rows, cols, 2).reshape(-1, 2)
-        return patches, position
+        return pixels.reshape(b, c, rows, p, cols, p).permute(0, 2, 4, 1, 3, 5).reshape(b * rows * cols, c * p * p)
 
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_mask")
 
@@ -207,12 +224,16 @@ class Image(Modality):
         return PatchEmbedding(inputs, width, self.size // self.patch, stem)
 
 
-def _translate(image: Tensor, dy: int, dx: int) -> Tensor:
-    """Shift by whole pixels, the border value repeated."""
-    _, h, w = image.shape
-    ys = (torch.arange(h) - dy).clamp(0, h - 1)
-    xs = (torch.arange(w) - dx).clamp(0, w - 1)
-    return image[:, ys][:, :, xs]
+@lru_cache(maxsize=256)
+def beyond(n: int, more: int) -> Tensor:
+    """Which of n pixels in a row stand at -more ... n + more - 1, the first and the last repeated."""
+    return torch.arange(-more, n + more).clamp(0, n - 1)
+
+
+@lru_cache(maxsize=256)
+def places(rows: int, cols: int) -> Tensor:
+    """Row and column of the cells of a grid, row by row: Int [rows cols, 2]; one tensor for all pictures of a size."""
+    return torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).view(-1, 2)
 
 
 class PatchEmbedding(nn.Module):

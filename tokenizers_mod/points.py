@@ -27,20 +27,25 @@ def sample_groups(xyz: Float[Tensor, "n 3"], groups: int, size: int) -> tuple[In
     g = min(groups, distinct points). A cloud of fewer than `size` points repeats its neighbours, which a
     max over the group does not see.
     """
-    points = xyz.numpy()
-    nearest = np.full(len(points), np.inf, dtype=points.dtype)
-    chosen, rows, far = [], [], 0
-    for _ in range(min(groups, len(points))):
-        distance = np.square(points - points[far]).sum(axis=1)
+    points = np.ascontiguousarray(xyz.numpy().T)  # an axis at a time: sums over rows of three are slow
+    nearest = np.full(len(xyz), np.inf, dtype=points.dtype)
+    rows = np.empty((min(groups, len(xyz)), len(xyz)), dtype=points.dtype)  # squared distances from every centre
+    away = np.empty_like(points)
+    chosen, far = [], 0
+    for row in rows:
+        np.subtract(points, points[:, far, None], out=away)
+        np.square(away, out=away)
+        np.add(away[0], away[1], out=row)
+        row += away[2]
         chosen.append(far)
-        rows.append(distance)
-        np.minimum(nearest, distance, out=nearest)
+        np.minimum(nearest, row, out=nearest)
         far = int(nearest.argmax())
         if nearest[far] == 0:  # every point is a centre or lies on one
             break
-    distance = torch.from_numpy(np.stack(rows))
-    near = distance.topk(min(size, len(points)), largest=False).indices
-    return torch.tensor(chosen), near[:, torch.arange(size) % near.shape[1]]
+    near = torch.from_numpy(rows[: len(chosen)]).topk(min(size, len(xyz)), largest=False).indices
+    if near.shape[1] < size:
+        near = near[:, torch.arange(size) % near.shape[1]]
+    return torch.tensor(chosen), near
 
 
 @dataclass
@@ -114,8 +119,12 @@ class Points(Modality):
             value = self._augment(value, rng)
         centre, near = sample_groups(value[:, :3].contiguous(), self.groups, self.size)
         group, center = value[near], value[centre, :3]
-        group = torch.cat([group[..., :3] - center.unsqueeze(1), group[..., 3:]], dim=-1)
+        group[..., :3] -= center.unsqueeze(1)
         return Span(self.name, {"group": group, "center": center}, len(center))
+
+    def steady(self) -> tuple[str, ...]:
+        drawn = self.points or self.rotate or self.scale or self.jitter
+        return ("read",) if drawn else ("read", "span")
 
     def _augment(self, value: Tensor, rng: torch.Generator) -> Tensor:
         xyz = value[:, :3]
@@ -129,7 +138,7 @@ class Points(Modality):
         if self.jitter:
             noise = torch.randn(xyz.shape, generator=rng)
             xyz = xyz + self.jitter * noise.clamp(-3, 3)
-        return torch.cat([xyz, value[:, 3:]], dim=1)
+        return torch.cat([xyz, value[:, 3:]], dim=1) if self.channels else xyz
 
     def content(self) -> dict[str, float]:
         return {"group": 0.0}

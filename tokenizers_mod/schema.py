@@ -23,6 +23,8 @@ def is_missing(value: Any) -> bool:
         return True
     if isinstance(value, str):
         return value.strip() in MISSING
+    if isinstance(value, int | float):
+        return bool(value != value)
     return np.ndim(value) == 0 and (str(value) in MISSING or bool(value != value))
 
 

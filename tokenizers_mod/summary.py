@@ -6,6 +6,7 @@ Source: Uni-Perceiver's SPE (2112.01522, section 3): Tok[SPE] with no position a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -38,11 +39,7 @@ class Summary(Modality):
 
     def span(self, value: Any = None, rng: torch.Generator | None = None) -> Span:
         """One token; `value` and `rng` are not used."""
-        hidden = torch.ones(1, dtype=torch.bool) if self.hidden else None
-        if self.as_text is not None:
-            span = text_span(torch.tensor([self.as_text]), position=torch.tensor([NO_POSITION]))
-            return replace(span, hidden=hidden)
-        return Span(self.name, {"row": torch.zeros(1, dtype=torch.long)}, 1, hidden=hidden)
+        return _token(self.name, self.as_text, self.hidden)
 
     def question(self, labels: Tensor | None = None) -> Span:
         """The summary with the question asked at it; labels: [1, ...], or None at inference."""
@@ -51,6 +48,16 @@ class Summary(Modality):
     def build(self, width: int) -> nn.Module:
         """forward({'row': Int[N]}) -> Float[N, width]; without weights when the row is the text table's."""
         return SummaryToken(width) if self.as_text is None else nn.Identity()
+
+
+@lru_cache(maxsize=64)
+def _token(name: str, as_text: int | None, hidden: bool) -> Span:
+    """The one span of a kind of summary: every sample starts with it."""
+    flag = torch.ones(1, dtype=torch.bool) if hidden else None
+    if as_text is not None:
+        span = text_span(torch.tensor([as_text]), position=torch.tensor([NO_POSITION]))
+        return replace(span, hidden=flag)
+    return Span(name, {"row": torch.zeros(1, dtype=torch.long)}, 1, hidden=flag)
 
 
 class SummaryToken(nn.Module):

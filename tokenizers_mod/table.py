@@ -9,6 +9,7 @@ The category index of a token:  0 a number   1 missing   2 unknown   3... the ca
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +77,11 @@ class Table(Modality):
                 lookup = {c: category_at + i for i, c in enumerate(column.categories)}
                 self._tables[name].append((column_at, column, lookup))
                 column_at, category_at = column_at + 1, category_at + len(lookup)
+        self._columns = {n: dict.fromkeys(c.name for _, c, _ in table) for n, table in self._tables.items()}
         self._categories = category_at
+
+    def steady(self) -> tuple[str, ...]:
+        return ("read",) if self.unknown or self.noise else ("read", "span")
 
     def learn_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Learn the schema of table `name` from training rows; a schema that is there already stays."""
@@ -98,15 +103,15 @@ class Table(Modality):
         row = {str(k): v for k, v in raw.items()}
         name = self._which(row, schema)
         table, target = self._tables[name], self._targets[name]
-        names = [column.name for _, column, _ in table]
-        if extra := [k for k in row if k not in set(names) and k != target]:
-            raise UserError(f"table {name}: no column {extra[0]!r}; {nearest(extra[0], names)}")
+        names = self._columns[name]
+        if extra := [k for k in row if k not in names and k != target]:
+            raise UserError(f"table {name}: no column {extra[0]!r}; {nearest(extra[0], list(names))}")
         if missing := [n for n in names if n not in row]:
             raise UserError(f"table {name}: the row lacks {missing}; give None where a value is missing")
         value, category = np.zeros(len(table)), np.zeros(len(table), dtype=np.int64)
         for i, (_, column, lookup) in enumerate(table):
             cell = row[column.name]
-            if np.ndim(cell) != 0:
+            if not isinstance(cell, str | float | int) and np.ndim(cell) != 0:
                 raise UserError(
                     f"table {name}: column {column.name!r} holds a {type(cell).__name__}; expected one value"
                 )
@@ -116,9 +121,9 @@ class Table(Modality):
                 category[i] = lookup.get(category_name(cell), UNKNOWN)
             else:
                 number = to_number(cell)
-                if number is None or not np.isfinite(number):
+                if number is None or not math.isfinite(number):
                     raise UserError(f"table {name}: column {column.name!r} holds {cell!r}; expected a finite number")
-                value[i] = np.clip(number / column.std - column.mean / column.std, -LARGEST, LARGEST)
+                value[i] = min(max(number / column.std - column.mean / column.std, -LARGEST), LARGEST)
         return {
             "column": torch.tensor([at for at, _, _ in table]),
             "value": torch.from_numpy(value).float(),
@@ -141,8 +146,8 @@ class Table(Modality):
         given = set(row)
         fit = [
             name
-            for name, table in self._tables.items()
-            if given - {self._targets[name]} == {column.name for _, column, _ in table}
+            for name in self._tables
+            if given - {self._targets[name]} == self._columns[name].keys()
         ]
         if len(fit) == 1:
             return fit[0]

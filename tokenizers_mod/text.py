@@ -35,6 +35,11 @@ class Pieces(NamedTuple):
     word_ids: list[int]
     offsets: list[tuple[int, int]]
 
+    @property
+    def nbytes(self) -> int:
+        """About: a pair and four small numbers a piece, lists of them."""
+        return 200 * len(self.ids)
+
 
 @dataclass
 class Text(TextTensors):
@@ -115,7 +120,7 @@ class Text(TextTensors):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_backend", "_kept")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_backend", "_kept", "_specials")}
 
     def learn_texts(self, texts: list[str]) -> None:
         """Learn the sub-words of `texts` where `tokenizer` is empty; does nothing where there is a tokenizer."""
@@ -156,6 +161,9 @@ class Text(TextTensors):
         return kept[1]
 
     slow = "_split"
+
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "_split", "_words_of") if self.drop else ("read", "_split", "_words_of", "span")
 
     def encoded(self, raw: Any) -> bytes | None:
         return raw.encode(errors="surrogatepass") if isinstance(raw, str) else None
@@ -240,27 +248,33 @@ class Text(TextTensors):
         the lines of a text, are not words and are never chosen.
         Raises UserError when the text holds nothing but special tokens.
         """
+        ids, ordinary, choice, count = self._words_of(text)
+        if count == 0:
+            raise UserError(f"text: {text[:40]!r} has no word to mask; drop it from masked modelling")
+        chosen = torch.rand(count, generator=rng) < rate
+        fallback = torch.randint(count, (1,), generator=rng)
+        if not chosen.any():
+            chosen[fallback] = True
+        fate = torch.rand(count, generator=rng)
+        random = torch.randint(self.vocabulary, (len(ids),), generator=rng)
+
+        picked = chosen[choice]  # of every sub-token of a word
+        target, fate = ordinary[picked], fate[choice][picked]
+        shown = ids.clone()
+        shown[target] = torch.where(fate < 0.8, self.spe, torch.where(fate < 0.9, random[target], ids[target]))
+        return self._span(shown).ask(target, ids[target])
+
+    def _words_of(self, text: str) -> tuple[Tensor, Tensor, Tensor, int]:
+        """The text's ids Int[n]; places of sub-tokens of words, no specials, Int[m]; the word of each Int[m], of how many.
+
+        Words are numbered 0... in the order of the text.
+        """
         encoding = self._encode(text)
         ids = self._ended(encoding.ids, self.max_length)
         word, ordinary = self._word_of(ids, encoding)
-        choices = word[ordinary].unique()
-        if len(choices) == 0:
-            raise UserError(f"text: {text[:40]!r} has no word to mask; drop it from masked modelling")
-        chosen = torch.rand(len(choices), generator=rng) < rate
-        fallback = torch.randint(len(choices), (1,), generator=rng)
-        if not chosen.any():
-            chosen[fallback] = True
-        fate = torch.rand(len(choices), generator=rng)
-        random = torch.randint(self.vocabulary, (len(ids),), generator=rng)
-
-        target = torch.isin(word, choices[chosen]) & ordinary
-        hide = torch.isin(word, choices[chosen & (fate < 0.8)]) & target
-        replace = torch.isin(word, choices[chosen & (fate >= 0.8) & (fate < 0.9)]) & target
-        asked = target.nonzero().squeeze(1)
-        shown = ids.clone()
-        shown[: len(word)][hide] = self.spe
-        shown[: len(word)][replace] = random[: len(word)][replace]
-        return self._span(shown).ask(asked, ids[asked])
+        place = ordinary.nonzero().squeeze(1)
+        choices, choice = word[place].unique(return_inverse=True)
+        return ids, place, choice, len(choices)
 
     def caption_span(self, text: str, max_length: int | None = None) -> Span:
         """Captioning training in one pass: every word asked at its own SPE, which sees only the words before it.
@@ -316,15 +330,20 @@ class Text(TextTensors):
         return word, ~torch.isin(ids[: len(word)], torch.tensor(self._special_ids()))
 
     def _special_ids(self) -> list[int]:
-        return [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]
+        found = self.__dict__.get("_specials")
+        if found is None:
+            added = self.backend.get_added_tokens_decoder()
+            found = self.__dict__["_specials"] = [i for i, token in added.items() if token.special]
+        return found
 
     def _span(
         self, ids: Tensor, position: Tensor | None = None, causal: Tensor | None = None, hidden: Tensor | None = None
     ) -> Span:
         if self.causal and causal is None:
             causal = torch.ones(len(ids), dtype=torch.bool)
+        position = torch.arange(len(ids)) if position is None else position
         # by the name it goes by in its model, which `build_modalities` may set on the instance
-        return replace(text_span(ids, position), modality=self.name, causal=causal, hidden=hidden)
+        return Span(self.name, {"ids": ids, "position": position}, len(ids), causal=causal, hidden=hidden)
 
     def hf_tokenizer(self) -> BpeTokenizer:
         """The same ids with the Hugging Face interface: saves and loads in a model folder."""
