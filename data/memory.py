@@ -29,7 +29,7 @@ def size_of(value: Any) -> int | None:
         return OBJECT + len(value)
     size = getattr(value, "nbytes", None)
     if isinstance(size, int):
-        return None if getattr(value, "dtype", None) == object else OBJECT + size
+        return OBJECT + size if getattr(value, "dtype", None) != "O" else None
     if isinstance(value, dict):
         return _sum([*value.keys(), *value.values()])
     if isinstance(value, list | tuple):

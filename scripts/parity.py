@@ -28,7 +28,8 @@ from generalist.decode import decode, vocabulary_features
 from generalist.model import GeneralistModel
 from generalist.moe_usage import ExpertUsage
 from tasks.likelihood import negative_log_likelihood
-from tokenizers_mod.text import NO_POSITION, text_span
+from tokenizers_mod.text import text_span
+from tokenizers_mod.text_tokens import NO_POSITION
 
 FORWARD, GRADIENT = 1e-5, 5e-5
 SPE, EOT = 599, 596  # of the reference's vocabulary of 600

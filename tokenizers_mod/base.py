@@ -159,9 +159,8 @@ def is_file(word: str) -> bool:
 
 def check_finite(array: Any, what: str) -> None:
     """UserError when a float array or tensor holds NaN or infinity; says how many of how many."""
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "fc" or bool(np.isfinite(array).all()):
-            return
+    if isinstance(array, np.ndarray) and (array.dtype.kind not in "fc" or bool(np.isfinite(array).all())):
+        return
     tensor = torch.as_tensor(array)
     if tensor.is_floating_point():
         bad = int((~torch.isfinite(tensor)).sum())

@@ -1,4 +1,4 @@
-"""Decoded samples and tokenised texts, in memory and on disk by the hash of their content: made once, not once an epoch.
+"""Decoded samples and tokenised texts, kept in memory and, by the hash of their content, on disk: made once.
 
 `cache_reads(modality, cache)` puts the cache in front of the modality's slow method (`Modality.slow`: `read`, or of a
 text its splitting into sub-words). What a modality can write as one tensor (`Modality.keep`) is kept, as safetensors;

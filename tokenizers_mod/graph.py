@@ -168,7 +168,7 @@ class Graph(Modality):
             numbers[torch.rand(numbers.shape, generator=rng).numpy() < self.hide] = 0
         degree = np.bincount(value.edge.ravel(), minlength=n)
         numbers[:n, -1] = np.log1p(degree)
-        place = torch.from_numpy(laplacian_identifiers(value.edge, n, self.identifiers)).float() * n**0.5
+        place = self.placed(value)
         if rng is not None:
             place = place * (torch.randint(2, (self.identifiers,), generator=rng) * 2 - 1)
         ends = torch.from_numpy(np.concatenate([np.arange(n).repeat(2).reshape(-1, 2), value.edge]))
@@ -182,6 +182,14 @@ class Graph(Modality):
             "type": kind,
         }
         return Span(self.name, data, n + m)
+
+    def placed(self, value: RawGraph) -> Float[Tensor, "n count"]:
+        """Its nodes' identifiers, which tell them apart, of the size of one."""
+        n = len(value.code)
+        return torch.from_numpy(laplacian_identifiers(value.edge, n, self.identifiers)).float() * n**0.5
+
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "placed")
 
     def content(self) -> dict[str, float]:
         """Categories, and values where there are any beside the degree, which the edges tell anyway."""

@@ -63,6 +63,9 @@ class Number(Modality):
         """[k] -> data {"value": [k]}."""
         return Span(self.name, {"value": value}, len(value))
 
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "span")
+
     def build(self, width: int) -> NumberTokens:
         return NumberTokens(self, width)
 

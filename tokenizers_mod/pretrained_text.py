@@ -22,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from data.errors import UserError
 from data.types import Span
-from tokenizers_mod.text import NO_POSITION, Pieces, Text
+from tokenizers_mod.text import Pieces, Text
+from tokenizers_mod.text_tokens import NO_POSITION
 
 
 @dataclass

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from data.types import Span
 from tokenizers_mod.base import Modality
-from tokenizers_mod.text import NO_POSITION, text_span
+from tokenizers_mod.text import text_span
+from tokenizers_mod.text_tokens import NO_POSITION
 
 
 @dataclass

@@ -144,11 +144,7 @@ class Table(Modality):
         if len(self._tables) == 1:
             return next(iter(self._tables))
         given = set(row)
-        fit = [
-            name
-            for name in self._tables
-            if given - {self._targets[name]} == self._columns[name].keys()
-        ]
+        fit = [name for name in self._tables if given - {self._targets[name]} == self._columns[name].keys()]
         if len(fit) == 1:
             return fit[0]
         if fit:

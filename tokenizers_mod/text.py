@@ -8,7 +8,7 @@ which is how the SPE token in front of every v1 sequence is embedded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -21,11 +21,10 @@ from data.types import Span
 from tokenizers_mod.base import is_file, sincos
 from tokenizers_mod.bpe import EOT, SPE, clean, load_bpe, train_bpe
 from tokenizers_mod.text_tensors import TextTensors
+from tokenizers_mod.text_tokens import TextTokens
 
 if TYPE_CHECKING:
     from tokenizers_mod.bpe_hf import BpeTokenizer
-
-NO_POSITION = -1
 
 
 class Pieces(NamedTuple):
@@ -265,7 +264,7 @@ class Text(TextTensors):
         return self._span(shown).ask(target, ids[target])
 
     def _words_of(self, text: str) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The text's ids Int[n]; places of sub-tokens of words, no specials, Int[m]; the word of each Int[m], of how many.
+        """The text's ids Int[n]; places of sub-tokens of words, no specials, Int[m]; the word of each, Int[m]; words.
 
         Words are numbered 0... in the order of the text.
         """
@@ -367,41 +366,3 @@ def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
     """A span of the modality "text": ids Int[n] at `position` Int[n] (0..n-1 if None; -1: no position and no type)."""
     position = torch.arange(len(ids)) if position is None else position
     return Span("text", {"ids": ids, "position": position}, len(ids))
-
-
-class TextTokens(nn.Module):
-    """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1.
-
-    stds: of the words and of the positions at the start.
-    """
-
-    def __init__(
-        self,
-        vocabulary: int,
-        positions: int,
-        width: int,
-        type_row: bool,
-        stds: tuple[float, float],
-        spe: int | None = None,
-        spe_bias: bool = False,
-    ) -> None:
-        super().__init__()
-        self.spe = spe
-        self.spe_bias = nn.Parameter(torch.zeros(1, width)) if spe_bias else None  # or put on later with a prompt file
-        self.token = nn.Embedding(vocabulary, width)
-        self.position = nn.Embedding(positions, width)
-        self.type_row = nn.Embedding(1, width) if type_row else None
-        for table, std in ((self.token, stds[0]), (self.position, stds[1]), (self.type_row, stds[1])):
-            if table is not None:
-                nn.init.normal_(table.weight, std=std)
-
-    def forward(self, data: dict[str, Tensor]) -> Tensor:
-        """{'ids': Int[N], 'position': Int[N]} -> Float[N, width]."""
-        place = self.position(data["position"].clamp(min=0))
-        if self.type_row is not None:
-            place = place + self.type_row(torch.zeros(1, dtype=torch.long, device=place.device))
-        placed = (data["position"] != NO_POSITION).unsqueeze(-1)
-        words = self.token(data["ids"])
-        if self.spe is not None and self.spe_bias is not None:
-            words = words + data["ids"].eq(self.spe).unsqueeze(-1) * self.spe_bias
-        return words + torch.where(placed, place, 0.0)
