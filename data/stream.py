@@ -7,6 +7,7 @@ corrupt="skip", gives its place to the next sample of the stream and is named in
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +121,16 @@ class Steps(Dataset):
         raise UserError(f"{TRIES} samples in a row cannot be read; the last one: {skipped[-1]}")
 
 
+def outlive_stop(worker: int) -> None:
+    """In a loader's worker: SIGTERM and Ctrl-C are the trainer's to answer, which still needs batches to end its step.
+
+    SLURM signals every process of a job, a terminal every process of its group, and torch's loader fails in the
+    trainer when a worker dies of it. A handler, not SIG_IGN, which programs behind `pipe:` would inherit.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+
 def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
     """Batches of steps first..last-1 in order, each step as `accumulate` micro batches."""
     indices: Sequence[int] = range(first * steps.accumulate, last * steps.accumulate)
@@ -132,6 +143,7 @@ def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = Fa
             pin_memory=pin,
             prefetch_factor=4 if workers else None,
             persistent_workers=False,
+            worker_init_fn=outlive_stop,
             # its own: a loader that starts must not advance the process's random state, or a resume differs
             generator=torch.Generator().manual_seed(steps.seed),
         )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from nodes import (
     RECIPE,
@@ -206,15 +207,17 @@ def test_one_process_killed_and_started_again_ends_with_the_weights_of_one_that_
 
 @pytest.mark.parametrize("whom", ["the launcher", "every process"])
 def test_sigterm_to_several_ranks_saves_once_and_all_end_well(tmp_path, forks, whom):
-    """As Kubernetes does (the first process alone) and as SLURM does (every process of the job)."""
+    """As Kubernetes does (the first process alone) and as SLURM does (every process of the job, loaders' workers too)."""
     node, log = Node(tmp_path, forks), tmp_path / "out.txt"
     try:
-        agent = node.start(together(node, "run", "steps=100000", "checkpoint.every=0"), log)
+        agent = node.start(together(node, "run", "steps=100000", "checkpoint.every=0", "workers=1"), log)
         assert wait_for(lambda: steps_done(tmp_path / "run") > 3, agent), log.read_text()[-3000:]
         asked, ranks = time.monotonic(), trainers(node)
         assert sorted(ranks) == [0, 1]
         if whom == "every process":
-            for pid in ranks.values():
+            workers = [worker.pid for pid in ranks.values() for worker in psutil.Process(pid).children(recursive=True)]
+            assert len(workers) == 2
+            for pid in [*workers, *ranks.values()]:
                 os.kill(pid, signal.SIGTERM)
         agent.terminate()
         finished(agent, log)
