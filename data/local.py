@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -169,9 +170,17 @@ class Rows(Sequence):
     def __init__(self, source: Arrays, columns: dict[str, Any], chosen: np.ndarray, name: str) -> None:
         self.source, self.columns, self.name = source, columns, name
         self.items: list[tuple[int, int]] = [(int(i), -1) for i in chosen]
+        # those that somebody holds: records that were exploded from one row share its picture, decoded once
+        self.pictures: WeakValueDictionary[tuple[str, int], Any] = WeakValueDictionary()
         if source.explode:
             lists = _column(columns, source.explode[0], source.path)
             self.items = [(int(i), k) for i in chosen for k in range(len(lists[int(i)]))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "pictures"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, pictures=WeakValueDictionary())
 
     def __len__(self) -> int:
         return len(self.items)
@@ -203,7 +212,10 @@ class Rows(Sequence):
         if item >= 0 and column in self.source.explode:
             value = value[item]
         if sign and kind == "picture":
-            return _picture(value, how)
+            place = (how, row)
+            if (found := self.pictures.get(place)) is None:
+                found = self.pictures[place] = _picture(value, how)
+            return found
         if sign and kind == "sound":
             return _sound(Path(self.source.path).parent / str(value))
         if sign and kind == "file":

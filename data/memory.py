@@ -1,4 +1,4 @@
-"""What was made of a sample before, kept in this process's memory: decoded, generated and cut once, not once an epoch.
+"""What was made of a sample before, kept in this process's memory: made once, not once an epoch.
 
 Things are known by identity: a `Memory` keeps the records of sets that fit, and `Remembered` keeps what a function made
 of a kept thing, which is then kept itself. What is asked of anything else is made anew, and nothing is kept of it.
@@ -16,6 +16,8 @@ from torch import Generator
 
 from data.errors import UserError
 
+PART = 4  # a set may take this part of the limit: one that is too large must leave room for the others
+LARGE = 2**20  # bytes; what is larger takes the room of many small things, which save more time a byte
 OBJECT = 64  # bytes, about, of a Python object beside its content
 PLAIN = frozenset({bool, int, float, complex, type(None)})
 
@@ -60,9 +62,11 @@ class Memory:
         self.limit, self.used = limit, 0
         self._known: dict[int, Any] = {}
         self._records: dict[str, dict[int, dict[str, Any]] | None] = {}
+        self._taken: dict[str, int] = {}  # by the records of a set and by what was made of them
+        self._name = ""  # the set whose record was asked for last
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"limit": self.limit, "used": 0, "_known": {}, "_records": {}}
+        return vars(Memory(self.limit))
 
     def knows(self, value: Any) -> bool:
         """Whether this very object is kept."""
@@ -73,21 +77,24 @@ class Memory:
         if self.knows(value):
             return True
         size = size_of(value)
-        if size is None or self.used + size > self.limit:
+        taken = self._taken.get(self._name, 0)
+        if size is None or size > LARGE or self.used + size > self.limit or (taken + size) * PART > self.limit:
             return False
         self.used += size
+        self._taken[self._name] = taken + size
         self._known[id(value)] = value
         return True
 
     def record(self, name: str, rows: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:
-        """rows[number], kept where the whole set `name` fits into half of the limit (told by its first record)."""
+        """rows[number], kept where a quarter of the set `name` or more may be (its first record tells the size)."""
+        self._name = name
         kept = self._records.get(name)
         if kept is not None and (found := kept.get(number)) is not None:
             return dict(found)
         found = rows[number]
         if name not in self._records:
             size = size_of(found)
-            self._records[name] = kept = {} if size is not None and 2 * size * len(rows) <= self.limit else None
+            self._records[name] = kept = {} if size is not None and size * len(rows) <= self.limit else None
         if kept is not None and all(type(v) in PLAIN or self.keep(v) for v in found.values()):
             kept[number] = found
             return dict(found)

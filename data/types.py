@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,12 @@ from torch import Tensor
 from data.routes import Role, Routes
 
 IGNORE = -1  # an integer label that is not asked; float labels use NaN
+
+
+@lru_cache(maxsize=4096)
+def _places(asked: tuple[int, ...]) -> Tensor:
+    """One tensor for all spans that ask at these places; nearly all ask at the first."""
+    return torch.tensor(asked, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Span:
 
     def ask(self, asked: Sequence[int] | Tensor, labels: Tensor | None = None) -> Span:
         """The same span with the question asked at these token positions."""
-        asked = torch.as_tensor(asked, dtype=torch.long)
+        asked = asked.long() if isinstance(asked, Tensor) else _places(tuple(asked))
         flags = self.mask, self.causal, self.hidden
         return Span(self.modality, self.data, self.length, *flags, asked, labels, self.grid)
 

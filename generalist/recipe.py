@@ -121,7 +121,7 @@ class Recipe:
     workers: int = 0
     profile: bool = False
     cache_gb: float = 0.0
-    memory_gb: float = 1.0
+    memory_gb: float = 2.0
     model: ModelSpec = field(default_factory=ModelSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)

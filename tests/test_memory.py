@@ -123,7 +123,7 @@ def test_records_are_made_once_and_given_as_copies():
     assert Counted.made == before + 2, "sets of one name are one set, others are not"
 
 
-def test_a_set_that_does_not_fit_into_half_of_the_limit_is_not_kept():
+def test_a_set_of_which_no_quarter_may_be_kept_is_not_kept_at_all():
     rows, memory = Counted([0] * 100), Memory(100 * 400)
     for _ in range(2):
         memory.record("t", rows, 3)
@@ -131,13 +131,21 @@ def test_a_set_that_does_not_fit_into_half_of_the_limit_is_not_kept():
 
 
 def test_memory_stays_under_its_limit_and_still_answers():
-    memory = Memory(3000)
+    memory = Memory(12000)
     double = Remembered(lambda x: x * 2, memory)
     values = [np.arange(50.0) + i for i in range(20)]
     kept = [memory.keep(value) for value in values]
-    assert 0 < memory.used <= 3000 and kept == sorted(kept, reverse=True) and 1 < sum(kept) < 20
+    assert 0 < memory.used <= 3000, "one set takes a quarter at most"
+    assert kept == sorted(kept, reverse=True) and 1 < sum(kept) < 20
     assert all(np.array_equal(double(value), value * 2) for value in values)
     assert memory.used <= 3000
+    rows = [{"x": np.arange(50.0)}]
+    assert [memory.knows(memory.record(name, rows, 0)["x"]) for name in "abc"] == [True] * 3, "others have theirs"
+
+
+def test_a_large_value_is_not_kept_where_many_small_ones_are():
+    memory = Memory(10**9)
+    assert not memory.keep(np.zeros(2**18)) and memory.keep(np.zeros(2**16)) and memory.used < 10**6
 
 
 def test_what_is_not_kept_is_made_anew_and_nothing_is_kept_of_it():

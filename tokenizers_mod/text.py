@@ -40,6 +40,18 @@ class Pieces(NamedTuple):
         return 200 * len(self.ids)
 
 
+class Words(NamedTuple):
+    """ids: Int[n], ended. Of each sub-token of a word, no special: its place Int[m], the number of its word Int[m].
+
+    most: words and specials together.
+    """
+
+    ids: Tensor
+    place: Tensor
+    word: Tensor
+    most: int
+
+
 @dataclass
 class Text(TextTensors):
     """Strings as sub-words ending in <|endoftext|>, with no start token.
@@ -232,11 +244,12 @@ class Text(TextTensors):
 
     def span(self, value: str, rng: torch.Generator | None = None) -> Span:
         """The text as n tokens at positions 0..n-1, ending in <|endoftext|>; in training with words dropped."""
-        ids = self.ids(value)
-        if rng is not None and self.drop:
-            word, ordinary = self._word_of(ids, self._encode(value))
-            hidden = torch.rand(int(word.max()) + 1 if len(word) else 0, generator=rng) < self.drop
-            ids[: len(word)][hidden[word] & ordinary] = self.spe
+        if rng is None or not self.drop:
+            return self._span(self.ids(value))
+        words = self._words_of(value)
+        hidden = torch.rand(words.most, generator=rng) < self.drop
+        ids = words.ids.clone()
+        ids[words.place[hidden[words.word]]] = self.spe
         return self._span(ids)
 
     def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
@@ -247,7 +260,9 @@ class Text(TextTensors):
         the lines of a text, are not words and are never chosen.
         Raises UserError when the text holds nothing but special tokens.
         """
-        ids, ordinary, choice, count = self._words_of(text)
+        ids, place, word, _ = self._words_of(text)
+        choices, choice = word.unique(return_inverse=True)
+        count = len(choices)
         if count == 0:
             raise UserError(f"text: {text[:40]!r} has no word to mask; drop it from masked modelling")
         chosen = torch.rand(count, generator=rng) < rate
@@ -258,22 +273,18 @@ class Text(TextTensors):
         random = torch.randint(self.vocabulary, (len(ids),), generator=rng)
 
         picked = chosen[choice]  # of every sub-token of a word
-        target, fate = ordinary[picked], fate[choice][picked]
+        target, fate = place[picked], fate[choice][picked]
         shown = ids.clone()
         shown[target] = torch.where(fate < 0.8, self.spe, torch.where(fate < 0.9, random[target], ids[target]))
         return self._span(shown).ask(target, ids[target])
 
-    def _words_of(self, text: str) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The text's ids Int[n]; places of sub-tokens of words, no specials, Int[m]; the word of each, Int[m]; words.
-
-        Words are numbered 0... in the order of the text.
-        """
+    def _words_of(self, text: str) -> Words:
+        """The text's ids, and which of them are of a word that can be hidden."""
         encoding = self._encode(text)
         ids = self._ended(encoding.ids, self.max_length)
         word, ordinary = self._word_of(ids, encoding)
         place = ordinary.nonzero().squeeze(1)
-        choices, choice = word[place].unique(return_inverse=True)
-        return ids, place, choice, len(choices)
+        return Words(ids, place, word[place], int(word.max()) + 1 if len(word) else 0)
 
     def caption_span(self, text: str, max_length: int | None = None) -> Span:
         """Captioning training in one pass: every word asked at its own SPE, which sees only the words before it.
