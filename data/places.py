@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from data.source import Source
 from data.tabular import ENDINGS
 
 
-def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
+def source_at(place: str, options: dict[str, Any] | None = None, fields: Iterable[str] = ()) -> Source:
     """The source behind `place`; options: settings of the source's dataclass.
+
+    fields: those asked for; the files of a plain folder go by the name of the first of them, unless `options` says
+    another ("text" is the caption beside a file).
 
     folder of shards or address -> Shards; other folder -> Folder; table file -> Tabular; tars -> Shards;
     hub:NAME -> Hub; embedded:NAME -> Embedded; coco:FOLDER and captions:FOLDER -> COCO's objects and captions.
@@ -44,7 +48,8 @@ def source_at(place: str, options: dict[str, Any] | None = None) -> Source:
     elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         chosen, settings = Hub, {"name": place}
     elif path.is_dir():
-        chosen, settings = Folder, {"path": place}
+        called = next((name for name in fields if name != "text"), "image")
+        chosen, settings = Folder, {"path": place, "name": called}
     elif path.name.lower().endswith(ENDINGS):
         chosen, settings = Tabular, {"path": place}
     else:

@@ -1,7 +1,9 @@
 """The experiments of scripts/ on adaptation and unseen classes: what they hold back and what they conclude."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts import adaptation, unseen_classes
@@ -21,9 +23,26 @@ def test_the_published_order_is_said_to_show_only_where_it_does(accuracies, said
 
 
 def test_pre_training_of_the_adaptation_sees_characters_and_no_handwritten_digit():
-    made = adaptation.recipe(7, 0)
+    made = adaptation.EXPERIMENTS["digits"].base(7, 0, Path())
     made.check()
     assert [task.source.name for task in made.tasks] == ["glyphs"]
+
+
+def test_pre_training_for_spoken_digits_holds_no_speech_and_the_clips_become_a_folder_by_class(shared, tmp_path):
+    import soundfile
+
+    made = adaptation.EXPERIMENTS["spoken"].base(7, 0, shared / "data")
+    made.check()
+    classes = {name for task in made.tasks for name in task.source.open("train").info["classes"]}
+    assert {"Dog bark", "sine wave"} <= classes and not classes & set(adaptation.SPOKEN)
+    place, *words = adaptation.EXPERIMENTS["spoken"].data(shared / "data", tmp_path)
+    assert words == ["--input", "audio"]
+    files = {split: sorted(Path(place, split).rglob("*.wav")) for split in ("train", "test")}
+    assert {split: len(found) for split, found in files.items()} == {"train": 600, "test": 300}
+    assert {f.parent.name for f in files["test"]} == set(adaptation.SPOKEN)
+    raw = np.load(shared / "data" / "fsdd_audio" / "fsdd_test.npz")
+    wave, rate = soundfile.read(Path(place, "test", adaptation.SPOKEN[int(raw["label"][7])], "7.wav"), dtype="int16")
+    assert rate == 8000 and np.array_equal(wave, raw["audio"][raw["offsets"][7] : raw["offsets"][8]])
 
 
 def test_categories_that_are_held_back_are_in_no_training_record_and_no_emoji_is_in_two_splits(shared):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from generalist.commands.tune import pair
+from generalist.commands.tune import pair, source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,20 +120,15 @@ def any_to_any(args: argparse.Namespace) -> int:
 
 def training(args: argparse.Namespace) -> Any:
     """The training records to compare with: those of --leakage TRAIN, or the data's own training split."""
-    from data.places import source_at
-    from data.settings import from_words
-
-    return source_at(args.leakage or args.data, from_words(args.set)).open("train")
+    return source_of(args, args.leakage or args.data).open("train")
 
 
 def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, its processor and the records of the data's split."""
-    from data.places import source_at
-    from data.settings import from_words
     from generalist.predict import load_model
 
     model, processor = load_model(args.run)
-    records = source_at(args.data, from_words(args.set)).open(args.split)
+    records = source_of(args, args.data).open(args.split)
     if args.limit:
         records = records.first(args.limit)
     return model, processor, records

@@ -15,9 +15,19 @@ def pair(text: str) -> tuple[str, str]:
     return modality, name or modality
 
 
+def source_of(args: argparse.Namespace, place: str) -> Any:
+    """The source at a place with the settings of --set; a folder's files go by a modality asked without a field."""
+    from data.places import source_at
+    from data.settings import from_words
+
+    asked = [pair(text) for text in [*(args.input or []), *(getattr(args, "partner", None) or [])]]
+    return source_at(place, from_words(args.set), [name for modality, name in asked if modality == name])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a run's folder, or a model folder")
     parser.add_argument("data", help="a folder, table, shards, hub:NAME or embedded:NAME with a label")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of the data's source")
     parser.add_argument("--input", action="append", metavar="MODALITY=FIELD", help="what goes in (default image=image)")
     parser.add_argument("--label", default="label", help="the field with the class")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names in order, where the data has none")
@@ -45,14 +55,13 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from data.errors import UserError
-    from data.places import source_at
     from generalist.adapt import METHODS, Tuned, Tuning, curve, zero_shot
     from generalist.predict import load_model
     from generalist.tuned import save_tuned
     from tasks.classify import Classify
 
     model, processor = load_model(args.model)
-    source = source_at(args.data)
+    source = source_of(args, args.data)
     training, test = source.open("train"), source.open("test")
     if args.limit:
         test = test.first(args.limit)
