@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data.embedded import SETS, Embedded, images, series, synthetic, text
+from data.embedded.files import package_file
 from data.embedded.split import SPLITS, deal, digest
 from data.errors import UserError
 
@@ -28,6 +29,10 @@ SYNTHETIC = {"tones", "solids"}
 
 def opened(name: str, **kwargs) -> dict:
     return {split: Embedded(name, **kwargs).open(split) for split in SPLITS}
+
+
+def fields(records, key: str) -> list:
+    return [records[i][key] for i in range(len(records))]
 
 
 def contents(records, name: str) -> list[str]:
@@ -206,6 +211,33 @@ def test_surface_points_lie_on_the_surface_of_the_solid(name):
         "octahedron": lambda: np.isclose(np.abs(x) + np.abs(y) + np.abs(z), 1),
     }
     assert on[name]().all()
+
+
+def test_files_read_without_their_package_hold_what_the_package_loads():
+    from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+    from statsmodels.datasets import co2, elec_equip, elnino
+
+    loaded = {"wine": load_wine(), "breast_cancer": load_breast_cancer(), "diabetes": load_diabetes(scaled=False)}
+    for name, whole in loaded.items():
+        rows = {tuple(row.values()): row.keys() for part in opened(name).values() for row in fields(part, "row")}
+        assert set(rows) == {tuple(row) for row in whole.data.tolist()}
+        assert {tuple(names) for names in rows.values()} == {tuple(str(n) for n in whole.feature_names)}
+    pictures = fields(Embedded("digits", options={"size": 8}).open("test"), "image")
+    known = {np.round(image * (255 / 16)).astype(np.uint8).tobytes() for image in load_digits().images}
+    assert len(pictures) > 300 and {picture.tobytes() for picture in pictures} <= known
+    values = {name: values for name, (values, _) in series.load().items()}
+    weekly = co2.load_pandas().data["co2"].resample("MS").mean().interpolate().to_numpy()
+    assert np.array_equal(values["co2"], weekly.astype(np.float32))
+    table = elnino.load_pandas().data.drop(columns="YEAR").to_numpy().ravel()
+    assert np.array_equal(values["elnino"], table.astype(np.float32))
+    assert np.array_equal(values["elec_equip"], elec_equip.load_pandas().data.to_numpy().ravel().astype(np.float32))
+
+
+def test_a_package_that_is_absent_or_lacks_a_file_is_told():
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        package_file("no_such_package", "x.csv")
+    with pytest.raises(UserError, match=r"numpy in .* has no file data/x\.csv"):
+        package_file("numpy", "data/x.csv")
 
 
 def test_a_table_row_names_its_columns():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections import Counter
 
 import numpy as np
 
+from data.embedded.files import package_file
 from data.embedded.split import deal, digest, records, unique
 from data.errors import UserError
 from data.source import Records
@@ -54,14 +54,12 @@ def digits(seed: int = 0, size: int = 16) -> dict[str, Records]:
     """
     if size < 8 or size % 8:
         raise UserError(f"digits: size={size} must be a multiple of 8, such as 8 or 16")
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    pixels = np.round(loaded.images * (255 / 16)).astype(np.uint8)
+    loaded = np.loadtxt(package_file("sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
+    pixels = np.round(loaded[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     pixels = pixels.repeat(size // 8, axis=1).repeat(size // 8, axis=2)
     rows = [
         {"id": f"digits/{i}", "image": image, "label": int(label)}
-        for i, (image, label) in enumerate(zip(pixels, loaded.target, strict=True))
+        for i, (image, label) in enumerate(zip(pixels, loaded[:, -1], strict=True))
     ]
     parts = deal(unique(rows, "image"), seed, by="label")
     return records(parts, classes=DIGITS, synthetic=False, about="handwritten digits, 8x8 pixels, from scikit-learn")
@@ -110,11 +108,10 @@ def _row(font: str, char: str, image: np.ndarray, name: str) -> dict:
 
 def _draw(font: str, size: int) -> dict[str, np.ndarray]:
     """The characters of BLOCKS that the font has and that fit: char -> uint8 [size, size], common baseline."""
-    import matplotlib
     from fontTools.ttLib import TTFont
     from PIL import Image, ImageDraw, ImageFont
 
-    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")
+    path = str(package_file("matplotlib", f"mpl-data/fonts/ttf/{font}.ttf"))
     with TTFont(path, lazy=True) as file:
         has = file.getBestCmap()  # a character outside it would be drawn as the .notdef box
     # BASIC layout: the result must not depend on whether libraqm is installed.
@@ -132,7 +129,7 @@ def _draw(font: str, size: int) -> dict[str, np.ndarray]:
         image = Image.new("L", (size, size))
         middle = (size / 2 - (left + right) / 2, baseline)
         ImageDraw.Draw(image).text(middle, char, fill=255, font=face, anchor="ms")
-        pixels = np.array(image)
+        pixels = np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(size, size).copy()
         if pixels.any():
             drawn[char] = pixels
     return drawn

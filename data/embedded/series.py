@@ -9,10 +9,11 @@ test                      [past ............][future]        the future after 85
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from data.embedded.files import columns, package_file
 from data.embedded.split import SPLITS, records
 from data.errors import UserError
 from data.source import Records
@@ -64,18 +65,30 @@ def series(seed: int = 0, lookback: int = 96, horizon: int = 24) -> dict[str, Re
 
 def load() -> dict[str, tuple[np.ndarray, int]]:
     """Name -> (float32 values in time order, season's length)."""
-    from statsmodels.datasets import co2, elec_equip, elnino, macrodata, sunspots
-
-    loaded = {}
+    loaded: dict[str, tuple[Any, int]] = {}
     # The monthly numbers lie beside the yearly ones that statsmodels loads: a year and twelve values a line.
-    source = Path(sunspots.__file__).parent / "src" / "sunspots_monthly.dat"
-    if source.exists():
-        lines = re.findall(r"^\d{4} .*$", source.read_text(), re.MULTILINE)
+    sunspots = package_file("statsmodels", "datasets/sunspots/sunspots.csv").parent / "src" / "sunspots_monthly.dat"
+    if sunspots.exists():
+        lines = re.findall(r"^\d{4} .*$", sunspots.read_text(), re.MULTILINE)
         loaded["sunspots"] = ([float(v) for line in lines for v in line.split()[1:]], 12)
-    weekly = co2.load_pandas().data["co2"]
-    loaded["co2"] = (weekly.resample("MS").mean().interpolate().to_numpy(), 12)
-    loaded["elnino"] = (elnino.load_pandas().data.drop(columns="YEAR").to_numpy().ravel(), 12)
-    loaded["elec_equip"] = (elec_equip.load_pandas().data.to_numpy().ravel(), 12)
-    quarters = macrodata.load_pandas().data
-    loaded.update({name: (quarters[name].to_numpy(), 4) for name in MACRO})
+    loaded["co2"] = (monthly(_dataset("co2")["co2"], "1958-03-29"), 12)
+    years = [values for name, values in _dataset("elnino").items() if name != "YEAR"]
+    loaded["elnino"] = (np.stack(years, axis=1).ravel(), 12)
+    loaded["elec_equip"] = (list(_dataset("elec_equip").values())[-1], 12)
+    quarters = _dataset("macrodata")
+    loaded.update({name: (quarters[name], 4) for name in MACRO})
     return {name: (np.asarray(values, dtype=np.float32), period) for name, (values, period) in loaded.items()}
+
+
+def _dataset(name: str) -> dict[str, np.ndarray]:
+    return columns(package_file("statsmodels", f"datasets/{name}/{name}.csv"))
+
+
+def monthly(weekly: np.ndarray, first: str) -> np.ndarray:
+    """Means of the weekly values of each month, the first week on day `first`; straight lines over empty months."""
+    month = (np.datetime64(first) + 7 * np.arange(len(weekly))).astype("datetime64[M]").astype(int)
+    month, seen = month - month[0], ~np.isnan(weekly)
+    count = np.bincount(month[seen], minlength=month[-1] + 1)
+    total = np.bincount(month[seen], weekly[seen], minlength=month[-1] + 1)
+    known = np.flatnonzero(count)
+    return np.interp(np.arange(len(count)), known, total[known] / count[known])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import importlib.util
 import inspect
 import json
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.cache import SizedCache, content_key, default_folder
+from data.embedded.files import root
 from data.embedded.split import SPLITS, records
 from data.errors import UserError
 from data.source import Record, Records
@@ -37,7 +37,7 @@ def docstrings(seed: int = 0, packages: tuple[str, ...] | list[str] = PACKAGES) 
     share ten consecutive words with training (or test with val) are dropped. The text changes with the
     versions of the installed libraries.
     """
-    found = {name: root for name in packages if (root := _root(name))}
+    found = {name: home for name in packages if (home := root(name))}
     if not found:
         raise UserError(f"docstrings: none of {', '.join(packages)} is installed: pip install numpy scipy scikit-learn")
     modules = _kept(found)
@@ -79,9 +79,9 @@ def _kept(found: dict[str, Path]) -> dict[str, list[Record]]:
 def _files(found: dict[str, Path]) -> dict[str, Path]:
     """Module -> the file of code it is, in a fixed order."""
     files: dict[str, Path] = {}
-    for package, root in found.items():
-        for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
-            place = path.relative_to(root)
+    for package, home in found.items():
+        for path in sorted(home.rglob("*.py"), key=lambda p: p.relative_to(home).as_posix()):
+            place = path.relative_to(home)
             if any(map(_skipped, place.parts[:-1])) or "test" in place.name or path.stat().st_size > BIGGEST:
                 continue
             files[f"{package}/{place.as_posix()}"] = path
@@ -177,9 +177,3 @@ def _reads(sentence: str) -> bool:
 def _skipped(folder: str) -> bool:
     """True for tests, vendored copies and private folders (whose docstrings are notes, not prose)."""
     return "test" in folder or folder.startswith(("extern", "vendored")) or (folder[0] == "_" and folder != "_core")
-
-
-def _root(package: str) -> Path | None:
-    """The folder of an installed package, without importing it; None when it is not installed."""
-    spec = importlib.util.find_spec(package)
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
