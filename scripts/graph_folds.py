@@ -7,7 +7,7 @@ Every fold trains a fresh model on the other nine for a fixed number of steps an
 is chosen. Baselines see the same graphs. Accuracy is the mean over folds, the spread the standard deviation over them.
 
 Measured (seed 0): MUTAG .839 +- .063; majority .672, histogram logistic regression .883, histogram random forest .889.
-PROTEINS with --steps 150: .597 over its first nine folds, which is what the commonest class gives: too few steps.
+PROTEINS with --steps 400: .718 +- .037; majority .595, logistic regression .734, random forest .758.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FIELDS = {"graph": {"nodes": "node_label@node_offsets", "edges": "edge_index@edg
 # file, classes, steps, batch
 SETS: dict[str, tuple[str, list[str], int, int]] = {
     "mutag": ("mutag_graphs/mutag.npz", ["inactive", "mutagenic"], 300, 16),
-    "proteins": ("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"], 300, 16),
+    "proteins": ("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"], 400, 16),
 }
 
 
