@@ -98,6 +98,21 @@ def test_every_weight_gets_a_gradient_from_its_own_column_only():
     assert rows[3] > 0 and rows[[0, 1, 2, 4]].sum() == 0
 
 
+def test_training_tells_a_share_of_the_cells_as_missing_and_nothing_else_does():
+    table = Table(schemas={"t": Schema.learn(ROWS, target="y")}, unknown=0.0, drop=0.5)
+    value = table.read({"age": 30, "job": "cook", "pay": 2.5})
+    rng = torch.Generator().manual_seed(0)
+    drawn = [table.span(value, rng).data for _ in range(400)]
+    hidden = torch.stack([data["category"] == MISSING for data in drawn])
+    assert 0.4 < hidden.float().mean() < 0.6 and bool((hidden.any(0) & ~hidden.all(0)).all())
+    for data, gone in zip(drawn, hidden, strict=True):
+        assert torch.equal(data["value"], value["value"].masked_fill(gone, 0.0))
+        assert torch.equal(data["category"], value["category"].masked_fill(gone, MISSING))
+    assert torch.equal(table.span(value).data["category"], value["category"])
+    with pytest.raises(UserError, match="drop"):
+        Table(drop=1.0)
+
+
 def test_training_replaces_some_categories_by_unknown():
     table = Table(schemas={"t": Schema.learn(ROWS, target="y")}, unknown=1.0)
     value = table.read(ROWS[0])

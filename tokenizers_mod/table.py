@@ -36,6 +36,7 @@ class Table(Modality):
     schemas: {table name: schema}, each a `Schema` or its JSON form (`Schema.learn(...)`).
     unknown: in training this share of categories is replaced by the unknown token, so that it is learnt.
     noise: in training, deviation of the Gaussian noise added to standardised numbers (small tables overfit without).
+    drop: in training this share of cells is told as missing, so that no answer hangs on one column alone.
     bins: of a numeric column, where a schema is learnt: more of them let a large table be cut more finely.
 
     >>> rows = [{"age": 39, "city": "Oslo"}, {"age": None, "city": "Rome"}]
@@ -55,10 +56,13 @@ class Table(Modality):
     unknown: float = 0.01
     noise: float = 0.0
     bins: int = 16
+    drop: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.unknown <= 1:
             raise UserError(f"table: unknown is {self.unknown}; it is a share between 0 and 1")
+        if not 0 <= self.drop < 1:
+            raise UserError(f"table: drop is {self.drop}; it is a share, 0 <= drop < 1")
         if not 0 <= self.noise < float("inf"):
             raise UserError(f"table: noise is {self.noise}; it is a deviation of at least 0")
         if self.bins < 1:
@@ -81,7 +85,7 @@ class Table(Modality):
         self._categories = category_at
 
     def steady(self) -> tuple[str, ...]:
-        return ("read",) if self.unknown or self.noise else ("read", "span")
+        return ("read",) if self.unknown or self.noise or self.drop else ("read", "span")
 
     def learn_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Learn the schema of table `name` from training rows; a schema that is there already stays."""
@@ -162,6 +166,9 @@ class Table(Modality):
         if rng is not None and self.noise:
             shaken = value["value"] + self.noise * torch.randn(len(value["value"]), generator=rng)
             value = value | {"value": torch.where(value["category"] == NUMBER, shaken, value["value"])}
+        if rng is not None and self.drop:
+            hit = torch.rand(len(value["column"]), generator=rng) < self.drop
+            value = value | {name: value[name].masked_fill(hit, held) for name, held in self.content().items()}
         return Span(self.name, dict(value), len(value["column"]))
 
     def content(self) -> dict[str, float]:
