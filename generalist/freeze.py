@@ -20,7 +20,6 @@ from pathlib import Path
 from torch import nn
 
 from data.errors import UserError, nearest
-from generalist.prompts import prompt_tuning
 
 PARTS = ("nothing", "encoder", "all_but_prompts")
 
@@ -63,6 +62,8 @@ def freeze(model: nn.Module, part: str) -> None:
     """Nothing of `part` trains from here on; the rest is left as it is. "all_but_prompts" is `prompt_tuning`."""
     check_freeze(part)
     if part == "all_but_prompts":
+        from generalist.prompts import prompt_tuning  # brings transformers, which a recipe need not wait for
+
         prompt_tuning(model)
     if part == "encoder":
         model.encoder.requires_grad_(False)  # type: ignore[union-attr]

@@ -21,7 +21,6 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import ftfy
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from data.errors import UserError
@@ -43,6 +42,8 @@ def clean(text: str) -> str:
     """
     # Printable ASCII without an ampersand passes ftfy and unescape unchanged, and ftfy is most of the cost.
     if not (text.isascii() and text.isprintable() and "&" not in text):
+        import ftfy  # a tenth of a second, which plain text need not wait for
+
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
 
