@@ -2,8 +2,8 @@
 
 torchrun's c10d rendezvous between machines whose names do not resolve to the address the others see needs three
 things together, measured one by one: who hosts it (`is_host`), every node's own address (`--local-addr`) and the
-interface of the collectives (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME). `generalist.agent` is torchrun that lets a
-preempted run save.
+interface of the collectives (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME). `generalist.agent` is torchrun and
+`generalist.deepspeed_launcher` DeepSpeed's launcher, which let a preempted run save.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Launch:
         """The command to run on node number `node`."""
         if self.launcher == "deepspeed":
             return [
-                *("deepspeed", "--hostfile", self.hostfile, "--num_nodes", str(len(self.nodes))),
+                *(self.python, "-m", "generalist.deepspeed_launcher", "--hostfile", self.hostfile),
+                *("--num_nodes", str(len(self.nodes))),
                 *("--num_gpus", str(self.processes), "--master_addr", self.nodes[0], "--master_port", str(self.port)),
                 *("--no_local_rank", "--module", "generalist.cli", *self.command),
             ]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data.errors import UserError
 from data.schedule import Schedule
 from data.stream import Steps, loader
-from generalist import checkpoint, control, ranks
+from generalist import checkpoint, control, ranks, stop_file
 from generalist.compiled import compile_layers
 from generalist.engine import Engine, LocalEngine, recompute_activations
 from generalist.events import EventLog, read_log
@@ -283,6 +283,11 @@ def _attempt(
             log.flush()
         saver.save(step, sorted(faults.skip))
 
+    def finish_saving() -> None:
+        saver.finish()
+        if engine.rank == 0:
+            stop_file.answer(out)
+
     def after(result: StepResult) -> None:
         nonlocal done
         rate = result.samples / max(result.seconds, 1e-9)
@@ -309,7 +314,7 @@ def _attempt(
         if result.stop or done == recipe.steps or (every and done % every == 0):
             save(done)
         if result.stop and done < recipe.steps:
-            saver.finish()
+            finish_saving()
             raise Interrupted(done, asked[0] if asked else signal.SIGTERM)
 
     try:
@@ -324,7 +329,7 @@ def _attempt(
             recipe.optimizer.warmup,
             recipe.engine.accumulate,
             after,
-            lambda: (bool(asked), saver.poll()),
+            lambda: (bool(asked) or (engine.rank == 0 and stop_file.is_asked(out)), saver.poll()),
             faults.trusted,
             frozenset(faults.skip),
             recipe.optimizer.floor,
@@ -333,7 +338,7 @@ def _attempt(
             meter.write(out)
         if done < recipe.steps:  # the last steps were left out
             save(recipe.steps)
-        saver.finish()
+        finish_saving()
     finally:
         bar.close()
         if log is not None:

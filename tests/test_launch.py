@@ -8,14 +8,30 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
-from nodes import ADDRESSES, RECIPE, ROOT, Node, equal, finished, real_programs, two_nodes
+from nodes import (
+    ADDRESSES,
+    RECIPE,
+    ROOT,
+    Node,
+    equal,
+    finished,
+    real_programs,
+    same_weights,
+    steps_done,
+    two_nodes,
+    wait_for,
+)
 
-from generalist.checkpoint import latest
+from generalist.checkpoint import checkpoints, latest
 from generalist.engine import read_meta
+from generalist.launch import Launch
 from generalist.ranks import free_port
 
 pytestmark = pytest.mark.timeout(900)
@@ -112,6 +128,61 @@ def test_the_readmes_page_is_followed_word_for_word_in_two_network_namespaces(tm
     trained_by(shared / "runs" / "three", 2)
     assert equal(shared / "runs" / "two", shared / "runs" / "three")  # whichever launcher
     assert (shared / "hosts").read_text() == "10.0.0.1 slots=1\n10.0.0.2 slots=1\n"
+
+
+# --- preemption under DeepSpeed's launcher ---
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_sigterm_to_the_deepspeed_launcher_saves_ends_with_0_and_a_later_start_changes_no_bit(tmp_path, tools, count):
+    """Two ranks, on one node (no pdsh in between) and on two (SIGTERM reaches the first node alone)."""
+    keys = ("train", str(RECIPE), "steps=120", "checkpoint.every=50", "model.drop_path=0.2", "--auto-resume", "--quiet")
+
+    def line(nodes: list[Node], out: str) -> Launch:
+        made = Launch(
+            [node.address for node in nodes], [*keys, "--out", out], "deepspeed", 2 // count, free_port(),
+            interface="eth0" if count > 1 else "", hostfile="hosts",
+        )  # fmt: skip
+        (tmp_path / "hosts").write_text(made.hosts())
+        made.write_environment(tmp_path / ".deepspeed_env")
+        return made
+
+    with two_nodes(tmp_path, tools) if count > 1 else alone(tmp_path, tools) as nodes:
+        remote_shell(tmp_path / "bin", nodes)
+        path, log = f"{tmp_path / 'bin'}:{nodes[0].environment()['PATH']}", tmp_path / "log.txt"
+        calm, rough = line(nodes, "calm"), line(nodes, "rough")
+        finished(nodes[0].start(calm.words(0), log, PATH=path, **calm.environment()), log)
+        launcher = nodes[0].start(rough.words(0), log, PATH=path, **rough.environment())
+        assert wait_for(lambda: steps_done(tmp_path / "rough") > 0, launcher), log.read_text()[-3000:]
+        asked = time.monotonic()
+        launcher.terminate()
+        finished(launcher, log)
+        assert time.monotonic() - asked < 60
+        assert "saved; go on with: generalist train" in log.read_text()
+        ((step, _),) = checkpoints(tmp_path / "rough")
+        assert 0 < step < 120 and not (tmp_path / "rough" / "stop").exists()
+        finished(nodes[0].start(rough.words(0), log, PATH=path, **rough.environment()), log)
+    same_weights(tmp_path / "calm", tmp_path / "rough", 120)
+
+
+@contextmanager
+def alone(folder: Path, programs: Path) -> Iterator[list[Node]]:
+    node = Node(folder, programs)
+    try:
+        yield [node]
+    finally:
+        node.end()
+
+
+def test_a_launcher_that_starts_no_training_says_so(capsys):
+    from generalist.deepspeed_launcher import folder_of, main
+
+    assert main(["--num_gpus", "2", "train.py"]) == 2
+    assert "generalist.cli train RECIPE" in capsys.readouterr().err
+    words = ["--num_gpus", "2", "--module", "generalist.cli", "train", str(RECIPE), "steps=3"]
+    assert folder_of(words) == Path("runs/tiny")
+    assert folder_of([*words, "--quiet", "name=other"]) == Path("runs/other")
+    assert folder_of([*words, "--out", "there"]) == Path("there")
 
 
 # --- the files ---

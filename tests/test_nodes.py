@@ -207,7 +207,7 @@ def test_one_process_killed_and_started_again_ends_with_the_weights_of_one_that_
 
 @pytest.mark.parametrize("whom", ["the launcher", "every process"])
 def test_sigterm_to_several_ranks_saves_once_and_all_end_well(tmp_path, forks, whom):
-    """As Kubernetes does (the first process alone) and as SLURM does (every process of the job, loaders' workers too)."""
+    """As Kubernetes does (the first process alone) and as SLURM does (every process, the loaders' workers too)."""
     node, log = Node(tmp_path, forks), tmp_path / "out.txt"
     try:
         agent = node.start(together(node, "run", "steps=100000", "checkpoint.every=0", "workers=1"), log)
