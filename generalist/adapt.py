@@ -10,7 +10,7 @@ full        every weight
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Tuning:
     """How to adapt. lr 0 takes the method's default; prompts: vectors a layer; rank: of LoRA's updates.
 
     shots: records a class; fraction: share of each class (spec section 4); neither: all of them.
+    random_encoder: the same on an encoder of fresh weights, the control of what holds the encoder fixed.
     """
 
     method: str = "prompts"
@@ -53,6 +54,11 @@ class Tuning:
     rank: int = 8
     seed: int = 0
     device: str = "cpu"
+    random_encoder: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.method}, random encoder" if self.random_encoder else self.method
 
 
 @dataclass
@@ -88,6 +94,8 @@ def tune(
     task.candidates = task.candidate_set(training)
     chosen = draw(training, task.index, how.shots, how.fraction, how.seed)
     torch.manual_seed(how.seed)
+    if how.random_encoder:
+        model = with_random_encoder(model)
     return METHODS[how.method](model, modalities, task, chosen, test, how)
 
 
@@ -109,6 +117,14 @@ def _copy(model: GeneralistModel, **changes: Any) -> GeneralistModel:
     new = ("prompts.", "linear_heads.")
     if unexpected or any(not (name.startswith(new) or name.endswith("spe_bias")) for name in missing):
         raise UserError("the adapted model does not fit the one it starts from; is it of this version?")
+    return copy
+
+
+def with_random_encoder(model: GeneralistModel) -> GeneralistModel:
+    """A copy whose shared encoder is drawn anew, as before any training; tokenizers and all else are the model's."""
+    copy = _copy(model)
+    fresh = GeneralistModel(copy.config).encoder
+    copy.encoder.load_state_dict(fresh.state_dict())
     return copy
 
 
@@ -213,6 +229,14 @@ METHODS: dict[str, Callable[..., Tuned]] = {
     "lora": lora,
     "full": full,
 }
+FROZEN = ("prompts", "probe", "lora")  # methods that build on the encoder's own weights
+
+
+def with_controls(settings: list[Tuning]) -> list[Tuning]:
+    """Every setting, those that hold the encoder fixed followed by their controls."""
+    return [
+        one for how in settings for one in ([how, replace(how, random_encoder=True)] if how.method in FROZEN else [how])
+    ]
 
 
 def curve(
@@ -226,8 +250,6 @@ def curve(
     after: Callable[[Tuning, int, Tuned], None] = lambda how, i, tuned: None,
 ) -> list[dict[str, Any]]:
     """Every setting over `draws` seeds: [{method, shots, fraction, samples, accuracy mean, std, each draw's}]."""
-    from dataclasses import replace
-
     for one in how:
         check_method(one.method)
     lines = []
@@ -240,7 +262,7 @@ def curve(
         values = torch.tensor([t.metrics["accuracy"] for t in found], dtype=torch.float64)
         lines.append(
             {
-                "method": one.method,
+                "method": one.title,
                 "shots": one.shots,
                 "fraction": one.fraction,
                 "samples": found[0].samples,

@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of pre-training")
     parser.add_argument("--tuning-steps", type=int, default=150)
     parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--control", action="store_true", help="frozen methods on a random encoder too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
@@ -159,6 +160,7 @@ def main() -> None:
     if not (base / "model").is_dir():
         train_run(experiment.base(args.steps, args.seed, args.data), base, overwrite=True, quiet=True)
     words = ["tune", str(base), *experiment.data(args.data, args.out), "--method", *METHODS, "--curve"]
+    words += ["--control"] if args.control else []
     words += ["--draws", str(args.draws), "--steps", str(args.tuning_steps), "--seed", str(args.seed)]
     tuned = args.out / f"{args.experiment}_{args.seed}"
     if code := generalist([*words, "--out", str(tuned)]):

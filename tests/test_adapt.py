@@ -9,7 +9,7 @@ import torch
 
 from data.errors import UserError
 from data.source import Records
-from generalist.adapt import METHODS, Tuning, curve, tune
+from generalist.adapt import METHODS, Tuning, curve, tune, with_controls, with_random_encoder
 from generalist.fewshot import draw
 from generalist.tuned import read_part, save_part, wearing
 from tasks.classify import Classify
@@ -127,6 +127,34 @@ def test_a_curve_gives_mean_and_spread_over_its_seeds(base):
     assert lines[1]["accuracy"] >= lines[0]["accuracy"] > 1 / 3
 
 
+def test_the_control_adapts_a_random_encoder_under_the_same_tokenizers(base):
+    model, _ = base
+    torch.manual_seed(5)
+    control = with_random_encoder(model)
+    assert not control.encoder.state_dict().keys() ^ model.encoder.state_dict().keys()
+    for name, weight in model.state_dict().items():
+        same = torch.equal(weight, control.state_dict()[name])
+        assert same or name.startswith("encoder."), name
+    matrices = [n for n, p in model.encoder.named_parameters() if p.ndim == 2]
+    assert matrices and not any(
+        torch.equal(model.encoder.state_dict()[n], control.encoder.state_dict()[n]) for n in matrices
+    )
+
+
+def test_every_frozen_method_is_followed_by_its_control_and_no_other_is(base):
+    model, processor = base
+    how = with_controls([Tuning(method, shots=2, steps=2) for method in ("zero-shot", "probe", "full")])
+    found = []
+    after = lambda how, i, tuned: found.append((how.title, tuned.model.encoder.state_dict()))  # noqa: E731
+    lines = curve(model, processor.built, task(), coloured(30, 0), coloured(12, 1), how, 2, after)
+    assert [line["method"] for line in lines] == ["zero-shot", "probe", "probe, random encoder", "full"]
+    assert lines[1]["trained"] == lines[2]["trained"] and lines[1]["seeds"] == lines[2]["seeds"]
+    own = model.encoder.state_dict()
+    for title, weights in found:
+        as_given = all(torch.equal(weights[name], own[name]) for name in own)
+        assert as_given == (title in ("zero-shot", "probe")), title
+
+
 def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_path, capsys):
     from PIL import Image
 
@@ -153,9 +181,11 @@ def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_p
         "--shots",
         "2",
     ]
-    assert main([*words, "--steps", "5", "--prompts", "2", "--draws", "2", "--out", str(out), "--json"]) == 0
+    assert (
+        main([*words, "--steps", "5", "--prompts", "2", "--draws", "2", "--control", "--out", str(out), "--json"]) == 0
+    )
     lines = json.loads(capsys.readouterr().out)
-    assert [line["method"] for line in lines] == ["zero-shot", "prompts"]
+    assert [line["method"] for line in lines] == ["zero-shot", "prompts", "prompts, random encoder"]
     saved = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     names = sorted({line["label"] for line in saved})
     right = [names[int(np.argmax(line["log_p"]))] == line["label"] for line in saved]

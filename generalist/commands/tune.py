@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="1, 2, 5, 10 and 100 %% of the training records (generalist report draws it)",
     )
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="the same on an encoder of random weights too, for every method that holds the encoder fixed",
+    )
     parser.add_argument("--draws", type=int, default=1, help="independent draws, for mean and spread")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=32)
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from data.errors import UserError
-    from generalist.adapt import METHODS, Tuned, Tuning, curve, zero_shot
+    from generalist.adapt import FROZEN, METHODS, Tuned, Tuning, curve, with_controls, zero_shot
     from generalist.predict import load_model
     from generalist.tuned import save_tuned
     from tasks.classify import Classify
@@ -81,9 +86,17 @@ def run(args: argparse.Namespace) -> int:
         # what trains nothing is the same at every size
         for size in (sizes[:1] if METHODS.get(method) is zero_shot else sizes) or [{}]
     ]
+    settings = with_controls(settings) if args.control else settings
     last: list[Tuned] = []
     lines = curve(
-        model, processor.built, task, training, test, settings, args.draws, lambda how, i, tuned: last.append(tuned)
+        model,
+        processor.built,
+        task,
+        training,
+        test,
+        settings,
+        args.draws,
+        lambda how, i, tuned: None if how.random_encoder else last.append(tuned),
     )
     for line in lines:
         line["classes"] = len(task.candidates.names)  # type: ignore[union-attr]
@@ -92,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         save_tuned(args.out, lines, last[-1], task, processor, test)
     print(json.dumps(lines, indent=1) if args.json else table(lines))
+    if not args.control and not args.json and (bare := [m for m in args.method if m in FROZEN]):
+        print(f"{', '.join(bare)} without the control of a random encoder; add --control")
     return 0
 
 
