@@ -165,9 +165,11 @@ def test_kills_of_random_ranks_at_random_moments_change_no_bit(tmp_path, forks, 
 
 
 @pytest.mark.soak
-def test_two_nodes_lose_random_ranks_again_and_again(tmp_path, forks, capsys):
+@pytest.mark.timeout(3600)
+def test_two_nodes_lose_random_ranks_again_and_again(tmp_path, tools, capsys):
+    """With forked workers, and with an interpreter of its own for every agent and every rank of every try."""
     steps, kills = 40, 5
-    with two_nodes(tmp_path, forks) as nodes:
+    with two_nodes(tmp_path, tools) as nodes:
         keys = [f"steps={steps}", "checkpoint.keep=0", "engine.zero_stage=3"]
         ended_well(agents_of(nodes, "calm", *keys), tmp_path, "calm")
         agents = agents_of(nodes, "rough", *keys, restarts=3 * kills + 3)
@@ -180,7 +182,8 @@ def test_two_nodes_lose_random_ranks_again_and_again(tmp_path, forks, capsys):
         table = record.table(tmp_path / "calm")
     assert "NO" not in table, table
     with capsys.disabled():
-        print(f"\ntwo network namespaces as two nodes, ZeRO stage 3\n{table}")
+        kind = "an interpreter each" if tools == real_programs() else "forks"
+        print(f"\ntwo network namespaces as two nodes ({kind}), ZeRO stage 3\n{table}")
 
 
 @pytest.mark.soak
