@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data.constants import constant
 from data.routes import Role, Routes
 
 IGNORE = -1  # an integer label that is not asked; float labels use NaN
 
 
-@lru_cache(maxsize=4096)
+@constant(4096)
 def _places(asked: tuple[int, ...]) -> Tensor:
     """One tensor for all spans that ask at these places; nearly all ask at the first."""
     return torch.tensor(asked, dtype=torch.long)

@@ -237,7 +237,7 @@ class Audio(Modality):
         steps, rows = self._grid(mel.shape)
         time = torch.arange(steps, device=mel.device).unsqueeze(1).expand(steps, rows)
         row = torch.arange(rows, device=mel.device).expand(steps, rows)
-        position = torch.stack([time, row], dim=-1).expand(len(mel), steps, rows, 2).reshape(-1, 2)
+        position = torch.stack([time, row], dim=-1).expand(mel.shape[0], steps, rows, 2).reshape(-1, 2)
         if real is not None:  # a patch is real when its last frame is
             real = real[:, self.patch[1] - 1 :: self.stride[1]][:, :steps].bool()
             real = real.unsqueeze(2).expand(-1, -1, rows).flatten(1)

@@ -9,20 +9,20 @@ picture keeps its aspect and draws its own resolution and its own tokens; positi
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from data.constants import constant
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality
 from tokenizers_mod.image import Image
 
 
-@lru_cache(maxsize=64)
+@constant(64)
 def patch_resampling(side: int, kernel: int) -> Tensor:
     """pinv(B) [kernel^2, side^2] of the bilinear resize B from kernel x kernel to side x side pixels."""
     basis = torch.eye(kernel * kernel).view(-1, 1, kernel, kernel)

@@ -8,7 +8,6 @@ brought to `size`, then both sides to whole patches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from data.cells import cells
+from data.constants import constant
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
@@ -167,7 +167,7 @@ class Image(Modality):
     def patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Float [B, C, rows p, cols p] -> patches [B n, C p p] and their positions [B n, 2], row by row."""
         rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
-        return self.cut(pixels), places(rows, cols).to(pixels.device).repeat(len(pixels), 1)
+        return self.cut(pixels), places(rows, cols).to(pixels.device).repeat(pixels.shape[0], 1)
 
     def cut(self, pixels: Tensor) -> Tensor:
         """Float [B, C, rows p, cols p] -> patches [B n, C p p], row by row."""
@@ -203,7 +203,7 @@ class Image(Modality):
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         pixels = tensors["pixel_values"]
-        b, rows, columns = len(pixels), pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        b, rows, columns = pixels.shape[0], pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
         cell = cells(rows, columns, pixels.device).expand(b, -1, -1)
         if real is None:
             size = torch.tensor([rows, columns], device=pixels.device).expand(b, 2)
@@ -224,13 +224,13 @@ class Image(Modality):
         return PatchEmbedding(inputs, width, self.size // self.patch, stem)
 
 
-@lru_cache(maxsize=256)
+@constant(256)
 def beyond(n: int, more: int) -> Tensor:
     """Which of n pixels in a row stand at -more ... n + more - 1, the first and the last repeated."""
     return torch.arange(-more, n + more).clamp(0, n - 1)
 
 
-@lru_cache(maxsize=256)
+@constant(256)
 def places(rows: int, cols: int) -> Tensor:
     """Row and column of the cells of a grid, row by row: Int [rows cols, 2]; one tensor for all pictures of a size."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).view(-1, 2)

@@ -6,12 +6,12 @@ Source: Uni-Perceiver's SPE (2112.01522, section 3): Tok[SPE] with no position a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data.constants import constant
 from data.types import Span
 from tokenizers_mod.base import Modality
 from tokenizers_mod.text import text_span
@@ -51,7 +51,7 @@ class Summary(Modality):
         return SummaryToken(width) if self.as_text is None else nn.Identity()
 
 
-@lru_cache(maxsize=64)
+@constant(64)
 def _token(name: str, as_text: int | None, hidden: bool) -> Span:
     """The one span of a kind of summary: every sample starts with it."""
     flag = torch.ones(1, dtype=torch.bool) if hidden else None

@@ -250,7 +250,7 @@ class Video(Modality):
         clips = tensors["pixel_values_videos"]
         cell = cells(self.grid, self.grid, clips.device).repeat(-(-clips.shape[1] // self.tubelet), 1)
         size = torch.full_like(cell, self.grid)
-        return torch.cat([cell, size], dim=-1).expand(len(clips), -1, -1)
+        return torch.cat([cell, size], dim=-1).expand(clips.shape[0], -1, -1)
 
     def build(self, width: int) -> nn.Module:
         return nn.Identity() if self.shares else VideoTokens(replace(self), width)
