@@ -96,13 +96,15 @@ class BalancedAdamW(Optimizer):
                 c2 = [math.sqrt(1 - b2 ** self.state[p]["step"]) for p in params]
             else:
                 c1 = c2 = [1.0] * len(params)
-            denominator = torch._foreach_div(torch._foreach_sqrt(n), c2)
+            denominator = torch._foreach_sqrt(n)
+            torch._foreach_div_(denominator, c2)
             torch._foreach_add_(denominator, group["eps"])
-            update = torch._foreach_div(torch._foreach_div(m, c1), denominator)
+            update = torch._foreach_div(m, c1)
+            torch._foreach_div_(update, denominator)
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            for p, u in zip(params, update, strict=True):
-                p.add_(u.to(p.dtype), alpha=-group["lr"])
+            update = [u.to(p.dtype) for p, u in zip(params, update, strict=True)]
+            torch._foreach_add_(params, update, alpha=-group["lr"])
         return loss
 
 
