@@ -11,11 +11,14 @@ from data.source import Source
 from data.tabular import ENDINGS
 
 
-def source_at(place: str, options: dict[str, Any] | None = None, fields: Iterable[str] = ()) -> Source:
+def source_at(
+    place: str, options: dict[str, Any] | None = None, fields: Iterable[str] = (), answer: str = ""
+) -> Source:
     """The source behind `place`; options: settings of the source's dataclass.
 
     fields: those asked for; the files of a plain folder go by the name of the first of them, unless `options` says
-    another ("text" is the caption beside a file).
+    another ("text" is the caption beside a file). answer: the column of a table that is asked for, and so no input,
+    unless `options` names it.
 
     folder of shards or address -> Shards; other folder -> Folder; table file -> Tabular; tars -> Shards;
     hub:NAME -> Hub; embedded:NAME -> Embedded; coco:FOLDER and captions:FOLDER -> COCO's objects and captions.
@@ -51,7 +54,7 @@ def source_at(place: str, options: dict[str, Any] | None = None, fields: Iterabl
         called = next((name for name in fields if name != "text"), "image")
         chosen, settings = Folder, {"path": place, "name": called}
     elif path.name.lower().endswith(ENDINGS):
-        chosen, settings = Tabular, {"path": place}
+        chosen, settings = Tabular, {"path": place, "label": answer}
     else:
         raise UserError(
             f"{place!r} is no data: give a folder, a table ({', '.join(ENDINGS[:5])} ...), a folder or address of "

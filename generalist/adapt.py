@@ -60,10 +60,19 @@ class Tuning:
     def title(self) -> str:
         return f"{self.method}, random encoder" if self.random_encoder else self.method
 
+    @property
+    def place(self) -> str:
+        """Method and size as part of a file's name."""
+        size = f"{self.shots}-shots" if self.shots else f"{self.fraction:g}" if self.fraction else "all"
+        return f"{self.title.replace(', ', '-').replace(' ', '-')}-{size}"
+
 
 @dataclass
 class Tuned:
-    """One draw's outcome. log_p: Float[n K] of the test records, labels: Int[n]; trained: counts by part."""
+    """One draw's outcome. log_p: Float[n K] of the test records, labels: Int[n]; trained: counts by part.
+
+    adapter: settings and tensors of LoRA before they were merged; changed: `model` gives these answers.
+    """
 
     model: GeneralistModel
     metrics: dict[str, float]
@@ -71,6 +80,8 @@ class Tuned:
     labels: Tensor
     samples: int
     trained: dict[str, int] = field(default_factory=dict)
+    adapter: tuple[Any, dict[str, Tensor]] | None = None
+    changed: bool = True
 
 
 def check_method(name: str) -> None:
@@ -192,8 +203,11 @@ def lora(
     adapted = peft.PeftModel(copy, settings)
     objective = _objective(copy, modalities, task, how.device)
     counts = _fit(objective, task, chosen, how, 3e-3)
+    tensors = {n: t.detach().cpu().clone() for n, t in peft.get_peft_model_state_dict(adapted).items()}
     objective.model = adapted.merge_and_unload()
-    return _scored(objective, task, test, len(chosen), {"low-rank updates": sum(counts.values())})
+    tuned = _scored(objective, task, test, len(chosen), {"low-rank updates": sum(counts.values())})
+    tuned.adapter = settings, tensors
+    return tuned
 
 
 @torch.no_grad()
@@ -219,7 +233,8 @@ def probe(
     log_p = torch.full((len(held), classes), -float("inf"))
     log_p[:, torch.as_tensor(fitted.classes_)] = torch.from_numpy(fitted.predict_log_proba(held.cpu().numpy())).float()
     metrics = {"accuracy": float((log_p.argmax(-1) == labels).float().mean())}
-    return Tuned(copy, metrics, log_p, labels, len(chosen), {"linear probe": (x.shape[1] + 1) * classes})
+    trained = {"linear probe": (x.shape[1] + 1) * classes}
+    return Tuned(copy, metrics, log_p, labels, len(chosen), trained, changed=False)
 
 
 METHODS: dict[str, Callable[..., Tuned]] = {

@@ -53,7 +53,8 @@ def fields_of(processor: GeneralistProcessor, records: Records, inputs: dict[str
     inputs = inputs or {m: m for m, modality in processor.built.items() if m in known and modality.takes_input}
     if len(inputs) < 2:
         raise UserError(
-            f"any-to-any needs two modalities at least, got {list(inputs)}; give --input MODALITY=FIELD twice"
+            f"any-to-any needs two modalities at least, got {list(inputs)}; give --input MODALITY=FIELD twice "
+            f"(the records have {', '.join(map(str, known))})"
         )
     return inputs
 

@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -111,22 +113,80 @@ def _changes(model: nn.Module, part: dict[str, Tensor]) -> Iterator[tuple[nn.Mod
             yield module, "spe_bias", None if bias is None else nn.Parameter(bias, requires_grad=False)
 
 
-def save_tuned(out: Path, lines: list[dict[str, Any]], tuned: Any, task: Any, processor: Any, test: Any) -> None:
-    """tuning.json, predictions.jsonl (every test record's answer) and the tuned model of the last draw in out/model."""
+@dataclass
+class Keeper:
+    """What is kept of every draw as it ends; nothing is written where `out` is None.
+
+    answers/METHOD-SIZE-SEED.jsonl     every test record, from which each number follows (`predictions.derived`)
+    prompts.safetensors, lora/         the last draw's prompts (`read_part`) and low-rank updates (peft's own folder)
+    """
+
+    out: Path | None
+    task: Any
+    ids: list[str]
+    last: Any = None  # the last draw that changed the model
+    measures: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+
+    def __call__(self, how: Any, draw: int, tuned: Any) -> None:
+        """After a draw (`adapt.curve`)."""
+        from generalist.measures import values
+
+        columns = answers_of(tuned)
+        self.measures.setdefault(how.place, []).append(values(self.task.line_kind, columns))
+        if self.out is None:
+            return
+        with _written(self.out):
+            save_answers(self.out / "answers" / f"{how.place}-seed{how.seed + draw}.jsonl", self, columns)
+            if how.random_encoder:
+                return
+            save_answers(self.out / "predictions.jsonl", self, columns)
+            if getattr(tuned.model, "prompts", None) is not None and "deep prompts" in tuned.trained:
+                save_part(tuned.model, self.out / "prompts.safetensors")
+            if tuned.adapter is not None:
+                settings, tensors = tuned.adapter
+                settings.save_pretrained(str(self.out / "lora"))
+                save_file(tensors, str(self.out / "lora" / "adapter_model.safetensors"))
+        if tuned.changed:
+            self.last = tuned
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def answers_of(tuned: Any) -> dict[str, Any]:
+    """A draw's answers as columns (`tasks.lines`), every candidate's log p among them where they are few."""
+    from generalist.zero_shot import LISTED
+    from tasks.lines import named
+
+    columns: dict[str, Any] = {"record": np.arange(len(tuned.labels)), **named(tuned.log_p, tuned.labels)}
+    if tuned.log_p.shape[1] <= LISTED:
+        columns["log_p"] = np.empty(len(tuned.labels), dtype=object)
+        columns["log_p"][:] = tuned.log_p.tolist()
+    return columns
+
+
+def save_answers(path: Path, keeper: Keeper, columns: dict[str, Any]) -> None:
+    """The columns as the lines that `generalist eval` writes."""
+    from generalist import predictions
+
+    predictions.save(path, predictions.head_of(keeper.task), keeper.ids, columns)
+
+
+def save_tuned(out: Path, lines: list[dict[str, Any]], keeper: Keeper, processor: Any) -> None:
+    """tuning.json, and in out/model the tuned model of the last draw, whose task it knows."""
+    task = keeper.task
+    with _written(out):
         (out / "tuning.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
-        names = task.candidates.names
-        with (out / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for i, (log_p, label) in enumerate(zip(tuned.log_p, tuned.labels.tolist(), strict=True)):
-                line = {"id": str(test[i].get("id", i)), "label": names[label], "log_p": log_p.tolist()}
-                file.write(json.dumps(line) + "\n")
-        tuned.model.save_pretrained(out / "model")
-        processor.modalities = tuned.model.config.modalities
+        if keeper.last is None:  # a probe beside the model, or nothing, was trained
+            return
+        keeper.last.model.save_pretrained(out / "model")
+        processor.modalities = keeper.last.model.config.modalities
         processor.candidate_sets = {**processor.candidate_sets, task.name: task.candidates.to_dict()}
         processor.tasks = {**processor.tasks, task.name: task.about()}
         processor.save_pretrained(out / "model")
-        if getattr(tuned.model, "prompts", None) is not None:
-            save_part(tuned.model, out / "prompts.safetensors")
-    except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error

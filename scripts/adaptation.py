@@ -119,6 +119,7 @@ def spoken(folder: Path, out: Path) -> list[str]:
             {"audio": {"array": "audio@offsets", "sampling_rate": "sample_rate"}, "label": "label"},
             names={"train": "train", "val": "test", "test": "test"},  # nothing is set aside
         )
+        row: Any
         for i, row in enumerate(source.open(split)):  # type: ignore[arg-type]
             file = home / split / SPOKEN[int(row["label"])] / f"{i}.wav"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,9 @@ class Classify(Task):
     def candidate_set(self, records: Records) -> CandidateSet:
         names = self.classes or records.info.get("classes")
         if not names:
-            raise UserError(f"task {self.name}: the source knows no class names; give classes=[...]")
+            raise UserError(
+                f"task {self.name}: the source knows no class names; give classes=[...] (--classes NAME ...)"
+            )
         return Names([str(n) for n in names], synonyms=self.other_names(records))
 
     def other_names(self, records: Records) -> dict[str, list[str]]:

@@ -11,6 +11,8 @@ from data.errors import UserError
 from data.source import Records
 from generalist.adapt import METHODS, Tuning, curve, tune, with_controls, with_random_encoder
 from generalist.fewshot import draw
+from generalist.model import GeneralistModel
+from generalist.predictions import derived
 from generalist.tuned import read_part, save_part, wearing
 from tasks.classify import Classify
 
@@ -187,12 +189,59 @@ def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_p
     lines = json.loads(capsys.readouterr().out)
     assert [line["method"] for line in lines] == ["zero-shot", "prompts", "prompts, random encoder"]
     saved = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    names = sorted({line["label"] for line in saved})
-    right = [names[int(np.argmax(line["log_p"]))] == line["label"] for line in saved]
+    names = saved[0]["names"]
+    right = [int(np.argmax(line["log_p"])) == line["label"] for line in saved[1:]]
     assert np.mean(right) == pytest.approx(lines[1]["draws"][-1])
+    # every number of the table follows from the draws' own files
+    for line in lines:
+        name = line["method"].replace(", ", "-").replace(" ", "-")
+        again = [derived(out / "answers" / f"{name}-2-shots-seed{seed}.jsonl") for seed in line["seeds"]]
+        assert [one["accuracy"] for one in again] == pytest.approx(line["draws"])
+        for measure in ("macro-F1", "ECE", "nll"):
+            assert line["measures"][measure]["mean"] == pytest.approx(np.mean([one[measure] for one in again]))
+    base = GeneralistModel.from_pretrained(tmp_path / "base").eval()
+    inputs = processor(image=[coloured(3, 7)[i]["image"] for i in range(3)])
+    with wearing(base, read_part(out / "prompts.safetensors", base)):
+        tuned = GeneralistModel.from_pretrained(out / "model").eval()
+        torch.testing.assert_close(base.encode(inputs), tuned.encode(inputs))
     picture = next((tmp_path / "photos" / "test").rglob("*.png"))
     assert main(["predict", str(out / "model"), "--image", str(picture), "--task", "tuned"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
     assert main(["tune", str(tmp_path / "base"), str(tmp_path / "photos"), "--method", "loar"]) == 2
     assert "lora" in capsys.readouterr().err
+
+
+def test_lora_weights_are_saved_apart_in_kilobytes_and_peft_puts_them_on_the_model_they_came_from(tmp_path):
+    import peft
+
+    from generalist.tuned import Keeper
+
+    model, processor = clients.save(tmp_path / "base", scales=["default", "classify"])
+    how, asked, test = Tuning("lora", shots=4, steps=8, warmup=2, rank=2), task(), coloured(9, 1)
+    tuned = tune(model, processor.built, asked, coloured(60, 0), test, how)
+    keeper = Keeper(tmp_path / "out", asked, [test[i]["id"] for i in range(9)])
+    keeper(how, 0, tuned)
+    assert sum(f.stat().st_size for f in (tmp_path / "out" / "lora").iterdir()) < 20_000
+    base = GeneralistModel.from_pretrained(tmp_path / "base").eval()
+    worn = peft.PeftModel.from_pretrained(base, tmp_path / "out" / "lora").eval()
+    pictures = processor(image=[test[i]["image"] for i in range(3)], return_tensors="pt")
+    expected = tuned.model.eval()(**pictures).pooler_output
+    torch.testing.assert_close(worn(**pictures).pooler_output, expected, atol=1e-5, rtol=0)
+    with worn.disable_adapter():
+        plain = worn(**pictures).pooler_output
+    torch.testing.assert_close(plain, model(**pictures).pooler_output)
+    assert (plain - expected).abs().max() > 1e-3
+
+
+def test_a_probe_leaves_its_answers_and_no_model_that_would_answer_otherwise(tmp_path):
+    from generalist.tuned import Keeper, save_tuned
+
+    model, processor = clients.model_and_processor(scales=["default", "classify"])
+    asked, test, how = task(), coloured(9, 1), Tuning("probe", shots=4)
+    keeper = Keeper(tmp_path, asked, [test[i]["id"] for i in range(9)])
+    tuned = tune(model, processor.built, asked, coloured(60, 0), test, how)
+    keeper(how, 0, tuned)
+    save_tuned(tmp_path, [], keeper, processor)
+    assert derived(tmp_path / "answers" / "probe-4-shots-seed0.jsonl")["accuracy"] == tuned.metrics["accuracy"]
+    assert not (tmp_path / "model").exists()

@@ -102,7 +102,9 @@ def test_the_command_writes_the_matrix_and_lines_from_which_it_follows(tmp_path,
         assert again[f"recall@1 {pair['from']} to {pair['to']}"] == pair["recall@1"]["value"]
     assert read(tmp_path / "out" / "any_to_any.jsonl")[1]["choices"].tolist() == [5] * 10
     assert main([*base, "--input", "image"]) == 2
-    assert "needs two modalities" in capsys.readouterr().err
+    assert "needs two modalities at least, got ['image']; give --input MODALITY=FIELD twice (the records have id, " in (
+        capsys.readouterr().err
+    )
     assert main(["eval", str(tmp_path / "model"), "--any-to-any"]) == 2
     assert "give DATA" in capsys.readouterr().err
 

@@ -177,6 +177,21 @@ def test_a_task_of_the_model_is_scored_on_other_data_with_its_own_candidates(mod
     assert derived(tmp_path / "out" / "predictions.jsonl")["CRPS"] == pytest.approx(result["measures"]["CRPS"]["value"])
 
 
+def test_what_is_asked_of_a_table_is_no_part_of_its_rows(model, tmp_path, capsys):
+    place = str(wages(tmp_path / "people.csv"))
+    base = ["--set", "test=0", "--set", "val=0", "--split", "train", "--input", "table=row", "--json"]
+    assert main(["eval", str(model), place, "target=wage", "--task", "wages", *base]) == 0  # else: no column 'wage'
+    number = json.loads(capsys.readouterr().out)
+    assert main(["eval", str(model), place, "target=wage", "--task", "wages", "--set", 'drop=["wage"]', *base]) == 0
+    assert json.loads(capsys.readouterr().out) == number
+    assert main(["zero-shot", str(model), place, "--label", "job", "--set", "drop=[]", *base]) == 2
+    assert "no column 'wage'" in capsys.readouterr().err  # the model's table has age and job, not wage
+    frame = Path(place).read_text().replace("job", "work")
+    (tmp_path / "named.csv").write_text(frame)
+    assert main(["zero-shot", str(model), str(tmp_path / "named.csv"), "--label", "jobb", *base]) == 2
+    assert "no column 'jobb'" in capsys.readouterr().err
+
+
 def test_questions_with_ten_answers_give_vqa_accuracy(model, tmp_path, capsys):
     answers = {"id": "0", "question": "what is it", "answer": ["seven"] * 8 + ["nine"] * 2}
     with (tmp_path / "q.jsonl").open("w") as file:

@@ -16,12 +16,19 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def source_of(args: argparse.Namespace, place: str) -> Any:
-    """The source at a place with the settings of --set; a folder's files go by a modality asked without a field."""
+    """The source at a place with the settings of --set.
+
+    A folder's files go by a modality asked without a field; what is asked of a table is no part of its rows.
+    """
     from data.places import source_at
     from data.settings import from_words
 
     asked = [pair(text) for text in [*(args.input or []), *(getattr(args, "partner", None) or [])]]
-    return source_at(place, from_words(args.set), [name for modality, name in asked if modality == name])
+    keys = dict(pair(text) for text in getattr(args, "keys", []))
+    answer = getattr(args, "label", "") or keys.get("label") or keys.get("target") or ""
+    if getattr(args, "labels", None) is not None:  # they lie in a file of their own
+        answer = ""
+    return source_at(place, from_words(args.set), [name for modality, name in asked if modality == name], answer)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=8, help="rank of LoRA's updates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, metavar="N", help="score the first N test records only")
-    parser.add_argument("--out", type=Path, help="where the last tuned model, the table and the predictions are saved")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where the table, every draw's answers, the last tuned model and its prompts or LoRA weights are saved",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
@@ -60,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from data.errors import UserError
-    from generalist.adapt import FROZEN, METHODS, Tuned, Tuning, curve, with_controls, zero_shot
+    from generalist.adapt import FROZEN, METHODS, Tuning, curve, with_controls, zero_shot
     from generalist.predict import load_model
-    from generalist.tuned import save_tuned
+    from generalist.tuned import Keeper, save_tuned
     from tasks.classify import Classify
 
     model, processor = load_model(args.model)
@@ -87,27 +98,30 @@ def run(args: argparse.Namespace) -> int:
         for size in (sizes[:1] if METHODS.get(method) is zero_shot else sizes) or [{}]
     ]
     settings = with_controls(settings) if args.control else settings
-    last: list[Tuned] = []
-    lines = curve(
-        model,
-        processor.built,
-        task,
-        training,
-        test,
-        settings,
-        args.draws,
-        lambda how, i, tuned: None if how.random_encoder else last.append(tuned),
-    )
-    for line in lines:
-        line["classes"] = len(task.candidates.names)  # type: ignore[union-attr]
     if args.curve and args.out is None and (args.model / "recipe.json").is_file():
         args.out = args.model / "tuning" / Path(args.data.rstrip("/")).name.replace(":", "-")
+    keeper = Keeper(args.out, task, [str(test[i].get("id", i)) for i in range(len(test))])
+    lines = curve(model, processor.built, task, training, test, settings, args.draws, keeper)
+    for line, how in zip(lines, settings, strict=True):
+        line["classes"] = len(task.candidates.names)  # type: ignore[union-attr]
+        line["measures"] = mean_and_spread(keeper.measures[how.place])
     if args.out:
-        save_tuned(args.out, lines, last[-1], task, processor, test)
+        save_tuned(args.out, lines, keeper, processor)
     print(json.dumps(lines, indent=1) if args.json else table(lines))
     if not args.control and not args.json and (bare := [m for m in args.method if m in FROZEN]):
         print(f"{', '.join(bare)} without the control of a random encoder; add --control")
     return 0
+
+
+def mean_and_spread(draws: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Every measure over the draws: {"mean", "std"}."""
+    import numpy as np
+
+    found = {name: [one[name] for one in draws] for name in draws[0]}
+    return {
+        name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0}
+        for name, v in found.items()
+    }
 
 
 def table(lines: list[dict[str, Any]]) -> str:
