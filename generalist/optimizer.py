@@ -103,8 +103,8 @@ class BalancedAdamW(Optimizer):
             torch._foreach_div_(update, denominator)
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            update = [u.to(p.dtype) for p, u in zip(params, update, strict=True)]
-            torch._foreach_add_(params, update, alpha=-group["lr"])
+            moves = [u.to(p.dtype) for p, u in zip(params, update, strict=True)]
+            torch._foreach_add_(params, moves, alpha=-group["lr"])
         return loss
 
 

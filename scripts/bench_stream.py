@@ -1,12 +1,14 @@
 """Does the stream compute on padding, and does a step wait for it?
 
-    python -m scripts.bench_stream [--samples 960] [--steps 200] [--demo-steps 400]
+    python -m scripts.bench_stream [--samples 960] [--steps 200] [--demo-steps 400] [--later 1500]
 
 Padding: a mixed stream of five modalities, written as shards and read through the loader. `packed` counts the rows
 that go through the encoder's linear layers against the real tokens; `padded` and `bucketed` are what the same samples
 would cost padded to the longest of their batch, in the stream's order and sorted by length within eight batches.
 Balance: the busiest of several ranks against their mean, in tokens a step. Waiting: the share of the demo's training
-time that passes before a step has its batch, with no loader process, one and two.
+time that passes before a step has its batch, with no loader process, one and two; without loader processes in processor
+time too (`cpu`), which others on the machine change less, and both at the start, where every sample is new, and after
+`later` steps, where what fits is kept in memory (`memory_gb`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ import torch
 
 from data.schedule import Schedule
 from data.stream import Steps, loader
+from data.types import Batch
 from generalist.loop import StepResult, train
 from generalist.prepare import Prepared
 from generalist.recipe import Recipe
@@ -99,17 +103,49 @@ def balance(recipe: Recipe, prepared: Prepared, steps: int) -> list[dict[str, An
     return lines
 
 
-def waiting(steps: int, workers: int) -> dict[str, Any]:
-    """The share of the demo's training time that a step waits for its batch, after 20 steps of warming up."""
+class Clocked:
+    """Batches, and the processor time that each took."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.taken = batches, list[float]()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.process_time()
+        batch = next(self.batches)
+        self.taken.append(time.process_time() - start)
+        return batch
+
+
+def waiting(steps: int, workers: int, first: int = 0) -> dict[str, Any]:
+    """The share of the demo's training time that a step waits for its batch, after 20 steps of warming up.
+
+    first: steps whose batches are read before, without training.
+    """
     recipe, prepared = demo()
     tasks, schedule = prepared.tasks, steps_of(recipe, prepared).schedule
     engine = build_engine(recipe, objective(recipe, prepared), CPU)
     seen: list[StepResult] = []
-    batches = loader(steps_of(recipe, prepared), 0, steps, workers)
-    train(engine, batches, tasks, schedule, 0, steps, recipe.optimizer.lr, recipe.optimizer.warmup, after=seen.append)
+    source, ends = steps_of(recipe, prepared), list[float]()
+    for _ in loader(source, 0, first):
+        pass
+    batches = Clocked(loader(source, first, first + steps, workers))
+
+    def after(result: StepResult) -> None:
+        seen.append(result)
+        ends.append(time.process_time())
+
+    spec = recipe.optimizer
+    train(engine, batches, tasks, schedule, first, first + steps, spec.lr, spec.warmup, after=after)
     seen = seen[20:]
     waited, seconds = sum(r.waited for r in seen), sum(r.seconds for r in seen)
-    return {"what": f"{workers} workers", "waits": waited / seconds, "step_ms": seconds / len(seen) * 1000}
+    line = {"what": f"{workers} workers", "waits": waited / seconds, "step_ms": seconds / len(seen) * 1000}
+    if not workers:
+        busy = ends[-1] - ends[19]
+        line |= {"waits_cpu": sum(batches.taken[20:]) / busy, "step_cpu_ms": busy / len(seen) * 1000}
+    return line | ({"what": f"{workers} workers, after {first} steps"} if first else {})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=0, help="loader processes of the padding measure (default 0)")
     parser.add_argument("--demo-steps", type=int, default=400, help="steps of the demo for each number of workers")
+    parser.add_argument("--later", type=int, default=1500, help="steps after which waiting is measured again")
     parser.add_argument("--out", type=Path, default=folder(), help="folder of the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -136,12 +173,13 @@ def main(argv: list[str] | None = None) -> int:
     for line in results["balance"]:
         print(f"{line['what']}: busiest over mean {line['busiest_over_mean']:.3f}, worst step {line['worst']:.3f}")
     results["waiting"] = []
-    for workers in (0, 1, 2) if args.demo_steps else ():
-        results["waiting"].append(waiting(args.demo_steps, workers))
+    for workers, first in ((0, 0), (0, args.later), (1, 0), (2, 0)) if args.demo_steps else ():
+        results["waiting"].append(waiting(args.demo_steps, workers, first))
         line = results["waiting"][-1]
-        print(
-            f"demo, {line['what']}: waits {line['waits']:.1%} of its time, {line['step_ms']:.1f} ms a step", flush=True
-        )
+        text = f"demo, {line['what']}: waits {line['waits']:.1%} of its time, {line['step_ms']:.1f} ms a step"
+        if "waits_cpu" in line:
+            text += f"; cpu {line['waits_cpu']:.1%}, {line['step_cpu_ms']:.1f} ms"
+        print(text, flush=True)
     keep(results, args.out, "stream")
     return 0
 
