@@ -71,6 +71,7 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
             engine.load(checkpoint.latest(out)[1])
         _train(recipe, as_given, prepared, objective, engine, out, first, quiet or engine.rank > 0)
         weights = engine.weights() if distributed else None
+        ranks.barrier()  # nobody parts while another still reads
         is_first = engine.rank == 0
     finally:
         if distributed:

@@ -9,6 +9,7 @@ sockets and exit codes are the real ones. The long tests use the real programs i
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import runpy
@@ -131,6 +132,7 @@ def serve(folder: Path) -> None:
 def become(script: int, place: Path) -> None:
     """In a fork: take over the place of the script with this process id, run its program and end."""
     code = 1
+    atexit._clear()  # what was registered there is not this program's to end
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

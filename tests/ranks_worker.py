@@ -88,7 +88,9 @@ def main(folder: Path, plan: list[dict]) -> None:
         except Exception as error:
             out[name] = {"error": f"{type(error).__name__}: {error}"}
     (folder / f"rank-{ranks.rank()}.json").write_text(json.dumps(out))
+    ranks.barrier()
     ranks.leave()
+    ranks.end(0)
 
 
 if __name__ == "__main__":

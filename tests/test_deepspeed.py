@@ -38,7 +38,7 @@ def launch(folder: Path, plan: list[dict], processes: int = 2) -> list[dict[str,
     done = subprocess.run(
         [*command, str(folder / "plan.json")], capture_output=True, text=True, timeout=280, env=environment
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
     return [json.loads((folder / f"rank-{r}.json").read_text()) for r in range(processes)]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,3 +282,23 @@ def test_ranks_with_another_recipe_or_other_code_do_not_start(monkeypatch):
         ranks.dist, "all_gather_object", lambda everyone, own: everyone.__setitem__(slice(None), [own] * 2)
     )
     ranks.agree({"steps": 3})
+
+
+def test_a_rank_that_ends_writes_what_it_has_and_keeps_its_code(tmp_path):
+    written = tmp_path / "out.txt"
+    child = os.fork()
+    if child == 0:
+        atexit._clear()  # the tests' own
+        with written.open("w") as file:
+            sys.stdout = file
+            atexit.register(lambda: file.write("and the last"))
+            print("first", end=" ")
+            ranks.end(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert written.read_text() == "first and the last"
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_to_others_by_itself():
+    lowest = int(ranks.EPHEMERAL.read_text().split()[0]) if ranks.EPHEMERAL.is_file() else 32768
+    found = [ranks.free_port() for _ in range(20)]
+    assert all(1024 <= port < lowest for port in found) and len(set(found)) > 1
