@@ -37,9 +37,10 @@ class Records:
     def __getitem__(self, index: int) -> Record:
         return self.rows[index]
 
-    def first(self, count: int) -> Records:
-        """The first `count`, or all where there are fewer."""
-        return replace(self, rows=Chosen(self.rows, list(range(min(count, len(self))))), order=None)
+    def spread(self, count: int) -> Records:
+        """`count` evenly spread over all, or all where there are fewer: the first of a sorted set are of one class."""
+        count = min(count, len(self))
+        return replace(self, rows=Chosen(self.rows, [i * len(self) // count for i in range(count)]), order=None)
 
     def sound(self, read: Callable[[Record], Any] = lambda record: None) -> Records:
         """Those that can be read, and that `read` does not refuse with a UserError."""

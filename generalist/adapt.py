@@ -9,6 +9,7 @@ full        every weight
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -200,7 +201,9 @@ def lora(
         raise UserError("LoRA needs peft: pip install generalist[lora]") from error
     copy = _copy(model)
     settings = peft.LoraConfig(r=how.rank, lora_alpha=2 * how.rank, target_modules=LORA_TARGETS)
-    adapted = peft.PeftModel(copy, settings)
+    with warnings.catch_warnings():  # peft asks transformers by an older name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        adapted = peft.PeftModel(copy, settings)
     objective = _objective(copy, modalities, task, how.device)
     counts = _fit(objective, task, chosen, how, 3e-3)
     tensors = {n: t.detach().cpu().clone() for n, t in peft.get_peft_model_state_dict(adapted).items()}

@@ -47,6 +47,50 @@ def test_a_device_map_places_the_whole_model(folder, place):
         torch.testing.assert_close(model(**tensors).pooler_output.cpu(), own(**tensors.to("cpu")).pooler_output)
 
 
+def test_a_device_map_lays_what_does_not_fit_on_the_disk(folder, tmp_path):
+    pytest.importorskip("accelerate")
+    from transformers import AutoModel
+
+    import generalist  # noqa: F401
+
+    room = {"max_memory": {"cpu": "30KB"}, "offload_folder": tmp_path}
+    model = AutoModel.from_pretrained(folder, device_map="auto", **room).eval()
+    places = model.hf_device_map
+    assert set(places.values()) == {"cpu", "disk"} and any(name.startswith("encoder") for name in places)
+    own, processor = clients.model_and_processor()
+    tensors = processor(text=clients.TEXTS, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(model(**tensors).pooler_output, own(**tensors).pooler_output)
+
+
+def test_a_pipeline_for_a_modality_that_the_model_lacks_says_so_in_one_line(tmp_path, monkeypatch):
+    from PIL import Image
+    from transformers import AutoModel, pipeline
+
+    import generalist  # noqa: F401
+    from data.errors import UserError
+
+    every = clients.modalities
+    for lacks in ("image", "audio"):
+        monkeypatch.setattr(clients, "modalities", lambda gone=lacks: {n: m for n, m in every().items() if n != gone})
+        clients.save(tmp_path / lacks)
+    picture, names = Image.fromarray(clients.picture(12, 12)), ["a red seven", "a blue nine"]
+    without_pictures, without_sounds = str(tmp_path / "image"), str(tmp_path / "audio")
+    for call, message in (
+        (lambda: pipeline("zero-shot-image-classification", model=without_pictures)(picture, candidate_labels=names),
+         "takes pixel_values"),
+        (lambda: pipeline("image-feature-extraction", model=without_pictures)(picture), "takes pixel_values"),
+        (lambda: pipeline("image-text-to-text", model=without_pictures)(picture, text=""), "no modality 'image'"),
+        (lambda: pipeline("zero-shot-audio-classification", model=without_sounds)(
+            clients.sound(3000), candidate_labels=names), "takes input_features"),
+        (lambda: AutoModel.from_pretrained(without_sounds).get_audio_features(torch.zeros(1, 8, 20)),
+         "no modality 'audio'"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
 def test_flash_attention_says_what_it_needs_where_it_cannot_run(folder):
     from transformers import AutoModel
 

@@ -133,15 +133,53 @@ def test_torch_export_keeps_batch_and_length_dynamic(folder):
         torch.testing.assert_close(program.module()(ids, mask), wrapped(ids, mask), atol=1e-5, rtol=0)
 
 
-def test_torch_export_keeps_the_number_of_pictures_dynamic():
-    from torch.export import Dim, export
+class SoundFeatures(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
-    model, processor = clients.model_and_processor()
-    pixels = processor(image=[clients.picture(12, 8, i) for i in range(3)], return_tensors="pt")["pixel_values"]
-    wrapped = ImageFeatures(model).eval()
-    program = export(wrapped, (pixels,), dynamic_shapes=({0: Dim("batch", min=2, max=64)},))
-    more = torch.cat([pixels, pixels.flip(-1)])
+    def forward(self, input_features: torch.Tensor) -> torch.Tensor:
+        return self.model(input_features=input_features).pooler_output
+
+
+# a batch to trace with, what of it may change (whole patches of 4), and another batch
+WHOLE = {
+    ImageFeatures: ((3, 3, 12, 8), {0: ("batch", 1, 64), 2: ("rows", 4, 3), 3: ("columns", 4, 3)}, (5, 3, 8, 12)),
+    SoundFeatures: ((3, 28, 20), {0: ("batch", 1, 64), 1: ("frames", 4, 200)}, (2, 20 * 4, 20)),
+}
+
+
+def dynamic_axes(kind):
+    from torch.export import Dim
+
+    shape, axes, other = WHOLE[kind]
+    made = {axis: step * Dim(name, min=1 if step > 1 else 2, max=most) for axis, (name, step, most) in axes.items()}
+    return torch.randn(shape), (made,), torch.randn(other)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_torch_export_keeps_number_and_size_of_pictures_and_sounds_dynamic(kind):
+    model, _ = clients.model_and_processor()
+    given, dynamic, more = dynamic_axes(kind)
+    wrapped = kind(model).eval()
+    program = torch.export.export(wrapped, (given,), dynamic_shapes=dynamic)
     torch.testing.assert_close(program.module()(more), wrapped(more), atol=1e-5, rtol=0)
+
+
+@pytest.mark.soak  # half a minute each: the exporter
+@pytest.mark.parametrize("kind", WHOLE)
+def test_onnx_gives_the_features_of_pictures_and_sounds_in_onnxruntime_at_any_size(kind, tmp_path):
+    pytest.importorskip("onnx", reason="pip install generalist[clients]")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install generalist[clients]")
+    pytest.importorskip("onnxscript", reason="pip install generalist[clients]")
+    model, _ = clients.model_and_processor()
+    given, dynamic, more = dynamic_axes(kind)
+    wrapped = kind(model).eval()
+    words = {"dynamo": True, "dynamic_shapes": dynamic, "verbose": False, "optimize": False}
+    torch.onnx.export(wrapped, (given,), **words).save(str(tmp_path / "model.onnx"))
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    np.testing.assert_allclose(got, wrapped(more).detach().numpy(), atol=1e-4)
 
 
 def test_onnx_gives_the_same_features_in_onnxruntime_at_any_batch_and_length(tmp_path):
@@ -175,6 +213,20 @@ def test_torch_compile_traces_forward_without_a_graph_break():
     compiled = torch.compile(lambda **x: model(**x).logits, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(**inputs), model(**inputs).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.soak  # a minute: the compiler
+def test_torch_compile_with_its_own_compiler_gives_the_same_numbers_and_gradients():
+    model, processor = clients.model_and_processor()
+    inputs = processor(text=clients.TEXTS[:3], image=[clients.picture(12, 8, i) for i in range(3)], return_tensors="pt")
+    found = []
+    for call in (model, torch.compile(model, fullgraph=True)):
+        model.zero_grad()
+        loss = call(**inputs, return_loss=True).loss
+        loss.backward()
+        found.append((loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-3)
+    assert len(found[0][1]) > 20
 
 
 def test_unit_features_are_what_retrieval_needs():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import clients
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
+
+from data.pack import pack
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["a red seven", "a blue nine", "some words"]
@@ -56,7 +59,7 @@ def test_what_stands_in_the_padding_changes_nothing(both):
     assert (before[0] - all_real[0]).abs().max() > 1e-3  # and the mask is what makes it so
 
 
-@pytest.mark.parametrize("implementation", ["eager", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager", "flex_attention"])
 def test_every_attention_implementation_gives_the_same_features(both, folder, implementation):
     from transformers import AutoModel
 
@@ -68,6 +71,14 @@ def test_every_attention_implementation_gives_the_same_features(both, folder, im
         torch.testing.assert_close(other(**tensors).pooler_output, model(**tensors).pooler_output, atol=1e-5, rtol=0)
         packed = other.encode(processor(image=RAW["image"]))
     torch.testing.assert_close(packed, model.encode(processor(image=RAW["image"])), atol=1e-5, rtol=0)
+    # sequences of different lengths whose words each open a block, as in captioning
+    text, pictures = processor.built["text"], processor(image=RAW["image"])
+    asked = [
+        [replace(spans[0], asked=None), *spans[1:], text.next_span(text.ids(words))]
+        for spans, words in zip(pictures, ("a red seven", "some words"), strict=True)
+    ]
+    with torch.no_grad():
+        torch.testing.assert_close(other.features(pack(asked)), model.features(pack(asked)), atol=1e-5, rtol=0)
 
 
 def test_an_unknown_attention_implementation_is_refused_by_name(both):
@@ -105,13 +116,16 @@ def test_a_saved_model_loads_bit_equal_in_one_file_or_in_shards(tmp_path, both):
         assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
 
 
-def test_dtype_is_obeyed(folder, both):
+def test_dtype_is_obeyed(folder, both, tmp_path):
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     inputs = both[1](image=RAW["image"], return_tensors="pt").to(torch.bfloat16)
     assert model(**inputs).pooler_output.dtype == torch.bfloat16
+    model.save_pretrained(tmp_path)
+    assert AutoModel.from_pretrained(tmp_path, dtype="auto").dtype == torch.bfloat16
+    assert AutoModel.from_pretrained(tmp_path, dtype="float32").dtype == torch.float32
 
 
 AUTO = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor", "AutoFeatureExtractor",

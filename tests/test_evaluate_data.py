@@ -132,6 +132,20 @@ def test_any_form_of_data_is_scored_and_every_number_follows_from_the_file(model
         assert line["log_p"] == pytest.approx(expected[0].tolist(), abs=1e-4)
 
 
+def test_a_limit_takes_records_of_every_class_of_a_sorted_set(model, tmp_path, capsys):
+    for name in NAMES:
+        for i in range(4):
+            place = tmp_path / "sorted" / "test" / name / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(scene(i)).save(place)
+        (tmp_path / "sorted" / "train" / name).mkdir(parents=True)
+    words = ["zero-shot", str(model), str(tmp_path / "sorted"), "--limit", "3", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    _, *lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert sorted(line["label"] for line in lines) == [0, 1, 2]
+    capsys.readouterr()
+
+
 def test_other_names_and_a_template_change_the_candidates(model, tmp_path, capsys):
     place = as_folder(tmp_path)
     words = ["zero-shot", str(model), *place, "--classes", "one", "two", "three", "--template", "a photo of {}"]

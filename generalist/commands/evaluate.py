@@ -36,7 +36,7 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", default="{}", help='what is asked for a name, such as "a photo of {}"')
     parser.add_argument("--scale", help="a logit scale of the model")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="tuned prompts (prompts.safetensors) to put on")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N records only")
+    parser.add_argument("--limit", type=int, metavar="N", help="N records only, evenly spread")
     parser.add_argument(
         "--leakage",
         nargs="?",
@@ -130,7 +130,7 @@ def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     model, processor = load_model(args.run)
     records = source_of(args, args.data).open(args.split)
     if args.limit:
-        records = records.first(args.limit)
+        records = records.spread(args.limit)
     return model, processor, records
 
 

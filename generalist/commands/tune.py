@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=10, metavar="P", help="prompt vectors a layer")
     parser.add_argument("--rank", type=int, default=8, help="rank of LoRA's updates")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, metavar="N", help="score the first N test records only")
+    parser.add_argument("--limit", type=int, metavar="N", help="score N test records only, evenly spread")
     parser.add_argument(
         "--out",
         type=Path,
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     source = source_of(args, args.data)
     training, test = source.open("train"), source.open("test")
     if args.limit:
-        test = test.first(args.limit)
+        test = test.spread(args.limit)
     inputs = dict(pair(text) for text in args.input or ["image"])
     task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
     if args.curve:

@@ -29,12 +29,16 @@ class _ModalityFace:
     """Holds {name: settings} of one modality and builds it when first used."""
 
     modality: dict[str, Any]
+    model_input_names: ClassVar[list[str]]
 
     @property
     def built(self) -> Modality:
         if "_built" not in self.__dict__:
             if not self.modality:
-                raise UserError("this model has no such modality; train it with one (modalities={...} of the recipe)")
+                wanted = self.model_input_names[0]
+                raise UserError(
+                    f"no modality of this model takes {wanted}; train it with one (modalities={{...}} of the recipe)"
+                )
             ((_, self._built),) = build_modalities(self.modality).items()
         return self._built
 
