@@ -1,9 +1,10 @@
 """DeepSpeed's launcher for a run that may be preempted: `python -m generalist.deepspeed_launcher` takes its own words.
 
-On SIGTERM DeepSpeed's launcher (0.19) on one node dies at once and leaves its workers behind; on several it ends with
-1 before they have saved, and whatever they did. Here SIGTERM is put into the run's folder (`generalist.stop_file`),
-which every node sees: the run ends its step and saves, the launcher ends by itself, and the code is 0. All within
-GRACE seconds, or everything is ended and the code says so. The rest is DeepSpeed's.
+On SIGTERM DeepSpeed's launcher (0.19) on one node dies at once and leaves its workers behind (measured); on several it
+asks the nodes to end, waits for a second and ends with 1 whatever they save (its source). Here SIGTERM is put into the
+run's folder (`generalist.stop_file`), which every node sees: the run ends its step and saves, the launcher ends by
+itself, and the code is 0. All within GRACE seconds, or everything is ended and the code says so. The rest is
+DeepSpeed's.
 """
 
 from __future__ import annotations

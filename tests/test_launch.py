@@ -136,7 +136,7 @@ def test_the_readmes_page_is_followed_word_for_word_in_two_network_namespaces(tm
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_sigterm_to_the_deepspeed_launcher_saves_ends_with_0_and_a_later_start_changes_no_bit(tmp_path, tools, count):
     """Two ranks, on one node (no pdsh in between) and on two (SIGTERM reaches the first node alone)."""
-    keys = ("train", str(RECIPE), "steps=120", "checkpoint.every=50", "model.drop_path=0.2", "--auto-resume", "--quiet")
+    keys = ("train", str(RECIPE), "steps=60", "checkpoint.every=25", "model.drop_path=0.2", "--auto-resume", "--quiet")
 
     def line(nodes: list[Node], out: str) -> Launch:
         made = Launch(
@@ -160,9 +160,9 @@ def test_sigterm_to_the_deepspeed_launcher_saves_ends_with_0_and_a_later_start_c
         assert time.monotonic() - asked < 60
         assert "saved; go on with: generalist train" in log.read_text()
         ((step, _),) = checkpoints(tmp_path / "rough")
-        assert 0 < step < 120 and not (tmp_path / "rough" / "stop").exists()
+        assert 0 < step < 60 and not (tmp_path / "rough" / "stop").exists()
         finished(nodes[0].start(rough.words(0), log, PATH=path, **rough.environment()), log)
-    same_weights(tmp_path / "calm", tmp_path / "rough", 120)
+    same_weights(tmp_path / "calm", tmp_path / "rough", 60)
 
 
 @contextmanager
