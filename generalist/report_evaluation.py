@@ -141,7 +141,7 @@ def data_section(results: dict[str, dict[str, Any]]) -> str:
     for name, result in results.items():
         rows = "".join(
             f"<tr><td>{esc(m)}</td><td>{fmt(one['value'])}</td><td>{_bounds(one)}</td>"
-            f"<td>{fmt(result['chance'].get(m)) if m in result['chance'] else '–'}</td></tr>"
+            f"<td>{_chance(result['chance'], m)}</td></tr>"
             for m, one in result["measures"].items()
         )
         chance = ", ".join(f"{k} {fmt(v)}" for k, v in result["chance"].items() if k not in result["measures"])
@@ -153,6 +153,16 @@ def data_section(results: dict[str, dict[str, Any]]) -> str:
             f'<p class="note">{words}</p></div>'
         )
     return f'<div class="grid2">{"".join(cards)}</div>'
+
+
+def _chance(chance: dict[str, float], measure: str) -> str:
+    """What guessing gives for a measure: said by the result, or for one right of K candidates k guesses in K."""
+    if measure in chance:
+        return fmt(chance[measure])
+    guesses = "1" if measure == "accuracy" else measure.removeprefix("recall@")
+    if "uniform" not in chance or not guesses.isdecimal():
+        return "–"
+    return fmt(min(1.0, int(guesses) * chance["uniform"]))
 
 
 def _bounds(one: dict[str, Any]) -> str:

@@ -157,21 +157,37 @@ def test_every_frozen_method_is_followed_by_its_control_and_no_other_is(base):
         assert as_given == (title in ("zero-shot", "probe")), title
 
 
-def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_path, capsys):
+def photos(place, **counts: int) -> None:
+    """Coloured pictures as a folder of splits and classes."""
     from PIL import Image
 
-    from generalist.cli import main
-
-    model, processor = clients.model_and_processor(scales=["default", "classify"])
-    (tmp_path / "base").mkdir()
-    model.save_pretrained(tmp_path / "base")
-    processor.save_pretrained(tmp_path / "base")
-    for split, count, seed in (("train", 12, 0), ("test", 6, 1)):
+    for seed, (split, count) in enumerate(counts.items()):
         records = coloured(count, seed)
         for i in range(count):
-            place = tmp_path / "photos" / split / records.info["classes"][records[i]["label"]]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(records[i]["image"]).save(place / f"{i}.png")
+            home = place / split / records.info["classes"][records[i]["label"]]
+            home.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(records[i]["image"]).save(home / f"{i}.png")
+
+
+def test_the_script_tunes_prompts_with_a_hundredth_of_the_data_in_several_draws(tmp_path, capsys):
+    from scripts.prompt_tune import main
+
+    clients.save(tmp_path / "base", scales=["default", "classify"])
+    photos(tmp_path / "photos", train=12, test=6)
+    words = [str(tmp_path / "base"), str(tmp_path / "photos"), "--fraction", "0.01", "--draws", "3", "--steps", "2"]
+    assert main([*words, "--json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert (line["method"], line["samples"], line["seeds"]) == ("prompts", 3, [0, 1, 2])  # floor(.04) + 1 of each class
+    assert line["accuracy"] == pytest.approx(np.mean(line["draws"]))
+    assert main([*words, "--shots", "13"]) == 2
+    assert "13 shots asked for" in capsys.readouterr().err
+
+
+def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_path, capsys):
+    from generalist.cli import main
+
+    _, processor = clients.save(tmp_path / "base", scales=["default", "classify"])
+    photos(tmp_path / "photos", train=12, test=6)
     out = tmp_path / "tuned"
     words = [
         "tune",

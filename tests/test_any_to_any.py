@@ -71,7 +71,7 @@ def test_pairs_trained_together_are_read_off_the_folder_s_tasks(both):
     assert "? the model" in table(result)
 
 
-def test_a_trained_folder_says_which_pairs_its_recipe_trained(tmp_path):
+def test_a_trained_folder_s_card_says_which_pairs_its_recipe_trained_and_what_was_measured(tmp_path):
     from tiny import tiny
 
     from generalist.processor import GeneralistProcessor
@@ -80,7 +80,15 @@ def test_a_trained_folder_says_which_pairs_its_recipe_trained(tmp_path):
     train_run(tiny(steps=1), tmp_path, quiet=True)
     processor = GeneralistProcessor.from_pretrained(tmp_path / "model")
     assert trained_pairs(processor) == {frozenset(("image", "text")), frozenset(("table", "text"))}
-    assert "Trained together: image - text, table - text." in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "Trained together: image - text, table - text." in card
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
+    assert metrics["tasks"] and set(metrics["tasks"]) <= set(rows)
+    for name, line in metrics["tasks"].items():
+        assert f"| {line['value']:.4g} | {line['chance']:.4g} |" in rows[name] and f"| {line['n_test']} |" in rows[name]
+    processor.save_pretrained(tmp_path / "untrained")
+    assert "None were measured." in (tmp_path / "untrained" / "README.md").read_text()
 
 
 def test_the_command_writes_the_matrix_and_lines_from_which_it_follows(tmp_path, capsys):

@@ -216,15 +216,18 @@ def test_torch_compile_traces_forward_without_a_graph_break():
 
 
 @pytest.mark.soak  # a minute: the compiler
+@pytest.mark.timeout(900)
 def test_torch_compile_with_its_own_compiler_gives_the_same_numbers_and_gradients():
     model, processor = clients.model_and_processor()
     inputs = processor(text=clients.TEXTS[:3], image=[clients.picture(12, 8, i) for i in range(3)], return_tensors="pt")
     found = []
-    for call in (model, torch.compile(model, fullgraph=True)):
-        model.zero_grad()
-        loss = call(**inputs, return_loss=True).loss
-        loss.backward()
-        found.append((loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    with torch._inductor.config.patch(compile_threads=1):  # no pool of processes that outlives the test
+        for call in (model, torch.compile(model, fullgraph=True)):
+            model.zero_grad()
+            loss = call(**inputs, return_loss=True).loss
+            loss.backward()
+            gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            found.append((loss.detach(), gradients))
     torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-3)
     assert len(found[0][1]) > 20
 

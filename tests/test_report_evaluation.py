@@ -6,7 +6,7 @@ import re
 import clients
 import numpy as np
 import pytest
-from test_adapt import coloured
+from test_adapt import photos
 from test_report import Page, make_run
 
 from data.errors import UserError
@@ -78,6 +78,12 @@ def test_every_section_is_drawn_from_its_file_and_absent_without_it(run):
     assert "Any to any" not in again and "Learning curves" not in again and "<h2>Calibration</h2>" in again
 
 
+def test_other_data_has_its_chance_beside_every_measure_that_guessing_has_one_for(run):
+    section = write_report(run).read_text(encoding="utf-8").partition("<h2>Other data</h2>")[2].partition("<h2>")[0]
+    rows = dict(re.findall(r"<tr><td>([^<]*)</td>.*?<td>([^<]*)</td></tr>", section))
+    assert rows["accuracy"] == rows["recall@1"] == "0.250" and rows["nll"] == "–"
+
+
 def test_the_matrix_marks_what_was_never_trained_together(run):
     text = write_report(run).read_text(encoding="utf-8")
     drawing = re.search(r'<svg class="heat".*?</svg>', text, re.S)[0]
@@ -118,15 +124,8 @@ def test_a_folder_that_an_evaluation_left_has_a_page_of_its_own(tmp_path, name):
 
 
 def test_tune_curve_writes_what_the_report_draws(tmp_path, capsys):
-    from PIL import Image
-
     clients.save(tmp_path / "base", scales=["default", "classify"])
-    for split, count, seed in (("train", 60, 0), ("test", 9, 1)):
-        records = coloured(count, seed)
-        for i in range(count):
-            place = tmp_path / "photos" / split / records.info["classes"][records[i]["label"]]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(records[i]["image"]).save(place / f"{i}.png")
+    photos(tmp_path / "photos", train=60, test=9)
     base = ["tune", str(tmp_path / "base"), str(tmp_path / "photos")]
     words = [*base, "--method", "zero-shot", "probe", "--curve", "--draws", "2", "--out", str(tmp_path / "out")]
     assert main(words) == 0
