@@ -19,7 +19,7 @@ import torch
 from tiny import tiny
 
 from data.errors import UserError
-from generalist import checkpoint, ranks, run
+from generalist import checkpoint, ranks, run, stop_file
 from generalist.engine import LocalEngine
 from generalist.events import read_log
 from generalist.faults import Faults, RollBack, bad_samples
@@ -236,6 +236,15 @@ def test_sigterm_ends_the_step_saves_and_says_so_within_seconds(tmp_path, monkey
     step, number = stopped.value.args
     assert number == signal.SIGTERM
     assert checkpoint.latest(tmp_path / "run")[0] == step < 500
+
+
+def test_a_file_in_the_runs_folder_asks_it_to_save_and_stop_and_is_gone_afterwards(tmp_path):
+    stop_file.ask(tmp_path / "run")  # before the run is there
+    with pytest.raises(Interrupted) as stopped:
+        train_run(tiny(), tmp_path / "run", quiet=True)
+    assert stopped.value.args == (1, signal.SIGTERM)
+    assert [step for step, _ in checkpoint.checkpoints(tmp_path / "run")] == [1]
+    assert not stop_file.is_asked(tmp_path / "run")
 
 
 def test_an_asynchronous_checkpoint_holds_the_state_of_its_own_step(tmp_path, monkeypatch):
