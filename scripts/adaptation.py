@@ -23,7 +23,8 @@ digits, measured with --steps 800 --tuning-steps 80 (seed 0, two draws, 359 test
 
 80 steps are two passes over all the digits: what trains by steps is not at its end there, what is solved (probe) is.
 
-spoken, measured with --steps 600 --tuning-steps 80 (seed 0, two draws, 300 test clips; mean accuracy, spread .00 to .05):
+spoken, measured with --steps 600 --tuning-steps 80 (seed 0, two draws, 300 test clips; mean accuracy, spread .00 to
+.05):
 
                 1 %    2 %    5 %   10 %  100 %     trained
     prompts    .215   .322   .417   .480   .488       5,291
