@@ -108,6 +108,8 @@ class DeepSpeedEngine:
             fresh_state(optimizer, flat)
         if self.stage in (1, 2):
             self.zero._lazy_init_hp_params_optimizer_state()
+        if self.stage == 3:
+            self.clear_padding()
 
     @property
     def offloads_to_disk(self) -> bool:
@@ -120,6 +122,25 @@ class DeepSpeedEngine:
         return list(
             self.zero.single_partition_of_fp32_groups if self.stage < 3 else self.zero.fp32_partitioned_groups_flat
         )
+
+    def clear_padding(self) -> None:
+        """Zero behind the end of a parameter that the ranks do not divide.
+
+        DeepSpeed leaves what stood in memory there, and a checkpoint of it may hold NaN (measured).
+        """
+        from deepspeed import utils
+
+        for parameter in self.engine.module.parameters():
+            size = parameter.partition_numel()
+            own = max(0, parameter.ds_numel - self.rank * size)
+            if own >= size:
+                continue
+            parameter.ds_tensor.data.view(-1)[own:].zero_()
+            part = utils.safe_get_local_fp32_param(parameter) if parameter.requires_grad else None
+            if part is not None:
+                part = part.clone()
+                part[own:] = 0
+                utils.safe_set_local_fp32_param(parameter, part)
 
     # --- the verbs ---
 

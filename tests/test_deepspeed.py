@@ -91,6 +91,7 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
         {"name": "from stage 1 to 3", "keys": zero(3), "steps": STEPS, "load": str(folder / "half1")},
         {"name": "from stage 3 to 2", "keys": zero(2), "steps": STEPS, "load": str(folder / "half3")},
         {"name": "from one process to 1", "keys": zero(1), "steps": STEPS, "load": str(alone["folder"])},
+        {"name": "poisoned", "keys": zero(3), "steps": 2, "save": str(folder / "poisoned"), "poisoned": True},
         {"name": "mixed", "keys": zero(2, sampling="mixed"), "steps": 2},
         {"name": "mixed 1", "keys": zero(1, sampling="mixed"), "steps": 2},
     ]
@@ -166,6 +167,14 @@ def test_every_checkpoint_carries_a_model_that_transformers_loads(two):
         assert {f"model.{name}" for name in state} == saved.keys()
         for name, value in state.items():
             assert value.double().flatten().tolist() == saved[f"model.{name}"]
+
+
+def test_no_memory_that_was_never_written_gets_into_a_checkpoint(two):
+    """Stage 3 fills the last rank's part of an uneven parameter up; NaN there would make a good checkpoint suspect."""
+    from generalist.checkpoint import latest, verify
+
+    assert "error" not in two["poisoned"]
+    assert verify(latest(two["folder"] / "poisoned")[1])["stage"] == 3
 
 
 def test_ranks_on_different_tasks_are_refused_where_zero_would_mix_up_their_gradients(two):
