@@ -31,6 +31,9 @@ spoken, measured with --steps 600 --tuning-steps 80 (seed 0, two draws, 300 test
     probe      .258   .323   .390   .498   .838         970
     LoRA       .253   .335   .408   .500   .602      36,864
     full       .257   .353   .512   .668   .830     415,202    zero-shot .120
+
+The same with an encoder of random weights (`generalist tune --control`): prompts .278 at 1 % and .750 at 100 %, probe
+.280 and .888. What is learnt from 240 recordings and tones does not carry over to speech.
 """
 
 from __future__ import annotations
