@@ -4,6 +4,7 @@
     python -m scripts.all_modalities DATA --steps 8000 --alone         # and every set alone
     python -m scripts.all_modalities DATA --only adult banking77       # some of the sets
     python -m scripts.all_modalities DATA --control                    # and with a frozen random encoder
+    python -m scripts.all_modalities DATA seed=1 modalities.table.drop=0.1    # any key of the recipe
 
 DATA is a folder of sets as `generalist/recipes/all_modalities.py` describes them. Seeds are fixed; validation and
 baselines' choices use validation data only. A finished part in --out is not run again, so a stopped run goes on.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 from data.errors import UserError, nearest
 from data.schedule import Schedule
 from generalist.checkpoint import checkpoints
-from generalist.recipe import Recipe
+from generalist.recipe import Recipe, override
 from generalist.recipes.all_modalities import recipe
 from generalist.run import train_run
 from tasks.forecast import Forecast
@@ -35,9 +37,10 @@ def trained(made: Recipe, out: Path) -> dict[str, Any]:
     return train_run(made, out, resume=bool(checkpoints(out)), quiet=True)
 
 
-def chosen(data: Path, steps: int, only: list[str], frozen: bool = False) -> Recipe:
-    """The recipe with only these tasks and the modalities that they need."""
+def chosen(data: Path, steps: int, only: list[str], frozen: bool = False, keys: Sequence[str] = ()) -> Recipe:
+    """The recipe with only these tasks and the modalities that they need; keys: "key=value" of the recipe."""
     made = recipe(data, steps)
+    override(made, *keys)
     names = [task.name for task in made.tasks]
     for name in only:
         if name not in names:
@@ -73,22 +76,25 @@ def row(name: str, parts: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="keys of the recipe, as in `generalist train`")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--alone", action="store_true", help="also train every set alone, with the same samples seen")
     parser.add_argument("--control", action="store_true", help="also train with the encoder frozen as drawn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/all_modalities"))
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     torch.set_num_threads(args.threads)
     out = args.out
-    parts = {"joint": trained(chosen(args.data, args.steps, args.only), out / "joint")}
+    parts = {"joint": trained(chosen(args.data, args.steps, args.only, keys=args.keys), out / "joint")}
     if args.control:
-        parts["control"] = trained(chosen(args.data, args.steps, args.only, frozen=True), out / "control")
+        parts["control"] = trained(
+            chosen(args.data, args.steps, args.only, frozen=True, keys=args.keys), out / "control"
+        )
     if args.alone:
         lines: dict[str, Any] = {}
         for name, steps in samples_alone(args.data, args.steps, args.only).items():
-            lines |= trained(chosen(args.data, steps, [name]), out / "alone" / name)["tasks"]
+            lines |= trained(chosen(args.data, steps, [name], keys=args.keys), out / "alone" / name)["tasks"]
         parts["alone"] = {"tasks": lines}
     head = ("task", "metric", "joint", "alone", "random encoder", "baseline", "which", "test")
     rows = [head, *(row(name, parts) for name in parts["joint"]["tasks"])]

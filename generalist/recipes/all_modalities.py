@@ -6,7 +6,8 @@ series, tables, graphs, molecules and text, classified, regressed, forecast, ret
 
 The sets are described where they lie (`data.local`, `data.windows`); nothing of the test splits is trained on, and
 validation is set aside from training data where a set brings none. 28,000 steps (`recipe(data, 28000)`) took 4,224 s
-on one core that was shared with other work; the README's results hold the table.
+on one core that was shared with other work; the README's results hold the table. Shares are a trade: with 1.3 of text,
+1.7 of spectra and 3 of masked words in place of 1 each, those gained and the smallest sets lost more (README).
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ def modalities() -> dict[str, Modality]:
         "summary": Summary(),
         "text": Text(tokenizer="", learn=1500, max_length=64, positions=64, drop=0.1),
         "image": Image(size=32, patch=16, channels=3, mean=0.45, std=0.27, shift=2, stem=24),
-        "emoji": Image(size=48, patch=24, channels=3, mean=0.5, std=0.4, shift=3, stem=24),
         "scene": Image(size=192, patch=48, channels=3, mean=0.8, std=0.3, stem=12),
         "photo": Image(size=96, patch=32, channels=3, mean=0.45, std=0.27, stem=16),
         "region": replace(region(), norm="group"),  # two sets of very unlike pictures share its layers
@@ -130,7 +130,7 @@ def tasks(data: Path) -> list[Task]:
                 LAST_IS_TEST,
                 classes="class_names",
             ),
-            share=1.2,
+            share=0.8,
         ),
         classify(
             "landsat",
@@ -140,7 +140,7 @@ def tasks(data: Path) -> list[Task]:
                 {"cube": "x_{split}", "label": "y_{split}"},
                 classes="class_names",
             ),
-            share=2,
+            share=1.2,
         ),
         classify(
             "lpc_action",
@@ -200,12 +200,12 @@ def tasks(data: Path) -> list[Task]:
                 classes="class_names",
             ),
             batch=16,
-            share=0.5,
+            share=0.4,
         ),
         classify("basic_motions", {"motion": "signal"}, signals("BasicMotions"), batch=16, share=0.4),
         classify("japanese_vowels", {"vowels": "signal"}, signals("JapaneseVowels"), batch=16, share=0.4),
         classify("italy_power", {"trace": "signal"}, signals("ItalyPowerDemand"), batch=16, share=0.4),
-        classify("arrow_head", {"trace": "signal"}, signals("ArrowHead"), batch=16, share=0.6),
+        classify("arrow_head", {"trace": "signal"}, signals("ArrowHead"), batch=16, share=0.4),
         classify(
             "adult",
             {"table": "row"},
@@ -216,7 +216,7 @@ def tasks(data: Path) -> list[Task]:
                 classes="income",
             ),
             batch=256,
-            share=1,
+            share=0.75,
         ),
         Regress(
             name="abalone",
@@ -252,24 +252,24 @@ def tasks(data: Path) -> list[Task]:
             {"protein": "graph"},
             graphs("proteins_graphs/proteins.npz", ["enzyme", "no enzyme"]),
             batch=8,
-            share=0.4,
+            share=0.3,
         ),
         classify(
             "cora",
             {"citation": "graph"},
             Neighbourhoods(at("cora_graph/cora.npz"), smooth=4, whiten=False, most=8),
             batch=16,
-            share=0.3,
+            share=0.25,
         ),
         classify(
             "banking77",
             {"text": "text"},
             Arrays(at("banking77_text/{split}.csv"), {"text": "text", "label": "category"}, classes="category"),
-            share=3.2,
+            share=2.5,
         ),
         Retrieve(
             name="emoji",
-            inputs={"emoji": "image"},
+            inputs={"image": "image"},
             source=Arrays(
                 at("emoji_text/{split}.parquet"), {"image": "picture:image_png", "text": "description"}, OWN_VAL
             ),
@@ -296,7 +296,7 @@ def tasks(data: Path) -> list[Task]:
                 group="identifier-",
                 classes=yes_no,
             ),
-            share=0.25,
+            share=0.6,
         ),
         Forecast(
             name="etth1",
@@ -349,7 +349,7 @@ def tasks(data: Path) -> list[Task]:
             partners={"text": "caption"},
             source=CocoCaptions(at("coco_open")),
             batch=32,
-            share=0.1,
+            share=0.2,
         ),
         Describe(
             name="coco_describe",
@@ -358,7 +358,7 @@ def tasks(data: Path) -> list[Task]:
             batch=16,
             share=0.2,
         ),
-        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=16, share=1.2),
+        Fill(name="shakespeare", source=Chunks(at("tiny_shakespeare/input.txt")), batch=16, share=0.4),
     ]
 
 
