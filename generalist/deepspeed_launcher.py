@@ -39,7 +39,7 @@ def folder_of(words: list[str]) -> Path:
 
     recipe = load_recipe(args.recipe)
     override(recipe, *args.keys, *(word for word in rest if "=" in word))
-    return Path("runs") / recipe.name
+    return recipe.folder
 
 
 def main(words: list[str] | None = None) -> int:

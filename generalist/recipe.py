@@ -135,6 +135,11 @@ class Recipe:
         for task in self.tasks:  # so that every task's keys candidates.TASK.* exist
             self.candidates.setdefault(task.name, CandidateSpec())
 
+    @property
+    def folder(self) -> Path:
+        """Where the run goes when nothing else is asked for."""
+        return Path("runs") / self.name
+
     def check(self) -> None:
         """UserError for values that cannot work."""
         if self.steps < 1:

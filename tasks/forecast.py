@@ -92,9 +92,8 @@ class Forecast(Task):
         """What is known of a record up to its forecast. UserError names a field that it lacks."""
         if lacking := [name for name in self.inputs.values() if name not in record]:
             raise UserError(f"no field {lacking[0]!r}; {nearest(lacking[0], record)}")
-        about = {"inputs": list(self.inputs), "horizon": self.horizon, "slot": self.slot}
-        about |= {"relative": self.relative, "newest": self.newest}
-        return Origin({modality: record[name] for modality, name in self.inputs.items()}, self.modalities, about)
+        raw = {modality: record[name] for modality, name in self.inputs.items()}
+        return Origin(raw, self.modalities, self.about())
 
     def candidate_set(self, records: Records) -> CandidateSet:
         step = max(1, len(records) // 2000)

@@ -11,7 +11,6 @@ import io
 import math
 import warnings
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data.constants import constant
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
@@ -31,14 +31,14 @@ PREEMPHASIS = 0.97
 LOG_FLOOR = torch.finfo(torch.float32).eps
 
 
-@lru_cache(maxsize=8)
+@constant(8)
 def _window(length: int, kind: str) -> Tensor:
     """Symmetric analysis window [length]; "povey" is Hann to the power of .85 (Kaldi's own)."""
     hann = torch.hann_window(length, periodic=False, dtype=torch.float64)
     return {"hann": hann, "povey": hann**0.85}[kind].float()
 
 
-@lru_cache(maxsize=8)
+@constant(8)
 def _mel_matrix(rate: int, mels: int, fft: int, low: float, high: float) -> Tensor:
     """Triangles equally spaced and triangular in Kaldi's mel scale: [fft / 2 + 1, mels]."""
     from transformers.audio_utils import mel_filter_bank

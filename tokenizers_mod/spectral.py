@@ -54,8 +54,7 @@ class Spectral(Modality):
     missing pixels. group, stride: bands a token holds, and from one group to the next (0 = group). cyclic: groups
     are centred and run around the ends (SpectralFormer). wavelengths: one a band, in nm, for positions; empty =
     the band's number. mean, std: of every band, learnt from training cubes where empty.
-    flip: mirror and transpose at random in training. hidden: > 0 makes the projection a network with one hidden layer
-    of that many units, for windows whose values mean little one by one.
+    flip: mirror and transpose at random in training.
 
     >>> spectral = Spectral(bands=10, patch=3, group=4)
     >>> spectral.span(spectral.read(np.ones((7, 6, 10)))).grid  # 3 band groups of 3 x 2 patches
@@ -81,13 +80,12 @@ class Spectral(Modality):
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     flip: bool = False
-    hidden: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.bands, self.patch, self.group) < 1 or self.group > self.bands:
-            raise UserError(f"{self.name}: need patch >= 1 and 1 <= group {self.group} <= bands {self.bands}")
-        if min(self.stride, self.hidden) < 0:
-            raise UserError(f"{self.name}: stride and hidden must be >= 0")
+        if min(self.bands, self.patch, self.group) < 1 or self.stride < 0 or self.group > self.bands:
+            raise UserError(
+                f"{self.name}: need patch >= 1, stride >= 0 and 1 <= group {self.group} <= bands {self.bands}"
+            )
         for key in ("wavelengths", "mean", "std"):
             if len(getattr(self, key)) not in (0, self.bands):
                 raise UserError(f"{self.name}: {key} has {len(getattr(self, key))} values for {self.bands} bands")
@@ -187,29 +185,26 @@ class Spectral(Modality):
         return {"kind": "image", "pixels": ((image - low) / (high - low).clamp(min=1e-6)).tolist()}
 
     def build(self, width: int) -> SpectralTokens:
-        return SpectralTokens(self.group * self.patch**2, width, self.hidden)
+        return SpectralTokens(self.group * self.patch**2, width)
 
 
 class SpectralTokens(nn.Module):
-    """Linear (or a network) of [values, measured] + sine-cosine of the band and, at half its width, of the place."""
+    """Linear of [values, measured] + sine-cosine of the band and, at half the band's width, of the place."""
 
-    def __init__(self, values: int, width: int, hidden: int = 0) -> None:
+    def __init__(self, values: int, width: int) -> None:
         super().__init__()
         if width % 4:
             raise UserError(f"spectral: width {width} is not a multiple of 4, which its positions need")
-        self.width = width
-        self.project: nn.Module = nn.Linear(2 * values, width)
-        if hidden:
-            self.project = nn.Sequential(nn.Linear(2 * values, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.project = nn.Linear(2 * values, width)
         self.position = nn.Linear(2 * width, width, bias=False)
         nn.init.normal_(self.position.weight, std=0.5 / width**0.5)
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"patch": [N, 2 values], "position": [N, 3]} -> [N, width]."""
-        width = self.width
+        width = self.project.out_features
         band, row, column = data["position"].unbind(1)
         place = torch.cat([sincos(band, width), sincos(row, width // 2), sincos(column, width // 2)], dim=-1)
-        dtype = self.position.weight.dtype
+        dtype = self.project.weight.dtype
         return self.project(data["patch"].to(dtype)) + self.position(place.to(dtype))
 
 

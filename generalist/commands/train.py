@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(problem)
     recipe = load_recipe(args.recipe)
     override(recipe, *args.keys)
-    out = args.out or Path("runs") / recipe.name
+    out = args.out or recipe.folder
     resume, overwrite = args.resume, args.overwrite
     if args.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         resume = bool(checkpoints(out))
