@@ -120,3 +120,21 @@ def test_any_cube_gives_finite_tokens(array, patch, group, stride):
     spectral = Spectral(bands=3, patch=patch, group=group, stride=stride)
     span = spectral.span(spectral.read(array))
     assert spectral.build(8)(span.data).isfinite().all()
+
+
+def test_a_hidden_layer_lets_a_token_say_how_its_values_compare():
+    spectral = Spectral(bands=3, patch=1, group=3, hidden=5)
+    tokens = spectral.build(8)
+    assert tokens.hidden[0].weight.shape == (5, 6) and tokens.project.weight.shape == (8, 5)
+    at = torch.zeros(1, 3)
+
+    def of(values):
+        return tokens({"patch": torch.tensor([[*values, 1.0, 1.0, 1.0]]), "position": at})
+
+    bent = of([1.0, 2.0, 0.5]) + of([-1.0, -2.0, -0.5]) - 2 * of([0.0, 0.0, 0.0])
+    assert bent.abs().max() > 1e-3  # a linear map gives zero
+    assert [name for name, _ in Spectral(bands=3).build(8).named_parameters()] == [
+        "project.weight", "project.bias", "position.weight",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="hidden -1"):
+        Spectral(hidden=-1)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,8 +18,11 @@ from tasks.candidates import Names, candidate_set
 from tasks.classify import Classify
 from tasks.retrieve import Retrieve
 from tests.small import Listed
+from tokenizers_mod.audio import Audio
 from tokenizers_mod.bpe import train_bpe
+from tokenizers_mod.imu import Imu
 from tokenizers_mod.modalities import modality_settings
+from tokenizers_mod.spectral import Spectral
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 from tokenizers_mod.video import Video
@@ -97,7 +101,49 @@ def test_a_film_is_decoded_once_for_all_its_views(monkeypatch):
                 video.read(row["video"])
     assert len(count) == 2
     video.read(rows[1]["video"])  # outside, nothing is kept
-    assert "_film" not in video.__dict__
+    assert "_seen" not in video.__dict__
+
+
+def seen(modality, value):
+    """The tokens of every view."""
+    spans = []
+    for view in range(modality.views):
+        with seen_as([modality], view):
+            spans.append(modality.span(modality.read(value)).data["patch"])
+    assert modality.view is None
+    return spans
+
+
+def test_a_long_recording_is_seen_as_windows_from_its_start_to_its_end():
+    imu = Imu(channels=2, patch=2, window=4, windows=3)
+    signal = torch.arange(11).float().unsqueeze(1).expand(11, 2)
+    assert [patches[:, :2].flatten().tolist() for patches in seen(imu, signal)] == [
+        [0, 1, 2, 3], [4, 5, 6, 7], [7, 8, 9, 10],
+    ]  # fmt: skip
+    assert imu.span(imu.read(signal)).data["patch"][0, 0] == 3  # the ordinary one is the middle
+    short = seen(imu, signal[:4])
+    assert all(torch.equal(patches, short[0]) for patches in short)
+    audio = Audio(rate=1000, mels=4, patch=[4, 2], stride=[4, 2], max_seconds=0.5, windows=2)
+    sound = torch.randn(1700, generator=torch.Generator().manual_seed(0)).numpy()
+    first, last = seen(audio, (sound, 1000))
+    assert torch.equal(first, audio.span(torch.from_numpy(sound[:500])).data["patch"])
+    assert torch.equal(last, audio.span(torch.from_numpy(sound[-500:])).data["patch"])
+    for wrong in (lambda: Imu(windows=2), lambda: Imu(window=8, windows=0), lambda: Audio(windows=2)):
+        with pytest.raises(UserError, match=r"windows is [02]"):
+            wrong()
+
+
+def test_a_cube_is_seen_in_its_eight_mirrored_and_transposed_forms():
+    spectral = Spectral(bands=1, patch=3, views=8)
+    cube = torch.arange(9.0).view(3, 3, 1)
+    forms = seen(spectral, cube)
+    grids = {tuple(patches[0, :9].tolist()) for patches in forms}
+    square = cube[..., 0].numpy()
+    turns = [np.rot90(s, k) for s in (square, square.T) for k in range(4)]
+    assert len(grids) == 8 and grids == {tuple(turn.flatten().tolist()) for turn in turns}
+    assert torch.equal(forms[0], spectral.span(spectral.read(cube)).data["patch"])
+    with pytest.raises(UserError, match=r"views 9 in 1\.\.8"):
+        Spectral(views=9)
 
 
 @torch.no_grad()

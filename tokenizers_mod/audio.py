@@ -25,6 +25,7 @@ from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import places
 from tokenizers_mod.padded import stack_padded
+from tokenizers_mod.views import check_windows, read_once, stretch
 
 FRAME, SHIFT = 0.025, 0.010  # seconds, Kaldi's defaults
 PREEMPHASIS = 0.97
@@ -93,7 +94,8 @@ class Audio(Modality):
 
     rate: Hz. mels: filters. patch, stride: [mel, time] in filters and frames of 10 ms.
     mean, std: patches are (log-mel - mean) / (2 std); the defaults are AST's for AudioSet.
-    max_seconds: longer clips are cut, at random in training and in the middle otherwise; 0 = never.
+    max_seconds: longer clips are cut, at random in training and in the middle otherwise; 0 = never. windows: evaluation
+    looks at so many cuts of a longer clip, evenly from its start to its end, and averages their probabilities.
     mask_mels, mask_frames: SpecAugment, the widest masked band in training (one of each); 0 = none.
 
     >>> audio = Audio(rate=16000, mels=128)
@@ -117,8 +119,11 @@ class Audio(Modality):
     std: float = 4.5689974
     window: str = "hann"
     max_seconds: float = 0.0
+    windows: int = 1
     mask_mels: int = 0
     mask_frames: int = 0
+
+    view: ClassVar[int | None] = None  # set on the instance while a clip is looked at several times
 
     def __post_init__(self) -> None:
         self.patch, self.stride = list(self.patch), list(self.stride)
@@ -133,6 +138,13 @@ class Audio(Modality):
         if self.std <= 0 or self.rate < 1000:
             raise UserError(f"audio: std {self.std} must be > 0 and rate {self.rate} at least 1000 Hz")
 
+        check_windows("audio", self.windows, "max_seconds", self.max_seconds)
+
+    @property
+    def views(self) -> int:
+        """How often evaluation looks at a clip."""
+        return self.windows
+
     @property
     def rows(self) -> int:
         """Patches over the mel axis."""
@@ -144,6 +156,9 @@ class Audio(Modality):
         Arrays may be [t], [t, channels] or [channels, t] (the shorter axis is the channels), integer
         samples are scaled to [-1, 1]. UserError: unreadable, empty, NaN, no rate, shorter than a frame.
         """
+        return read_once(self, raw, self._read)
+
+    def _read(self, raw: Any) -> Float[Tensor, " t"]:
         array, rate, what = _load(raw)
         array = np.asarray(array)
         if array.size == 0:
@@ -189,10 +204,7 @@ class Audio(Modality):
     def frames(self, value: Float[Tensor, " t"], rng: torch.Generator | None = None) -> Float[Tensor, "frames mels"]:
         """Waveform [t] -> cut, log-mel, normalised, masked in training: at least as many frames as a patch has."""
         limit = max(int(self.max_seconds * self.rate), frame_size(self.rate)[0]) if self.max_seconds else len(value)
-        if len(value) > limit:
-            spare = len(value) - limit
-            start = spare // 2 if rng is None else int(torch.randint(spare + 1, (), generator=rng))
-            value = value[start : start + limit]
+        value = stretch(value, limit, self, rng)
         mel = self.log_mel(value)
         if rng is not None and (self.mask_frames or self.mask_mels):
             mel = mel.clone()

@@ -19,6 +19,7 @@ from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality
 from tokenizers_mod.series import load_array, step_positions
+from tokenizers_mod.views import check_windows, stretch
 
 LARGEST = 1e4  # standardised values are cut here
 
@@ -29,7 +30,9 @@ class Imu(Modality):
 
     channels: axes. patch: samples a window (also the stride). rate: Hz, recordings that say their own rate are
     resampled to it; 0 = never. window: longest span in samples (a random one in training, the middle one
-    otherwise); 0 = all. mean, std: of every channel, learnt from training recordings where empty.
+    otherwise); 0 = all. windows: evaluation looks at so many spans of a longer recording, evenly from its start to its
+    end, and averages their probabilities (`tokenizers_mod.views`).
+    mean, std: of every channel, learnt from training recordings where empty.
     scale: in training all channels are multiplied by 1 +- scale. periods, longest: of the positions, in samples.
 
     >>> imu = Imu(channels=3, patch=8)
@@ -46,16 +49,25 @@ class Imu(Modality):
     patch: int = 8
     rate: float = 0.0
     window: int = 0
+    windows: int = 1
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     scale: float = 0.0
     longest: float = 4096.0
 
+    view: ClassVar[int | None] = None  # set on the instance while a recording is looked at several times
+
     def __post_init__(self) -> None:
         if min(self.channels, self.patch) < 1 or min(self.rate, self.window, self.scale) < 0:
             raise UserError(f"{self.name}: channels and patch must be >= 1; rate, window and scale >= 0")
+        check_windows(self.name, self.windows, "window", self.window)
         if any(len(v) not in (0, self.channels) for v in (self.mean, self.std)) or any(s <= 0 for s in self.std):
             raise UserError(f"{self.name}: mean and std need {self.channels} values, one a channel, std > 0")
+
+    @property
+    def views(self) -> int:
+        """How often evaluation looks at a recording."""
+        return self.windows
 
     def learn_rows(self, name: str, rows: list[Any]) -> None:
         """Mean and standard deviation of every channel from training recordings; kept where they are set."""
@@ -126,10 +138,8 @@ class Imu(Modality):
 
         The end is filled up with missing samples; windows without any value are masked out.
         """
-        if self.window and len(value) > self.window:
-            spare = len(value) - self.window
-            start = spare // 2 if rng is None else int(torch.randint(spare + 1, (), generator=rng))
-            value = value[start : start + self.window]
+        if self.window:
+            value = stretch(value, self.window, self, rng)
         if rng is not None and self.scale:
             value = value * (1 + self.scale * (2 * torch.rand((), generator=rng) - 1))
         count = math.ceil(len(value) / self.patch)

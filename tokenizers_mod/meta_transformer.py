@@ -221,6 +221,8 @@ class MetaSpectral(Spectral):
         )
 
     def build(self, width: int) -> nn.Module:  # type: ignore[override]
+        if self.hidden:
+            raise UserError(f"{self.name}: hidden is {self.hidden}; the original has no hidden layer, set it to 0")
         return LinearTokens(self.group * self.patch**2, width, self.bands)
 
 

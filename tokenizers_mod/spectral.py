@@ -46,6 +46,13 @@ def band_groups(bands: int, group: int, stride: int, cyclic: bool) -> tuple[Tens
     return index.clamp(max=bands - 1), index < bands
 
 
+def turned(value: Float[Tensor, "H W bands"], turn: list[int]) -> Tensor:
+    """One of the eight forms of a cube seen from above: mirrored along rows, along columns, then transposed."""
+    axes = [axis for axis in (0, 1) if turn[axis]]
+    value = value.flip(axes) if axes else value
+    return value.transpose(0, 1) if turn[2] else value
+
+
 @dataclass
 class Spectral(Modality):
     """A cube [H, W, bands] -> one token a spatial patch and band group.
@@ -54,7 +61,9 @@ class Spectral(Modality):
     missing pixels. group, stride: bands a token holds, and from one group to the next (0 = group). cyclic: groups
     are centred and run around the ends (SpectralFormer). wavelengths: one a band, in nm, for positions; empty =
     the band's number. mean, std: of every band, learnt from training cubes where empty.
-    flip: mirror and transpose at random in training.
+    flip: mirror and transpose at random in training. views: evaluation looks at so many of the eight mirrored and
+    transposed forms and averages their probabilities (`tokenizers_mod.views`): what is learnt from above has no up.
+    hidden: units of a GELU layer before the linear map, 0 = none: of few values, what tells is how they compare.
 
     >>> spectral = Spectral(bands=10, patch=3, group=4)
     >>> spectral.span(spectral.read(np.ones((7, 6, 10)))).grid  # 3 band groups of 3 x 2 patches
@@ -80,12 +89,18 @@ class Spectral(Modality):
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     flip: bool = False
+    views: int = 1
+    hidden: int = 0
+
+    view: ClassVar[int | None] = None  # set on the instance while a cube is looked at several times
 
     def __post_init__(self) -> None:
         if min(self.bands, self.patch, self.group) < 1 or self.stride < 0 or self.group > self.bands:
             raise UserError(
                 f"{self.name}: need patch >= 1, stride >= 0 and 1 <= group {self.group} <= bands {self.bands}"
             )
+        if self.hidden < 0 or not 1 <= self.views <= 8:
+            raise UserError(f"{self.name}: need hidden {self.hidden} >= 0 and views {self.views} in 1..8")
         for key in ("wavelengths", "mean", "std"):
             if len(getattr(self, key)) not in (0, self.bands):
                 raise UserError(f"{self.name}: {key} has {len(getattr(self, key))} values for {self.bands} bands")
@@ -152,9 +167,9 @@ class Spectral(Modality):
         A token holds its bands one after the other, each row by row; then, in the same order, which were measured.
         """
         if rng is not None and self.flip:
-            turn = torch.randint(2, (3,), generator=rng).tolist()
-            value = value.flip([axis for axis in (0, 1) if turn[axis]]) if any(turn[:2]) else value
-            value = value.transpose(0, 1) if turn[2] else value
+            value = turned(value, torch.randint(2, (3,), generator=rng).tolist())
+        elif rng is None and self.view is not None:
+            value = turned(value, [self.view >> bit & 1 for bit in range(3)])
         p = self.patch
         height, width = value.shape[:2]
         h, w = -(-height // p), -(-width // p)
@@ -185,17 +200,20 @@ class Spectral(Modality):
         return {"kind": "image", "pixels": ((image - low) / (high - low).clamp(min=1e-6)).tolist()}
 
     def build(self, width: int) -> SpectralTokens:
-        return SpectralTokens(self.group * self.patch**2, width)
+        return SpectralTokens(self.group * self.patch**2, width, self.hidden)
 
 
 class SpectralTokens(nn.Module):
-    """Linear of [values, measured] + sine-cosine of the band and, at half the band's width, of the place."""
+    """Linear of [values, measured], or of a hidden layer of them, + sine-cosine of the band and, at half the band's
+    width, of the place.
+    """
 
-    def __init__(self, values: int, width: int) -> None:
+    def __init__(self, values: int, width: int, hidden: int = 0) -> None:
         super().__init__()
         if width % 4:
             raise UserError(f"spectral: width {width} is not a multiple of 4, which its positions need")
-        self.project = nn.Linear(2 * values, width)
+        self.hidden = nn.Sequential(nn.Linear(2 * values, hidden), nn.GELU()) if hidden else nn.Identity()
+        self.project = nn.Linear(hidden or 2 * values, width)
         self.position = nn.Linear(2 * width, width, bias=False)
         nn.init.normal_(self.position.weight, std=0.5 / width**0.5)
 
@@ -205,7 +223,7 @@ class SpectralTokens(nn.Module):
         band, row, column = data["position"].unbind(1)
         place = torch.cat([sincos(band, width), sincos(row, width // 2), sincos(column, width // 2)], dim=-1)
         dtype = self.project.weight.dtype
-        return self.project(data["patch"].to(dtype)) + self.position(place.to(dtype))
+        return self.project(self.hidden(data["patch"].to(dtype))) + self.position(place.to(dtype))
 
 
 def _load(path: Path, what: str) -> Any:

@@ -27,7 +27,7 @@ from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import MAX_PIXELS, read_image
 from tokenizers_mod.stem import ConvStem
-from tokenizers_mod.views import clip, crop, spread
+from tokenizers_mod.views import clip, crop, read_once, spread
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
@@ -137,13 +137,7 @@ class Video(Modality):
 
     def read(self, raw: Any) -> Tensor:
         """A clip or a picture -> Float[T, C, H, W] in 0..1; a picture has T = 1."""
-        if self.view is None:
-            self.__dict__.pop("_film", None)
-            return self._read(raw)
-        kept = self.__dict__.get("_film")  # decoded once for all its views
-        if kept is None or kept[0] is not raw:
-            kept = self.__dict__["_film"] = (raw, self._read(raw))
-        return kept[1]
+        return read_once(self, raw, self._read)
 
     def _read(self, raw: Any) -> Tensor:
         if isinstance(raw, str | Path) and str(raw).lower().endswith(CLIPS):

@@ -6,17 +6,22 @@ along its longer side: 12 views, whose probabilities are averaged.
     frames   0 1 2 3 4 5 6 7 ...      clip j of 4 = frames j, j + 4, j + 8 ...
     crops    [left|  |  ]  [ |middle| ]  [  |  |right]      of the short side's size
 
+A long recording is seen as several windows, first to last; a cube of a satellite in its mirrored and turned forms.
+
 A modality with views has `views`, their number, and `view`, the one that `span` shows; None is the ordinary one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from data.errors import UserError
 
 
 def views_of(modalities: Iterable[Any]) -> int:
@@ -37,6 +42,39 @@ def seen_as(modalities: Iterable[Any], view: int) -> Iterator[None]:
             modality.view = None
 
 
+def read_once(modality: Any, raw: Any, make: Callable[[Any], Any]) -> Any:
+    """make(raw); while a sample is looked at several times it is made for the first view and kept for the others."""
+    if modality.view is None:
+        modality.__dict__.pop("_seen", None)
+        return make(raw)
+    kept = modality.__dict__.get("_seen")
+    if kept is None or kept[0] is not raw:
+        kept = modality.__dict__["_seen"] = (raw, make(raw))
+    return kept[1]
+
+
+def begin(spare: int, number: int | None, count: int) -> int:
+    """Where cut `number` of `count` begins, of spare + 1 places: evenly from the first to the last, alone amid."""
+    return round(spare * number / (count - 1)) if number is not None and count > 1 else spare // 2
+
+
+def stretch(value: Tensor, length: int, modality: Any, rng: torch.Generator | None) -> Tensor:
+    """At most `length` of Float[t ...]: at random with `rng`, else the modality's view of its `windows`, or the middle."""
+    spare = len(value) - length
+    if spare <= 0:
+        return value
+    first = (
+        begin(spare, modality.view, modality.windows) if rng is None else torch.randint(spare + 1, (), generator=rng)
+    )
+    return value[int(first) : int(first) + length]
+
+
+def check_windows(name: str, windows: int, key: str, length: float) -> None:
+    """UserError for a number of windows that cannot be, `key` being the setting that holds their length."""
+    if windows < 1 or (windows > 1 and not length):
+        raise UserError(f"{name}: windows is {windows}; it is at least 1, and more than one need `{key}`, their length")
+
+
 def clip(value: Tensor, number: int, clips: int, most: int) -> Tensor:
     """Interleaved clip `number` of a film: Float[T ...] -> Float[t ...], t <= most (0 = any); short films whole."""
     if len(value) < clips:
@@ -55,10 +93,9 @@ def spread(count: int, most: int) -> list[int]:
 def crop(value: Tensor, size: int, number: int, crops: int) -> Tensor:
     """Crop `number` along the longer side, in the middle of the shorter one: Float[... H W] -> Float[... size size]."""
     h, w = value.shape[-2:]
-    share = number / (crops - 1) if crops > 1 else 0.5
     top, left = (h - size) // 2, (w - size) // 2
     if h > w:
-        top = round((h - size) * share)
+        top = begin(h - size, number, crops)
     else:
-        left = round((w - size) * share)
+        left = begin(w - size, number, crops)
     return value[..., top : top + size, left : left + size]
