@@ -59,7 +59,7 @@ def begin(spare: int, number: int | None, count: int) -> int:
 
 
 def stretch(value: Tensor, length: int, modality: Any, rng: torch.Generator | None) -> Tensor:
-    """At most `length` of Float[t ...]: at random with `rng`, else the modality's view of its `windows`, or the middle."""
+    """At most `length` of Float[t ...]: random with `rng`, else the modality's view of its `windows`, or the middle."""
     spare = len(value) - length
     if spare <= 0:
         return value
