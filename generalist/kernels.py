@@ -34,19 +34,24 @@ def eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor,
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, None]:
-    """torch.nn.attention.flex_attention. No backward on CPU (torch's limit)."""
+    """torch.nn.attention.flex_attention. UserError where torch cannot: it has no backward on a CPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
+    try:
+        return flex_attention(q, k, v, score_mod=_score_mod(q, k, mask)), None  # type: ignore[return-value]
+    except NotImplementedError as error:
+        what = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{what}; or use attn_implementation='sdpa', which gives the same numbers") from error
+
+
+def _score_mod(q: Tensor, k: Tensor, mask: Tensor | None) -> Callable[..., Tensor] | None:
+    """A mask as flex_attention takes it: a function of a score and where it stands."""
     if mask is None:
-        return flex_attention(q, k, v), None  # type: ignore[return-value]
+        return None
     if mask.dtype != torch.bool:
-        return flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + mask[b, h, i, j]), None  # type: ignore[return-value]
+        return lambda score, b, h, i, j: score + mask[b, h, i, j]
     full = mask.expand(len(q), 1, q.shape[2], k.shape[2])
-
-    def visible(score: Tensor, b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return torch.where(full[b, 0, i, j], score, -float("inf"))
-
-    return flex_attention(q, k, v, score_mod=visible), None  # type: ignore[return-value]
+    return lambda score, b, h, i, j: torch.where(full[b, 0, i, j], score, -float("inf"))
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, None]:
@@ -62,6 +67,16 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, name: str) -> tu
     rows = (t.transpose(1, 2) for t in (q, k, v))
     out = _flash_attention_forward(*rows, padding, q.shape[2], is_causal=False, implementation=name)
     return out.transpose(1, 2), None
+
+
+def needs_flash(version: int) -> str:
+    """What must be there for `flash`, in one line; only version 2 is in the package index."""
+    built = "the package flash-attn (pip install flash-attn --no-build-isolation)"
+    what = built if version == 2 else f"FlashAttention {version} built from its sources"
+    return (
+        f"attn_implementation='flash_attention_{version}' needs {what}, a CUDA GPU and dtype bfloat16 or float16; "
+        "without them 'sdpa' gives the same numbers"
+    )
 
 
 KERNELS: dict[str, Kernel] = {

@@ -28,6 +28,7 @@ from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
 from generalist.hf.features import PaddedFeatures
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
+from generalist.kernels import needs_flash
 from generalist.moe import ExpertLinear, has_experts
 from generalist.padded import PaddedLayout
 from generalist.pooling import build_pooling
@@ -95,6 +96,13 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
                     init.xavier_uniform_(matrix)
             if module.bias is not None:
                 init.zeros_(module.bias)
+
+    def _flash_attn_can_dispatch(self, flash_attn_version: int, is_init_check: bool = False) -> bool:
+        """transformers' check of package and device, with a line that says what to install."""
+        try:
+            return super()._flash_attn_can_dispatch(flash_attn_version, is_init_check)
+        except (ImportError, ValueError) as error:
+            raise UserError(needs_flash(flash_attn_version)) from error
 
     def embed(self, packed: Packed) -> Tensor:
         """Raw spans -> packed tokens Float[N D], before the encoder."""

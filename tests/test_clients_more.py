@@ -91,30 +91,50 @@ def test_a_pipeline_for_a_modality_that_the_model_lacks_says_so_in_one_line(tmp_
         assert "\n" not in str(caught.value)
 
 
-def test_flash_attention_says_what_it_needs_where_it_cannot_run(folder):
-    from transformers import AutoModel
+@pytest.mark.parametrize("version, install", [(2, "pip install flash-attn"), (3, "built from its sources")])
+def test_flash_attention_says_what_it_needs_where_it_cannot_run(folder, monkeypatch, version, install):
+    """Without the package, when loaded and when switched to; with it, but without a GPU."""
+    from transformers import AutoModel, PreTrainedModel
 
     import generalist  # noqa: F401
+    from data.errors import UserError
 
     if torch.cuda.is_available():
         pytest.skip("flash attention can run here")
-    with pytest.raises((ImportError, ValueError), match=r"(?i)flash.?attention"):
-        AutoModel.from_pretrained(folder, attn_implementation="flash_attention_2")
+    name, model = f"flash_attention_{version}", AutoModel.from_pretrained(folder)
+
+    def installed():  # transformers' own check of the device is what is left
+        monkeypatch.setattr(PreTrainedModel, "_flash_attn_import_error", lambda self, **_: None)
+        model._flash_attn_can_dispatch(version)
+
+    for ask in (
+        lambda: AutoModel.from_pretrained(folder, attn_implementation=name),
+        lambda: model.set_attn_implementation(name),
+        installed,
+    ):
+        with pytest.raises(UserError, match=install) as caught:
+            ask()
+        assert "CUDA GPU" in str(caught.value) and "'sdpa'" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_flex_attention_on_a_cpu_answers_and_says_that_it_cannot_learn(folder):
+@pytest.mark.parametrize("mask", [False, True])
+def test_flex_attention_on_a_cpu_answers_and_says_that_it_cannot_learn(folder, mask):
     from transformers import AutoModel
 
     import generalist  # noqa: F401
+    from data.errors import UserError
 
     if torch.cuda.is_available():
         pytest.skip("flex attention can learn here")
     model = AutoModel.from_pretrained(folder, attn_implementation="flex_attention").train()
-    ids = torch.arange(10).view(2, 5)
+    words = {"input_ids": torch.arange(10).view(2, 5)}
+    if mask:
+        words["attention_mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     with torch.no_grad():
-        assert model(input_ids=ids).pooler_output.isfinite().all()
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        model(input_ids=ids).pooler_output.sum().backward()
+        assert model(**words).pooler_output.isfinite().all()
+    with pytest.raises(UserError, match="backward on CPU.*'sdpa'") as caught:
+        model(**words).pooler_output.sum().backward()
+    assert "\n" not in str(caught.value)
 
 
 def test_one_request_after_another_wears_its_own_prompts_and_none_leaks(tmp_path):

@@ -202,6 +202,39 @@ def test_zero_shot_audio_pipeline_ranks_by_the_law(folder):
     )
 
 
+def test_one_candidate_is_refused_by_the_pipeline_of_pictures_and_warned_of_by_that_of_sounds(folder):
+    """The latter loads the plain model, which people also ask for the cosine of one pair."""
+    import warnings
+
+    from PIL import Image
+    from transformers import pipeline
+
+    import generalist  # noqa: F401
+    from data.errors import UserError
+
+    picture = Image.fromarray(clients.picture(20, 7))
+    look = pipeline("zero-shot-image-classification", model=str(folder))
+    with pytest.raises(UserError, match="at least two"):
+        look(picture, candidate_labels=["a red seven"])
+    listen = pipeline("zero-shot-audio-classification", model=str(folder))
+    with pytest.warns(UserWarning, match="its probability is 1 whatever the input; give at least two"):
+        assert listen(clients.sound(3333), candidate_labels=["a red seven"])[0]["score"] == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert len(look([picture, picture], candidate_labels=NAMES, batch_size=2)[0]) == 3
+        assert len(listen(clients.sound(3333), candidate_labels=NAMES[:2])) == 2
+
+
+@pytest.mark.filterwarnings("ignore:1 candidate given")
+def test_the_logit_of_one_pair_is_its_scaled_cosine(both):
+    model, processor = both
+    pair = processor(text="a red seven", image=clients.picture(12, 7), return_tensors="pt")
+    out = model(**pair)
+    cosine = model.encode(processor(text="a red seven")) @ model.encode(processor(image=clients.picture(12, 7))).T
+    torch.testing.assert_close(out.logits, cosine * model.log_scale(model.config.zero_shot_scale).exp())
+    assert model(**pair, return_loss=True).loss == 0
+
+
 def test_feature_extraction_pipelines_give_tokens_or_the_pooled_feature(folder):
     from PIL import Image
     from transformers import pipeline

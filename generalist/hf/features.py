@@ -8,7 +8,8 @@ Which tensors are whose is said by the modalities themselves (`Modality.tensor_n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+from warnings import warn
 
 import torch
 from torch import Tensor
@@ -22,10 +23,17 @@ from generalist.padded import PaddedLayout
 from tasks import likelihood
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
+ALONE = "1 candidate given: its probability is 1 whatever the input; give at least two to choose among"
 
 
 class PaddedFeatures:
-    """Mixed into the model: needs its modalities, tokenizers, embedding_norm, encoder, head and log_scale."""
+    """Mixed into the model: needs its modalities, tokenizers, embedding_norm, encoder, head and log_scale.
+
+    chooses: whether two modalities are always a choice among candidates. If not, one candidate is let pass with a
+    warning: the scaled cosine of one pair is a number that people ask for.
+    """
+
+    chooses: ClassVar[bool] = False
 
     def given_modalities(self, tensors: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """{modality: its tensors} of those that are given. UserError when one belongs to nobody or none is given."""
@@ -141,6 +149,11 @@ class PaddedFeatures:
         first, second = sorted(found, key=lambda n: CANDIDATES in found[n])  # stable: the order of the model's table
         queries = self.encode_padded(first, found[first]).pooler_output
         answers = self.encode_padded(second, found[second], candidate=True).pooler_output
+        # not while traced: the number of candidates would become a constant of the graph
+        if not return_loss and not torch.compiler.is_compiling() and len(answers) == 1:
+            if self.chooses:
+                raise UserError(ALONE)
+            warn(f"{ALONE} (the logit, their scaled cosine, holds for one pair as well)", stacklevel=2)
         log_scale = self.log_scale(scale or self.config.zero_shot_scale)  # type: ignore[attr-defined]
         logits = likelihood.logits(queries, answers, log_scale)
         loss = None
