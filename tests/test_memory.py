@@ -20,6 +20,8 @@ from tokenizers_mod.image import Image
 from tokenizers_mod.modalities import build_modalities
 from tokenizers_mod.schema import Schema
 from tokenizers_mod.text import Text
+from tokenizers_mod.video import Video
+from tokenizers_mod.views import seen_as
 
 numbers = np.random.default_rng(0)
 ROWS = [{"age": 3.5, "city": "x"}, {"age": None, "city": "y"}]
@@ -52,6 +54,8 @@ STILL = {
     "audio": {"max_seconds": 0.0, "mask_frames": 0},
     "points": {"points": 0, "rotate": False, "scale": 0.0, "jitter": 0.0},
     "number": {},
+    "series": {},
+    "video": {"augment": "none", "moving": True, "temporal_offset": False},
     "table": {"unknown": 0.0, "noise": 0.0},
 }
 CASES = [(n, s, raw) for n, (s, raw) in DRAWN.items()] + [(n, DRAWN[n][0] | s, DRAWN[n][1]) for n, s in STILL.items()]
@@ -76,6 +80,55 @@ def test_spans_of_a_modality_with_memory_are_those_without(name, settings, raw):
     assert ("span" in held.steady()) == (name in STILL and settings == DRAWN[name][0] | STILL[name])
     if "span" in held.steady():
         assert held.span(held.read(kept)) is held.span(held.read(kept)), "and cut once"
+
+
+def test_the_still_background_of_a_clip_is_made_once_though_its_start_in_time_is_drawn():
+    plain, held = (Video(size=6, patch=3, frames=9, moving=True) for _ in range(2))
+    memory = Memory(10**6)
+    remember(held, memory)
+    raw = memory.record("t", [{"clip": numbers.random((5, 7, 11, 3))}], 0)["clip"]
+    spans = [
+        [video.span(video.read(raw), torch.Generator().manual_seed(seed)) for seed in range(12)]
+        for video in (plain, held)
+    ]
+    assert all(equal(a, b) for a, b in zip(*spans, strict=True))
+    assert {int(span.data["place"][0, 0]) for span in spans[1]} == {0, 1, 2, 3, 4}
+    assert held.shown(held.read(raw)) is held.shown(held.read(raw), torch.Generator())
+
+
+def test_a_clip_that_is_looked_at_several_times_is_cut_anew_for_every_view():
+    video, memory = Video(size=4, patch=4, frames=2, clips=2, crops=2), Memory(10**6)
+    remember(video, memory)
+    raw = memory.record("t", [{"clip": numbers.random((7, 5, 9, 3))}], 0)["clip"]
+    seen = []
+    for view in range(4):
+        with seen_as([video], view):
+            seen.append(video.span(video.read(raw)).data["patch"].numpy().tobytes())
+    assert len(set(seen)) == 4
+
+
+@cache
+def forecasts(gb: float) -> tuple[list[bytes], Memory]:
+    """The tensors of 100 batches of forecasts, 20 epochs of 40 windows."""
+    recipe = load_recipe("demo")
+    recipe.tasks = [t for t in recipe.tasks if t.name == "series"]
+    recipe.modalities["text"].learn_texts(["no text is read, but a recipe has the modality"])
+    recipe.tasks[0].batch, recipe.memory_gb = 8, gb
+    prepared = prepare(recipe)
+    feed = prepared.feeds()["series"]
+    feed.records = feed.records.spread(40)
+    found: list[bytes] = []
+    for batch in loader(Steps({"series": feed}, Schedule(["series"], [1.0], 0), 0), 0, 100):
+        batch.inputs.map(lambda t: found.append(t.numpy().tobytes()) or t)
+    return found, prepared.memory
+
+
+def test_a_hundred_batches_of_forecasts_are_bit_equal_with_any_memory():
+    without, empty = forecasts(0.0)
+    whole, full = forecasts(1.0)
+    part, partly = forecasts(1e-4)
+    assert without == whole == part and len(set(without)) > 100
+    assert empty.used == 0 < partly.used <= 1e5 < full.used
 
 
 def test_masked_words_do_not_depend_on_what_was_kept():

@@ -82,7 +82,7 @@ class MetaVideo(Video):
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """[T, C, H, W] in 0..1 -> data {"patch": [n, C tube p p], "index": [n]}, time first. UserError: T < tube."""
-        value = self.normalise(self.frame(value, rng))
+        value = self.shown(value, rng)
         t, c, h, w = value.shape
         steps, p = t // self.tube, self.patch
         if steps == 0:

@@ -147,6 +147,9 @@ class Series(Modality):
         }
         return Span(self.name, data, count, mask=None if bool(real.all()) else real)
 
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "statistics", "span")
+
     def spans(self, value: Float[Tensor, " t *channels"], rng: torch.Generator | None = None) -> list[Span]:
         """[t] or [t, channels] -> one span a channel."""
         if value.ndim == 1:

@@ -165,8 +165,17 @@ class Video(Modality):
 
         place: row of time and cell of the grid.
         """
-        value = value[None] if value.ndim == 3 else value
-        return self.patches(self.normalise(self.frame(value, rng)), rng)
+        return self.patches(self.shown(value, rng), rng)
+
+    def shown(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """What tokens are cut from, resized, cropped and normalised: Float[T, C, size, size]; a picture has T = 1."""
+        return self.normalise(self.frame(value[None] if value.ndim == 3 else value, rng))
+
+    def steady(self) -> tuple[str, ...]:
+        """A crop that is not drawn is made once, with the still background that `moving` takes away."""
+        if self.augment != "none" or self.views > 1:
+            return ("read",)
+        return ("read", "shown") if self.temporal_offset else ("read", "shown", "span")
 
     def frame(self, value: Tensor, rng: torch.Generator | None) -> Tensor:
         """Resize and crop (augmented in training): Float[T, C, H, W] -> Float[T, C, size, size] in 0..1."""
@@ -225,7 +234,7 @@ class Video(Modality):
 
     def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
         """Clips of one length -> pixel_values_videos Float[B, T, C, size, size]."""
-        clips = [self.normalise(self.frame(v[None] if v.ndim == 3 else v, None)) for v in values]
+        clips = [self.shown(value) for value in values]
         if len({len(c) for c in clips}) > 1:
             raise UserError(
                 f"{self.name}: clips of {sorted({len(c) for c in clips})} frames in one tensor; give one length"
