@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def solids(seed: int = 0, train: int = 4000, val: int = 400, test: int = 800) ->
 def tone(rng: np.random.Generator) -> Record:
     """One sound: kind, pitch (150 to 900 Hz), level, phase, length and noise (6 to 26 dB below) at random."""
     label = int(rng.integers(len(TONES)))
-    t = np.arange(int(RATE * SECONDS)) / RATE
+    t = _times()
     pitch = 150 * 6 ** rng.random()
     turns = pitch * t + rng.random()  # the phase in periods
     kind = TONES[label]
@@ -101,14 +102,21 @@ def tone(rng: np.random.Generator) -> Record:
         wave = np.exp(-(turns % 1) / pitch * rng.uniform(1000, 4000))
     else:
         wave = np.sin(2 * np.pi * turns)
-    wave = (wave - wave.mean()) / (wave.std() + 1e-9)
-    start, stop = rng.uniform(0, 0.1), rng.uniform(0.4, 0.5)
-    wave = wave * ((t >= start) & (t <= stop))
-    noise = rng.standard_normal(len(t)) * 10 ** (-rng.uniform(6, 26) / 20)
-    mixed = wave + noise
+    wave = wave - wave.mean()
+    wave /= np.sqrt((wave * wave).mean()) + 1e-9
+    first, last = t.searchsorted(rng.uniform(0, 0.1)), t.searchsorted(rng.uniform(0.4, 0.5), side="right")
+    mixed = rng.standard_normal(len(t))
+    mixed *= 10 ** (-rng.uniform(6, 26) / 20)
+    mixed[first:last] += wave[first:last]
     level = 10 ** (-rng.uniform(0, 20) / 20)
-    wave = (mixed / np.abs(mixed).max() * level).astype(np.float32)
+    wave = (mixed / max(mixed.max(), -mixed.min()) * level).astype(np.float32)
     return {"audio": {"array": wave, "sampling_rate": RATE}, "label": label}
+
+
+@lru_cache(maxsize=1)
+def _times() -> np.ndarray:
+    """The seconds at which a sound is sampled; nobody may write into them."""
+    return np.arange(int(RATE * SECONDS)) / RATE
 
 
 def solid(rng: np.random.Generator, n: int = 256) -> Record:
@@ -152,13 +160,22 @@ def surface(name: str, rng: np.random.Generator, n: int) -> np.ndarray:
             side = place < np.sqrt(5) / (1 + np.sqrt(5))
             height = np.where(side, 1 - 2 * radius, -1)
         return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], 1)
+    corner, edges, below = _faces(name)
+    chosen = below.searchsorted(rng.random(n), side="right")
+    u, v = rng.random((2, n, 1))
+    outside = u + v > 1  # of the triangle: the other half of the parallelogram is turned onto it
+    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
+    return corner[chosen] + u * edges[0][chosen] + v * edges[1][chosen]
+
+
+@lru_cache(maxsize=8)
+def _faces(name: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Of every triangle a corner and two edges, [triangles, xyz] each, and the share of the surface up to it."""
     triangles = _triangles(name)
     edges = triangles[:, 1:] - triangles[:, :1]
     areas = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)
-    chosen = rng.choice(len(triangles), n, p=areas / areas.sum())
-    u, v = rng.random((2, n, 1))
-    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
-    return triangles[chosen, 0] + u * edges[chosen, 0] + v * edges[chosen, 1]
+    below = (areas / areas.sum()).cumsum()
+    return triangles[:, 0].copy(), (edges[:, 0].copy(), edges[:, 1].copy()), below / below[-1]
 
 
 def _triangles(name: str) -> np.ndarray:
