@@ -12,28 +12,35 @@ Each: zero-shot by name, and prompt tuning, linear probe, LoRA and full fine-tun
 (`generalist tune --curve`). The published order is zero-shot < 1 % prompt tuning < full tuning (Uni-Perceiver,
 2112.01522); the script says whether it shows.
 
-digits, measured with --steps 800 --tuning-steps 80 (seed 0, two draws, 359 test digits; mean accuracy, spread .00 to
-.10):
+Measured with --control --draws 3 (seed 0, draws 0, 1, 2; mean accuracy). "random" is the line above it on an encoder of
+random weights, for the methods that hold the encoder fixed. With their spreads: scripts/bench_results.
 
-                1 %    2 %    5 %   10 %  100 %     trained
-    prompts    .539   .550   .586   .546   .585       5,291
-    probe      .504   .592   .695   .741   .873         970
-    LoRA       .554   .606   .699   .710   .698      36,864
-    full       .613   .652   .783   .765   .812     468,386    zero-shot .106
+digits, --steps 800 --tuning-steps 80 (359 test digits, zero-shot .109):
+
+                  1 %    2 %    5 %   10 %  100 %     trained
+    prompts     .445   .542   .590   .604   .538       5,291
+      random    .524   .582   .636   .623   .545
+    probe       .512   .576   .702   .762   .907         970
+      random    .553   .617   .711   .769   .903
+    LoRA        .549   .596   .684   .701   .682      36,864
+      random    .556   .654   .707   .720   .677
+    full        .590   .666   .782   .789   .809     468,386
 
 80 steps are two passes over all the digits: what trains by steps is not at its end there, what is solved (probe) is.
 
-spoken, measured with --steps 600 --tuning-steps 80 (seed 0, two draws, 300 test clips; mean accuracy, spread .00 to
-.05):
+spoken, --steps 600 --tuning-steps 80 (300 test clips, zero-shot .120):
 
-                1 %    2 %    5 %   10 %  100 %     trained
-    prompts    .215   .322   .417   .480   .488       5,291
-    probe      .258   .323   .390   .498   .838         970
-    LoRA       .253   .335   .408   .500   .602      36,864
-    full       .257   .353   .512   .668   .830     415,202    zero-shot .120
+                  1 %    2 %    5 %   10 %  100 %     trained
+    prompts     .190   .310   .392   .474   .504       5,291
+      random    .264   .381   .486   .636   .761
+    probe       .241   .297   .382   .486   .838         970
+      random    .272   .390   .493   .620   .878
+    LoRA        .219   .301   .406   .494   .590      36,864
+      random    .259   .388   .519   .630   .881
+    full        .246   .329   .503   .629   .817     415,202
 
-The same with an encoder of random weights (`generalist tune --control`): prompts .278 at 1 % and .750 at 100 %, probe
-.280 and .888. What is learnt from 240 recordings and tones does not carry over to speech.
+What is learnt from glyphs, or from 240 recordings and tones, does not carry over: the random encoder does as well or
+better.
 """
 
 from __future__ import annotations
