@@ -246,6 +246,8 @@ def captions(
         raise UserError("give one input, such as --image FILE")
     model, processor = load_model(folder)
     writing_tasks = [name for name, about in processor.tasks.items() if about.get("writes")]
+    if not writing_tasks:
+        raise UserError("no task of this model writes captions; train one with a Describe task in its recipe")
     if task is None and len(writing_tasks) != 1:
         raise UserError(f"{len(writing_tasks)} tasks of this model write captions; choose one: {writing_tasks}")
     chosen = processor.tasks.get(task or writing_tasks[0])

@@ -26,6 +26,8 @@ def find_leaks(training: Records, records: Records, fields: set[str]) -> list[di
 
     UserError: the training data lacks a field, so that nothing could be compared.
     """
+    if not fields:  # then all records are alike
+        raise UserError("no field to compare: the task has no inputs; say what goes in with --input")
     if not len(training):
         raise UserError("there is no training record to compare with")
     for name in fields:

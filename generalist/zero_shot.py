@@ -86,7 +86,8 @@ class Asked:
     """What to ask. kind: a task of the model, whose candidates and inputs are taken over, or a kind of task.
 
     inputs, partners: {modality: field of the record}. classes: candidate names, in the order of the labels; template:
-    what is asked for a name, such as "a photo of {}". keys: further settings of the task, "key=value".
+    what is asked for a name, such as "a photo of {}". keys: further settings of the task, "key=value". usual: the
+    inputs where none are given and the task or kind says none.
     """
 
     kind: str = "classify"
@@ -96,6 +97,7 @@ class Asked:
     template: str = "{}"
     scale: str | None = None
     keys: list[str] = field(default_factory=list)
+    usual: dict[str, str] = field(default_factory=dict)
 
 
 def task_for(
@@ -123,6 +125,7 @@ def task_for(
         task = TASKS[kind](name=asked.kind, source=None, **given)  # type: ignore[arg-type]
     except TypeError as error:
         raise UserError(f"a task of the kind {kind!r} takes no partners") from error
+    task.inputs = task.inputs or dict(asked.usual)
     override(task, *asked.keys)
     for name in {**task.inputs, **asked.partners}.values():
         if name not in records[0]:

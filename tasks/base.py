@@ -117,6 +117,8 @@ class Task:
 
     def input_spans(self, record: Record, rng: torch.Generator | None = None) -> list[Span]:
         """The record's input fields as spans, in the order of `inputs`; a field that is None is a missing modality."""
+        if not self.inputs:  # every sample would be the same question about nothing
+            raise UserError(f"task {self.name}: inputs is empty; say what goes in, as {{modality: field}}")
         spans = []
         for modality, name in self.inputs.items():
             if name not in record:

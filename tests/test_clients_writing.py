@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.errors import UserError
-from generalist.decode import decode, vocabulary_features
+from generalist.decode import captions, decode, vocabulary_features
 
 PICTURES = [clients.picture(12, 8), clients.picture(7, 12, 1), clients.picture(12, 12, 2)]
 
@@ -102,3 +102,8 @@ def test_what_cannot_be_described_is_refused_in_one_line(writer):
         processor(text="", return_tensors="pt")
     with pytest.raises(UserError, match="logit scale"):
         model.generate(**processor(image=PICTURES[0], return_tensors="pt"), max_new_tokens=2, scale="defaul")
+
+
+def test_a_model_without_a_task_that_writes_says_what_to_train(folder):
+    with pytest.raises(UserError, match="no task of this model writes captions; train one"):
+        captions(folder, {"image": "a.png"})

@@ -132,6 +132,19 @@ def test_any_form_of_data_is_scored_and_every_number_follows_from_the_file(model
         assert line["log_p"] == pytest.approx(expected[0].tolist(), abs=1e-4)
 
 
+def test_without_a_word_on_what_goes_in_it_is_the_picture(model, tmp_path, capsys):
+    """And never nothing: the answers differ, and only what is the same counts as leaked."""
+    place = as_folder(tmp_path / "photos")[0]
+    found = []
+    for words in ([], ["--input", "image=image"]):
+        capsys.readouterr()
+        assert main(["eval", str(model), place, "--leakage", "--json", "--out", str(tmp_path / "out"), *words]) == 0
+        lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[1:]
+        found.append((json.loads(capsys.readouterr().out), [json.loads(line)["log_p"] for line in lines]))
+    assert found[0] == found[1] and len({tuple(p) for p in found[0][1]}) == 5
+    assert found[0][0]["leakage"]["count"] == 0
+
+
 def test_a_limit_takes_records_of_every_class_of_a_sorted_set(model, tmp_path, capsys):
     for name in NAMES:
         for i in range(4):

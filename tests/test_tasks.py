@@ -71,6 +71,13 @@ def certain(*right: int, k: int) -> torch.Tensor:
     return (torch.nn.functional.one_hot(torch.tensor(right), k) * 20.0).log_softmax(-1)
 
 
+def test_a_task_that_is_given_nothing_to_look_at_is_refused():
+    task = classify()
+    task.inputs = {}
+    with pytest.raises(UserError, match="task lights: inputs is empty; say what goes in"):
+        task.example(LIGHTS[0])
+
+
 # --- classify ---
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from generalist.commands.tune import pair, source_of
 
+USUAL = {"image": "image"}  # what goes in where neither --input nor the task says it
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="the folder that generalist train wrote, or a model folder with DATA")
@@ -84,7 +86,7 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     records = with_labels(args, records, label)
     inputs = dict(pair(text) for text in args.input or [])
     partners = dict(pair(text) for text in getattr(args, "partner", None) or [])
-    asked = Asked(kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys))
+    asked = Asked(kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys), USUAL)
     cache = args.cache or (args.out / "candidates" if args.out else None)
     with worn(model, args.prompts):
         answers, columns = evaluate_on(model, processor, records, asked, cache)
