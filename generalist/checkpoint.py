@@ -88,7 +88,7 @@ class Saver:
                 (partial / "skip.json").write_text(json.dumps(skip))
                 if self._writer:
                     kept = on_cpu(weights)
-                    self._writer.call(lambda: self._export(partial / "model", kept))
+                    self._writer.call(lambda: self._export(partial / "model", kept), partial / "model")
                 else:
                     self._export(partial / "model", weights)
         except OSError as error:
@@ -166,10 +166,16 @@ class Writer:
 
     def put(self, value: Any, path: Path) -> None:
         kept = on_cpu(value)
-        self._jobs.put(lambda: write_tensors(kept, path))
+        self.call(lambda: write_tensors(kept, path), path)
 
-    def call(self, job: Callable[[], Any]) -> None:
-        self._jobs.put(job)
+    def call(self, job: Callable[[], Any], written: Path) -> None:
+        """A job that writes a file or a folder, brought to the disk here: at the end training would wait for it."""
+
+        def on_the_disk() -> None:
+            job()
+            sync_tree(written)
+
+        self._jobs.put(on_the_disk)
 
     def idle(self) -> bool:
         return self._jobs.unfinished_tasks == 0
@@ -227,7 +233,7 @@ def retry(do: Callable[[], Any], waits: tuple[float, ...] = RETRIES) -> Any:
 
 
 def sync_tree(folder: Path) -> None:
-    """Every file of a folder, and the folder, are on the disk: only then may it be called done."""
+    """A file, or every file of a folder and the folder, are on the disk: only then may it be called done."""
     for path in [*folder.rglob("*"), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:

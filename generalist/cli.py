@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import re
 import sys
 from typing import NoReturn
 
 from data.errors import UserError, nearest
+from generalist.launched import launched_world
 from generalist.startup import hush
 
 # name -> (module with add_arguments(parser) and run(args), one line, example)
@@ -138,7 +138,7 @@ def _one_line(error: BaseException) -> str:
 
 if __name__ == "__main__":
     code = main()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # a rank of a launch
+    if launched_world() > 1:  # a rank of a launch
         from generalist.ranks import end
 
         end(code)

@@ -1,8 +1,4 @@
-"""The processes of one run: how they find each other, agree, speak with one voice and part.
-
-torchrun, the DeepSpeed launcher and `accelerate launch` all set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-MASTER_PORT; nothing else is read of them.
-"""
+"""The processes of one run: how they find each other, agree, speak with one voice and part."""
 
 from __future__ import annotations
 
@@ -24,16 +20,11 @@ import torch.distributed as dist
 
 from data.errors import UserError
 from generalist.distributed import rank, world
+from generalist.launched import VARIABLES, launched_world
 
 T = TypeVar("T")
 CODE = ("data", "tokenizers_mod", "tasks", "generalist")
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def launched_world() -> int:
-    """How many processes the launcher says there are; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:

@@ -35,6 +35,7 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "engines": lambda: bench_training.engines(2 * rounds),
         "tasks": lambda: bench_training.tasks_mixed(rounds),
         "compile": lambda: bench_training.compiled(rounds),
+        "saves": lambda: bench_training.saves(max(3, rounds // 3)),
         "startup": bench_training.start_up,
     }
     if device == "cuda":

@@ -1,7 +1,8 @@
-"""What the packing, DeepSpeed, many tasks in one run and torch.compile cost or save a step, as ratios."""
+"""What the packing, DeepSpeed, many tasks in one run and torch.compile cost or save a step, as ratios; saving, too."""
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from data.schedule import Schedule
 from data.stream import Steps
 from data.types import Batch, Span
 from generalist import ranks
+from generalist.checkpoint import Saver
 from generalist.compiled import compile_layers
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
@@ -26,7 +28,8 @@ from generalist.objective import Objective
 from generalist.optimizer import build_optimizer
 from generalist.padded import PaddedLayout
 from generalist.prepare import Prepared, prepare
-from generalist.recipe import Recipe, load_recipe, override
+from generalist.recipe import Recipe, load_recipe, override, to_json
+from generalist.results import export
 from generalist.run import build_engine
 from scripts.timing import Timing, alternate
 
@@ -212,6 +215,62 @@ def compiled(rounds: int) -> list[dict[str, Any]]:
     timing = alternate(calls, base="eager", rounds=rounds)
     what = f"engine.compile=true, width 384 (first step {seconds:.0f} s)"
     return [line(what, "eager", timing, "compiled", "measured")]
+
+
+def saves(rounds: int) -> list[dict[str, Any]]:
+    """How long a checkpoint holds the training up, and how long it takes: at once, and asynchronously.
+
+    A round is one save of either kind; while the second is written, training steps go on. Medians over rounds.
+    """
+    recipe, prepared = demo(["digits"])
+    for key in ("model.width=512", "model.hidden=2048", "model.layers=8"):
+        override(recipe, key)
+    model = objective(recipe, prepared)
+    engine = build_engine(replace(recipe, engine=replace(recipe.engine, kind="local")), model, CPU)
+    batch = batches(recipe, prepared, 1)["digits"][0]
+
+    def step() -> None:
+        engine.backward((engine.loss(batch) / batch.count).sum())
+        engine.step(1e-4, 1.0, 1.0)
+
+    def write_model(folder: Path, weights: dict[str, Any]) -> None:
+        export(prepared, model.model, folder, {k.removeprefix("model."): v for k, v in weights.items()})
+
+    taken: dict[str, list[float]] = {name: [] for name in ("plain", "at once", "held up", "whole", "steps")}
+    with tempfile.TemporaryDirectory() as folder:
+        savers = [
+            Saver(Path(folder) / str(later), engine, to_json(recipe), 1, later, write_model) for later in (False, True)
+        ]
+        for number in range(1, rounds + 1):
+            taken["plain"].append(timed(step))
+            taken["at once"].append(timed(savers[0].save, number, []))
+            begun = time.perf_counter()
+            held = timed(savers[1].save, number, [])
+            steps = 0
+            while not savers[1].poll():
+                step()
+                steps += 1
+            taken["held up"].append(held + timed(savers[1].finish))
+            taken["whole"].append(time.perf_counter() - begun)
+            taken["steps"].append(float(steps))
+    middle = {name: statistics.median(values) for name, values in taken.items()}
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    return [
+        {"what": f"a checkpoint at once ({size:.0f} M parameters): training waits (s)", "seconds": middle["at once"]},
+        {
+            "what": "asynchronously: training waits (s); until it is whole (s); steps meanwhile; a step alone (s)",
+            "seconds": middle["held up"],
+            "whole": middle["whole"],
+            "steps": middle["steps"],
+            "step": middle["plain"],
+        },
+    ]
+
+
+def timed(call: Callable[..., Any], *arguments: Any) -> float:
+    start = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - start
 
 
 def start_up() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,6 +264,37 @@ def test_an_asynchronous_checkpoint_holds_the_state_of_its_own_step(tmp_path, mo
         a, b = (torch.load(f / "state.pt", weights_only=True)["model"] for f in (now, later))
         assert all(torch.equal(a[name], b[name]) for name in a)
     assert [s for s, _ in checkpoint.checkpoints(tmp_path / "later")] == [4, 8, 12]
+
+
+def test_training_goes_on_while_an_asynchronous_checkpoint_is_written(tmp_path, monkeypatch):
+    """The write of step 4's state ends only when three more steps were done: a save that held training up never would.
+
+    What was written is brought to the disk by the writer too, not by the loop.
+    """
+    plain, loss, sync = checkpoint.write_tensors, LocalEngine.loss, checkpoint.sync_tree
+    done, further, in_time, synced = [0], threading.Event(), [], []
+
+    def slow(value: Any, path: Path) -> None:
+        in_time.append(further.wait(30))
+        plain(value, path)
+
+    def counted(self: LocalEngine, batch: Any) -> torch.Tensor:
+        done[0] += 1
+        if done[0] > 4 + 3:
+            further.set()
+        return loss(self, batch)
+
+    def watched(path: Path) -> None:
+        synced.append((path.name, threading.current_thread().name))
+        sync(path)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", slow)
+    monkeypatch.setattr(LocalEngine, "loss", counted)
+    monkeypatch.setattr(checkpoint, "sync_tree", watched)
+    train_run(tiny(checkpoint__asynchronous=True), tmp_path / "run", quiet=True)
+    assert in_time == [True, True, True]
+    assert [name for name, thread in synced if thread == "checkpoint"][:2] == ["state.pt", "model"]
+    assert checkpoint.latest(tmp_path / "run")[0] == 12
 
 
 def test_resume_check_proves_a_checkpoint_and_names_the_broken_file(tmp_path, capsys):

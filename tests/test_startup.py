@@ -117,7 +117,7 @@ def test_a_missing_package_is_a_clear_error(tmp_path, monkeypatch):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, generalist; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    code = "import sys, generalist.cli; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     run = python(code)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
 
