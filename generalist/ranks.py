@@ -37,7 +37,9 @@ def is_first() -> bool:
 
 
 def join(device: torch.device, minutes: float = 10.0) -> None:
-    """Make the process group (gloo on CPU, NCCL on CUDA); a run of one process gets a group of one.
+    """Make the process group; a run of one process gets a group of one.
+
+    gloo carries what lies in CPU memory and, on CUDA, NCCL the rest, so that tensors of both kinds can be sent.
 
     minutes: how long a rank waits for another before it takes it for dead. UserError when the others are not there.
     """
@@ -49,7 +51,10 @@ def join(device: torch.device, minutes: float = 10.0) -> None:
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise UserError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun or deepspeed")
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "gloo"
+    if device.type == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(device)  # where NCCL's own messages and barriers live
     try:
         dist.init_process_group(backend, timeout=timedelta(minutes=minutes), **meeting_place())
     except (RuntimeError, ValueError) as error:

@@ -144,11 +144,14 @@ def build_engine(recipe: Recipe, objective: Objective, device: torch.device) -> 
 
 def device_of(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda", ranks.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"engine.device={name!r} is not a device; use auto, cpu or cuda") from error
+    if device.type == "cuda" and device.index is None:  # every rank of a machine has its own
+        return torch.device("cuda", ranks.local_rank())
+    return device
 
 
 # --- the run's folder ---

@@ -33,7 +33,7 @@ from generalist.results import export
 from generalist.run import build_engine
 from scripts.timing import Timing, alternate
 
-CPU = torch.device("cpu")
+HERE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def line(what: str, against: str, timing: Timing, name: str, target: str, **more: Any) -> dict[str, Any]:
@@ -53,18 +53,18 @@ def packed_against_padded(rounds: int) -> list[dict[str, Any]]:
     config = GeneralistConfig(
         hidden_size=width, num_hidden_layers=4, num_attention_heads=4, intermediate_size=4 * width
     )
-    encoder = Encoder(config)
+    encoder = Encoder(config).to(HERE)
     sequences = [torch.randn(n, width) for n in lengths]
-    packed = pack([[Span("x", {"x": x}, len(x))] for x in sequences])
+    packed = pack([[Span("x", {"x": x}, len(x))] for x in sequences]).to(HERE)
     rows = packed.data["x"]["x"][packed.row].requires_grad_()
     longest = max(lengths)
     padded = torch.zeros(len(lengths), longest, width)
     real = torch.zeros(len(lengths), longest, dtype=torch.bool)
     for number, x in enumerate(sequences):
         padded[number, : len(x)], real[number, : len(x)] = x, True
-    padded.requires_grad_()
+    padded, real = padded.to(HERE).requires_grad_(), real.to(HERE)
     layout = PaddedLayout.of(padded, real)
-    weight = torch.randn(width)
+    weight = torch.randn(width, device=HERE)
 
     def run_packed() -> None:
         encoder.zero_grad(set_to_none=True)
@@ -104,12 +104,12 @@ def batches(recipe: Recipe, prepared: Prepared, count: int) -> dict[str, list[Ba
     found: dict[str, list[Batch]] = {}
     for name, feed in prepared.feeds().items():
         one = Steps({name: feed}, Schedule([name], [1.0], recipe.seed), recipe.seed)
-        found[name] = [one[i] for i in range(count)]
+        found[name] = [one[i].to(HERE) for i in range(count)]
     return found
 
 
 def objective(recipe: Recipe, prepared: Prepared) -> Objective:
-    return Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+    return Objective(prepared.model(recipe), prepared.sets, prepared.modalities).to(HERE)
 
 
 def bare(recipe: Recipe, prepared: Prepared) -> Callable[[Batch], None]:
@@ -132,7 +132,7 @@ def bare(recipe: Recipe, prepared: Prepared) -> Callable[[Batch], None]:
 def through(recipe: Recipe, prepared: Prepared, kind: str) -> Callable[[Batch], None]:
     """The same step through an engine."""
     chosen = replace(recipe, engine=replace(recipe.engine, kind=kind))
-    engine = build_engine(chosen, objective(recipe, prepared), CPU)
+    engine = build_engine(chosen, objective(recipe, prepared), HERE)
 
     def run(batch: Batch) -> None:
         engine.backward((engine.loss(batch) / batch.count).sum())
@@ -147,7 +147,7 @@ def engines(rounds: int) -> list[dict[str, Any]]:
     At the demo's own width an engine's fixed cost shows most; at width 384 what it costs a real model.
     """
     found = []
-    ranks.join(CPU)
+    ranks.join(HERE)
     try:
         for width in (96, 384):
             timing = engines_at(width, rounds)
@@ -226,7 +226,7 @@ def saves(rounds: int) -> list[dict[str, Any]]:
     for key in ("model.width=512", "model.hidden=2048", "model.layers=8"):
         override(recipe, key)
     model = objective(recipe, prepared)
-    engine = build_engine(replace(recipe, engine=replace(recipe.engine, kind="local")), model, CPU)
+    engine = build_engine(replace(recipe, engine=replace(recipe.engine, kind="local")), model, HERE)
     batch = batches(recipe, prepared, 1)["digits"][0]
 
     def step() -> None:
