@@ -32,7 +32,7 @@ from generalist.prepare import Prepared
 from generalist.recipe import Recipe
 from generalist.run import build_engine
 from scripts import mixed_stream
-from scripts.bench_training import CPU, demo, folder, objective
+from scripts.bench_training import HERE, demo, folder, objective
 from scripts.timing import keep, machine
 
 POOL = 8  # batches whose samples are sorted by length together, when bucketed
@@ -126,7 +126,7 @@ def waiting(steps: int, workers: int, first: int = 0) -> dict[str, Any]:
     """
     recipe, prepared = demo()
     tasks, schedule = prepared.tasks, steps_of(recipe, prepared).schedule
-    engine = build_engine(recipe, objective(recipe, prepared), CPU)
+    engine = build_engine(recipe, objective(recipe, prepared), HERE)
     seen: list[StepResult] = []
     source, ends = steps_of(recipe, prepared), list[float]()
     for _ in loader(source, 0, first):
