@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Batch
-from generalist import portable
+from generalist import deepspeed_disk, portable
 from generalist.deepspeed_config import deepspeed_config, zero_stage
 from generalist.distributed import rank, world
 from generalist.engine import (
@@ -49,20 +49,6 @@ def load_deepspeed() -> Any:
     return deepspeed
 
 
-def check_disk_reader(config: dict[str, Any]) -> None:
-    """UserError where a configuration offloads to NVMe and DeepSpeed cannot build what reads and writes there."""
-    zero = config.get("zero_optimization", {})
-    if "nvme" not in [zero.get(key, {}).get("device") for key in ("offload_optimizer", "offload_param")]:
-        return
-    from deepspeed.ops.op_builder import AsyncIOBuilder
-
-    if not AsyncIOBuilder().is_compatible(verbose=False):
-        raise UserError(
-            "offload to NVMe needs libaio, and DeepSpeed does not find it (it builds its disk reader at first use): "
-            "install libaio-dev, g++ and ninja, or use engine.offload=cpu"
-        )
-
-
 class DeepSpeedEngine:
     """One rank of a DeepSpeed run; the process group exists already (`generalist.ranks.join`)."""
 
@@ -75,7 +61,7 @@ class DeepSpeedEngine:
         # every parameter takes part, if only with zero
         self.touch = recipe.sampling == "mixed" and self.stage == 1 and self.world > 1
         deepspeed = load_deepspeed()
-        check_disk_reader(config)
+        deepspeed_disk.check_disk_reader(config)
         if recipe.engine.activation_checkpointing:
             recompute_activations(objective)
         objective.to(device)
@@ -103,6 +89,7 @@ class DeepSpeedEngine:
             optimizer.whole_norm = self.gate.last
 
         if self.offloads_to_disk:
+            self.prepare_disk()
             return
         for flat in self.partitions():
             fresh_state(optimizer, flat)
@@ -114,6 +101,17 @@ class DeepSpeedEngine:
     @property
     def offloads_to_disk(self) -> bool:
         return bool(self.stage == 3 and getattr(self.zero, "swap_optimizer", False))
+
+    def prepare_disk(self) -> None:
+        """What is done for the other engines in memory: fresh optimiser state, zero behind uneven parameters."""
+        deepspeed_disk.clear_before_reading(self.zero)
+        for number in range(len(self.partitions())):
+            with deepspeed_disk.in_memory(self.zero, number) as flat, torch.no_grad():
+                fresh_state(self.optimizer, flat)
+                for parameter, offset, size in deepspeed_disk.parts(self.zero, number):
+                    own = max(0, parameter.ds_numel - self.rank * size)  # type: ignore[attr-defined]  # DeepSpeed's
+                    if own < size:
+                        flat[offset + own : offset + size] = 0
 
     def partitions(self) -> list[Tensor]:
         """The tensors that the optimiser steps on this rank: parameters at stage 0, else one flat piece a group."""
@@ -183,20 +181,25 @@ class DeepSpeedEngine:
         if self.rank == 0:
             about = {"engine": "deepspeed", "world": self.world, "stage": self.stage, "steps": self.steps()}
             write_meta(folder, {**about, "groups": self.groups, "shapes": self.shapes})
-        kept, self.engine.checkpoint_engine = self.engine.checkpoint_engine, files(write)
+        kept, on_disk = self.engine.checkpoint_engine, self.engine.zero_nvme_offload_optimizer
+        whole = deepspeed_disk.filled(self.zero, write) if self.offloads_to_disk else write
+        self.engine.checkpoint_engine = files(whole)
+        self.engine.zero_nvme_offload_optimizer = lambda: False  # or it would copy the files of the disk, too
         try:
             self.engine.save_checkpoint(str(folder), tag=portable.TAG, save_latest=False)
         finally:
-            self.engine.checkpoint_engine = kept
+            self.engine.checkpoint_engine, self.engine.zero_nvme_offload_optimizer = kept, on_disk
         write(rng_state(), folder / f"rng-{self.rank}.pt")
 
     def load(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"rank {self.rank} does not see {folder}; --out must lie on a disk that all nodes share")
         meta = read_meta(folder)
-        if (meta["engine"], meta["world"], meta["stage"]) == ("deepspeed", self.world, self.stage):
-            self.engine.load_checkpoint(str(folder), tag=portable.TAG)
+        alike = (meta["engine"], meta["world"], meta["stage"]) == ("deepspeed", self.world, self.stage)
+        if alike:
             set_rng_state(torch.load(folder / f"rng-{self.rank}.pt", weights_only=True))
+        if alike and not self.offloads_to_disk:
+            self.engine.load_checkpoint(str(folder), tag=portable.TAG)
             return
         shared = folder.parent / "universal.pt"
         on_first(lambda: torch.save(portable.read(folder, meta), shared))
@@ -226,8 +229,6 @@ class DeepSpeedEngine:
             self.engine.module.load_state_dict(fitting["model"])
             self.optimizer.load_state_dict(fitting["optimizer"])
             return
-        if self.offloads_to_disk:
-            raise UserError("a state on NVMe cannot be taken over from another engine; resume with engine.offload=cpu")
         module = self.engine.module
         trained = dict(module.named_parameters())
         with torch.no_grad():
@@ -239,11 +240,14 @@ class DeepSpeedEngine:
                     continue
                 value = state[name]["fp32"].to(self.device)
                 self._set_parameter(parameter, value)
-                if "step" not in state[name]:
+                if "step" not in state[name] or self.offloads_to_disk:
                     continue
                 self._set_part(parameter, value, None)
                 for key in portable.MOMENTS:
                     self._set_part(parameter, state[name][key].to(self.device), key)
+        if self.offloads_to_disk:
+            names = {parameter: name for name, parameter in trained.items()}
+            deepspeed_disk.take(self.zero, state, names, self.rank, self.world)
         count = max(int(values.get("step", 0)) for values in state.values())
         for held in self.optimizer.state.values():
             held["step"] = torch.full_like(held["step"], count) if isinstance(held["step"], Tensor) else count

@@ -273,7 +273,7 @@ def test_the_operator_that_needs_a_compiler_is_off_and_deepspeed_still_asks_for_
 def test_offload_to_nvme_without_its_library_says_what_to_install(monkeypatch, tmp_path):
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
-    from generalist.deepspeed_engine import check_disk_reader
+    from generalist.deepspeed_disk import check_disk_reader
 
     keys = {"engine__zero_stage": 3, "engine__offload": "nvme", "engine__nvme_path": str(tmp_path)}
     config = deepspeed_config(tiny(**keys), 2)
@@ -283,6 +283,55 @@ def test_offload_to_nvme_without_its_library_says_what_to_install(monkeypatch, t
     check_disk_reader(deepspeed_config(tiny(**keys | {"engine__offload": "cpu"}), 2))
     monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self, verbose=False: True)
     check_disk_reader(config)
+    config["zero_optimization"]["offload_optimizer"]["pipeline_read"] = True
+    with pytest.raises(UserError, match="pipeline_write"):
+        check_disk_reader(config)
+
+
+@pytest.mark.soak  # DeepSpeed compiles its disk reader at first use: four minutes of processor time
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_optimiser_on_nvme_trains_the_curve_of_one_in_memory_and_goes_on_without_a_changed_bit(tmp_path, processes):
+    """Also from a checkpoint that was made without offload, and from one on NVMe without it.
+
+    Groups of a megabyte a rank go to the disk: the tiny model is too small.
+    """
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    from generalist.deepspeed_engine import load_deepspeed
+
+    load_deepspeed()
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        pytest.skip("offload to NVMe needs libaio-dev, g++ and ninja")
+    AsyncIOBuilder().load(verbose=False)
+    folder, size = tmp_path / "disk", {"model__width": 192, "model__hidden": 384, "model__layers": 3}
+    folder.mkdir()
+    plain = zero(3, optimizer__lr=1e-3, **size)
+    cpu = {**plain, "engine__offload": "cpu"}
+    nvme = {**plain, "engine__offload": "nvme", "engine__nvme_path": str(folder)}
+    saved, other = str(tmp_path / "nvme"), str(tmp_path / "plain")
+    plan = [
+        {"name": "plain", "keys": plain, "steps": STEPS},
+        {"name": "cpu", "keys": cpu, "steps": STEPS},
+        {"name": "nvme", "keys": nvme, "steps": STEPS},
+        {"name": "half", "keys": nvme, "steps": STEPS, "stop": HALF, "save": saved},
+        {"name": "plain half", "keys": plain, "steps": STEPS, "stop": HALF, "save": other},
+        {"name": "resumed", "keys": nvme, "steps": STEPS, "load": saved},
+        {"name": "resumed without", "keys": cpu, "steps": STEPS, "load": saved},
+        {"name": "resumed from plain", "keys": nvme, "steps": STEPS, "load": other},
+    ]
+    found = launch(tmp_path, plan, processes)[0]
+    assert not [run["error"] for run in found.values() if "error" in run]
+    assert list((folder / "zero_stage_3" / "optimizer" / "rank0").glob("*.swp"))
+    assert found["nvme"]["loss"] == found["cpu"]["loss"]
+    assert found["nvme"]["norm"] == found["cpu"]["norm"]
+    assert found["nvme"]["weights"] == found["cpu"]["weights"]
+    assert found["nvme"]["loss"] == pytest.approx(found["plain"]["loss"], abs=1e-5)
+    assert found["nvme"]["norm"] == pytest.approx(found["plain"]["norm"], rel=1e-4)
+    assert found["half"]["loss"] + found["resumed"]["loss"] == found["nvme"]["loss"]
+    for name in ("resumed", "resumed without"):
+        assert found[name]["weights"] == found["nvme"]["weights"]
+    assert found["resumed from plain"]["loss"] == pytest.approx(found["plain"]["loss"][HALF:], abs=1e-5)
 
 
 def test_no_parameter_is_a_scalar(alone):
