@@ -49,11 +49,21 @@ def load_deepspeed() -> Any:
     return deepspeed
 
 
+def check_accelerator(device: torch.device) -> None:
+    """UserError where the environment tells DeepSpeed another kind of device than the run's (its norms would mix)."""
+    if device.type == "cpu":  # also beside a GPU that is not asked for
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    told = os.environ.get("DS_ACCELERATOR", device.type)
+    if told != device.type:
+        raise UserError(f"DS_ACCELERATOR={told} but the run is on {device.type}; unset it or set engine.device={told}")
+
+
 class DeepSpeedEngine:
     """One rank of a DeepSpeed run; the process group exists already (`generalist.ranks.join`)."""
 
     def __init__(self, objective: nn.Module, recipe: Recipe, device: torch.device) -> None:
         check_precision(recipe.engine.precision, device)
+        check_accelerator(device)
         self.rank, self.world, self.device = rank(), world(), device
         config = deepspeed_config(recipe, self.world, device.type)
         self.stage = zero_stage(config)

@@ -257,6 +257,19 @@ def test_an_own_configuration_that_contradicts_the_recipe_is_refused(tmp_path, c
         deepspeed_config(tiny(engine__deepspeed=str(path)), world=2)
 
 
+def test_a_device_that_deepspeed_is_told_not_to_use_is_named(monkeypatch):
+    from generalist.deepspeed_engine import check_accelerator
+
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    check_accelerator(torch.device("cpu"))
+    with pytest.raises(UserError, match="DS_ACCELERATOR=cpu but the run is on cuda"):
+        check_accelerator(torch.device("cuda", 0))
+    monkeypatch.delenv("DS_ACCELERATOR")
+    check_accelerator(torch.device("cuda", 0))
+    check_accelerator(torch.device("cpu"))
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
+
+
 def test_the_operator_that_needs_a_compiler_is_off_and_deepspeed_still_asks_for_it_by_that_name():
     from generalist.deepspeed_engine import SHARED_MEMORY, load_deepspeed
 
