@@ -31,7 +31,7 @@ DRAWN = {
     "text": ({"max_length": 12, "positions": 12, "drop": 0.5}, "a photo of two dogs on a mat"),
     **{name: ({"size": 16, "patch": 8, "shift": 3}, numbers.random((7, 11)) + 0.1) for name in ("image", "depth")},
     **{name: ({"size": 16, "patch": 8, "shift": 3}, numbers.random((11, 7))) for name in ("xray", "thermal")},
-    "spectral": ({"bands": 5, "patch": 3}, numbers.random((7, 3, 5))),
+    "spectral": ({"bands": 5, "patch": 3, "flip": True}, numbers.random((7, 3, 5))),
     "video": ({"size": 8, "patch": 4, "frames": 5, "augment": "crop"}, numbers.random((7, 9, 12, 3))),
     "audio": (
         {"rate": 8000, "mels": 10, "patch": [10, 4], "stride": [10, 4], "max_seconds": 0.3, "mask_frames": 5},
@@ -55,6 +55,8 @@ STILL = {
     "points": {"points": 0, "rotate": False, "scale": 0.0, "jitter": 0.0},
     "number": {},
     "series": {},
+    "spectral": {"flip": False},
+    "imu": {"scale": 0.0},
     "video": {"augment": "none", "moving": True, "temporal_offset": False},
     "table": {"unknown": 0.0, "noise": 0.0},
 }

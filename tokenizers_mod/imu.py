@@ -153,6 +153,9 @@ class Imu(Modality):
         data = {"patch": torch.cat(windows, dim=1), "position": torch.arange(count, dtype=torch.float32) * self.patch}
         return Span(self.name, data, count, mask=None if bool(real.all()) else real, grid=(count,))
 
+    def steady(self) -> tuple[str, ...]:
+        return ("read",) if self.window or self.scale else ("read", "span")
+
     def content(self) -> dict[str, float]:
         return {"patch": 0.0}
 

@@ -190,6 +190,9 @@ class Spectral(Modality):
         data = {"patch": torch.cat([chosen.nan_to_num(), seen.float()], dim=1), "position": place}
         return Span(self.name, data, len(place), mask=None if bool(real.all()) else real, grid=(groups, h, w))
 
+    def steady(self) -> tuple[str, ...]:
+        return ("read",) if self.flip or self.views > 1 else ("read", "span")
+
     def content(self) -> dict[str, float]:
         return {"patch": 0.0}
 
