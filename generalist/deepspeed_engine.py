@@ -206,17 +206,17 @@ class DeepSpeedEngine:
             raise UserError(f"rank {self.rank} does not see {folder}; --out must lie on a disk that all nodes share")
         meta = read_meta(folder)
         alike = (meta["engine"], meta["world"], meta["stage"]) == ("deepspeed", self.world, self.stage)
-        if alike:
-            set_rng_state(torch.load(folder / f"rng-{self.rank}.pt", weights_only=True))
         if alike and not self.offloads_to_disk:
             self.engine.load_checkpoint(str(folder), tag=portable.TAG)
-            return
-        shared = folder.parent / "universal.pt"
-        on_first(lambda: torch.save(portable.read(folder, meta), shared))
-        self.set_portable(torch.load(shared, map_location="cpu", mmap=True, weights_only=True))
-        barrier()
-        if self.rank == 0:
-            shared.unlink()
+        else:
+            shared = folder.parent / "universal.pt"
+            on_first(lambda: torch.save(portable.read(folder, meta), shared))
+            self.set_portable(torch.load(shared, map_location="cpu", mmap=True, weights_only=True))
+            barrier()
+            if self.rank == 0:
+                shared.unlink()
+        if alike:  # last, so that nothing above draws from it
+            set_rng_state(torch.load(folder / f"rng-{self.rank}.pt", weights_only=True))
 
     def weights(self) -> dict[str, Tensor]:
         if self.stage == 3:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def export(prepared: Prepared, model: Any, folder: Path, weights: dict[str, Any]
         if shown:
             logging.enable_progress_bar()
     prepared.processor().save_pretrained(folder)
+
+
+def exporter(prepared: Prepared, model: Any) -> Callable[[Path, dict[str, Any]], None]:
+    """`export` as a checkpoint's saver calls it: with the weights of the whole objective, under its own names."""
+
+    def write_model(folder: Path, weights: dict[str, Any]) -> None:
+        export(prepared, model, folder, {name.removeprefix("model."): value for name, value in weights.items()})
+
+    return write_model
 
 
 def save_model(prepared: Prepared, model: Any, out: Path) -> Path:

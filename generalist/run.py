@@ -35,7 +35,7 @@ from generalist.optimizer import build_optimizer
 from generalist.prepare import Prepared, prepare
 from generalist.profile import profiled
 from generalist.recipe import Recipe, to_json
-from generalist.results import evaluate_run, export, load_run, save_model, table, write_json
+from generalist.results import evaluate_run, exporter, load_run, save_model, table, write_json
 
 __all__ = ["Interrupted", "evaluate_run", "load_run", "save_model", "table", "train_run", "write_json"]
 
@@ -237,12 +237,8 @@ def _train(
     quiet: bool,
 ) -> None:
     """Steps first..recipe.steps-1, from the last checkpoint again where a fault asks for it."""
-
-    def write_model(folder: Path, weights: dict[str, Any]) -> None:
-        export(prepared, objective.model, folder, {k.removeprefix("model."): v for k, v in weights.items()})
-
     spec = recipe.checkpoint
-    saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, write_model)
+    saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, exporter(prepared, objective.model))
     events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
     faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
     with stop_flag() as asked:

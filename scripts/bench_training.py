@@ -29,7 +29,7 @@ from generalist.optimizer import build_optimizer
 from generalist.padded import PaddedLayout
 from generalist.prepare import Prepared, prepare
 from generalist.recipe import Recipe, load_recipe, override, to_json
-from generalist.results import export
+from generalist.results import exporter
 from generalist.run import build_engine
 from scripts.timing import Timing, alternate
 
@@ -233,9 +233,7 @@ def saves(rounds: int) -> list[dict[str, Any]]:
         engine.backward((engine.loss(batch) / batch.count).sum())
         engine.step(1e-4, 1.0, 1.0)
 
-    def write_model(folder: Path, weights: dict[str, Any]) -> None:
-        export(prepared, model.model, folder, {k.removeprefix("model."): v for k, v in weights.items()})
-
+    write_model = exporter(prepared, model.model)
     taken: dict[str, list[float]] = {name: [] for name in ("plain", "at once", "held up", "whole", "steps")}
     with tempfile.TemporaryDirectory() as folder:
         savers = [

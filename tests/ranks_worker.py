@@ -24,7 +24,7 @@ from generalist.loop import StepResult, train  # noqa: E402
 from generalist.objective import Objective  # noqa: E402
 from generalist.prepare import prepare  # noqa: E402
 from generalist.recipe import to_json  # noqa: E402
-from generalist.results import export  # noqa: E402
+from generalist.results import exporter  # noqa: E402
 from generalist.run import build_engine, needs_group  # noqa: E402
 
 
@@ -62,12 +62,8 @@ def curve(keys: dict, steps: int, stop: int = 0, load: str = "", save: str = "")
         train(engine, batches, tasks, schedule, first, steps, spec.lr, spec.warmup, accumulate, after)
     weights = engine.weights()
     if save:
-
-        def write_model(folder: Path, state: dict) -> None:
-            export(prepared, objective.model, folder, {k.removeprefix("model."): v for k, v in state.items()})
-
         asynchronous = recipe.checkpoint.asynchronous
-        saver = checkpoint.Saver(Path(save), engine, as_given, 2, asynchronous, write_model)
+        saver = checkpoint.Saver(Path(save), engine, as_given, 2, asynchronous, exporter(prepared, objective.model))
         saver.save(stop or steps, [])
         saver.finish()
     return {

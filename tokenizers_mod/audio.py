@@ -123,8 +123,6 @@ class Audio(Modality):
     mask_mels: int = 0
     mask_frames: int = 0
 
-    view: ClassVar[int | None] = None  # set on the instance while a clip is looked at several times
-
     def __post_init__(self) -> None:
         self.patch, self.stride = list(self.patch), list(self.stride)
         if self.window not in ("hann", "povey"):
@@ -137,7 +135,6 @@ class Audio(Modality):
             )
         if self.std <= 0 or self.rate < 1000:
             raise UserError(f"audio: std {self.std} must be > 0 and rate {self.rate} at least 1000 Hz")
-
         check_windows("audio", self.windows, "max_seconds", self.max_seconds)
 
     @property

@@ -33,6 +33,7 @@ class Modality:
     count: ClassVar[str] = ""  # the number of tokens: a formula of settings and sizes, then words after "; "
     takes_input: ClassVar[bool] = True  # False: there is nothing to give, as of the summary token
     kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
+    view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times (`views`)
 
     def read(self, raw: Any) -> Any:
         """What a person has in hand (path, array, PIL image, str ...) -> a checked value for `span`.

@@ -55,8 +55,6 @@ class Imu(Modality):
     scale: float = 0.0
     longest: float = 4096.0
 
-    view: ClassVar[int | None] = None  # set on the instance while a recording is looked at several times
-
     def __post_init__(self) -> None:
         if min(self.channels, self.patch) < 1 or min(self.rate, self.window, self.scale) < 0:
             raise UserError(f"{self.name}: channels and patch must be >= 1; rate, window and scale >= 0")

@@ -92,8 +92,6 @@ class Spectral(Modality):
     views: int = 1
     hidden: int = 0
 
-    view: ClassVar[int | None] = None  # set on the instance while a cube is looked at several times
-
     def __post_init__(self) -> None:
         if min(self.bands, self.patch, self.group) < 1 or self.stride < 0 or self.group > self.bands:
             raise UserError(

@@ -92,8 +92,6 @@ class Video(Modality):
     clips: int = 1
     crops: int = 1
 
-    view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times
-
     def __post_init__(self) -> None:
         if min(self.size, self.patch, self.channels) < 1 or self.size % self.patch:
             raise UserError(f"{self.name}: size {self.size} must be a positive multiple of patch {self.patch}")
