@@ -14,9 +14,9 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data.types import Layout
-from generalist.attention import group_masks
 from generalist.config import GeneralistConfig
 from generalist.mixers import CHANNEL_MIXERS, TOKEN_MIXERS, build_mixer, mixer_names
+from generalist.parts import Part, parts_of
 from generalist.relative import with_offsets
 from generalist.rotary import build_rotary
 
@@ -56,16 +56,16 @@ class Block(GradientCheckpointingLayer):
             self.gamma1 = nn.Parameter(torch.full((width,), config.layer_scale))
             self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
 
-    def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, parts: list[Part], prompts: Tensor | None = None) -> Tensor:
         more = (layout,) if self.mlp_layout else ()
         if self.post_norm:
-            x = self.norm1(x + self.drop_path(self.mixer(x, layout, masks, prompts), layout))
+            x = self.norm1(x + self.drop_path(self.mixer(x, layout, parts, prompts), layout))
             return self.norm2(x + self.drop_path(self.mlp(x, *more), layout))
         if self.branch_norm:
-            x = self.added(x, self.norm1(self.mixer(x, layout, masks, prompts)), self.gamma1, layout)
+            x = self.added(x, self.norm1(self.mixer(x, layout, parts, prompts)), self.gamma1, layout)
             return self.added(x, self.norm2(self.mlp(x, *more)), self.gamma2, layout)
         prompts = None if prompts is None else self.norm1(prompts)
-        x = self.added(x, self.mixer(self.norm1(x), layout, masks, prompts), self.gamma1, layout)
+        x = self.added(x, self.mixer(self.norm1(x), layout, parts, prompts), self.gamma1, layout)
         return self.added(x, self.mlp(self.norm2(x), *more), self.gamma2, layout)
 
     def added(self, x: Tensor, mixed: Tensor, gamma: Tensor | None, layout: Layout) -> Tensor:
@@ -94,12 +94,12 @@ class Encoder(nn.Module):
 
         states: a list to which the input of every layer is appended, or None.
         """
-        masks = group_masks(layout)
         layout = self.located(layout) if self.placed else layout
+        parts = parts_of(layout, x)
         for i, layer in enumerate(self.layers):
             if states is not None:
                 states.append(x)
-            x = layer(x, layout, masks, prompts[i] if prompts else None)
+            x = layer(x, layout, parts, prompts[i] if prompts else None)
         return x if self.norm is None else self.norm(x)
 
     def located(self, layout: Layout) -> Layout:

@@ -15,6 +15,7 @@ from data.types import Layout
 from generalist.attention import attend
 from generalist.config import GeneralistConfig
 from generalist.moe import ExpertAttention, ExpertMLP, Experts, expert_spec, placed
+from generalist.parts import Part
 from generalist.relative import RelativeBias
 
 
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         self.relative = RelativeBias(heads, relative) if relative else None
         self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
 
-    def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, parts: list[Part], prompts: Tensor | None = None) -> Tensor:
         """x: Float[N D]; prompts: Float[P D], already normalised like x -> Float[N D]."""
         q, k, v = self.qkv(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
         extra = None
@@ -48,7 +49,7 @@ class Attention(nn.Module):
             extra = (pk, pv)
         implementation = getattr(self.config, "_attn_implementation", None)
         bias = None if self.relative is None or layout.offsets is None else self.relative(layout.offsets.steps)
-        mixed = attend(q, k, v, layout, masks, extra, implementation, bias).reshape(x.shape[0], -1)
+        mixed = attend(q, k, v, layout, parts, extra, implementation, bias).reshape(x.shape[0], -1)
         return self.out(mixed if self.norm is None else self.norm(mixed))
 
 

@@ -32,6 +32,7 @@ from data.errors import UserError, nearest
 from data.types import Group, Layout, Routes
 from generalist.attention import attend
 from generalist.cached import StepLayout
+from generalist.parts import Part
 from generalist.routing import ROUTERS, Choice, RouterSpec, routes
 
 
@@ -203,7 +204,7 @@ class ExpertAttention(Experts):
         self.qkv = ExpertLinear(spec.experts, width, 3 * width, parts=3)
         self.out = ExpertLinear(spec.experts, width, width)
 
-    def forward(self, x: Tensor, layout: Layout, masks: list[Tensor | None], prompts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, parts: list[Part], prompts: Tensor | None = None) -> Tensor:
         """x: Float[N D]; prompts: Float[P D], already normalised like x -> Float[N D].
 
         Prompts go with the first part of their sequence. Token routers route each prompt by itself.
@@ -212,10 +213,10 @@ class ExpertAttention(Experts):
         q, k, v = self._split(chosen.apply("qkv", x))
         implementation = getattr(self.config, "_attn_implementation", None)
         if prompts is None:
-            mixed = attend(q, k, v, layout, masks, None, implementation)
+            mixed = attend(q, k, v, layout, parts, None, implementation)
         elif isinstance(chosen, PerToken):
             _, pk, pv = self._split(self._prompts(prompts).apply("qkv", prompts))
-            mixed = attend(q, k, v, layout, masks, (pk, pv), implementation)
+            mixed = attend(q, k, v, layout, parts, (pk, pv), implementation)
         else:
             row = first_rows(layout)
             different = row.unique().tolist()  # one, unless sequences of several kinds stand in one pass
@@ -224,7 +225,7 @@ class ExpertAttention(Experts):
             mixed = q
             for i in different:
                 _, pk, pv = self._split(chosen.row("qkv", prompts, i))
-                of_row = attend(q, k, v, layout, masks, (pk, pv), implementation)
+                of_row = attend(q, k, v, layout, parts, (pk, pv), implementation)
                 mixed = torch.where((row == i)[:, None, None], of_row, mixed)
         return chosen.apply("out", mixed.reshape(len(x), -1))
 

@@ -1,6 +1,7 @@
 """What a GPU computes is what a CPU computes; every test here skips where there is none."""
 
 import copy
+from unittest import mock
 
 import clients
 import numpy as np
@@ -8,6 +9,10 @@ import pytest
 import torch
 
 from data.pack import pack
+from data.types import Span
+from generalist import parts
+from generalist.config import GeneralistConfig
+from generalist.encoder import Encoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RAW = {
@@ -44,6 +49,28 @@ def test_features_and_gradients_are_those_of_the_cpu(modality):
     assert set(found[0][1]) == set(found[1][1])
     for name, gradient in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], gradient, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sequences_of_many_lengths_go_through_one_kernel(dtype):
+    """Half precision against the CPU's float32: one call a layer, features and gradients as near as the dtype is."""
+    torch.manual_seed(0)
+    config = GeneralistConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+    encoder = Encoder(config)
+    lengths = [1, 3, 3, 8, 17, 40]
+    packed = pack([[Span("x", {"x": torch.randn(n, 64)}, n)] for n in lengths])
+    weight, found = torch.randn(sum(lengths), 64), []
+    kernel = mock.Mock(side_effect=parts.varlen)
+    for device in ("cpu", "cuda"):
+        own, here = copy.deepcopy(encoder).to(device), packed.to(device)
+        x = here.data["x"]["x"][here.row].requires_grad_()
+        with torch.autocast("cuda", dtype, enabled=device == "cuda"), mock.patch.object(parts, "varlen", kernel):
+            out = own(x, here.layout)
+        (out.float() * weight.to(device)).sum().backward()
+        assert kernel.call_count == (2 if device == "cuda" else 0)
+        found.append([out.detach().float().cpu(), x.grad.cpu(), *(p.grad.cpu() for p in own.parameters())])
+    for here, there in zip(*found, strict=True):
+        assert (here - there).abs().max() <= 0.03 * here.abs().max()
 
 
 @pytest.mark.parametrize("mask", [False, True])

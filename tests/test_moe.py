@@ -252,14 +252,14 @@ def test_prompts_are_projected_by_the_experts_of_their_sequence():
     mixer: ExpertAttention = made.encoder.layers[0].mixer
     packed, prompts = pack(sequences()), torch.randn(2, 24)
     layout, x = made.routed(packed), torch.randn(packed.tokens, 24)
-    from generalist.attention import group_masks
+    from generalist.parts import equal
 
     with torch.no_grad():
-        together = mixer(x, layout, group_masks(layout), prompts)
+        together = mixer(x, layout, equal(layout), prompts)
         for i in range(3):
             one = pack([sequences()[i]]).layout  # the shapes, not the values, of sequence i
             own = replace(one, routes=replace(layout.routes, index=layout.routes.index[packed.owner == i]))
-            alone = mixer(x[packed.owner == i], own, group_masks(own), prompts)
+            alone = mixer(x[packed.owner == i], own, equal(own), prompts)
             assert torch.allclose(together[packed.owner == i], alone, atol=1e-5)
 
 

@@ -1,5 +1,8 @@
 """Packed equals one by one, to 1e-5 in fp32, gradients too: every modality, every task, causal and hidden masks."""
 
+from functools import partial
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,11 +11,11 @@ from torch import nn
 
 from data.pack import pack
 from data.types import Span
-from generalist.attention import visible
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
+from generalist.parts import equal, shared, visible
 from generalist.prepare import prepare
 from generalist.recipe import ModelSpec
 from generalist.recipes.demo import demo
@@ -123,7 +126,7 @@ def test_captions_trained_in_one_pass_equal_the_same_captions_one_by_one():
 
 def dense(encoder: Encoder, x: torch.Tensor, layout) -> torch.Tensor:
     """One sequence through the encoder with plain softmax attention and the mask rule written out."""
-    seen = visible(layout, 0, 1, len(x))[0, 0]
+    seen = visible(layout.block[None], layout.hidden[None])[0, 0]
     for layer in encoder.layers:
         h = layer.norm1(x)
         q, k, v = layer.mixer.qkv(h).view(len(x), 3, layer.mixer.heads, -1).unbind(1)
@@ -136,12 +139,13 @@ def dense(encoder: Encoder, x: torch.Tensor, layout) -> torch.Tensor:
     return x if encoder.norm is None else encoder.norm(x)
 
 
+PARTS = [equal, partial(shared, half=False), partial(shared, half=True)]  # on a CPU, on a GPU
 flags = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=9)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(flags, min_size=1, max_size=7), st.sampled_from([0.0, 0.3]), st.booleans())
-def test_any_mixture_of_masked_causal_and_hidden_tokens_equals_dense_attention(sequences, gain, final_norm):
+@given(st.lists(flags, min_size=1, max_size=7), st.sampled_from([0.0, 0.3]), st.booleans(), st.sampled_from(PARTS))
+def test_any_mixture_of_masked_causal_and_hidden_tokens_equals_dense_attention(sequences, gain, final_norm, parts):
     torch.manual_seed(0)
     config = GeneralistConfig(
         hidden_size=12,
@@ -160,7 +164,8 @@ def test_any_mixture_of_masked_causal_and_hidden_tokens_equals_dense_attention(s
         spans.append([Span("x", {"x": x}, len(tokens), mask=mask, causal=causal, hidden=hidden)])
     packed = pack(spans)
     x = packed.data["x"]["x"][packed.row].requires_grad_()
-    together = encoder(x, packed.layout)
+    with mock.patch("generalist.encoder.parts_of", lambda layout, x: parts(layout)):
+        together = encoder(x, packed.layout)
     weight = torch.randn_like(together)
     (together * weight).sum().backward()
     grads, slope = gradients(encoder), x.grad
