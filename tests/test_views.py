@@ -20,6 +20,7 @@ from tasks.retrieve import Retrieve
 from tests.small import Listed
 from tokenizers_mod.audio import Audio
 from tokenizers_mod.bpe import train_bpe
+from tokenizers_mod.image import Image
 from tokenizers_mod.imu import Imu
 from tokenizers_mod.modalities import modality_settings
 from tokenizers_mod.spectral import Spectral
@@ -27,6 +28,7 @@ from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 from tokenizers_mod.video import Video
 from tokenizers_mod.views import clip, crop, seen_as, views_of
+from tokenizers_mod.xray import XRay
 
 CLASSES = ["run", "swim", "sit"]
 
@@ -144,6 +146,20 @@ def test_a_cube_is_seen_in_its_eight_mirrored_and_transposed_forms():
     assert torch.equal(forms[0], spectral.span(spectral.read(cube)).data["patch"])
     with pytest.raises(UserError, match=r"views 9 in 1\.\.8"):
         Spectral(views=9)
+
+
+@pytest.mark.parametrize("modality", [Image, XRay])
+def test_a_picture_is_seen_moved_by_a_pixel_in_every_direction(modality):
+    image = modality(size=4, patch=4, channels=1, mean=0.0, std=1.0, shift=2, views=9)
+    pixels = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).numpy()
+    forms = [patches.view(4, 4).numpy() for patches in seen(image, pixels)]
+    wide = np.pad(pixels, 1, mode="edge")
+    expected = [wide[1 - dy : 5 - dy, 1 - dx : 5 - dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    assert {form.tobytes() for form in forms} == {np.ascontiguousarray(e).tobytes() for e in expected}
+    assert np.array_equal(forms[0], pixels)
+    for wrong in ({"views": 2}, {"views": 10, "shift": 1}, {"views": 0, "shift": 1}):
+        with pytest.raises(UserError, match=r"views is \d+ with shift"):
+            modality(size=4, patch=4, **wrong)
 
 
 @torch.no_grad()

@@ -23,8 +23,10 @@ from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded
 from tokenizers_mod.stem import ConvStem
+from tokenizers_mod.views import read_once
 
 LARGEST = 1e7  # values beyond are no grey levels, and their squares are no numbers
+MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of the views, down and right
 MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
 
 
@@ -98,6 +100,8 @@ class Image(Modality):
 
     stem: channels of a convolutional stem inside each patch (`tokenizers_mod.stem`), 0 = a linear map. It lets patches
     be large (few tokens) and learns small sets of pictures faster.
+    views: evaluation looks at so many of the nine pictures moved by at most one pixel (as it is, to the four sides, to
+    the corners), which training with `shift` has seen, and averages their probabilities (`tokenizers_mod.views`).
 
     >>> image = Image(size=32, patch=8, channels=3)
     >>> image.span(image.read(np.zeros((20, 40, 3), dtype=np.uint8))).grid  # the longer side becomes 32 pixels
@@ -116,8 +120,12 @@ class Image(Modality):
     std: float = 0.5
     shift: int = 0  # training: random translation by up to this many pixels
     stem: int = 0
+    views: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.views <= (len(MOVES) if self.shift else 1):
+            wanted = "it is 1 to 9, and more than one need a shift of at least 1"
+            raise UserError(f"{self.name}: views is {self.views} with shift {self.shift}; {wanted}")
         if self.stem < 0:
             raise UserError(f"{self.name}: stem is {self.stem} channels; it must be at least 0 (0 = a linear map)")
         if min(self.size, self.patch, self.channels) < 1 or self.shift < 0 or self.std <= 0:
@@ -126,7 +134,7 @@ class Image(Modality):
             raise UserError(f"{self.name}: size {self.size} is not a multiple of patch {self.patch}")
 
     def read(self, raw: Any) -> Tensor:
-        return read_image(raw, self.channels)
+        return read_once(self, raw, lambda one: read_image(one, self.channels))
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Float [C, H, W] in 0..1 -> n patches: data patch [n, C * patch * patch], position [n, 2] (row, column)."""
@@ -140,7 +148,7 @@ class Image(Modality):
         value, s = self.sized(value), self.shift
         if not s:
             return value
-        dy, dx = (0, 0) if rng is None else torch.randint(-s, s + 1, (2,), generator=rng).tolist()
+        dy, dx = MOVES[self.view or 0] if rng is None else torch.randint(-s, s + 1, (2,), generator=rng).tolist()
         return value[:, s - dy : value.shape[1] - s - dy, s - dx : value.shape[2] - s - dx]
 
     def sized(self, value: Tensor) -> Tensor:
