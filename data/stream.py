@@ -19,6 +19,7 @@ from data.errors import UserError, nearest
 from data.memory import Memory
 from data.order import records_at
 from data.schedule import Schedule
+from data.shipping import ship, unpacked
 from data.source import Records
 from data.types import Batch, Example
 
@@ -134,12 +135,13 @@ def outlive_stop(worker: int) -> None:
 def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
     """Batches of steps first..last-1 in order, each step as `accumulate` micro batches."""
     indices: Sequence[int] = range(first * steps.accumulate, last * steps.accumulate)
-    return iter(
+    batches = iter(
         DataLoader(
             steps,
             batch_size=None,
             sampler=indices,  # type: ignore[arg-type]
             num_workers=workers,
+            collate_fn=ship if workers else None,
             pin_memory=pin,
             prefetch_factor=4 if workers else None,
             persistent_workers=False,
@@ -148,3 +150,4 @@ def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = Fa
             generator=torch.Generator().manual_seed(steps.seed),
         )
     )
+    return map(unpacked, batches) if workers else batches
