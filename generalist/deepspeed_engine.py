@@ -31,7 +31,7 @@ from generalist.engine import (
     set_rng_state,
     write_meta,
 )
-from generalist.optimizer import BalancedAdamW, build_optimizer
+from generalist.optimizer import BalancedAdamW, build_optimizer, set_rate
 from generalist.ranks import barrier, on_first
 from generalist.recipe import Recipe
 
@@ -165,8 +165,7 @@ class DeepSpeedEngine:
         self.micro += 1
 
     def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         if isinstance(self.optimizer, BalancedAdamW):
             self.optimizer.task(share, omega)
         self.gate.open, self.micro = apply, 0

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from data.errors import UserError, nearest
 from data.types import Batch
 from generalist import portable
+from generalist.optimizer import set_rate
 
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 META = "meta.json"
@@ -91,8 +92,7 @@ class LocalEngine:
         loss.backward()
 
     def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         norm = finish_gradient(self.optimizer, self.clip)
         if apply and np.isfinite(norm):
             if hasattr(self.optimizer, "task"):

@@ -78,6 +78,7 @@ class OptimizerSpec:
     cosine ends, 0 = at a hundredth of lr.
 
     interference: gradients kept a task to measure how tasks help or harm each other (`interference`), 0 = off.
+    by_share: a tokenizer that few tasks use moves a step as far as if they were alone (`generalist.optimizer`).
     """
 
     kind: str = "balanced"
@@ -90,6 +91,7 @@ class OptimizerSpec:
     bias_correction: bool = True
     interference: int = 0
     min_lr: float = 0.0
+    by_share: bool = False
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # a saved recipe holds a list

@@ -100,6 +100,10 @@ class Task:
         """Modalities of the answers."""
         return () if self.candidates is None else self.candidates.members
 
+    def used(self) -> set[str]:
+        """The modalities whose tokenizers a step of this task trains."""
+        return {"summary", *self.inputs, *self.answers_in()}
+
     def about(self) -> dict[str, Any]:
         """What a prediction needs to know of the task besides its candidates; JSON, saved with the model."""
         answers = list(self.answers_in())

@@ -76,6 +76,9 @@ class Forecast(Task):
         if self.horizon < 1:
             raise UserError(f"task {self.name}: horizon must be at least 1 step, got {self.horizon}")
 
+    def used(self) -> set[str]:
+        return super().used() | {self.slot}
+
     def about(self) -> dict[str, Any]:
         more = {"relative": list(self.relative), "newest": self.newest} if self.relative else {}
         return super().about() | {"horizon": self.horizon, "slot": self.slot} | more

@@ -20,6 +20,7 @@ from generalist.deepspeed_config import deepspeed_config
 HERE = Path(__file__).resolve().parent
 STEPS, HALF = 20, 10
 ADAMW = {"optimizer__kind": "adamw", "optimizer__clip": 0.5}
+SHARES = ADAMW | {"optimizer__by_share": True}
 # The attention's key bias: a softmax is blind to it, so its gradient is rounding noise, which Adam blows up.
 BLIND = "mixer.qkv.bias"
 
@@ -51,6 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "balanced": curve({}, STEPS),
         "adamw": curve(ADAMW, STEPS),
+        "shares": curve(SHARES, STEPS),
         "half": curve({}, STEPS, HALF, save=str(folder / "half")),
         "folder": folder / "half",
     }
@@ -78,6 +80,7 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
         },
         {"name": "adamw 0", "keys": zero(0, **ADAMW), "steps": STEPS},
         {"name": "adamw 1", "keys": zero(1, **ADAMW), "steps": STEPS},
+        *({"name": f"shares {s}", "keys": zero(s, **SHARES), "steps": STEPS} for s in (0, 1, 3)),
         {"name": "adamw own file", "keys": zero(1, engine__deepspeed=str(own), **ADAMW), "steps": STEPS},
         {"name": "bf16", "keys": zero(1, engine__precision="bf16"), "steps": STEPS},
         {
@@ -127,6 +130,12 @@ def test_two_ranks_follow_the_curve_of_one_process_with_the_balanced_optimiser(t
 @pytest.mark.parametrize("name", ["0", "1", "own file"])
 def test_two_ranks_follow_the_curve_of_one_process_with_adamw_and_clipping(two, alone, name):
     check_same_curve(two[f"adamw {name}"], alone["adamw"])
+
+
+@pytest.mark.parametrize("name", ["0", "1", "3"])
+def test_two_ranks_follow_the_curve_of_one_process_with_rates_by_share(two, alone, name):
+    check_same_curve(two[f"shares {name}"], alone["shares"])
+    assert alone["shares"]["loss"][2:] != alone["adamw"]["loss"][2:]
 
 
 def test_bf16_stays_near_the_curve_but_is_not_it(two, alone):

@@ -2,15 +2,26 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny
 from torch import nn
 
 import generalist.optimizer as module
-from generalist.optimizer import BalancedAdamW, learning_rate, parameter_groups
+from generalist.objective import Objective
+from generalist.optimizer import (
+    BalancedAdamW,
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_rate,
+    shares_factors,
+)
+from generalist.prepare import prepare
 
 
 def steps(gradients: list[tuple[list[float], float, float]], start=(1.0, 2.0), **settings) -> tuple[torch.Tensor, dict]:
@@ -159,3 +170,48 @@ def test_the_rate_warms_up_and_ends_at_its_floor():
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
     assert all(b <= a for a, b in pairwise(rates[10:])) and rates[-1] >= 0.01
     assert learning_rate(100, 100, 10) == 0.01
+
+
+def moved(kind: str, share: float, factor: float) -> float:
+    """How far a draw moves what one step in 1 / share uses, over the rate, once its moments are steady."""
+    every, draws = round(1 / share), 400
+    theta = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    made = torch.optim.AdamW if kind == "adamw" else BalancedAdamW
+    optimizer: Any = made([{"params": [theta], "factor": factor}], lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
+    places = []
+    for step in range(draws * every):
+        if step % every == 0:
+            places.append(float(theta.detach()))
+        theta.grad = torch.full((1,), float(step % every == 0), dtype=torch.float64)
+        set_rate(optimizer, 1e-3)
+        if kind == "balanced":
+            optimizer.whole_norm = lambda: 1.0  # the whole gradient's: other parameters have theirs when this has none
+            optimizer.task(share)
+        optimizer.step()
+    return (places[-11] - places[-1]) / 10 / 1e-3
+
+
+@pytest.mark.parametrize("kind", ["adamw", "balanced"])
+def test_a_draw_moves_a_rare_tokenizer_as_far_as_a_step_of_its_task_alone(kind):
+    recipe = tiny(optimizer__kind=kind, optimizer__by_share=True)
+    recipe.tasks[0].share = 15.0
+    prepare(recipe)
+    factors = shares_factors(recipe)
+    assert moved(kind, 1 / 16, 1.0) > 3.5 and moved(kind, 1.0, 1.0) == pytest.approx(1.0, rel=0.01)
+    assert moved(kind, 1 / 16, factors["model.tokenizers.table."]) == pytest.approx(1.0, rel=0.1)
+    assert "model.tokenizers.text." not in factors and "model.tokenizers.summary." not in factors  # all tasks use them
+
+
+def test_the_factors_reach_the_rates_and_only_where_they_are_asked_for():
+    for asked in (False, True):
+        recipe = tiny(optimizer__by_share=asked, optimizer__kind="adamw")
+        prepared = prepare(recipe)
+        objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+        optimizer = build_optimizer(recipe, objective)
+        set_rate(optimizer, 0.1)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        assert len(rates) == len(list(objective.parameters()))
+        own = ("model.tokenizers.image.", "model.tokenizers.table.")
+        for name, parameter in objective.named_parameters():
+            half = asked and name.startswith(own)
+            assert rates[id(parameter)] == pytest.approx(0.1 * (0.5**0.5 if half else 1.0)), name
