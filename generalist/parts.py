@@ -148,14 +148,13 @@ def visible(block: Tensor, hidden: Tensor) -> Tensor:
 
 def equal(layout: Layout) -> list[Part]:
     """A part for every group of equal lengths."""
+    indices = [None] * len(layout.groups) if layout.offsets is None else layout.offsets.index
     if isinstance(layout, PaddedLayout):
-        return [Equal(group, mask) for group, mask in zip(layout.groups, layout.masks(), strict=True)]
-    return [_equal(layout, number) for number in range(len(layout.groups))]
+        return [Equal(*part) for part in zip(layout.groups, layout.masks(), indices, strict=True)]
+    return [_equal(layout, group, index) for group, index in zip(layout.groups, indices, strict=True)]
 
 
-def _equal(layout: Layout, number: int) -> Equal:
-    group = layout.groups[number]
-    index = None if layout.offsets is None else layout.offsets.index[number]
+def _equal(layout: Layout, group: Group, index: Tensor | None = None) -> Equal:
     if group.plain:
         return Equal(group, None, index)
     own, shape = slice(group.start, group.start + group.count * group.length), (group.count, group.length)
@@ -171,8 +170,7 @@ def shared(layout: Layout, half: bool) -> list[Part]:
             run.append(group)
         else:
             runs.append([group])
-    firsts = {group.start: number for number, group in enumerate(layout.groups)}
-    return [Ragged(run, layout) if len(run) > 1 else _equal(layout, firsts[run[0].start]) for run in runs]
+    return [Ragged(run, layout) if len(run) > 1 else _equal(layout, run[0]) for run in runs]
 
 
 def cheap(groups: list[Group]) -> bool:

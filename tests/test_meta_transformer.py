@@ -11,6 +11,7 @@ from data.types import Span
 from generalist.config import GeneralistConfig
 from generalist.convert.meta_transformer import encoder_tensors
 from generalist.encoder import Encoder
+from generalist.parts import equal
 from tokenizers_mod.audio import fbank
 from tokenizers_mod.graph import Graph, laplacian_identifiers
 from tokenizers_mod.meta_transformer import (
@@ -58,7 +59,7 @@ def encode(encoder, tokens, blocks=None, each=None):
         if each is None and blocks is None:
             return encoder(x, layout).view(b, n, width)
         for layer in encoder.layers[: blocks or len(encoder.layers)]:
-            x = layer(x if each is None else x + each.reshape(b * n, width), layout, [None] * len(layout.groups))
+            x = layer(x if each is None else x + each.reshape(b * n, width), layout, equal(layout))
     return x.view(b, n, width)
 
 
@@ -95,7 +96,7 @@ def test_encoder(reference, encoder):
     block, layout = encoder.layers[0], pack([[Span("x", {"t": torch.zeros(10)}, 10)] for _ in range(2)]).layout
     with torch.no_grad():
         normed = block.norm1(x.view(20, 64))
-        attention = block.mixer(normed, layout, [None])
+        attention = block.mixer(normed, layout, equal(layout))
         mlp = block.mlp(block.norm2(x.view(20, 64) + attention))
     for name, value in (("norm1", normed), ("attn", attention), ("mlp", mlp)):
         torch.testing.assert_close(value.view(2, 10, 64), r[f"mid.block0.{name}"], **CLOSE)

@@ -5,8 +5,8 @@ series, tables, graphs, molecules and text, classified, regressed, forecast, ret
     python -m scripts.all_modalities DATA   # joint, alone and the ordinary baseline side by side
 
 The sets are described where they lie (`data.local`, `data.windows`); nothing of the test splits is trained on, and
-validation is set aside from training data where a set brings none. 24,000 steps (`recipe(data, 24000)`) took 5,022 s
-on one core that was shared with other work; the README's results hold the table, and what other settings gave.
+validation is set aside from training data where a set brings none. 36,000 steps (`recipe(data, 36000)`) took 4,321 s
+on one core, the other busy too; the README's results hold the table, and what other settings gave.
 """
 
 from __future__ import annotations
