@@ -47,6 +47,7 @@ def demo() -> Recipe:
         about="nine tasks over six modalities, one encoder, one likelihood",
         steps=9000,
         step_seconds=0.042,
+        workers=1,  # batches are made beside the steps, which wait 4 % of their time at first instead of 18
         modalities={
             "summary": Summary(),
             "text": Text(tokenizer="", learn=800, max_length=48, positions=48, position_std=0.5, position_waves=True),
