@@ -7,6 +7,7 @@ packed batch has some thirty. Here one buffer holds them all, and the trainer's 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +54,7 @@ class _Unpacker(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         start, name, shape = pid
         dtype = getattr(torch, name)
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         if not count:
             return torch.empty(shape, dtype=dtype)
         if start not in self.known:

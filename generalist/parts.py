@@ -8,7 +8,7 @@ through torch's variable-length kernel (float16 and bfloat16 only), all others a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -62,61 +62,59 @@ class Ragged:
     layout: Layout
     index: ClassVar[None] = None  # relative positions are listed by group
     starts: Tensor = field(init=False)
-    _padded: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         lengths = [0] + [group.length for group in self.groups for _ in range(group.count)]
         self.starts = torch.tensor(lengths, device=self.layout.block.device).cumsum(0, dtype=torch.int32)
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         return sum(group.count * group.length for group in self.groups)
 
-    @property
+    @cached_property
     def count(self) -> int:
         return sum(group.count for group in self.groups)
 
-    @property
+    @cached_property
     def longest(self) -> int:
         return max(group.length for group in self.groups)
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         return all(group.plain for group in self.groups)
 
     @property
     def mask(self) -> Tensor:
-        return self.padded()[1]
+        return self.padded[1]
 
+    @cached_property
     def padded(self) -> tuple[Tensor, Tensor]:
         """Where each token lies in [count, longest], Int[tokens], and their mask Bool[count 1 1|n n]; made once."""
-        if self._padded is None:
-            count, longest, first = self.count, self.longest, self.groups[0].start
-            sizes = self.starts.diff().long()
-            owner = torch.arange(count, device=sizes.device).repeat_interleave(sizes, output_size=self.tokens)
-            within = torch.arange(self.tokens, device=sizes.device) - self.starts[:-1].long()[owner]
-            real = torch.arange(longest, device=sizes.device) < sizes.unsqueeze(1)
-            place, seen = owner * longest + within, real[:, None, None, :]
-            if not self.plain:
-                own = slice(first, first + self.tokens)
-                block, hidden = (
-                    t.new_zeros(count * longest).index_copy(0, place, t[own]).view(count, longest)
-                    for t in (self.layout.block, self.layout.hidden)
-                )
-                itself = torch.eye(longest, dtype=torch.bool, device=block.device)
-                seen = seen & visible(block, hidden) | itself  # so that no row of the mask is empty
-            self._padded = place, seen
-        return self._padded
+        count, longest, first = self.count, self.longest, self.groups[0].start
+        sizes = self.starts.diff().long()
+        owner = torch.arange(count, device=sizes.device).repeat_interleave(sizes, output_size=self.tokens)
+        within = torch.arange(self.tokens, device=sizes.device) - self.starts[:-1].long()[owner]
+        real = torch.arange(longest, device=sizes.device) < sizes.unsqueeze(1)
+        place, seen = owner * longest + within, real[:, None, None, :]
+        if not self.plain:
+            own = slice(first, first + self.tokens)
+            block, hidden = (
+                t.new_zeros(count * longest).index_copy(0, place, t[own]).view(count, longest)
+                for t in (self.layout.block, self.layout.hidden)
+            )
+            itself = torch.eye(longest, dtype=torch.bool, device=block.device)
+            seen = seen & visible(block, hidden) | itself  # so that no row of the mask is empty
+        return place, seen
 
     def rows(self, t: Tensor) -> Tensor:
         """Float[tokens H d] -> Float[count H n d], 0 where there is no token."""
         shape = (self.count, self.longest)
-        full = t.new_zeros(shape[0] * shape[1], *t.shape[1:]).index_copy(0, self.padded()[0], t)
+        full = t.new_zeros(shape[0] * shape[1], *t.shape[1:]).index_copy(0, self.padded[0], t)
         return full.view(*shape, *t.shape[1:]).transpose(1, 2)
 
     def packed(self, o: Tensor) -> Tensor:
         """The way back."""
-        return o.transpose(1, 2).flatten(0, 1).index_select(0, self.padded()[0])
+        return o.transpose(1, 2).flatten(0, 1).index_select(0, self.padded[0])
 
     def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         """Attention by the variable-length kernel, or None where it does not take these tokens."""
