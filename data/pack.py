@@ -28,7 +28,7 @@ def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
     """Lay B sequences of spans end to end, masked tokens dropped.
 
     Raises ValueError when there is no sequence, a sequence has no real token, an asked token is masked,
-    or two modalities carry labels in one batch.
+    two modalities carry labels in one batch, or some of the questions have labels and others none.
     """
     if not sequences:
         raise ValueError("cannot pack an empty batch")
@@ -93,6 +93,10 @@ def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
         asked_kinds.add(span.modality)
         if span.labels is not None:
             labels.append(span.labels)
+    if labels and len(labels) < len(asked):
+        bare = [s.asked is not None and len(s.asked) > 0 and s.labels is None for s in spans]
+        lacking = owners[bare.index(True)]
+        raise ValueError(f"sequence {lacking} asks without a label beside others that have one; answers would shift")
     if len(asked_kinds) > 1:
         raise ValueError(f"one batch asks at tokens of several modalities: {sorted(asked_kinds)}")
     at = asked_owner = torch.zeros(0, dtype=torch.long)

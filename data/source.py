@@ -6,6 +6,7 @@ string that names it in errors and in saved predictions. Records of one split ne
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -16,6 +17,14 @@ from data.order import ShardOrder
 T = TypeVar("T")
 
 Record = dict[str, Any]
+
+
+class ByColumn(Sequence[Record]):
+    """Rows of which one field can be had of all without making every record."""
+
+    @abstractmethod
+    def column(self, name: str) -> list[Any] | None:
+        """A field's value of every row; None where no row has it."""
 
 
 @dataclass
@@ -37,15 +46,27 @@ class Records:
     def __getitem__(self, index: int) -> Record:
         return self.rows[index]
 
+    def column(self, name: str) -> list[Any] | None:
+        """A field's value of every record; None where that costs much, or no record has the field."""
+        if isinstance(self.rows, ByColumn):
+            return self.rows.column(name)
+        if isinstance(self.rows, list) and any(name in row for row in self.rows):
+            return [row.get(name) for row in self.rows]
+        return None
+
+    def only(self, numbers: list[int]) -> Records:
+        """Those of these numbers, in this order."""
+        return replace(self, rows=Chosen(self.rows, numbers), order=None)
+
     def spread(self, count: int) -> Records:
         """`count` evenly spread over all, or all where there are fewer: the first of a sorted set are of one class."""
         count = min(count, len(self))
-        return replace(self, rows=Chosen(self.rows, [i * len(self) // count for i in range(count)]), order=None)
+        return self.only([i * len(self) // count for i in range(count)])
 
     def sound(self, read: Callable[[Record], Any] = lambda record: None) -> Records:
         """Those that can be read, and that `read` does not refuse with a UserError."""
         numbers = [i for i in range(len(self)) if self._is_sound(i, read)]
-        return replace(self, rows=Chosen(self.rows, numbers), order=None)
+        return self.only(numbers)
 
     def _is_sound(self, number: int, read: Callable[[Record], Any]) -> bool:
         try:
@@ -56,7 +77,7 @@ class Records:
 
 
 @dataclass
-class Chosen(Sequence[Record]):
+class Chosen(ByColumn):
     """Some of the records, by their numbers; nothing is read before it is asked for."""
 
     rows: Sequence[Record]
@@ -67,6 +88,10 @@ class Chosen(Sequence[Record]):
 
     def __getitem__(self, number: Any) -> Any:
         return self.rows[self.numbers[number]]
+
+    def column(self, name: str) -> list[Any] | None:
+        found = Records(self.rows).column(name)
+        return None if found is None else [found[i] for i in self.numbers]
 
 
 def from_sound(do: Callable[[Records], T], records: Records, read: Callable[[Record], Any] = lambda record: None) -> T:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data.errors import UserError
+from data.errors import UserError, nearest
+from data.labels import is_empty
 from data.source import Records
 from data.types import Batch, Example
 from generalist import measures
@@ -92,6 +93,9 @@ def examples_of(task: Task, records: Records, number: int, views: Sequence[int |
     try:
         record = records[number]
         name = record.get("id", number)
+        if lacking := [n for n in task.answer_fields() if is_empty(record.get(n))]:
+            hint = "the field is empty" if lacking[0] in record else nearest(lacking[0], record)
+            raise UserError(f"no field {lacking[0]!r}; {hint}")
         out = []
         for view in views:
             with nullcontext() if view is None else seen_as(task.modalities.values(), view):

@@ -51,6 +51,8 @@ class Prepared:
             lines[-1] += f", about {minutes:.0f} min on two cores" if minutes >= 1 else ", under a minute on two cores"
         if real:
             lines.append(f"  real data: {', '.join(real)}")
+        for name, records in self.records.items():
+            lines += [f"  {name}: {note}" for note in records.info.get("notes", [])]
         if made_up:
             lines.append(f"  SYNTHETIC data, generated: {', '.join(made_up)}")
         return "\n".join(lines)
@@ -141,7 +143,7 @@ def prepare(recipe: Recipe) -> Prepared:
         modality.name = name  # type: ignore[misc]
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))
-    records = {task.name: task.source.open("train") for task in recipe.tasks}
+    records = {task.name: task.open("train") for task in recipe.tasks}
     texts: list[str] = []
     for task in recipe.tasks:
         from_sound(partial(task.learn, modalities), records[task.name])
@@ -167,7 +169,7 @@ def prepare(recipe: Recipe) -> Prepared:
 def restore(recipe: Recipe, processor: GeneralistProcessor) -> Prepared:
     """The same parts from a saved model folder: nothing is learnt again."""
     modalities, sets = processor.built, processor.sets
-    records = {task.name: task.source.open("train") for task in recipe.tasks}
+    records = {task.name: task.open("train") for task in recipe.tasks}
     for task in recipe.tasks:
         task.bind(modalities, sets.get(task.name), records[task.name].info)
     return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets)

@@ -89,9 +89,9 @@ def evaluate_run(
     lines, shown, everything = {}, {}, []
     shutil.rmtree(out / "answers", ignore_errors=True)
     for task in tqdm(list(prepared.tasks.values()), desc="evaluate", unit="task", disable=quiet, file=sys.stderr):
-        test = task.source.open("test")
+        test = task.open("test")
         answers = evaluate.answer(task, test, objective)
-        val = task.source.open("val")
+        val = task.open("val")
         baseline = from_sound(partial(task.baseline, val=val, test=test), prepared.records[task.name], task.example)
         written_as = objective if write else None
         file = out / "answers" / f"{quote(task.name, safe='')}.jsonl"

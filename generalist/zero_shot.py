@@ -116,7 +116,7 @@ def task_for(
         raise UserError(f"the template {asked.template!r} has no {{}} for the name")
     if not len(records):
         raise UserError("there is no record to evaluate")
-    records = Records(Labelled(records.rows, None), records.info)  # a missing field is told in one line
+    records = named(records)
     inputs = asked.inputs or {m: m for m in about.get("inputs", [])}
     given: dict[str, Any] = {"inputs": inputs} if inputs else {}
     if asked.partners:
@@ -163,37 +163,16 @@ class Fields(dict):
 
 
 @dataclass
-class Labelled(Sequence):
-    """Records whose label, where there is one, is a place among the candidates' names.
-
-    behind: the names behind labels that are numbers; names: those of the candidates, without a template.
-    """
+class Named(Sequence):
+    """Records in which a missing field is told in one line."""
 
     rows: Sequence[Record]
-    label: str | None
-    behind: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: Any) -> Any:
-        record = Fields(self.rows[i])
-        if self.label is not None:
-            record[self.label] = label_of(record, self.label, self.behind, self.names)
-        return record
-
-
-def label_of(record: Fields, field: str, behind: list[str], names: list[str]) -> int:
-    """A record's label as a place among `names`. UserError for a class that is none of them."""
-    label = record[field]
-    if not isinstance(label, str):
-        if label is None or not 0 <= label < len(behind) or int(label) != label:
-            raise UserError(f"class index {label} is outside 0..{len(behind) - 1}; give the names with --classes")
-        label = behind[int(label)]
-    if label not in names:
-        raise UserError(f"unknown class {label!r} in the data; {nearest(label, names)}")
-    return names.index(label)
+        return Fields(self.rows[i])
 
 
 def read_labels(path: Path, records: Records, label: str = "label") -> Records:
@@ -209,7 +188,8 @@ def read_labels(path: Path, records: Records, label: str = "label") -> Records:
         found.pop()
     if len(found) != len(records):
         raise UserError(f"{path} holds {len(found)} labels, the data {len(records)} records; give one a line for each")
-    given = [int(word) if word.isdecimal() else word for word in found]
+    names = [str(name) for name in records.info.get("classes", [])]
+    given = [int(word) if word.isdecimal() and word not in names else word for word in found]
     return Records(Given(records.rows, label, given), dict(records.info))
 
 
@@ -228,11 +208,9 @@ class Given(Sequence):
         return {**self.rows[i], self.name: self.values[i]}
 
 
-def labelled(task: Task, names: list[str], records: Records, asked: Asked) -> Records:
-    """The records as the task reads them: labels of a classification become places among its candidates' names."""
-    field = getattr(task, "label", None) if names else None
-    behind = [str(c) for c in asked.classes or records.info.get("classes") or names]
-    return Records(Labelled(records.rows, field, behind, names), dict(records.info))
+def named(records: Records) -> Records:
+    """The same records, a field that one lacks told in one line."""
+    return Records(Named(records.rows), dict(records.info))
 
 
 # --- evaluation ---
@@ -243,7 +221,9 @@ def evaluate_on(
 ) -> tuple[Answers, Columns]:
     """Every record asked; the answers and what is saved of them (`tasks.lines`)."""
     task, names = task_for(asked, model, processor, records)
-    answers = answer(task, labelled(task, names, records, asked), Judge(model, task, cache))
+    if isinstance(task, Classify):
+        task.classes = names  # without the template: what the labels are called
+    answers = answer(task, named(task.answered(records)), Judge(model, task, cache))
     columns = predictions.kept(answers)
     if "choices" in columns and "answer" in columns and int(columns["choices"].max()) <= LISTED:
         listed = np.empty(len(columns["record"]), dtype=object)
@@ -281,7 +261,7 @@ def zero_shot(
     asked = Asked(Classify.kind, inputs, {}, classes, template, scale or model.config.zero_shot_scale)
     asked.keys = [f"label={label}"]
     answers, columns = evaluate_on(model, processor, records, asked, cache)
-    names = [str(c) for c in classes or records.info.get("classes", [])]
+    names = answers.task.classes if isinstance(answers.task, Classify) and answers.task.classes else []
     samples = [
         {"id": answers.ids[i] or str(i), "label": names[y], "answer": names[a]}
         for i, y, a in zip(*(columns[c].tolist() for c in ("record", "label", "answer")), strict=True)

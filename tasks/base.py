@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError, nearest
+from data.labels import is_empty
 from data.pack import collate
 from data.source import Record, Records, Source
 from data.types import Batch, Example, Role, Span
@@ -63,6 +64,42 @@ class Task:
         for name in ("share", "weight", "omega"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"task {self.name}: {name} must be positive and finite, got {getattr(self, name)}")
+
+    # --- its records ---
+
+    def answer_fields(self) -> tuple[str, ...]:
+        """Fields that hold a record's right answer: a record without is not of this task."""
+        return ()
+
+    def open(self, split: str) -> Records:
+        """The records of a split that have an answer. UserError: no such split, or none has an answer."""
+        return self.answered(self.source.open(split), split)
+
+    def answered(self, records: Records, split: str = "data") -> Records:
+        """Those that have an answer; how many have none is noted in info["notes"].
+
+        Where it would cost reading every record, all are kept: what has no answer is found when it is drawn.
+        """
+        for name in self.answer_fields():
+            values = records.column(name)
+            if values is None:
+                continue
+            kept = [i for i, value in enumerate(values) if not is_empty(value)]
+            if values and not kept:
+                raise UserError(f"task {self.name}: no record of {split} has a {name!r}; all {len(values)} are empty")
+            if len(kept) < len(values):
+                told = f"{len(values) - len(kept)} of {len(values)} {split} records have no {name!r} and are left out"
+                records = records.only(kept)
+                records.info = records.info | {"notes": [*records.info.get("notes", []), told]}
+        return records
+
+    def has_answer(self, record: Record, name: str, training: bool) -> bool:
+        """Whether the record has its answer in this field; UserError where it has none and must have, in training."""
+        if training and name not in record:
+            raise UserError(f"no field {name!r}; {nearest(name, record)}")
+        if training and record[name] is None:
+            raise UserError(f"the record has no {name!r}: it is empty")
+        return record.get(name) is not None
 
     # --- once, before training ---
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
+from data.labels import Labels, is_empty, name_of, ordered
 from data.source import Record, Records
 from data.types import Batch, Example
 from tasks import baselines
@@ -41,18 +42,46 @@ class Classify(Task):
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._labels: tuple[tuple[int, int], Labels] | None = None
+
+    def answer_fields(self) -> tuple[str, ...]:
+        return (self.label,)
+
     def texts(self, records: Records) -> Iterator[str]:
-        yield from self.classes or records.info.get("classes", [])
+        yield from self.class_names(records)
         for others in self.other_names(records).values():
             yield from others
 
     def candidate_set(self, records: Records) -> CandidateSet:
-        names = self.classes or records.info.get("classes")
+        names = self.class_names(records)
         if not names:
             raise UserError(
                 f"task {self.name}: the source knows no class names; give classes=[...] (--classes NAME ...)"
             )
-        return Names([str(n) for n in names], synonyms=self.other_names(records))
+        return Names(names, synonyms=self.other_names(records))
+
+    def class_names(self, records: Records) -> list[str]:
+        """Those given, else the source's, else what the labels of the records say."""
+        if names := self.classes or records.info.get("classes"):
+            return [str(name) for name in names]
+        found = [value for value in records.column(self.label) or () if not is_empty(value)]
+        if any(isinstance(value, float) and not value.is_integer() for value in found):
+            raise UserError(
+                f"task {self.name}: {self.label!r} holds numbers such as {found[0]!r}; that asks for a Regress"
+            )
+        return ordered({name_of(value) for value in found if not isinstance(value, list | tuple | dict)})
+
+    @property
+    def labels(self) -> Labels:
+        """How the labels of this task's records are read; made once for a candidate set and a source."""
+        made_for = (id(self.candidates), id(self.info))
+        if self._labels is None or self._labels[0] != made_for:
+            assert isinstance(self.candidates, Names)
+            names = self.classes if self.classes else self.candidates.names
+            self._labels = made_for, Labels(names, self.info.get("classes") or ())
+        return self._labels[1]
 
     def other_names(self, records: Records) -> dict[str, list[str]]:
         """{class name: its synonyms}."""
@@ -60,7 +89,8 @@ class Classify(Task):
         return {str(name): [str(other) for other in others] for name, others in found.items()}
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
-        labels = None if record.get(self.label) is None else torch.tensor([self.index(record)])
+        known = self.has_answer(record, self.label, rng is not None)
+        labels = torch.tensor([self.index(record)]) if known else None
         example = Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
         if rng is None or labels is None:
             return example
@@ -74,16 +104,8 @@ class Classify(Task):
         return batch
 
     def index(self, record: Record) -> int:
-        """The class index of a record, from an index or a name."""
-        label = record[self.label]
-        names = self.candidates.names  # type: ignore[union-attr]
-        if isinstance(label, str):
-            if label not in names:
-                raise UserError(f"unknown class {label!r}; the classes are {names[:8]}")
-            return names.index(label)
-        if not 0 <= label < len(names) or int(label) != label:  # NaN fails the first
-            raise UserError(f"class index {label} is not one of 0..{len(names) - 1}")
-        return int(label)
+        """The place of a record's class among the candidates (`data.labels`)."""
+        return self.labels.place(record[self.label])
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p, labels)}

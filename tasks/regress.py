@@ -37,6 +37,9 @@ class Regress(Task):
         if self.bins < 2 or self.sigma <= 0:
             raise UserError(f"task {self.name}: bins must be >= 2 and sigma > 0, got {self.bins} and {self.sigma}")
 
+    def answer_fields(self) -> tuple[str, ...]:
+        return (self.target,)
+
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records)
 
@@ -56,7 +59,7 @@ class Regress(Task):
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         labels = None
-        if record.get(self.target) is not None:
+        if self.has_answer(record, self.target, rng is not None):
             value = to_number(record[self.target])
             if value is None or not abs(value) < float("inf"):
                 raise UserError(f"target {self.target!r} is {record[self.target]!r}; it must be a finite number")

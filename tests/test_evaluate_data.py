@@ -180,7 +180,7 @@ def test_labels_come_from_a_file_and_mistakes_in_it_are_named(model, tmp_path, c
     labels.write_text("\n".join(["a blue nine"] * 4 + ["a blue eight"]))
     assert "unknown class 'a blue eight'" in refused(capsys, *words)
     labels.write_text("\n".join(["7"] * 5))
-    assert "class index 7 is outside 0..2" in refused(capsys, *words)
+    assert "class index 7 is not one of 0..2" in refused(capsys, *words)
     labels.unlink()
     assert "cannot read the labels" in refused(capsys, *words)
 
@@ -316,7 +316,7 @@ def test_mistakes_end_in_one_line_that_says_what_to_mend(model, tmp_path, capsys
     every = ["--set", "test=0", "--set", "val=0", "--split", "train"]
     for words, said in (
         ([*base, "--classes", "one"], "at least two"),
-        ([*base, "--classes", "one", "two"], "outside 0..1"),
+        ([*base, "--classes", "one", "two"], "not one of 0..1"),
         (["eval", str(model), str(tmp_path / "empty"), "--input", "image"], "no files"),
         (["eval", str(model), str(tmp_path / "nowhere"), "--input", "image"], "is no data"),
         (["eval", str(model), place, "--input", "smell=image"], "no modality 'smell'"),

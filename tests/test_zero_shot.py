@@ -73,7 +73,7 @@ def test_candidates_are_encoded_once_and_again_when_weights_or_names_change(tmp_
         ({"inputs": {"sound": "image"}}, "sound"),
         ({"label": "labell"}, "labell"),
         ({"template": "a photo"}, "template"),
-        ({"classes": ["one", "two"]}, "outside"),
+        ({"classes": ["one", "two"]}, "not one of 0..1"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_line(both, change, message):

@@ -78,11 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
     model, processor = load_model(args.model)
     source = source_of(args, args.data)
-    training, test = source.open("train"), source.open("test")
-    if args.limit:
-        test = test.spread(args.limit)
     inputs = dict(pair(text) for text in args.input or ["image"])
     task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
+    training, test = task.open("train"), task.open("test")
+    if args.limit:
+        test = test.spread(args.limit)
     if args.curve:
         if args.shots or args.fraction:
             raise UserError("--curve sets the fractions; give it without --shots and --fraction")
