@@ -1,8 +1,55 @@
 """The user's mistakes end in one line that says what and how to mend it."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 
 class UserError(ValueError):
     """A mistake of the user's: printed as one line, exit code 2, no traceback without --debug."""
+
+
+LONGEST = 290  # characters of a line about one sample
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says in one line of bounded length, without values of arrays; where it says nothing, its kind."""
+    words = " ".join(str(error).split())
+    words = re.sub(r"\b(array|tensor)\([^()]*[\])]", r"an \1", words)
+    if not words:
+        words = type(error).__name__
+    return words if len(words) <= LONGEST else f"{words[: LONGEST // 2 - 3]} ... {words[3 - LONGEST // 2 :]}"
+
+
+def told(value: Any, most: int = 60) -> str:
+    """A value that a person gave, named in an error: short, and of an array its shape and type alone."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
+        return f"a whole number of {value.bit_length()} bits"
+    if isinstance(value, (str, bytes)):
+        return repr(value[:most]) + ("..." if len(value) > most else "")
+    if isinstance(value, (bool, int, float, complex)) or value is None:
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of the sample called `what`: a UserError of one line."""
+    try:
+        yield
+    except UserError as error:
+        line = one_line(error)
+        if line == str(error):
+            raise
+        raise UserError(line) from error
+    except Exception as error:  # a library's, of any kind: the sample is counted and named, the others go on
+        raise UserError(one_line(f"{what}: cannot be read ({type(error).__name__}: {error})")) from error
 
 
 def nearest(word: str, valid) -> str:

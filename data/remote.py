@@ -78,9 +78,9 @@ def _http(place: str, to: Path, timeout: float) -> None:
 
 
 def _pipe(command: str, to: Path) -> None:
-    """The output of a shell command; the command is the user's own, from a recipe or the command line."""
+    """The output of a shell command: the user's own, from his recipe or the command line (`data.trust.check_place`)."""
     with to.open("wb") as file:
-        done = subprocess.run(command, shell=True, stdout=file, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(["/bin/sh", "-c", command], stdout=file, stderr=subprocess.PIPE, check=False)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         raise OSError(f"exit code {done.returncode}: {words[-1] if words else 'no message'}")

@@ -16,19 +16,21 @@ import json
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data import remote
+from data import jsons, remote
 from data.cache import SizedCache, content_key, default_folder
 from data.codec import decode
-from data.errors import UserError, nearest
+from data.errors import UserError, nearest, told
+from data.limits import limits, over
 from data.order import ShardOrder
 from data.source import Record, Records
 from data.tar import TarIndex, scan
+from data.trust import check_place
 
 OPEN = 128  # shards that a process keeps open
 WINDOW = 16  # shards from afar whose samples are mixed
@@ -69,6 +71,8 @@ class Shards:
         self.path = str(self.path)
         if bool(self.path) == bool(self.splits):
             raise UserError("shards: give either the path of a folder of shards or splits={'train': addresses}")
+        for place in [self.path, *(p for given in self.splits.values() for p in written_out(given))]:
+            check_place(place)
 
     def store(self) -> SizedCache:
         folder = Path(self.cache) if self.cache else default_folder() / "shards"
@@ -111,10 +115,16 @@ class Shards:
                 hint = nearest(split, have) if have else "write it with generalist data shard SRC OUT"
                 raise UserError(f"shards {self.path}: no split {split!r} (no {split}/index.json); {hint}")
         try:
-            found = json.loads(target.read_text())
+            found = jsons.load(target, "index")
             assert all(isinstance(s["url"], str) and s["nsamples"] >= 0 for s in found["shardlist"])
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise UserError(f"{place}: not an index of shards; write it anew with generalist data shard") from error
+        for shard in found["shardlist"]:
+            check_place(shard["url"], str(place))
+            if remote.is_remote(place) and (shard["url"].startswith(("file:", "/"))):
+                raise UserError(
+                    f"{place} names the file {shard['url'][:80]!r} of this machine; an index from afar may not"
+                )
         return found
 
     def _foreign(self, split: str) -> dict[str, Any]:
@@ -133,7 +143,8 @@ class Shards:
             path.write_text(json.dumps({"wids_version": 1, "shardlist": found}))
 
         marks = [p if remote.is_remote(p) else f"{p}:{_state(p)}" for p in places]
-        return json.loads(store.get(f"{content_key(*marks)}.index.json", make).read_text())
+        kept = json.loads(store.get(f"{content_key(*marks)}.index.json", make).read_text())["shardlist"]
+        return {"shardlist": [s | {"url": place} for s, place in zip(kept, places, strict=True)]}
 
 
 def _state(path: str) -> str:
@@ -144,16 +155,26 @@ def _state(path: str) -> str:
     return f"{state.st_size}:{state.st_mtime_ns}"
 
 
-def expand(places: str | list[str]) -> list[str]:
-    """Addresses with their {0000..0331} and {a,b} written out; those of a local pattern with * in order."""
-    from glob import glob
-
+def written_out(places: str | list[str]) -> Iterator[str]:
+    """Addresses with their {0000..0331} and {a,b} written out. UserError where there are too many of them."""
     from braceexpand import braceexpand
 
-    found: list[str] = []
+    count = 0
     for place in [places] if isinstance(places, str) else places:
         for one in braceexpand(place):
-            found += sorted(glob(one)) if "*" in one and not remote.is_remote(one) else [one]
+            count += 1
+            if count > limits().shards:
+                raise over(f"shards {told(place)}", "shards", "more addresses")
+            yield one
+
+
+def expand(places: str | list[str]) -> list[str]:
+    """The same as a list; those of a local pattern with * in order."""
+    from glob import glob
+
+    found: list[str] = []
+    for one in written_out(places):
+        found += sorted(glob(one)) if "*" in one and not remote.is_remote(one) else [one]
     if not found:
         raise UserError(f"shards: no file matches {places}")
     return found

@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from data.errors import UserError, nearest
+from data.trust import trusting
 from generalist.launched import launched_world
 from generalist.startup import hush
 
@@ -82,6 +83,11 @@ def parser() -> Parser:
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
+        sub.add_argument(
+            "--trust",
+            action="store_true",
+            help="you answer for the files that are read: what they name may be imported and run",
+        )
         importlib.import_module(f"generalist.commands.{module}").add_arguments(sub)
     return top
 
@@ -119,7 +125,8 @@ def _run(argv: list[str]) -> int:
         args.keys = [*args.keys, *keys]
     hush()
     module = importlib.import_module(f"generalist.commands.{COMMANDS[args.command][0]}")
-    return int(module.run(args) or 0)
+    with trusting(args.trust):
+        return int(module.run(args) or 0)
 
 
 def _told(message: str, code: int, error: BaseException, argv: list[str]) -> int:

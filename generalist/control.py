@@ -38,7 +38,7 @@ def check_control(recipe: Recipe, processes: int = 1) -> None:
 
 def control_recipe(as_given: dict[str, Any]) -> Recipe:
     """The frozen run's recipe, as it was before anything was learnt, with a random encoder and all else equal."""
-    recipe = from_json(json.loads(json.dumps(as_given)))
+    recipe = from_json(json.loads(json.dumps(as_given)), own=True)
     recipe.model.random_encoder, recipe.model.control, recipe.init = True, False, ""
     return recipe
 

@@ -23,6 +23,7 @@ from data.cells import places
 from data.errors import UserError, nearest
 from data.pack import pack
 from data.routes import Routes
+from data.trust import trusting
 from data.types import Group, Layout, Packed, Span
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
@@ -164,6 +165,12 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
     def places(self, packed: Packed) -> Tensor | None:
         """Where every token stands in its grid, Int[N 4], for a model that looks at it; else None."""
         return places(packed) if self.encoder.placed else None
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names."""
+        with trusting(bool(kwargs.get("trust_remote_code"))):
+            return super().from_pretrained(*args, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Configuration and weights, and the file that trust_remote_code runs."""

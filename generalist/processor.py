@@ -8,10 +8,11 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 
 from data.errors import UserError, nearest
+from data.trust import trusting
 from data.types import Span
 from tasks.candidates import CandidateSet, Names, candidate_set
 from tokenizers_mod.base import Modality
-from tokenizers_mod.modalities import build_modalities
+from tokenizers_mod.modalities import build_modalities, modality_class
 
 
 class GeneralistProcessor(ProcessorMixin):
@@ -32,6 +33,15 @@ class GeneralistProcessor(ProcessorMixin):
         self.modalities = modalities or {}
         self.candidate_sets = candidate_sets or {}
         self.tasks = tasks or {}
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """A saved processor; trust_remote_code=True also allows the modules of foreign modalities that it names."""
+        with trusting(bool(kwargs.get("trust_remote_code"))):
+            found = super().from_pretrained(*args, **kwargs)
+            for name, settings in found.modalities.items():
+                modality_class(name, settings.get("class"))
+        return found
 
     @property
     def built(self) -> dict[str, Modality]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, nearest
+from data.trust import find_class, from_file
 from generalist.candidates import CandidateSpec
 from generalist.freeze import check_freeze
 from generalist.keys import override, parse
@@ -197,6 +198,8 @@ __all__ = ["RECIPES", "Recipe", "from_json", "load_recipe", "override", "parse",
 
 # --- JSON ---
 
+PARTS = (Recipe, ModelSpec, OptimizerSpec, MoeSpec, EngineSpec, CheckpointSpec, FaultSpec, CandidateSpec)
+
 
 def to_json(value: Any) -> Any:
     """A dataclass tree as JSON values; every dataclass keeps the import path of its class."""
@@ -212,29 +215,41 @@ def to_json(value: Any) -> Any:
     raise UserError(f"a recipe holds JSON values and dataclasses only, not {type(value).__name__}")
 
 
-def from_json(value: Any) -> Any:
-    """The inverse of `to_json`. A "class" may only name a dataclass."""
+def from_json(value: Any, own: bool = False) -> Any:
+    """The inverse of `to_json`. A "class" may only name a part of a recipe (`data.trust` says from which modules).
+
+    own: the values are this process's own recipe, not a file's.
+    """
+    if own:
+        return _built(value)
+    with from_file():
+        return _built(value)
+
+
+def _built(value: Any) -> Any:
     if isinstance(value, list):
-        return [from_json(v) for v in value]
+        return [_built(v) for v in value]
     if not isinstance(value, dict):
         return value
-    values = {k: from_json(v) for k, v in value.items() if k != "class"}
+    values = {k: _built(v) for k, v in value.items() if k != "class"}
     if "class" not in value:
         return values
-    module, _, name = str(value["class"]).partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a foreign module raises while it is imported
-        hint = "" if module in sys.modules else "; if it is your own file, put its folder in PYTHONPATH"
-        raise UserError(f"the recipe's class {value['class']!r} cannot be imported ({error}){hint}") from error
+    kind = find_class(str(value["class"]), "the recipe")
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UserError(f"the recipe names {value['class']!r}, which is not a dataclass")
+    if not _is_part(kind):
+        raise UserError(f"the recipe names {value['class']!r}, which is no modality, task, source or other part of one")
     try:
         return kind(**values)
     except UserError:
         raise
     except Exception as error:  # a value of the wrong kind fails wherever the class first uses it
         raise UserError(f"the recipe's {value['class']!r} does not fit this version ({error})") from error
+
+
+def _is_part(kind: type) -> bool:
+    """Whether a recipe is made of such things: modalities, tasks, sources (what can be opened) and its own parts."""
+    return issubclass(kind, (Modality, Task, *PARTS)) or callable(getattr(kind, "open", None))
 
 
 # --- finding recipes ---

@@ -61,9 +61,13 @@ def test_another_process_evaluates_the_run_and_describes_a_melody_in_a_file(trai
     before = json.loads((trained / "run/metrics.json").read_text())["tasks"]
     (trained / "up.txt").write_text("48 50 52 53 55 57 59 60")
     (trained / "wrong.txt").write_text("48 500")
-    predict = ["predict", "run", "--candidates", "rising", "falling", "--json", "--input"]
+    predict = ["predict", "run", "--trust", "--candidates", "rising", "falling", "--json", "--input"]
     evaluated, described, refused = run(
-        trained, ["eval", "run", "--json"], [*predict, "melody=up.txt"], [*predict, "melody=wrong.txt"], path="."
+        trained,
+        ["eval", "run", "--json", "--trust"],
+        [*predict, "melody=up.txt"],
+        [*predict, "melody=wrong.txt"],
+        path=".",
     )
     assert evaluated[0] == 0, evaluated
     assert json.loads(evaluated[1])["tasks"] == before

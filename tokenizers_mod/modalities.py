@@ -1,15 +1,15 @@
 """The one explicit table of modalities: a name and where its class is; nothing registers itself.
 
 A modality of your own needs no line here: give its import path as the setting "class",
-`modalities={"depth": {"class": "my_package.depth:Depth", "size": 64}}`.
+`modalities={"depth": {"class": "my_package.depth:Depth", "size": 64}}`, and import it before (`data.trust`).
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from data.errors import UserError, nearest
+from data.trust import find_class
 from tokenizers_mod.base import Modality
 
 MODALITIES: dict[str, str] = {
@@ -38,11 +38,7 @@ def modality_class(name: str, path: str | None = None) -> type[Modality]:
     path = path or MODALITIES.get(name)
     if path is None:
         raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"modality {name!r}: cannot import {path!r} ({error})") from error
+    found = find_class(path, f"modality {name!r}")
     if not (isinstance(found, type) and issubclass(found, Modality)):
         raise UserError(f"modality {name!r}: {path!r} is not a Modality class")
     return found

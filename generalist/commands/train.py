@@ -83,7 +83,7 @@ def launch(args: argparse.Namespace) -> int:
 
     kept = [("--out", args.out), ("--resume", args.resume), ("--overwrite", args.overwrite), ("--quiet", args.quiet)]
     words = ["train", args.recipe, *args.keys]
-    for name, value in [*kept, ("--auto-resume", args.auto_resume), ("--json", args.json)]:
+    for name, value in [*kept, ("--auto-resume", args.auto_resume), ("--json", args.json), ("--trust", args.trust)]:
         words += [name] if value is True else [name, str(value)] if value else []
     plan = Launch(
         args.nodes.split(","),

@@ -1,0 +1,59 @@
+"""Pictures opened and decoded within `data.limits`: by the bytes that they decode to, not by those of the file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError, told
+from data.files import check_regular
+from data.limits import MB, limits, over
+
+BYTES = 4  # a pixel: what PIL keeps of a colour, what float32 takes of a grey
+
+
+def open_picture(source: Any, what: str = "picture") -> Any:
+    """A path or an open file -> a PIL image, decoded when its pixels are asked for.
+
+    UserError: no ordinary file, too large for `picture_mb` (a JPEG is not: `bounded`). What PIL raises of other files
+    is left to the caller, who knows what they were to be.
+    """
+    from PIL import Image
+
+    if isinstance(source, str | Path):
+        check_regular(source, what)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is narrower
+        found = Image.open(source)
+    if found.format != "JPEG":
+        bounded(found, what)
+    return found
+
+
+def bounded(picture: Any, what: str = "picture", whole: bool = True) -> Any:
+    """The picture, if its pixels may be decoded; else UserError.
+
+    whole=False lets a JPEG that is too large be decoded at 1/2, 1/4 or 1/8 of its size, where nothing that belongs to
+    it is told in its pixels.
+    """
+    most = limits().picture_mb * MB // BYTES
+    if not whole and picture.width * picture.height > most and getattr(picture, "format", None) == "JPEG":
+        share = (most / (picture.width * picture.height)) ** 0.5
+        picture.draft(None, (int(picture.width * share), int(picture.height * share)))
+        for _ in range(3):  # draft keeps at least what it is asked for
+            if picture.width * picture.height <= most:
+                break
+            picture.draft(None, (picture.width // 2, picture.height // 2))
+    if picture.width * picture.height > most:
+        size = picture.width * picture.height * BYTES / MB
+        raise over(what, "picture_mb", f"{picture.width} x {picture.height} pixels are {size:,.0f} MB decoded")
+    return picture
+
+
+def named(raw: Any) -> str:
+    """How an error names what a picture came from."""
+    return f"image {raw}" if isinstance(raw, Path) else f"image {told(raw)}"
+
+
+__all__ = ["UserError", "bounded", "named", "open_picture"]
