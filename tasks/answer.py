@@ -131,7 +131,7 @@ class Answer(Task):
     def truth(self, record: Record) -> str:
         return max(self.scores(record).items(), key=lambda pair: pair[1])[0]
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
         """The commonest answer of the training records."""
         counted = Counter(self.truth(train[i]) for i in range(len(train)))
         best = counted.most_common(1)[0][0]

@@ -235,8 +235,11 @@ class Task:
         """The right answer in words, for reports."""
         return ""
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
-        """An ordinary method on the same splits: {"value", "chance", "baseline" (its name)}, see `tasks.baselines`."""
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
+        """An ordinary method on the same splits: {"value", "chance", "baseline" (its name)}, see `tasks.baselines`.
+
+        val: None where the data has none; what is chosen is then chosen on training data.
+        """
         return {}
 
 

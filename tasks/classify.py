@@ -113,5 +113,9 @@ class Classify(Task):
     def truth(self, record: Record) -> str:
         return self.candidates.names[self.index(record)]  # type: ignore[union-attr]
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
-        return baselines.classification(self.inputs, self.label, train, val, test, self.name)
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
+        
+        def told(record: Record) -> int | None:
+            return None if record.get(self.label) is None else self.index(record)
+
+        return baselines.classification(self.inputs, told, train, val, test, self.name, self.modalities)

@@ -59,7 +59,7 @@ class Fill(Task):
     def truth(self, record: Record) -> str:
         return str(record[self.inputs["text"]])
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
         text: Any = self.modalities["text"]
         field = self.inputs["text"]
         sequences = [text.ids(text.read(train[i][field])).numpy() for i in range(len(train))]
@@ -72,5 +72,5 @@ class Fill(Task):
                 yield span.data["ids"].numpy(), labels
 
         return baselines.masked_word_baseline(
-            sequences, list(asked(test)), text.vocabulary, list(asked(val)), self.name
+            sequences, list(asked(test)), text.vocabulary, None if val is None else list(asked(val)), self.name
         )

@@ -197,6 +197,6 @@ class Forecast(Task):
     def truth(self, record: Record) -> str:
         return " ".join(f"{float(v):.4g}" for v in record[self.future])
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
         past = next(iter(self.inputs.values()))
-        return baselines.forecasting(past, self.future, val, test, self.name, train, self.units)
+        return baselines.forecasting(past, self.future, val, test, self.name, train, self.units, self.series)

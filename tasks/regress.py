@@ -95,5 +95,9 @@ class Regress(Task):
     def truth(self, record: Record) -> str:
         return f"{float(record[self.target]):.4g}"
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
-        return baselines.regression(self.inputs, self.target, train, val, test, self.name)
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
+        
+        def told(record: Record) -> float | None:
+            return to_number(record.get(self.target))
+
+        return baselines.regression(self.inputs, told, train, val, test, self.name, self.modalities)

@@ -67,5 +67,5 @@ class Retrieve(Task):
     def truth(self, record: Record) -> str:
         return " ".join(str(record[name]) for name in self.partners.values())
 
-    def baseline(self, train: Records, val: Records, test: Records) -> dict[str, Any]:
-        return baselines.retrieval(self.inputs, self.partners["text"], train, val, test, self.name)
+    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
+        return baselines.retrieval(self.inputs, self.partners, train, val, test, self.name, self.modalities)

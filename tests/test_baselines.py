@@ -114,5 +114,5 @@ def test_only_the_asked_positions_count():
 def test_shape_features_do_not_change_when_the_cloud_is_turned_or_scaled():
     points = Embedded("solids").open("test")[0]["points"].astype(float)
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
-    found = features.shape_histogram(Records([{"points": points}, {"points": 3 * points @ turn}]))
+    found = [features.shape_histogram(cloud) for cloud in (points, 3 * points @ turn)]
     assert np.abs(found[0] - found[1]).max() < 1e-2

@@ -155,6 +155,9 @@ class Audio(Modality):
         """
         return read_once(self, raw, self._read)
 
+    def plain(self, raw: Any) -> Any:
+        return {"array": self.read(raw).numpy(), "sampling_rate": self.rate}
+
     def _read(self, raw: Any) -> Float[Tensor, " t"]:
         array, rate, what = _load(raw)
         array = np.asarray(array)

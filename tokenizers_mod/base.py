@@ -119,6 +119,14 @@ class Modality:
         """Which tokens can be hidden and asked for: Bool[n], by default the real ones."""
         return torch.ones(span.length, dtype=torch.bool) if span.mask is None else span.mask
 
+    def plain(self, raw: Any) -> Any:
+        """A raw value, whatever form it came in, as ordinary methods take it: words, numbers, a row (`tasks.plain`).
+
+        UserError as `read`. A picture is {"pixels": [C, H, W]}, a sound {"array": [t], "sampling_rate"}, a cloud
+        {"points": [n, 3 or more]}, a graph a mapping with "edges"; other arrays are what their shape says.
+        """
+        return self.read(raw)
+
     def show(self, raw: Any) -> dict[str, Any]:
         """A raw value as JSON that the report can draw: {"kind": ..., ...}."""
         return {"kind": "text", "text": str(raw)}

@@ -140,6 +140,14 @@ class Graph(Modality):
                 raise UserError(f"{self.name}: {what} has {part.shape[1]} columns, the model takes {width}")
         return graph
 
+    def plain(self, raw: Any) -> Any:
+        """A SMILES string as it is, counted in letters; anything else as a mapping of nodes and edges."""
+        if isinstance(raw, str | dict):
+            return raw
+        found = read_graph(raw, self.name)
+        nodes = {"nodes": found.code[:, 0]} if found.code.shape[1] else {}
+        return nodes | {"edges": found.edge, "node_values": found.value, "center": max(found.center, 0)}
+
     def span(self, value: RawGraph, rng: torch.Generator | None = None) -> Span:
         """-> n + m tokens: data {"code": Int[N, C], "value": [N, V], "end": [N, 2 k], "type": [N]}.
 

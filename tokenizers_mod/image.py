@@ -136,6 +136,9 @@ class Image(Modality):
     def read(self, raw: Any) -> Tensor:
         return read_once(self, raw, lambda one: read_image(one, self.channels))
 
+    def plain(self, raw: Any) -> Any:
+        return {"pixels": self.read(raw).numpy()}
+
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Float [C, H, W] in 0..1 -> n patches: data patch [n, C * patch * patch], position [n, 2] (row, column)."""
         value = self.fitted(value, rng)

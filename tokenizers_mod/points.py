@@ -107,6 +107,9 @@ class Points(Modality):
             )
         return torch.from_numpy(array.astype(np.float32))
 
+    def plain(self, raw: Any) -> Any:
+        return {"points": self.read(raw).numpy()}
+
     def span(self, value: Float[Tensor, "n columns"], rng: torch.Generator | None = None) -> Span:
         """[n, 3 + c] -> data {"group": [g, size, 3 + c] (x, y, z relative to the centre), "center": [g, 3]}."""
         if self.points and len(value) > self.points:

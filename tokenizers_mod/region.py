@@ -108,6 +108,9 @@ class Region(Modality):
     def read(self, raw: Any) -> Tensor:
         return read_image(raw, 3)
 
+    def plain(self, raw: Any) -> Any:
+        return {"pixels": self.read(raw).numpy()}
+
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """Float [3, H, W] in 0..1 of any size -> data pixels [1, 3, height, width]; one row a span."""
         return self._span(self._resized(value))

@@ -138,6 +138,17 @@ class Table(Modality):
         """The first row of a .csv (with a header) or .json file. Raises UserError when it holds none."""
         return first_row(Path(super().from_command_line(word)), f"--{self.name}")
 
+    def plain(self, raw: Any) -> Any:
+        """The row's own columns: numbers, words, None where a cell is missing."""
+        raw = as_row(raw)
+        self.read(raw)
+        row = {str(k): v for k, v in raw.items()}
+        out: dict[str, Any] = {}
+        for name in self._columns[self._which(row, None)]:
+            number = None if isinstance(row[name], bool) else to_number(row[name])
+            out[name] = None if is_missing(row[name]) else row[name] if number is None else number
+        return out
+
     def _which(self, row: dict[str, Any], schema: str | None) -> str:
         if not self._tables:
             raise UserError("table: no schema; set schemas={'name': Schema.learn(rows, target)}")

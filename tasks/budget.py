@@ -1,0 +1,72 @@
+"""A bound on the processor seconds of what may take too long, such as an ordinary baseline beside a result.
+
+The clock is the process's own (all its threads), so that a busy machine changes nothing. It can stop work between two
+Python instructions: a solver that calls back for every iteration, a loop over trees or records.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class OutOfTime(Exception):
+    """The budget is spent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"did not end in {seconds:g} processor seconds")
+
+
+class Clock:
+    """What is left of a budget of processor seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.end = seconds, time.process_time() + seconds
+
+    @property
+    def left(self) -> float:
+        return self.end - time.process_time()
+
+    def check(self) -> None:
+        """OutOfTime once the budget is spent."""
+        if self.left <= 0:
+            raise OutOfTime(self.seconds)
+
+
+_running: list[Clock] = []
+
+
+def clock() -> Clock:
+    """The innermost running budget; one without an end where there is none."""
+    return _running[-1] if _running else Clock(float("inf"))
+
+
+@contextmanager
+def budget(seconds: float) -> Iterator[Clock]:
+    """OutOfTime inside once `seconds` of the process's time are used, at most once; 0 or less: without an end.
+
+    Outside the main thread, where no timer can interrupt, only `Clock.check` raises.
+    """
+    if seconds <= 0:
+        seconds = float("inf")
+    own = Clock(seconds)
+    timed = seconds < float("inf") and threading.current_thread() is threading.main_thread()
+
+    def ring(number: int, frame: Any) -> None:
+        raise OutOfTime(seconds)
+
+    before = signal.signal(signal.SIGPROF, ring) if timed else None
+    _running.append(own)
+    try:
+        if timed:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+        yield own
+    finally:
+        _running.pop()
+        if timed:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
