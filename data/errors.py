@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake of the user's: printed as one line, exit code 2, no traceback without --debug."""
 
 
+class Mismatch(UserError):
+    """What was asked for and what a record says do not fit, such as a class that is no candidate."""
+
+
 LONGEST = 290  # characters of a line about one sample
 
 

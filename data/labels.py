@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError, nearest
+from data.errors import Mismatch, nearest
 
 WORDS = {"true": True, "false": False}
 
@@ -73,10 +73,10 @@ class Labels:
         if isinstance(label, bool | np.bool_):
             if (place := self.words.get(bool(label), self.at.get(str(int(label))))) is None:
                 shown = ", ".join(self.names[:8])
-                raise UserError(f"label {label} is none of the classes {shown}; a boolean is named 'true' or 'false'")
+                raise Mismatch(f"label {label} is none of the classes {shown}; a boolean is named 'true' or 'false'")
             return place
         if np.ndim(label):
-            raise UserError(f"label {label!r:.60} is several; a task of the kind multilabel asks for several names")
+            raise Mismatch(f"label {label!r:.60} is several; a task of the kind multilabel asks for several names")
         last = (len(self.names) if self.renamed or not self.behind else len(self.behind)) - 1
         whole = isinstance(label, int | float | np.number) and label == label and int(label) == label
         if whole and not self.behind:
@@ -86,9 +86,9 @@ class Labels:
                 return self.words[bool(label)]
             if self.counted:
                 shown = ", ".join(self.names[:8])
-                raise UserError(f"class index {label} is none of the names {shown}; name it among the classes")
+                raise Mismatch(f"class index {label} is none of the names {shown}; name it among the classes")
         if not whole or not 0 <= label <= last:
-            raise UserError(f"class index {label} is not one of 0..{last}; give the names with classes=[...]")
+            raise Mismatch(f"class index {label} is not one of 0..{last}; give the names with classes=[...]")
         return int(label) if self.renamed or not self.behind else self._named(self.behind[int(label)])
 
     def _named(self, label: str) -> int:
@@ -99,5 +99,5 @@ class Labels:
         if place is None and label.strip().lower() in WORDS:
             place = self.words.get(WORDS[label.strip().lower()])
         if place is None:
-            raise UserError(f"unknown class {label!r} in the data; {nearest(label, self.names)}")
+            raise Mismatch(f"unknown class {label!r} in the data; {nearest(label, self.names)}")
         return place

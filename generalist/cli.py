@@ -74,7 +74,8 @@ def parser() -> Parser:
     top = Parser(
         prog="generalist",
         description="One encoder and one likelihood for any modality: p(y|x) ~ exp(cos(f(x), f(y)) * scale).",
-        epilog="Example: generalist train demo. Exit codes: 0 done, 2 your mistake (one line says which), 130 stopped.",
+        epilog="Example: generalist train demo. Exit codes: 0 done, 1 failed (a task without a result, an error), "
+        "2 your mistake (one line says which), 130 stopped.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")

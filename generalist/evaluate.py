@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data.errors import UserError, nearest
+from data.errors import Mismatch, UserError, nearest
 from data.labels import is_empty
 from data.source import Records
 from data.types import Batch, Example
 from generalist import measures
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
+from generalist.unread import Unread
 from tasks.base import Task
 from tasks.lines import Columns, Kept, joined
 from tasks.metrics import Mean, merge
@@ -68,23 +69,36 @@ class Answers:
 
 
 def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
-    """The records in order, without augmentation, looked at once."""
+    """The records in order, without augmentation, looked at once; UserError at one that cannot be read."""
     for start in range(0, len(records), size):
         stop = min(start + size, len(records))
         yield task.collate([e for i in range(start, stop) for e in examples_of(task, records, i, [None])])
 
 
-def viewed(task: Task, records: Records, size: int = 256) -> Iterator[list[Batch]]:
-    """The same, every view of the records as a batch of its own; one batch where a sample is looked at once."""
+def viewed(
+    task: Task, records: Records, size: int = 256, unread: Unread | None = None
+) -> Iterator[tuple[list[int], list[Batch]]]:
+    """The records in order by number, without augmentation, every view of them as a batch of its own.
+
+    unread: takes what cannot be read, which is then left out; without it a UserError names the record.
+    """
     count = views_of(task.modalities[m] for m in task.inputs)
-    if count == 1:
-        yield from ([batch] for batch in batches(task, records, size))
-        return
+    looks: list[int | None] = [None] if count == 1 else list(range(count))
     at_once = max(1, size // count)
     for start in range(0, len(records), at_once):
-        stop = min(start + at_once, len(records))
-        found = [examples_of(task, records, i, list(range(count))) for i in range(start, stop)]
-        yield [task.collate(list(view)) for view in zip(*found, strict=True)]
+        numbers, found = [], []
+        for i in range(start, min(start + at_once, len(records))):
+            try:
+                found.append(examples_of(task, records, i, looks))
+                numbers.append(i)
+            except UserError as error:
+                if unread is None or not unread.takes(error):
+                    raise
+                unread.add(error)
+        if unread is not None:
+            unread.seen += min(at_once, len(records) - start)
+        if found:
+            yield numbers, [task.collate(list(view)) for view in zip(*found, strict=True)]
 
 
 def examples_of(task: Task, records: Records, number: int, views: Sequence[int | None]) -> list[Example]:
@@ -95,7 +109,7 @@ def examples_of(task: Task, records: Records, number: int, views: Sequence[int |
         name = record.get("id", number)
         if lacking := [n for n in task.answer_fields() if is_empty(record.get(n))]:
             hint = "the field is empty" if lacking[0] in record else nearest(lacking[0], record)
-            raise UserError(f"no field {lacking[0]!r}; {hint}")
+            raise Mismatch(f"no field {lacking[0]!r}; {hint}")
         out = []
         for view in views:
             with nullcontext() if view is None else seen_as(task.modalities.values(), view):
@@ -107,16 +121,25 @@ def examples_of(task: Task, records: Records, number: int, views: Sequence[int |
 
 @torch.no_grad()
 def answer(
-    task: Task, records: Records, objective: Objective, progress: Callable[[int], Any] = lambda n: None
+    task: Task,
+    records: Records,
+    objective: Objective,
+    progress: Callable[[int], Any] = lambda n: None,
+    unread: Unread | None = None,
 ) -> Answers:
-    """Encode a split and its candidates (each candidate once) and score it."""
+    """Encode a split and its candidates (each candidate once) and score it.
+
+    unread: takes the samples that cannot be read; the answers are then of the others. Without it one ends it.
+    """
     model: GeneralistModel = objective.model
     was_training = model.training
     model.eval()
     queries, labels, owner, partners, seen = [], [], [], [], 0
     ids: list[str] = []
+    sound: list[int] = []
     found: list[dict[str, Tensor]] = []
-    for views in viewed(task, records):
+    for numbers, views in viewed(task, records, unread=unread):
+        sound += numbers
         batch, *others = (view.to(model.device) for view in views)
         first = model.features(batch.inputs)
         aside = model.aside(batch.inputs)
@@ -132,6 +155,13 @@ def answer(
         seen += batch.inputs.sequences
         ids += batch.records
         progress(batch.inputs.sequences)
+        if unread is not None:
+            unread.check(len(sound))
+    if unread is not None:
+        unread.check(len(sound))
+    if not sound:
+        raise UserError(f"task {task.name}: there is no record to evaluate")
+    records = records if len(sound) == len(records) else records.only(sound)
     members = torch.cat(partners) if partners else objective.members(task.name)
     result = Answers(
         task,
@@ -270,3 +300,8 @@ def space(all_answers: list[Answers], per_task: int = 200) -> dict[str, np.ndarr
     if not features:  # forecasts alone: a slot asks many questions, none of which is the series' one vector
         return {"features": np.zeros((0, 2)), "task": np.array([], str), "label": np.array([], str)}
     return {"features": np.concatenate(features), "task": np.array(names), "label": np.array(labels)}
+
+
+def joined_space(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of several tasks' `space` end to end; empty ones where there are none."""
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else space([])

@@ -110,6 +110,8 @@ class Recipe:
     workers: loader processes; profile: measure where the first steps' time goes (`generalist.profile`); cache_gb: keep
     decoded pictures and sounds on disk, at most so many 1e9 bytes, 0 = do not; memory_gb: keep samples and what is made
     of them in memory, likewise, shared out over the loader processes of a rank.
+    baseline: measure an ordinary method beside every task's result; baseline_seconds: processor seconds that one may
+    take (0 = as many as it likes; what they do not suffice for is said).
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
     init: a run's or a model's folder whose weights the run starts from (`generalist.initial`), "" starts afresh.
     """
@@ -133,6 +135,8 @@ class Recipe:
     faults: FaultSpec = field(default_factory=FaultSpec)
     candidates: dict[str, CandidateSpec] = field(default_factory=dict)
     init: str = ""
+    baseline: bool = True
+    baseline_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for task in self.tasks:  # so that every task's keys candidates.TASK.* exist
@@ -181,6 +185,7 @@ LIMITS: list[tuple[str, float, float]] = [
     ("seed", 0, 2**63),
     ("workers", 0, 1025),
     ("memory_gb", 0.0, INF),
+    ("baseline_seconds", 0.0, INF),
     ("optimizer.lr", 0.0, INF),
     ("optimizer.min_lr", 0.0, INF),
     ("optimizer.eps", 0.0, INF),

@@ -31,6 +31,8 @@ class Result:
     frozen: bool = False  # then `control` is the same run's value on a random encoder, None where it was not run
     control: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    error: str = ""  # why there is no result
+    notes: tuple[str, ...] = ()
 
     def _better(self, a: float | None, b: float | None) -> bool:
         """a is strictly better than b; a value that is no number is better than nothing."""
@@ -62,7 +64,7 @@ class Result:
     def verdict(self) -> tuple[str, str]:
         """(class of the page's style, words)."""
         if self.value is None or not math.isfinite(self.value):
-            return "bad", "no result"
+            return "bad", "failed" if self.error else "no result"
         if self.reaches:
             return "good", "reaches baseline"
         if self.beats_chance is False:
@@ -93,6 +95,8 @@ def _result(name: str, entry: Any, path: Path) -> Result:
             frozen="control" in entry,
             control=_number(entry.get("control")),
             extra=dict(entry.get("extra") or {}),
+            error=str(entry.get("error") or ""),
+            notes=tuple(str(note) for note in entry.get("notes") or ()),
             **number,
         )
     except KeyError as error:
@@ -122,7 +126,8 @@ def verdict_sentences(results: list[Result]) -> list[str]:
             out.append(f"<b>{len(no)} {'does' if len(no) == 1 else 'do'} not:</b> {_names(no)}.")
     else:
         out.append("<b>No task has a baseline to compare with.</b>" if results else "No task was evaluated.")
-    alone = [r for r in results if r.reaches is None]
+    out += [f"<b>{esc(r.task)} could not be evaluated:</b> {esc(shorten(r.error, 300))}." for r in results if r.error]
+    alone = [r for r in results if r.reaches is None and not r.error]
     if alone and compared:
         out.append(f"Without a baseline to compare with: {_names(alone)}.")
     if close := [r for r in results if r.too_close]:
@@ -178,6 +183,7 @@ def _row(r: Result) -> str:
     bar = scale_bar(r.value, r.chance, r.baseline, r.low, r.high, r.higher_is_better, kind)
     base = f"<small>{esc(shorten(r.baseline_name, 40))}</small>" if r.baseline_name and r.baseline is not None else ""
     lines = [r.metric + direction, shorten(r.about, 120), shorten(extra, 160)]
+    lines += [shorten(note, 300) for note in (r.error, *r.notes)]
     about = "".join(f"<small>{esc(line)}</small>" for line in lines if line)
     return (
         f'<tr><td><span class="name">{esc(r.task)}</span>{made}{about}</td><td>{bar}</td>'

@@ -8,27 +8,22 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from tqdm import tqdm
 
 from data.errors import UserError
-from data.source import Records, from_sound
-from generalist import evaluate, measures, predictions, written
+from generalist import evaluate
 from generalist.control import add_control
 from generalist.freeze import trainable
+from generalist.heldout import Wanted, hold_out
 from generalist.hf.card import write_card
-from generalist.leakage import compared_fields, leakage
 from generalist.objective import Objective
 from generalist.prepare import Prepared
 from generalist.recipe import Recipe, read_recipe
-from tasks.lines import Columns
-
-RESAMPLES = 500  # of the intervals beside a run's results
+from generalist.unread import FILE as UNREAD
 
 
 def export(prepared: Prepared, model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
@@ -80,67 +75,39 @@ def evaluate_run(
     write: bool = False,
     leaks: bool = False,
 ) -> dict[str, Any]:
-    """Held-out results of every task beside an ordinary baseline; writes metrics.json, predictions.json, space.npz
-    and every answer (answers/TASK.jsonl).
+    """Held-out results of every task beside an ordinary baseline; metrics.json and predictions.json are written task
+    by task, every answer (answers/TASK.jsonl) too; then space.npz.
 
-    write: captions are written out and measured too; leaks: test samples are looked for in the training split.
+    A task that fails is a line with its "error". write: captions are written out and measured too; leaks: test samples
+    are looked for in the training split.
     """
-    began = time.time()
-    lines, shown, everything = {}, {}, []
+    began, trained = time.time(), train_seconds or _trained(out)
+    baseline = recipe.baseline_seconds if recipe.baseline else None
+    wanted = Wanted(baseline, write, leaks, recipe.faults.bad_rate)
+    lines, shown, spaces = {}, {}, []
     shutil.rmtree(out / "answers", ignore_errors=True)
-    for task in tqdm(list(prepared.tasks.values()), desc="evaluate", unit="task", disable=quiet, file=sys.stderr):
-        test = task.open("test")
-        answers = evaluate.answer(task, test, objective)
-        val = task.open("val")
-        baseline = from_sound(partial(task.baseline, val=val, test=test), prepared.records[task.name], task.example)
-        written_as = objective if write else None
-        file = out / "answers" / f"{quote(task.name, safe='')}.jsonl"
-        columns = predictions.kept(answers)
-        lines[task.name] = evaluate.row(answers, baseline) | measured(answers, columns, file, written_as)
-        if leaks:
-            find = partial(leakage_of, answers, columns)
-            lines[task.name]["leakage"] = from_sound(find, prepared.records[task.name], task.example)
-        shown[task.name] = evaluate.samples(answers)
-        everything.append(answers)
-    add_control(recipe, lines, out)
-    metrics = {
-        "tasks": lines,
-        "seconds": {"train": round(train_seconds or _trained(out), 1), "evaluate": round(time.time() - began, 1)},
-        "steps": recipe.steps,
-        "parameters": sum(p.numel() for p in objective.parameters()),
-        "trainable": trainable(objective),
-    }
-    write_json(out / "metrics.json", metrics)
+    for split in ("test", "val"):
+        (out / UNREAD.format(split=split)).unlink(missing_ok=True)
+    metrics: dict[str, Any] = {"tasks": lines}
+    for name, task in prepared.tasks.items():
+        with tqdm(desc=f"evaluate {name}", unit="sample", disable=quiet, file=sys.stderr, leave=False) as bar:
+            found = hold_out(task, prepared.records[name], objective, out, wanted, bar.update)
+        lines[name], shown[name] = found.line, found.shown
+        spaces += [found.space] if len(found.space.get("features", ())) else []
+        add_control(recipe, lines, out)
+        metrics |= {
+            "seconds": {"train": round(trained, 1), "evaluate": round(time.time() - began, 1)},
+            "steps": recipe.steps,
+            "parameters": sum(p.numel() for p in objective.parameters()),
+            "trainable": trainable(objective),
+        }
+        write_json(out / "metrics.json", metrics)
+        write_json(out / "predictions.json", {"tasks": shown})
     if (out / "model").is_dir():
         scale = objective.model.config.zero_shot_scale
         write_card(out / "model", recipe.name, prepared.processor(), scale, metrics)
-    write_json(out / "predictions.json", {"tasks": shown})
-    space: dict[str, Any] = evaluate.space(everything)
-    np.savez_compressed(out / "space.npz", **space)
+    np.savez_compressed(out / "space.npz", **evaluate.joined_space(spaces))
     return metrics
-
-
-def leakage_of(answers: evaluate.Answers, columns: Columns, training: Records) -> dict[str, Any]:
-    """What a line of metrics.json says of test samples that were trained on."""
-    task = answers.task
-    return leakage(task.line_kind, columns, training, answers.records, compared_fields(task), RESAMPLES)
-
-
-def measured(
-    answers: evaluate.Answers, columns: Columns, file: Path, writer: Objective | None = None
-) -> dict[str, Any]:
-    """Saves every answer; what a line of metrics.json says besides: all measures, the interval, the calibration.
-
-    writer: captions are written by it, into a file of their own.
-    """
-    predictions.save(file, predictions.head_of(answers.task), answers.ids, columns)
-    result = measures.measure(answers.task.line_kind, columns, resamples=RESAMPLES, known=answers.derived)
-    if writer is not None:
-        result["measures"] |= written.measured(writer.model, answers, file.with_suffix(".captions.jsonl"))
-    main = result["measures"].get(answers.task.metric, {"low": None, "high": None})
-    extra = answers.metrics | {name: one["value"] for name, one in result["measures"].items()}
-    more = {name: result[name] for name in ("measures", "reliability") if name in result}
-    return {"low": main["low"], "high": main["high"], "extra": extra, "answers": file.name} | more
 
 
 def _trained(out: Path) -> float:
@@ -174,27 +141,22 @@ def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The results as a text table."""
+    """The results as a text table, then what there is to say of a task besides."""
     frozen = any("control" in line for line in metrics["tasks"].values())
     head = ("task", "metric", "value", *(["random encoder"] if frozen else []), "chance", "baseline", "", "n", "")
-    rows = [head]
+    rows, notes = [head], []
     for name, line in metrics["tasks"].items():
-        reached = evaluate.reaches(line)
-        mark = {True: "reached", False: "not reached", None: ""}[reached]
         number = [("-" if line[k] is None else f"{line[k]:.3g}") for k in ("value", "chance", "baseline")]
         if frozen:
             number.insert(1, "not run" if line.get("control") is None else f"{line['control']:.3g}")
-        arrow = "higher" if line["higher_is_better"] else "lower"
-        note = "synthetic" if line["synthetic"] else "real"
-        rows.append(
-            (
-                name,
-                f"{line['metric']} ({arrow})",
-                *number,
-                f"{line['baseline_name']}: {mark}",
-                str(line["n_test"]),
-                note,
-            )
-        )
-    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+        metric = f"{line['metric']} ({'higher' if line['higher_is_better'] else 'lower'})"
+        notes += [f"{name}: {note}" for note in line.get("notes", ())]
+        if "error" in line:
+            rows.append((name, metric, "failed", *number[1:], line["error"], "", ""))
+            continue
+        mark = {True: "reached", False: "not reached", None: ""}[evaluate.reaches(line)]
+        kind = "synthetic" if line["synthetic"] else "real"
+        rows.append((name, metric, *number, f"{line['baseline_name']}: {mark}", str(line["n_test"]), kind))
+    widths = [max(len(r[i]) for r in rows if r[2] != "failed" or i < len(head) - 3) for i in range(len(head))]
+    shown = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    return "\n".join([*shown, *notes])

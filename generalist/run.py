@@ -32,6 +32,7 @@ from generalist.interference import meter_for
 from generalist.loop import StepResult, train
 from generalist.objective import Objective
 from generalist.optimizer import build_optimizer
+from generalist.preflight import preflight
 from generalist.prepare import Prepared, prepare
 from generalist.profile import profiled
 from generalist.recipe import Recipe, to_json
@@ -60,8 +61,9 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
         first = ranks.on_first(lambda: open_run(recipe, out, resume, overwrite))
         began = time.time()
         prepared = prepare(recipe)
+        notes = ranks.on_first(lambda: preflight(prepared, recipe))
         if not quiet and ranks.is_first():
-            print(prepared.describe(recipe), file=sys.stderr, flush=True)
+            print("\n".join([prepared.describe(recipe), *notes]), file=sys.stderr, flush=True)
         objective = prepared.objective(recipe)
         if recipe.init and not resume:
             start_from(recipe, objective, out)
@@ -199,6 +201,7 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two JSON trees differ, as "key: old -> new"; the loader's workers may change."""
     if isinstance(a, dict) and isinstance(b, dict):
         free = ("workers", "checkpoint", "engine", "faults", "profile", "cache_gb", "memory_gb")
+        free += ("baseline", "baseline_seconds")
         keys = [k for k in {**a, **b} if f"{path}{k}" not in free]
         return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}{k}.")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):

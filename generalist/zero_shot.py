@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data.errors import UserError, nearest
+from data.errors import Mismatch, UserError, nearest
 from data.source import Record, Records
 from generalist import measures, predictions
 from generalist.evaluate import Answers, answer
@@ -26,6 +26,7 @@ from generalist.model import GeneralistModel
 from generalist.objective import Objective
 from generalist.processor import GeneralistProcessor
 from generalist.tuned import weights_hash
+from generalist.unread import Unread
 from tasks.base import Task
 from tasks.candidates import Names
 from tasks.classify import Classify
@@ -159,7 +160,7 @@ class Fields(dict):
     """A record; a field that it does not have is the user's mistake."""
 
     def __missing__(self, name: str) -> Any:
-        raise UserError(f"no field {name!r}; {nearest(name, self)}")
+        raise Mismatch(f"no field {name!r}; {nearest(name, self)}")
 
 
 @dataclass
@@ -217,13 +218,21 @@ def named(records: Records) -> Records:
 
 
 def evaluate_on(
-    model: GeneralistModel, processor: GeneralistProcessor, records: Records, asked: Asked, cache: Path | None = None
+    model: GeneralistModel,
+    processor: GeneralistProcessor,
+    records: Records,
+    asked: Asked,
+    cache: Path | None = None,
+    unread: Unread | None = None,
 ) -> tuple[Answers, Columns]:
-    """Every record asked; the answers and what is saved of them (`tasks.lines`)."""
+    """Every record asked; the answers and what is saved of them (`tasks.lines`).
+
+    unread: takes those that cannot be read; without it one ends the evaluation.
+    """
     task, names = task_for(asked, model, processor, records)
     if isinstance(task, Classify):
         task.classes = names  # without the template: what the labels are called
-    answers = answer(task, named(task.answered(records)), Judge(model, task, cache))
+    answers = answer(task, named(task.answered(records)), Judge(model, task, cache), unread=unread)
     columns = predictions.kept(answers)
     if "choices" in columns and "answer" in columns and int(columns["choices"].max()) <= LISTED:
         listed = np.empty(len(columns["record"]), dtype=object)

@@ -146,6 +146,9 @@ class Task:
         answers = list(self.answers_in())
         return {"kind": self.kind, "scale": self.scale, "inputs": list(self.inputs), "answers": answers}
 
+    def check(self, records: Records, split: str) -> None:
+        """UserError for what records say of themselves and no step could take, found before the first one."""
+
     # --- a sample ---
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:

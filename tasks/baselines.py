@@ -60,8 +60,8 @@ def classification(
     label: the field, or what tells a record's class. Records without one are left out.
     """
     tell = label if callable(label) else lambda record: record[label]
-    parts = [None if p is None else _answered(p, tell) for p in (train, test, val)]
-    told = [np.array([]) if p is None else np.array([tell(p[i]) for i in range(len(p))]) for p in parts]
+    parts, answers = _answered([train, test, val], tell)
+    told = [np.array(answer) for answer in answers]
     codes = np.unique(np.concatenate([t for t in told if len(t)]), return_inverse=True)[1]  # names and numbers alike
     y = np.split(codes, np.cumsum([len(t) for t in told])[:-1])
     x, boosting = _sides(inputs, parts, modalities)
@@ -79,8 +79,8 @@ def regression(
 ) -> Result:
     """Ridge regression or gradient boosting on simple features of the inputs. Records without a target are left out."""
     tell = target if callable(target) else lambda record: record[target]
-    parts = [None if p is None else _answered(p, tell) for p in (train, test, val)]
-    y = [np.array([]) if p is None else np.array([tell(p[i]) for i in range(len(p))], dtype=float) for p in parts]
+    parts, answers = _answered([train, test, val], tell)
+    y = [np.array(answer, dtype=float) for answer in answers]
     x, _ = _sides(inputs, parts, modalities)
     return regression_baseline(x[0], y[0], x[1], y[1], *_val(x, y), name=name)
 
@@ -163,10 +163,16 @@ def _filled(past: Any) -> np.ndarray:
     return values
 
 
-def _answered(records: Records, tell: Callable[[Record], Any]) -> Records:
-    """Those that have an answer."""
-    kept = [i for i in range(len(records)) if tell(records[i]) is not None]
-    return records if len(kept) == len(records) else records.chosen(kept)
+def _answered(parts: Parts, tell: Callable[[Record], Any]) -> tuple[Parts, list[list[Any]]]:
+    """The records that have an answer, and the answers ([] for a split that is not there)."""
+    kept: Parts = []
+    answers = []
+    for records in parts:
+        found = [] if records is None else [tell(records[i]) for i in range(len(records))]
+        there = [i for i, answer in enumerate(found) if answer is not None]
+        kept.append(records if records is None or len(there) == len(records) else records.only(there))
+        answers.append([found[i] for i in there])
+    return kept, answers
 
 
 def _sides(inputs: dict[str, str], parts: Parts, modalities: Modalities | None) -> tuple[list[Any], bool]:

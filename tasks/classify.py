@@ -114,7 +114,7 @@ class Classify(Task):
         return self.candidates.names[self.index(record)]  # type: ignore[union-attr]
 
     def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        
+
         def told(record: Record) -> int | None:
             return None if record.get(self.label) is None else self.index(record)
 

@@ -64,6 +64,22 @@ class Detect(Task):
                 f"task {self.name}: modality {next(iter(self.inputs))!r} proposes no regions; use one that does"
             )
 
+    def check(self, records: Records, split: str) -> None:
+        """More objects in a picture than proposals to ask."""
+        counts = []
+        for i in range(len(records)):
+            try:
+                counts.append(int((~np.asarray(records[i]["crowd"])).sum()))
+            except UserError:  # whoever draws it counts it
+                counts.append(0)
+        most, at = max((count, -i) for i, count in enumerate(counts))
+        if 0 < len(self.region.proposal_rows) < most:
+            name = records[-at].get("id", -at)
+            raise UserError(
+                f"task {self.name}: {split} record {name} has {most} objects and the model only "
+                f"{len(self.region.proposal_rows)} proposals; set modalities.{next(iter(self.inputs))}.proposals={most}"
+            )
+
     @property
     def region(self) -> Any:
         """The modality that proposes."""

@@ -1,4 +1,4 @@
-"""Ordinary methods on features: classification, regression and retrieval, fitted in order of their cost within a budget.
+"""Ordinary methods on features, for classification, regression and retrieval: the cheapest first, within a budget.
 
 Results as in `tasks.baselines`. A method for which the processor seconds do not last is named in the result.
 """
@@ -86,34 +86,29 @@ def classifiers(x: Matrix, classes: int, boosting: bool = False) -> list[Method]
 
     sparse = issparse(x)
     entries = x.nnz if sparse else x.size
-    work = 4.0 * entries * (classes if classes > 2 else 1) * ITERATIONS
-    scaled = partial(StandardScaler, with_mean=not sparse)
+    columns = classes if classes > 2 else 1
+    work = 4.0 * entries * columns * ITERATIONS
+
+    def scaled(model: Any) -> Any:
+        return make_pipeline(StandardScaler(with_mean=not sparse), model)
+
+    def logistic(c: float) -> Any:
+        return LogisticRegression(C=c, max_iter=200)
+
     found = []
-    if classes > MANY:
-        if sparse:
-            found += [
-                Method(f"linear support vectors C={c:g}", partial(LinearSVC, C=c), work / 4) for c in (1.0, 0.1, 10.0)
-            ]
-        else:
-            squares = float(min(x.shape)) ** 2 * (max(x.shape) + classes)
-            found += [
-                Method(f"ridge classifier alpha={a:g}", lambda a=a: make_pipeline(scaled(), RidgeClassifier(a)), squares)
-                for a in (1.0, 100.0)
-            ]
-    found += [
-        Method(
-            f"logistic regression C={c}", lambda c=c: make_pipeline(scaled(), LogisticRegression(C=c, max_iter=200)), work
-        )
-        for c in STRENGTHS
-    ]
+    if classes > MANY and sparse:
+        found += [Method(f"linear support vectors C={c:g}", partial(LinearSVC, C=c), work / 4) for c in (1.0, 0.1, 10)]
+    elif classes > MANY:
+        squares = float(min(x.shape)) ** 2 * (max(x.shape) + classes)
+        found += [Method(f"ridge classifier {a:g}", lambda a=a: scaled(RidgeClassifier(a)), squares) for a in (1, 100)]
+    found += [Method(f"logistic regression C={c}", lambda c=c: scaled(logistic(c)), work) for c in STRENGTHS]
     if sparse or (x == 0).mean() > 0.9:  # counts of many rare things are better left as they are
         found += [
-            Method(f"logistic regression, unscaled, C={c:g}", partial(LogisticRegression, C=c, max_iter=200), work)
-            for c in (1.0, 10.0, 100.0)
+            Method(f"logistic regression, unscaled, C={c:g}", partial(logistic, c), work) for c in (1.0, 10.0, 100.0)
         ]
     if boosting:
         trees = partial(HistGradientBoostingClassifier, max_iter=60, random_state=0)
-        found.append(Method("gradient boosting", trees, 60.0 * entries * (classes if classes > 2 else 1) * 8))
+        found.append(Method("gradient boosting", trees, 8 * 60.0 * entries * columns))
     return found
 
 
@@ -134,9 +129,7 @@ def regression_baseline(
 
     sparse = issparse(x_train)
     scaled = partial(StandardScaler, with_mean=not sparse)
-    methods = [
-        Method(f"ridge regression alpha={a:g}", lambda a=a: make_pipeline(scaled(), Ridge(a))) for a in RIDGE
-    ]
+    methods = [Method(f"ridge regression alpha={a:g}", lambda a=a: make_pipeline(scaled(), Ridge(a))) for a in RIDGE]
     # counts of many rare things are better left as they are
     methods += [Method(f"ridge regression, unscaled, alpha={a:g}", partial(Ridge, a)) for a in RIDGE]
     if not sparse:
@@ -208,7 +201,7 @@ def matching_baseline(
     fitted, left_out = {}, []
     for a in RIDGE:
         try:
-            clock().check()
+            clock().begin()
             fitted[a] = Ridge(a).fit((x_fit - centre) / scale, y_fit)
         except OutOfTime:
             if not fitted:
@@ -257,7 +250,7 @@ def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) 
                 left_out.append(method.name)
                 continue
             try:
-                clock().check()
+                clock().begin()
                 model = method.make().fit(x, y)
                 score = model.score(x_val, y_val)
             except OutOfTime:

@@ -66,9 +66,7 @@ def sides(
     return joined, trees and joined[0].shape[1] <= 400 and not issparse(joined[0])
 
 
-def _column(
-    records: Records, name: str, modality: Modality | None, kind: Kind | None
-) -> tuple[list[Any], Kind | None]:
+def _column(records: Records, name: str, modality: Modality | None, kind: Kind | None) -> tuple[list[Any], Kind | None]:
     """What is kept of a field of all records, None where it is missing; the kind is that of the first value."""
     found: list[Any] = []
     for i in range(len(records)):

@@ -96,7 +96,7 @@ class Regress(Task):
         return f"{float(record[self.target]):.4g}"
 
     def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        
+
         def told(record: Record) -> float | None:
             return to_number(record.get(self.target))
 

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--any-to-any", action="store_true", help="with DATA: retrieval between every two of its modalities (--input)"
     )
     parser.add_argument("--write", action="store_true", help="write captions out and measure BLEU-4 and CIDEr")
+    parser.add_argument("--no-baseline", action="store_true", help="of a run: no ordinary method beside the results")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from data.errors import UserError
+    from generalist.heldout import failed
     from generalist.leakage import said
     from generalist.run import evaluate_run, load_run, table
 
@@ -64,12 +66,14 @@ def run(args: argparse.Namespace) -> int:
     if args.leakage:
         raise UserError("a run is compared with its own training data: give --leakage alone, or DATA to evaluate on")
     recipe, prepared, objective = load_run(args.run)
+    recipe.baseline &= not args.no_baseline
     leaks = args.leakage is not None
     metrics = evaluate_run(recipe, prepared, objective, args.run, args.quiet, write=args.write, leaks=leaks)
     print(json.dumps(metrics, indent=1) if args.json else table(metrics))
     for name, line in metrics["tasks"].items() if leaks and not args.json else ():
-        print(f"{name}: {said(line['leakage'], line['metric'])}")
-    return 0
+        if "leakage" in line:
+            print(f"{name}: {said(line['leakage'], line['metric'])}")
+    return 1 if failed(metrics) else 0
 
 
 def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
@@ -78,6 +82,7 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
 
     from generalist.leakage import compared_fields, leakage, said
     from generalist.measures import table
+    from generalist.unread import Unread
     from generalist.written import measured
     from generalist.zero_shot import Asked, evaluate_on, result_of, save_result
 
@@ -88,17 +93,22 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     partners = dict(pair(text) for text in getattr(args, "partner", None) or [])
     asked = Asked(kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys), USUAL)
     cache = args.cache or (args.out / "candidates" if args.out else None)
+    unread = Unread(args.split, mismatches=False)
     with worn(model, args.prompts):
-        answers, columns = evaluate_on(model, processor, records, asked, cache)
+        answers, columns = evaluate_on(model, processor, records, asked, cache, unread)
         result = result_of(answers, columns)
+        if unread.lines:
+            result["unread"] = unread.lines
         if getattr(args, "write", False):
             result["measures"] |= measured(model, answers, args.out and args.out / "captions.jsonl")
     if args.leakage is not None:
-        found = leakage(answers.task.line_kind, columns, training(args), records, compared_fields(answers.task))
+        found = leakage(answers.task.line_kind, columns, training(args), answers.records, compared_fields(answers.task))
         result["leakage"] = found
     if args.out:
         save_result(args.out, result, answers, columns)
     print(json.dumps(result, indent=1) if args.json else table(result))
+    if unread.lines and not args.json:
+        print(unread.said)
     if "leakage" in result and not args.json:
         print(said(result["leakage"], result["metric"]))
     return 0

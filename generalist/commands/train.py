@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on where the folder holds a checkpoint, else start: one command for a job that is started again",
     )
+    parser.add_argument("--no-baseline", action="store_true", help="no ordinary method beside the results")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     from data.errors import UserError
     from generalist.checkpoint import checkpoints
+    from generalist.heldout import failed
     from generalist.ranks import is_first
     from generalist.recipe import load_recipe, override
     from generalist.run import Interrupted, table, train_run
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(problem)
     recipe = load_recipe(args.recipe)
     override(recipe, *args.keys)
+    recipe.baseline &= not args.no_baseline
     out = args.out or recipe.folder
     resume, overwrite = args.resume, args.overwrite
     if args.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
@@ -66,12 +69,13 @@ def run(args: argparse.Namespace) -> int:
         return 0 if number == signal.SIGTERM else 130  # a preempted job is no failed job
     if not metrics:
         return 0
+    code = 1 if failed(metrics) else 0
     if args.json:
         print(json.dumps(metrics, indent=1))
-        return 0
+        return code
     print(table(metrics))
     print(f"\nmodel {out / 'model'}   report {out / 'report.html'}   {metrics['seconds']['train']:.0f} s of training")
-    return 0
+    return code
 
 
 def launch(args: argparse.Namespace) -> int:
@@ -83,7 +87,13 @@ def launch(args: argparse.Namespace) -> int:
 
     kept = [("--out", args.out), ("--resume", args.resume), ("--overwrite", args.overwrite), ("--quiet", args.quiet)]
     words = ["train", args.recipe, *args.keys]
-    for name, value in [*kept, ("--auto-resume", args.auto_resume), ("--json", args.json), ("--trust", args.trust)]:
+    for name, value in [
+        *kept,
+        ("--auto-resume", args.auto_resume),
+        ("--no-baseline", args.no_baseline),
+        ("--json", args.json),
+        ("--trust", args.trust),
+    ]:
         words += [name] if value is True else [name, str(value)] if value else []
     plan = Launch(
         args.nodes.split(","),

@@ -49,6 +49,7 @@ def results(metrics: dict[str, Any]) -> str:
     for name, line in metrics["tasks"].items():
         arrow = "higher is better" if line["higher_is_better"] else "lower is better"
         value, chance, base = ("-" if line[k] is None else f"{line[k]:.4g}" for k in ("value", "chance", "baseline"))
+        value = f"failed: {line['error']}" if "error" in line else value
         data = "synthetic" if line["synthetic"] else "real"
         rows.append(
             f"| {name} | {line['metric']} ({arrow}) | {value} | {chance} | {base} ({line['baseline_name']}) "
