@@ -175,4 +175,4 @@ def measured(
 
 def failed(metrics: dict[str, Any]) -> list[str]:
     """The tasks of metrics.json that have no result."""
-    return [name for name, line in metrics["tasks"].items() if "error" in line]
+    return [name for name, line in metrics.get("tasks", {}).items() if "error" in line]

@@ -173,7 +173,7 @@ WRONG = [
     (lambda: digits_of(Some(["test"])), "task digits: there is no test data to evaluate on; digits: no split 'test'"),
     (lambda: digits_of(Some(broken={"test": list(range(60))})), "record cut-0.*test split; none of 60"),
     (lambda: digits_of(Some(), tasks__digits__label="kind"), "'kind'|kind"),
-    (lambda: digits_of(Some(), tasks__digits__inputs={"image": "pixels"}), "no field 'pixels'"),
+    (lambda: digits_of(Some(), tasks__digits__inputs__image="pixels"), "no field 'pixels'"),
     (lambda: digits_of(Other()), "the test split has '10', which training lacks"),
 ]
 
