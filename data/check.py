@@ -36,6 +36,7 @@ class Report:
     classes: Counter = field(default_factory=Counter)
     fields: Counter = field(default_factory=Counter)
     looks: Looks = field(default_factory=Looks)
+    notes: list[str] = field(default_factory=list)  # what the source made of odd data
 
     @property
     def valid(self) -> bool:
@@ -50,6 +51,7 @@ class Report:
             "problems": {kind: {"count": len(n), "samples": n[:SHOWN]} for kind, n in self.problems.items() if n},
             "classes": dict(self.classes.most_common()),
             "fields": dict(self.fields),
+            "notes": self.notes,
         }
 
 
@@ -128,7 +130,7 @@ def check(
     against: {name of another split or set: its marks}; a sample that is in one of them has leaked. looks: the same
     of what those samples look like, for samples that are nearly the same.
     """
-    report = Report(split, len(records))
+    report = Report(split, len(records), notes=list(records.info.get("notes", [])))
     seen: dict[str, str] = {}
     whole: set[str] = set()
     exact: set[tuple[str, str]] = set()  # (sample, other set or "") that are equal and so not nearly equal

@@ -23,7 +23,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from data.columns import typed
 from data.errors import UserError, nearest
+from data.readers import WRITTEN, read_raw
 from data.source import Record, Records
 
 SPLITS = ("train", "val", "test")
@@ -43,12 +45,8 @@ def load_columns(path: str) -> dict[str, Any]:
 
         if file.suffix == ".parquet":
             frame = pandas.read_parquet(file)
-        elif file.suffix == ".jsonl":
-            frame = pandas.read_json(file, lines=True)
-        elif file.name.endswith((".csv", ".csv.gz", ".tsv")):
-            frame = pandas.read_csv(
-                file, sep="\t" if file.suffix == ".tsv" else ",", keep_default_na=False, na_values=[""]
-            )
+        elif file.name.lower().endswith((*WRITTEN, ".jsonl", ".jsonl.gz")):
+            frame = typed([read_raw(file)])[0][0].to_pandas()
         else:
             raise UserError(f"{path}: unknown kind of file; use .npz, .parquet, .csv, .csv.gz, .tsv or .jsonl")
     except UserError:

@@ -15,9 +15,13 @@ SPLITS = ("train", "val", "test")
 
 def split_of(name: str, seed: int = 0, val: float = 0.1, test: float = 0.2) -> str:
     """The split of the record called `name`."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "little") / 2**64
+    place = _place(name, seed)
     return "test" if place < test else "val" if place < test + val else "train"
+
+
+def _place(name: str, seed: int) -> float:
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
 
 
 def check_split(split: str, have: Iterable[str], what: str) -> None:
@@ -35,3 +39,42 @@ def check_fractions(val: float, test: float, what: str) -> None:
 def places(names: Sequence[str], split: str, seed: int, val: float, test: float) -> list[int]:
     """The positions of the names that belong to `split`."""
     return [i for i, name in enumerate(names) if split_of(name, seed, val, test) == split]
+
+
+def divide(keys: Sequence[str], seed: int, val: float, test: float, asked: Sequence[bool] | None = None) -> list[str]:
+    """The split of every row, equal keys together, each by the hash of its key.
+
+    asked: rows that count (those with an answer). Where chance leaves a wanted split without any, the keys are ranked
+    by their hash and cut, so that a small set has a row in each. UserError where there are too few for that.
+    """
+    wanted = [s for s, share in (("train", 1.0), ("val", val), ("test", test)) if share > 0]
+    own = {key: split_of(key, seed, val, test) for key in dict.fromkeys(keys)}
+    counted = dict.fromkeys(k for i, k in enumerate(keys) if asked is None or asked[i])
+    if counted and {own[k] for k in counted} < set(wanted):
+        if len(counted) < len(wanted):
+            rows = "different rows with an answer" if asked is not None else "different rows"
+            raise UserError(
+                f"{len(counted)} {rows} are too few for {', '.join(wanted)}; give each a file (splits=...), or val=0"
+            )
+        ranked = sorted(counted, key=lambda k: _place(k, seed))
+        tests = max(1, round(test * len(ranked))) if test else 0
+        vals = max(1, round(val * len(ranked))) if val else 0
+        tests, vals = (min(n, (len(ranked) - 1) // max(1, len(wanted) - 1)) for n in (tests, vals))
+        for i, key in enumerate(ranked):
+            own[key] = "test" if i < tests else "val" if i < tests + vals else "train"
+    return [own[key] for key in keys]
+
+
+def in_time(moments: Sequence[float], val: float, test: float) -> list[str]:
+    """The split of every row by its moment: the newest are the test, those before them val; equal moments together."""
+    order = sorted(range(len(moments)), key=moments.__getitem__)
+    first = {"val": round(len(order) * (1 - val - test)), "test": round(len(order) * (1 - test))}
+    out = ["train"] * len(order)
+    before = None
+    for place, row in enumerate(order):
+        if before is not None and moments[row] == moments[before]:
+            out[row] = out[before]
+        else:
+            out[row] = "test" if place >= first["test"] else "val" if place >= first["val"] else "train"
+        before = row
+    return out

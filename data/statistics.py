@@ -75,6 +75,7 @@ def gather(records: Records, progress: Callable[[int], Any] = lambda n: None, li
         "broken": broken,
         "classes": dict(classes.most_common()),
         "missing": dict(missing),
+        "notes": list(records.info.get("notes", [])),
         "measures": {name: summary(found) for name, found in values.items()},
         "_values": dict(values),
     }

@@ -152,6 +152,7 @@ def validate(args: argparse.Namespace) -> int:
             if report.classes:
                 shown_classes = ", ".join(f"{n} {c}" for n, c in report.classes.most_common(12))
                 print(f"  classes ({len(report.classes)}): {shown_classes}")
+            print("".join(f"  {note}\n" for note in report.notes), end="")
             for kind, names in report.problems.items():
                 if names:
                     print(f"  {kind}: {len(names)}")
@@ -183,6 +184,7 @@ def stats(args: argparse.Namespace) -> int:
         print(f"{name}: {held['samples']} samples, {held['broken']} broken")
         if held["classes"]:
             print("  classes: " + ", ".join(f"{n} {c}" for n, c in list(held["classes"].items())[:12]))
+        print("".join(f"  {note}\n" for note in held["notes"]), end="")
         for field, count in held["missing"].items():
             print(f"  {field}: {count} missing")
         for measure, s in held["measures"].items():
