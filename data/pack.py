@@ -12,7 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from data.types import Batch, Example, Group, Layout, Packed, Span
+from data.types import Batch, Example, Group, Layout, Packed, Role, Span
 
 
 def _flags(flags: list[Tensor | None], starts: list[int], total: int, default: bool) -> Tensor:
@@ -24,8 +24,8 @@ def _flags(flags: list[Tensor | None], starts: list[int], total: int, default: b
     return out
 
 
-def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
-    """Lay B sequences of spans end to end, masked tokens dropped.
+def pack(sequences: Sequence[Sequence[Span]], role: Role | None = None) -> Packed:
+    """Lay B sequences of spans end to end, masked tokens dropped. role: on which side of the law they stand.
 
     Raises ValueError when there is no sequence, a sequence has no real token, an asked token is masked,
     two modalities carry labels in one batch, or some of the questions have labels and others none.
@@ -119,6 +119,7 @@ def pack(sequences: Sequence[Sequence[Span]]) -> Packed:
         labels=torch.cat(labels) if labels else None,
         kinds=[s.modality for s in spans],
         grids=[(s.length, s.grid) for s in spans],
+        role=role or Role(),
     )
 
 

@@ -21,14 +21,19 @@ class Role:
 
     target: candidates or partners (True) or inputs. own: kinds that its sequences hold besides the tokens at hand
     (the next word alone, behind a picture that was read before). other: kinds of the tokens on the other side
-    ("vision", "text"); without a task text, for candidates are text unless something else is known. task: its name,
-    for routers that choose by task; "" where none is known.
+    ("vision", "text"), None where nothing is known of it (`told`). task: its name, for routers that choose by task;
+    "" where none is known.
     """
 
     target: bool = False
     own: tuple[str, ...] = ()
-    other: tuple[str, ...] = ("text",)
+    other: tuple[str, ...] | None = None
     task: str = ""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """`other`, or what is usual: an input is asked among texts, a candidate answers pictures."""
+        return (("vision",) if self.target else ("text",)) if self.other is None else self.other
 
 
 @dataclass

@@ -103,7 +103,7 @@ def tune(
     check_method(how.method)
     task.scale = task.scale if task.scale in model.log_scales else model.config.zero_shot_scale
     task.bind(modalities, None, training.info)
-    task.candidates = task.candidate_set(training)
+    task.adopt(task.candidate_set(training))
     chosen = draw(training, task.index, how.shots, how.fraction, how.seed)
     torch.manual_seed(how.seed)
     if how.random_encoder:

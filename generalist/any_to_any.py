@@ -7,6 +7,7 @@ for nothing (ImageBind, 2305.05665, section 4, "emergent" retrieval). The model'
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from itertools import combinations, permutations, product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from data.cache import content_key
 from data.check import content
 from data.errors import UserError, nearest
 from data.pack import pack
+from data.routes import Role
 from data.source import Records
 from generalist import measures, predictions
 from generalist.model import GeneralistModel
@@ -59,16 +61,38 @@ def fields_of(processor: GeneralistProcessor, records: Records, inputs: dict[str
     return inputs
 
 
+@dataclass(frozen=True)
+class Standing:
+    """On which side of the question a modality stands, and what it is told of the other."""
+
+    modality: str
+    candidate: bool = False
+    role: Role | None = None
+
+
+def standings(model: GeneralistModel, source: str, target: str) -> tuple[Standing, Standing]:
+    """How two modalities are compared: as the task that compares them does, in its order; else the source asks.
+
+    A model whose features do not depend on it has one standing of every modality.
+    """
+    if model.router is None and not (model.prompts is not None and model.prompts.separate):
+        return Standing(source), Standing(target)
+    turned = not model.sides.fitting({source}, {target}) and bool(model.sides.fitting({target}, {source}))
+    first, second = (target, source) if turned else (source, target)
+    roles = model.sides.roles({first}, {second})
+    found = Standing(first, False, roles[0]), Standing(second, True, roles[1])
+    return (found[1], found[0]) if turned else found
+
+
 @torch.no_grad()
 def encoded(
-    model: GeneralistModel, processor: GeneralistProcessor, records: Records, modality: str, name: str, batch: int = 64
-) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Unit vectors of one field of every record, as a question and as a candidate: Float[n D] twice.
+    model: GeneralistModel, processor: GeneralistProcessor, records: Records, how: Standing, name: str, batch: int = 64
+) -> tuple[Tensor, np.ndarray]:
+    """Unit vectors of one field of every record, Float[n D], and a number for each that is equal where its content is.
 
-    Then a number for every record, equal where the field's content is: Int[n].
+    The numbers: Int[n].
     """
-    apart = model.router is not None or (model.prompts is not None and model.prompts.separate)
-    found: list[list[Tensor]] = [[], []]
+    found: list[Tensor] = []
     keys: list[str] = []
     for start in range(0, len(records), batch):
         values = []
@@ -78,12 +102,10 @@ def encoded(
                 raise UserError(f"record {record.get('id', i)} has no {name!r}; any-to-any needs it in every record")
             values.append(record[name])
             keys.append(content_key(content(record[name])[0]))
-        packed = pack(processor(**{modality: values})).to(model.device)
-        asked = model.features(packed)
-        found[0].append(asked)
-        found[1].append(model.features(packed, candidate=True) if apart else asked)
-    asked, answered = (nn.functional.normalize(torch.cat(part).float(), dim=-1).cpu() for part in found)
-    return asked, answered, np.unique(keys, return_inverse=True)[1]
+        packed = pack(processor(**{how.modality: values}), how.role).to(model.device)
+        found.append(model.features(packed, how.candidate))
+    unit = nn.functional.normalize(torch.cat(found).float(), dim=-1).cpu()
+    return unit, np.unique(keys, return_inverse=True)[1]
 
 
 def ask(
@@ -91,15 +113,17 @@ def ask(
 ) -> tuple[dict[str, Any], Columns]:
     """Every ordered pair of modalities: what any_to_any.json holds, and a line a question (`tasks.lines`, gallery)."""
     inputs = fields_of(processor, records, inputs)
-    vectors = {m: encoded(model, processor, records, m, name) for m, name in inputs.items()}
-    alike = {m: found[2] for m, found in vectors.items()}
+    pairs = {pair: standings(model, *pair) for pair in permutations(inputs, 2)}
+    every = dict.fromkeys(how for pair in pairs.values() for how in pair)
+    vectors = {how: encoded(model, processor, records, how, inputs[how.modality]) for how in every}
+    alike = {how.modality: numbers for how, (_, numbers) in vectors.items()}
     trained = trained_pairs(processor)
     parts: list[Columns] = []
     rows: list[dict[str, Any]] = []
-    for source, target in permutations(inputs, 2):
+    for (source, target), (question, answer) in pairs.items():
         right = (alike[target][:, None] == alike[target]) | (alike[source][:, None] == alike[source])
         way = f"{source} to {target}"
-        part = gallery(vectors[source][0] @ vectors[target][1].T, torch.from_numpy(right), way)
+        part = gallery(vectors[question][0] @ vectors[answer][0].T, torch.from_numpy(right), way)
         parts.append({"record": np.arange(len(records)), **part})
         known = None if trained is None else frozenset((source, target)) in trained
         rows.append({"from": source, "to": target, "trained": known, "chance": gallery_chance(part)["recall@1"]})

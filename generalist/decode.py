@@ -10,7 +10,7 @@ that leaves no trace, so the search is written out: it is one page.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,8 @@ from data.routes import Role, Routes
 from data.types import Packed, Span
 from generalist.cached import Cache, reading, writing
 from generalist.model import GeneralistModel
+from generalist.sides import modalities_of
+from tasks.candidates import Vocabulary
 
 CHUNK = 8192  # vocabulary entries encoded at once
 
@@ -45,15 +47,28 @@ class Decoded:
         return ids[: ids.index(self.end)] if self.end in ids else ids
 
 
+def writing_roles(model: GeneralistModel, inputs: Collection[str] | None, task: str | None) -> tuple[Role, Role]:
+    """What an input of these modalities and the vocabulary are told of each other where the answer is written."""
+    asked, members = model.sides.roles(inputs, Vocabulary.members, task, writes=True)
+    return asked, replace(members, other=Vocabulary.told)
+
+
 @torch.no_grad()
 def vocabulary_features(
-    model: GeneralistModel, text: Any, summary: Any, other: tuple[str, ...] = ("vision", "text")
+    model: GeneralistModel,
+    text: Any,
+    summary: Any,
+    inputs: Collection[str] | None = None,
+    task: str | None = None,
 ) -> Tensor:
-    """The features of every vocabulary entry, encoded once: Float[K D]. other: kinds of what they answer (`Role`)."""
+    """The features of every vocabulary entry, encoded once: Float[K D].
+
+    inputs: modalities of what is answered, task: its name; for experts that are chosen by task.
+    """
     sequences = [[summary.span(None).ask([0]), span] for span in text.vocabulary_spans()]
-    parts = [pack(sequences[i : i + CHUNK]).to(model.device) for i in range(0, len(sequences), CHUNK)]
-    role = Role(target=True, other=other)
-    return torch.cat([model.features(replace(part, role=role), candidate=True) for part in parts])
+    _, role = writing_roles(model, inputs, task)
+    parts = [pack(sequences[i : i + CHUNK], role).to(model.device) for i in range(0, len(sequences), CHUNK)]
+    return torch.cat([model.features(part, candidate=True) for part in parts])
 
 
 class Anew:
@@ -62,8 +77,11 @@ class Anew:
     For models whose layers mix tokens or choose experts by more than one token and what was kept before it.
     """
 
-    def __init__(self, model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> None:
+    def __init__(
+        self, model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str, task: str | None = None
+    ) -> None:
         self.model, self.text, self.scale = model, text, scale
+        self.role, _ = writing_roles(model, modalities_of(inputs), task)
         self.inputs = [list(sequence) for sequence in inputs]
         self.words: list[list[int]] = [[] for _ in inputs]
 
@@ -75,7 +93,7 @@ class Anew:
     def ask(self, t: int, members: Tensor) -> Tensor:
         """log p of word t of every sequence: Float[R K]."""
         pairs = zip(self.inputs, self.words, strict=True)
-        packed = pack([[*sequence, self.text.next_span(words)] for sequence, words in pairs])
+        packed = pack([[*sequence, self.text.next_span(words)] for sequence, words in pairs], self.role)
         return self.model.score(self.model.features(packed.to(self.model.device)), members, self.scale)
 
     def write(self, words: Tensor, t: int) -> None:
@@ -87,12 +105,15 @@ class Anew:
 class Writer:
     """The same, each token encoded once: what comes before is kept layer by layer."""
 
-    def __init__(self, model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> None:
+    def __init__(
+        self, model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str, task: str | None = None
+    ) -> None:
         self.model, self.text, self.scale = model, text, scale
+        role, _ = writing_roles(model, modalities_of(inputs), task)
         # a word and a question stand behind every input for this pass: nothing before them sees them, and routers
         # that look at a whole sequence see one that has text in it
         tail = text.next_span([text.spe])
-        packed = pack([[*sequence, tail] for sequence in inputs]).to(model.device)
+        packed = pack([[*sequence, tail] for sequence in inputs], role).to(model.device)
         layout = model.routed(packed)
         self.cache = Cache.of(packed, without=2)
         model.encoder(model.embed(packed), reading(layout, self.cache), model.layer_prompts())
@@ -135,14 +156,16 @@ class Writer:
         return self.model.encoder(self.model.embed(packed), step, self.model.layer_prompts())
 
 
-def start(model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str) -> Writer | Anew:
+def start(
+    model: GeneralistModel, inputs: Sequence[Sequence[Span]], text: Any, scale: str, task: str | None = None
+) -> Writer | Anew:
     """A writer that keeps what it has encoded, where every layer of the model can."""
     if model.config.pooling != "asked":
         raise UserError(f"this model reads one answer an input (pooling {model.config.pooling!r}); it cannot write")
     if model.router is not None and model.router.needs_sequence:
-        return Anew(model, inputs, text, scale)
-    writer = Writer(model, inputs, text, scale)
-    return writer if writer.complete else Anew(model, inputs, text, scale)
+        return Anew(model, inputs, text, scale, task)
+    writer = Writer(model, inputs, text, scale, task)
+    return writer if writer.complete else Anew(model, inputs, text, scale, task)
 
 
 @torch.no_grad()
@@ -161,13 +184,15 @@ def decode(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    task: str | None = None,
 ) -> Decoded:
     """Write an answer to every input [summary, x, ...] (not asked anywhere).
 
     text: the text modality; members: `vocabulary_features`, Float[K D]; steps: most words, the end among them.
     beam=1 is greedy. A finished beam repeats the end with log p = 0; beams are ranked by
     score / (words without end + 1)^length_penalty. sample: draw `beam` independent answers instead, from the
-    `top_k` likeliest (0 = all) that hold `top_p` of the probability, at this temperature.
+    `top_k` likeliest (0 = all) that hold `top_p` of the probability, at this temperature. task: the name of the task,
+    for experts that are chosen by task.
     """
     if not inputs:
         raise UserError("nothing to answer: give at least one input")
@@ -179,7 +204,7 @@ def decode(
     if beam > len(members):
         raise UserError(f"beam {beam} is wider than the vocabulary of {len(members)}")
     end = text.eot if end is None else end
-    writer = start(model, inputs, text, scale)
+    writer = start(model, inputs, text, scale, task)
     count, device = len(inputs), members.device
     ids = torch.empty(count, 1, 0, dtype=torch.long, device=device)
     log_p = torch.empty(count, 1, 0, device=device)
@@ -250,16 +275,17 @@ def captions(
         raise UserError("no task of this model writes captions; train one with a Describe task in its recipe")
     if task is None and len(writing_tasks) != 1:
         raise UserError(f"{len(writing_tasks)} tasks of this model write captions; choose one: {writing_tasks}")
-    chosen = processor.tasks.get(task or writing_tasks[0])
+    task = task or writing_tasks[0]
+    chosen = processor.tasks.get(task)
     if chosen is None or not chosen.get("writes"):
-        raise UserError(f"task {task!r} of this model does not write; {nearest(task or '', writing_tasks)}")
+        raise UserError(f"task {task!r} of this model does not write; {nearest(task, writing_tasks)}")
     modality, word = next(iter(inputs.items()))
     if modality not in processor.built:
         raise UserError(f"this model has no modality {modality!r}; {nearest(modality, processor.built)}")
     span = processor.span(modality, processor.built[modality].from_command_line(word))
     text, summary = processor.built["text"], processor.built["summary"]
-    members = vocabulary_features(model, text, summary)
-    generator = torch.Generator(device=members.device).manual_seed(seed)
-    found = decode(model, [[summary.span(None), span]], text, members, chosen["scale"], generator=generator, **options)
+    members = vocabulary_features(model, text, summary, task=task)
+    options |= {"generator": torch.Generator(device=members.device).manual_seed(seed), "task": task}
+    found = decode(model, [[summary.span(None), span]], text, members, chosen["scale"], **options)
     texts = [text.decode(found.words(0, rank)) for rank in range(found.ids.shape[1])]  # type: ignore[attr-defined]
     return list(zip(texts, found.score[0].tolist(), strict=True))

@@ -18,7 +18,6 @@ from transformers import ZeroShotObjectDetectionPipeline
 from transformers.pipelines.base import Pipeline
 
 from data.errors import UserError, nearest
-from data.pack import pack
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 from tasks.candidates import ObjectNames
@@ -63,8 +62,8 @@ def detect(
     image = region.read(picture)
     height, width = image.shape[-2:]
     asked = region.span(image).ask(region.proposal_rows)
-    inputs = pack([[processor.built["summary"].span(None), asked]]).to(model.device)
-    members = pack(chosen.sequences(processor.built)).to(model.device)
+    question = [processor.built["summary"].span(None), asked]
+    inputs, members = model.packed_sides([question], chosen.sequences(processor.built), about["name"])
     queries = model.features(inputs)
     log_p = log_likelihood(queries, model.features(members, candidate=True), model.log_scale(about["scale"]))
     found = model.aside(inputs)

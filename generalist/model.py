@@ -8,7 +8,7 @@ candidates in hand. Nothing here knows a task or a modality by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +22,18 @@ from transformers import initialization as init
 from data.cells import places
 from data.errors import UserError, nearest
 from data.pack import pack
-from data.routes import Routes
 from data.trust import trusting
-from data.types import Group, Layout, Packed, Span
+from data.types import Layout, Packed, Span
 from generalist.config import GeneralistConfig
 from generalist.encoder import Encoder
 from generalist.hf.features import PaddedFeatures
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
 from generalist.kernels import needs_flash
 from generalist.moe import ExpertLinear, has_experts
-from generalist.padded import PaddedLayout
 from generalist.pooling import build_pooling
 from generalist.prompts import DeepPrompts, LinearHeads
 from generalist.routing import ROUTERS
+from generalist.sides import INPUT, Sides, is_candidate, modalities_of
 from tasks import likelihood
 from tokenizers_mod.aside import Aside
 from tokenizers_mod.modalities import build_modalities
@@ -69,7 +68,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             if config.output_head
             else nn.Identity()
         )
-        self.prompts = DeepPrompts(config) if config.prompts else None
+        self.prompts = DeepPrompts(config) if any(config.prompt_counts) else None
         self.linear_heads = LinearHeads(config)
         # shape [1]: a 0-dimensional parameter is refused by ZeRO on CPU and by FSDP2
         self.log_scales = nn.ParameterDict(
@@ -129,6 +128,8 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         scale: str | None = None,
+        task: str | None = None,
+        side: str = INPUT,
         **tensors: Tensor | None,
     ) -> Any:
         """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own.
@@ -147,9 +148,8 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
                 "input_features_mask": input_features_mask,
                 **tensors,
             }
-            return self.padded_forward(
-                given, return_loss, scale, output_hidden_states, output_attentions, return_dict=return_dict
-            )
+            options = {"scale": scale, "task": task, "side": side, "return_dict": return_dict}
+            return self.padded_forward(given, return_loss, output_hidden_states, output_attentions, **options)
         return self.encoder(self.embed(packed), self.routed(packed, candidate), self.layer_prompts(candidate))
 
     def routed(self, packed: Packed, candidate: bool = False) -> Layout:
@@ -158,8 +158,11 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             packed = replace(packed, layout=replace(packed.layout, place=place))
         if self.router is None:
             return packed.layout
-        if candidate and not packed.role.target:
-            packed = replace(packed, role=replace(packed.role, target=True))
+        role = replace(packed.role, target=packed.role.target or candidate)
+        if role.other is None and not role.task:  # whoever packed it did not say what it is compared with
+            own = set(packed.kinds) - {"summary"}
+            role = self.sides.roles(*((None, own) if role.target else (own, None)))[role.target]
+        packed = replace(packed, role=role)
         return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
 
     def places(self, packed: Packed) -> Tensor | None:
@@ -179,33 +182,6 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             self.config.custom_pipelines = deepcopy(DETECTION_PIPELINE)
         super().save_pretrained(save_directory, **kwargs)
         write_remote(Path(save_directory))
-
-    def routed_padded(self, name: str, summary: str, layout: PaddedLayout, candidate: bool) -> PaddedLayout:
-        """The same for padded sequences [summary, tokens of one modality...]."""
-        if self.router is None:
-            return layout
-        group = layout.groups[0]
-        device = self.device
-        # two tokens, one of each modality, stand for all: in a padded batch nothing is causal
-        zero = torch.zeros(2, dtype=torch.long, device=device)
-        names = list(dict.fromkeys([summary, name]))
-        pair = Packed(
-            data={n: {} for n in names},
-            source=torch.tensor([names.index(summary), names.index(name)], device=device),
-            row=zero,
-            layout=Layout([Group(0, 1, 2, True)], zero, zero.bool()),
-            owner=zero,
-            first=zero[:1],
-            asked=zero[:1],
-            asked_owner=zero[:1],
-        )
-        found = self.routed(pair, candidate)
-        of_token = torch.ones(group.count, group.length, dtype=torch.long, device=device)
-        of_token[:, 0] = 0
-        padding = torch.zeros_like(of_token, dtype=torch.bool) if layout.real is None else ~layout.real
-        routes = None if found.routes is None else Routes(found.routes.index[of_token.flatten()], found.routes.table)
-        block = torch.zeros(of_token.numel(), dtype=torch.long, device=device)
-        return replace(layout, block=block, hidden=padding.flatten(), routes=routes)
 
     def layer_prompts(self, candidate: bool = False) -> list[Tensor | None] | None:
         """The deep prompts of every layer, None where the model has none."""
@@ -256,27 +232,69 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             raise UserError(f"this model has no logit scale {name!r}; {nearest(name, self.log_scales)}")
         return self.log_scales[name]
 
+    @property
+    def sides(self) -> Sides:
+        """What inputs and candidates are told of each other, by one rule for every client."""
+        return Sides(self.config, self.kinds, self.router)
+
+    def packed_sides(
+        self, inputs: Sequence[Sequence[Span]], candidates: Sequence[Sequence[Span]], task: str | None = None
+    ) -> list[Packed]:
+        """Inputs and candidates, each with its side of the question. task: as which it is asked (`sides`)."""
+        roles = self.sides.roles(modalities_of(inputs), modalities_of(candidates), task)
+        return [pack(own, role).to(self.device) for own, role in zip((inputs, candidates), roles, strict=True)]
+
+    def packed_side(
+        self, sequences: Sequence[Sequence[Span]], side: str, other: Collection[str] | None, task: str | None
+    ) -> Packed:
+        """One side alone; `encode` says what the words mean."""
+        candidate, own = is_candidate(side), modalities_of(sequences)
+        given = (other, own) if candidate else (own, other)
+        return pack(sequences, self.sides.roles(*given, task)[candidate]).to(self.device)
+
     @torch.no_grad()
-    def encode(self, sequences: Sequence[Sequence[Span]]) -> Tensor:
-        """Sequences asked at one token each -> unit vectors Float[B D] in the shared space."""
-        features = self.features(pack(sequences).to(self.device))
-        return nn.functional.normalize(features.float(), dim=-1)
+    def encode(
+        self,
+        sequences: Sequence[Sequence[Span]],
+        side: str = INPUT,
+        other: Collection[str] | None = None,
+        task: str | None = None,
+    ) -> Tensor:
+        """Sequences asked at one token each -> unit vectors Float[B D] in the shared space.
+
+        side: "input" (default), or "candidate" for what inputs are compared with: the two have prompts of their own in
+        some models, and experts are chosen by it. other: the modalities on the other side, task: the name of the task,
+        for experts that are chosen by them; None: those of the model's tasks that fit (`generalist.sides`).
+        """
+        packed = self.packed_side(sequences, side, other, task)
+        return nn.functional.normalize(self.features(packed, is_candidate(side)).float(), dim=-1)
 
     @torch.no_grad()
     def log_likelihood(
-        self, inputs: Sequence[Sequence[Span]], candidates: Sequence[Sequence[Span]], scale: str = "default"
+        self,
+        inputs: Sequence[Sequence[Span]],
+        candidates: Sequence[Sequence[Span]],
+        scale: str = "default",
+        task: str | None = None,
     ) -> Tensor:
-        """log p(candidate | input): Float[M K] (or [M a K]), one row an asked token of the inputs."""
+        """log p(candidate | input): Float[M K] (or [M a K]), one row an asked token of the inputs.
+
+        task: the name of the model's task as which it is asked, for a mixture of experts (`generalist.sides`).
+        """
         if len(candidates) < 2:
             raise UserError(f"{len(candidates)} candidate given: a likelihood needs at least two to choose among")
-        queries, keys = self.encode_together([pack(inputs).to(self.device), pack(candidates).to(self.device)])
+        queries, keys = self.encode_together(self.packed_sides(inputs, candidates, task))
         return self.score(queries, keys, scale)
 
     def rank(
-        self, inputs: Sequence[Sequence[Span]], candidates: Sequence[Sequence[Span]], scale: str = "default"
+        self,
+        inputs: Sequence[Sequence[Span]],
+        candidates: Sequence[Sequence[Span]],
+        scale: str = "default",
+        task: str | None = None,
     ) -> Tensor:
-        """Probabilities of the candidates: Float[M K], rows sum to one."""
-        return self.log_likelihood(inputs, candidates, scale).exp()
+        """Probabilities of the candidates: Float[M K], rows sum to one. task: as `log_likelihood`."""
+        return self.log_likelihood(inputs, candidates, scale, task).exp()
 
 
 def stacked_linears(module: nn.Module) -> dict[nn.Module, int]:

@@ -40,9 +40,9 @@ def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, 
         raise UserError(f"task {task!r} ranks what you give it; add --candidates NAME NAME ...")
     chosen = processor.task_candidates(task) if candidates is None else Names(list(candidates))
     if about.get("horizon") and candidates is None:
-        return forecast(model, processor, chosen, raw, about)
+        return forecast(model, processor, chosen, raw, {**about, "name": task})
     sequences = processor(**{modality: [value] for modality, value in raw.items()})  # a batch of one
-    log_p = model.log_likelihood(sequences, chosen.sequences(processor.built), about["scale"])[0]
+    log_p = model.log_likelihood(sequences, chosen.sequences(processor.built), about["scale"], task)[0]
     return {"task": task, "answers": read_off(log_p, chosen, chosen.labels(processor.built))}
 
 
@@ -77,7 +77,7 @@ def forecast(
 ) -> dict[str, Any]:
     """Quantiles of every future step in the series' own units."""
     origin, levels = Origin(raw, processor.built, about), (0.1, 0.5, 0.9)
-    log_p = model.log_likelihood([origin.question()], numbers.sequences(processor.built), about["scale"])
+    log_p = model.log_likelihood([origin.question()], numbers.sequences(processor.built), about["scale"], about["name"])
     found = origin.quantiles(numbers, log_p, levels)
     quantiles = {str(q): values.tolist() for q, values in zip(levels, found, strict=True)}
     answers = [[f"step +{i + 1}", f"{v:.6g}"] for i, v in enumerate(quantiles["0.5"])]

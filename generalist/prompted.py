@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from data.errors import UserError, nearest
-from data.pack import pack
 from data.types import Packed, Span
 from generalist.model import GeneralistModel
+from generalist.sides import INPUT, is_candidate
 from generalist.tuned import read_part, wearing
 
 Sequences = Sequence[Sequence[Span]]
@@ -51,45 +52,62 @@ class PromptedModel:
         del self.sets[name]
 
     @torch.no_grad()
-    def encode(self, sequences: Sequences, prompts: Sequence[str | None]) -> Tensor:
-        """Sequences asked at one token each -> unit vectors Float[B D], each under its own set."""
+    def encode(
+        self, sequences: Sequences, prompts: Sequence[str | None], side: str = INPUT, task: str | None = None
+    ) -> Tensor:
+        """Sequences asked at one token each -> unit vectors Float[B D], each under its own set.
 
-        def unit(packed: Packed) -> Tensor:
-            return torch.nn.functional.normalize(self.model.features(packed).float(), dim=-1)
+        side and task: as of `GeneralistModel.encode`.
+        """
+
+        def unit(own: Sequences) -> tuple[Packed, Tensor]:
+            packed = self.model.packed_side(own, side, None, task)
+            return packed, normalize(self.model.features(packed, is_candidate(side)).float(), dim=-1)
 
         return self._each(sequences, prompts, unit)
 
     @torch.no_grad()
     def log_likelihood(
-        self, inputs: Sequences, candidates: Sequences, prompts: Sequence[str | None], scale: str = "default"
+        self,
+        inputs: Sequences,
+        candidates: Sequences,
+        prompts: Sequence[str | None],
+        scale: str = "default",
+        task: str | None = None,
     ) -> Tensor:
         """log p(candidate | input), each input and its candidates under the input's set: Float[M K] (or [M a K])."""
         if len(candidates) < 2:
             raise UserError(f"{len(candidates)} candidate given: a likelihood needs at least two to choose among")
-        answers = pack(candidates).to(self.model.device)
 
-        def scored(packed: Packed) -> Tensor:
-            queries, keys = self.model.encode_together([packed, answers])
-            return self.model.score(queries, keys, scale)
+        def scored(own: Sequences) -> tuple[Packed, Tensor]:
+            asked, answers = self.model.packed_sides(own, candidates, task)
+            return asked, self.model.score(*self.model.encode_together([asked, answers]), scale)
 
         return self._each(inputs, prompts, scored)
 
     def rank(
-        self, inputs: Sequences, candidates: Sequences, prompts: Sequence[str | None], scale: str = "default"
+        self,
+        inputs: Sequences,
+        candidates: Sequences,
+        prompts: Sequence[str | None],
+        scale: str = "default",
+        task: str | None = None,
     ) -> Tensor:
         """Probabilities of the candidates: Float[M K], rows sum to one."""
-        return self.log_likelihood(inputs, candidates, prompts, scale).exp()
+        return self.log_likelihood(inputs, candidates, prompts, scale, task).exp()
 
-    def _each(self, sequences: Sequences, prompts: Sequence[str | None], compute: Callable[[Packed], Tensor]) -> Tensor:
+    def _each(
+        self, sequences: Sequences, prompts: Sequence[str | None], compute: Callable[[Sequences], tuple[Packed, Tensor]]
+    ) -> Tensor:
         """One pass a set that occurs; rows [M ...] of the asked tokens in the order of the sequences."""
         if len(prompts) != len(sequences):
             raise UserError(f"{len(prompts)} prompts for {len(sequences)} inputs; give one a input, None for none")
         rows, owner = [], []
         for name in dict.fromkeys(prompts):
             own = [i for i, given in enumerate(prompts) if given == name]
-            packed = pack([sequences[i] for i in own]).to(self.model.device)
             with self._wearing(name):
-                rows.append(compute(packed))
+                packed, found = compute([sequences[i] for i in own])
+            rows.append(found)
             owner.append(torch.tensor(own, device=packed.asked_owner.device)[packed.asked_owner])
         if len(rows) == 1:
             return rows[0]

@@ -20,15 +20,20 @@ Filled = TypeVar("Filled", bound=nn.Module)
 class DeepPrompts(nn.Module):
     """P vectors a layer, seen by every token in front of its own sequence, never queries; start as N(0, 0.02).
 
-    vectors: Float[layers P D] for inputs and candidates alike, or for inputs only where `candidate_vectors` exist.
+    vectors: Float[layers P D] for inputs and candidates alike, or for inputs only where `candidate_vectors` exist,
+    Float[layers P' D]. P and P' need not be equal, and one of them may be 0.
     """
 
     def __init__(self, config: GeneralistConfig) -> None:
         """As many as the configuration says."""
         super().__init__()
-        shape = (config.num_hidden_layers, config.prompts, config.hidden_size)
-        self.vectors = nn.Parameter(torch.empty(shape).normal_(std=0.02))
-        self.candidate_vectors = nn.Parameter(torch.empty(shape).normal_(std=0.02)) if config.separate_prompts else None
+
+        def made(count: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(config.num_hidden_layers, count, config.hidden_size).normal_(std=0.02))
+
+        inputs, candidates = config.prompt_counts
+        self.vectors = made(inputs)
+        self.candidate_vectors = None if candidates is None else made(candidates)
 
     @property
     def separate(self) -> bool:
@@ -36,8 +41,9 @@ class DeepPrompts(nn.Module):
         return self.candidate_vectors is not None
 
     def forward(self, candidate: bool) -> list[Tensor | None]:
-        """One Float[P D] a layer."""
-        return list(self.candidate_vectors if candidate and self.candidate_vectors is not None else self.vectors)
+        """One Float[P D] a layer; None where this side has none."""
+        own = self.candidate_vectors if candidate and self.candidate_vectors is not None else self.vectors
+        return list(own) if own.shape[1] else [None] * len(own)
 
 
 class LinearHead(nn.Module):
@@ -77,9 +83,10 @@ def prompts_of(tensors: dict[str, Tensor]) -> DeepPrompts | None:
     if "prompts.vectors" not in tensors:
         return None
     layers, count, width = tensors["prompts.vectors"].shape
-    apart = "prompts.candidate_vectors" in tensors
+    apart = tensors.get("prompts.candidate_vectors")
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 1}
-    made = DeepPrompts(GeneralistConfig(prompts=count, separate_prompts=apart, **sizes))
+    candidates = None if apart is None else apart.shape[1]
+    made = DeepPrompts(GeneralistConfig(prompts=count, candidate_prompts=candidates, **sizes))
     return _filled(made, tensors, "prompts.")
 
 

@@ -31,8 +31,9 @@ from tokenizers_mod.base import Modality
 class ModelSpec:
     """Sizes and switches of the shared encoder (see `GeneralistConfig`).
 
-    freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head beside the cosine
-    for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
+    prompts: deep prompt vectors a layer; separate_prompts: candidates have their own, as many as inputs or
+    candidate_prompts. freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head
+    beside the cosine for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
     encoder_from: a model folder whose encoder's weights are taken, and with them its activation, norms, gates and
     positions (`generalist.initial.RULES`); random_encoder:
     they are not, all else equal (the control of a frozen result, `generalist.freeze`). control: a frozen run trains
@@ -54,6 +55,7 @@ class ModelSpec:
     control: bool = False
     prompts: int = 0
     separate_prompts: bool = False
+    candidate_prompts: int | None = None
     linear_heads: bool = False
     moe: MoeSpec = field(default_factory=MoeSpec)
 

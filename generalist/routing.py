@@ -74,6 +74,8 @@ class Router(nn.Module):
 
     per_row: ClassVar[bool] = False
     needs_sequence: ClassVar[bool] = False  # looks at other tokens of the sequence than the one it routes
+    needs_task: ClassVar[bool] = False  # looks at the task
+    needs_sides: ClassVar[bool] = False  # looks at what stands on both sides of the question
 
     def __init__(self, spec: RouterSpec, inputs: int = 0) -> None:
         super().__init__()
@@ -106,6 +108,7 @@ class AttributeRouter(Router):
     """Attribute bits -> linear -> LayerNorm (-> GELU) -> gate (spec 3.3)."""
 
     per_row = True
+    needs_sides = True
 
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec)
@@ -145,9 +148,10 @@ class ModalityRouter(Router):
 
 
 class TaskRouter(Router):
-    """A learned embedding of the task; the mean of all where the task is not known (a user's own question)."""
+    """A learned embedding of the task; the mean of all where none fits the question (`generalist.sides` says so)."""
 
     per_row = True
+    needs_task = True
 
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec)
@@ -225,7 +229,7 @@ def attributes(packed: Packed, kinds: dict[str, str]) -> Tensor:
     holds = torch.zeros(packed.sequences, len(KINDS), device=device).index_add_(0, packed.owner, own.float()) > 0
     before, other = (
         torch.tensor([kind in side for kind in KINDS], device=device).expand(len(own), -1)
-        for side in (role.own, role.other)
+        for side in (role.own, role.told)
     )
     target = torch.full((len(own), 1), role.target, device=device)
     causal = ((packed.layout.block > 0) | packed.layout.hidden).unsqueeze(1)

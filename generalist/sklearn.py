@@ -118,7 +118,7 @@ class _Estimator(BaseEstimator):
         for modality in modalities.values():
             modality.learn_texts(list(task.texts(records)))
         task.bind(modalities, None, records.info)
-        task.candidates = task.candidate_set(records)
+        task.adopt(task.candidate_set(records))
         assert task.candidates is not None
         self.modalities_, self.task_ = modalities, task
         with torch.random.fork_rng(devices=[]):
@@ -131,6 +131,8 @@ class _Estimator(BaseEstimator):
                     intermediate_size=4 * self.width,
                     modalities=modality_settings(modalities),
                     scales=[task.scale],
+                    tasks=[task.name],
+                    task_sides={task.name: task.sides()},
                 )
             )
             objective = Objective(model, {task.name: task.candidates}, modalities)
@@ -153,11 +155,12 @@ class _Estimator(BaseEstimator):
         question = self.modalities_["summary"].span(None).ask([0])
         candidates = self.task_.candidates
         assert candidates is not None
-        keys = self.model_.features(pack(candidates.sequences(self.modalities_)), candidate=True)
+        asked, answer = self.model_.sides.roles({self.input}, candidates.members, self.task_.name)
+        keys = self.model_.features(pack(candidates.sequences(self.modalities_), answer), candidate=True)
         found = []
         for start in range(0, len(raw), BATCH):
             rows = [[question, modality.span(modality.read(r))] for r in raw[start : start + BATCH]]
-            found.append(self.model_.score(self.model_.features(pack(rows)), keys, self.task_.scale))
+            found.append(self.model_.score(self.model_.features(pack(rows, asked)), keys, self.task_.scale))
         return torch.cat(found)
 
 

@@ -185,6 +185,8 @@ def save_tuned(out: Path, lines: list[dict[str, Any]], keeper: Keeper, processor
         (out / "tuning.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
         if keeper.last is None:  # a probe beside the model, or nothing, was trained
             return
+        config = keeper.last.model.config
+        config.task_sides = {**config.task_sides, task.name: task.sides()}
         keeper.last.model.save_pretrained(out / "model")
         processor.modalities = keeper.last.model.config.modalities
         processor.candidate_sets = {**processor.candidate_sets, task.name: task.candidates.to_dict()}

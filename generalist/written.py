@@ -20,13 +20,14 @@ def captions(model: GeneralistModel, answers: Answers, steps: int = 21, beam: in
     """One caption a record, beside those that people gave it. steps: most sub-words, the end among them."""
     task: Any = answers.task
     text, summary = task.modalities["text"], task.modalities["summary"]
-    members = vocabulary_features(model, text, summary)
+    name = task.name if task.name in model.sides.trained else None  # a task of the model's own, or a kind of task
+    members = vocabulary_features(model, text, summary, task.inputs, name)
     steps = min(steps, text.max_length)
     written, references = [], []
     for start in range(0, len(answers.records), batch):
         records = [answers.records[i] for i in range(start, min(start + batch, len(answers.records)))]
         inputs = [task.beginning(record) for record in records]
-        found = decode(model, inputs, text, members, task.scale, beam=beam, steps=steps)
+        found = decode(model, inputs, text, members, task.scale, beam=beam, steps=steps, task=name)
         written += [text.decode(found.words(row)) for row in range(len(inputs))]
         references += [task.captions(record) for record in records]
     given = np.empty(len(references), dtype=object)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,11 @@ class Cache:
         """f of each member of a set Float[K D], not normalised."""
         if self.folder is None:
             return Objective.members(objective, name)
-        file = self.folder / f"{content_hash(objective.model, objective.sets[name].to_dict())}.safetensors"
+        chosen = objective.sets[name]
+        asked = chosen.to_dict()
+        if objective.model.router is not None:  # experts look at more than the candidates themselves
+            asked["role"] = asdict(chosen.role(name))
+        file = self.folder / f"{content_hash(objective.model, asked)}.safetensors"
         if file.is_file():
             return load_file(str(file))["features"].to(objective.model.device)
         found = Objective.members(objective, name)
@@ -150,6 +154,9 @@ def task_for(
     if isinstance(found, Names) and asked.template != "{}":
         found = replace(found, names=[asked.template.format(name) for name in names], synonyms={})
     task.adopt(found)
+    if model.sides.by_task and task.name not in (model.config.tasks or []):
+        sides = task.sides()
+        task.name = model.sides.chosen(sides["inputs"], sides["answers"], sides["writes"]) or task.name
     return task, names
 
 

@@ -20,7 +20,7 @@ from data.pack import collate
 from data.source import Record, Records, Source
 from data.types import Batch, Example, Role, Span
 from tasks import lines
-from tasks.candidates import CandidateSet
+from tasks.candidates import CandidateSet, Names
 from tasks.metrics import Mean, mean_of
 from tokenizers_mod.base import Modality
 
@@ -148,6 +148,23 @@ class Task:
 
     def check(self, records: Records, split: str) -> None:
         """UserError for what records say of themselves and no step could take, found before the first one."""
+
+    def sides(self) -> dict[str, Any]:
+        """What each side of its question is told of the other; JSON, saved with the model (`generalist.sides`).
+
+        inputs, answers: modalities. input, candidate: kinds that stand on the other side of such a one. given: how a
+        client can give other candidates: "names", "pairs" of two directions, or "" not at all.
+        """
+        told = self.kinds_of(self.inputs) if self.candidates is None else self.candidates.role().told
+        given = "pairs" if self.candidates is None else "names" if isinstance(self.candidates, Names) else ""
+        about = self.about()
+        return {
+            **{name: about[name] for name in ("inputs", "answers", "scale")},
+            "input": list(self.kinds_of(about["answers"])),
+            "candidate": list(told),
+            "given": given,
+            "writes": bool(about.get("writes")),
+        }
 
     # --- a sample ---
 

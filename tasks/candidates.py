@@ -121,10 +121,11 @@ class Vocabulary(CandidateSet):
     """Every entry of the text tokenizer's vocabulary as a two-token text: [summary, entry, end of text]."""
 
     kind: ClassVar[str] = "vocabulary"
+    told: ClassVar[tuple[str, ...]] = ("text", "vision")  # of inputs, whatever they hold
 
     def role(self, task: str = "") -> Role:
         """The same for every task, so that one encoding serves them all (Uni-Perceiver spec 3.2)."""
-        return Role(target=True, other=("text", "vision"), task=task)
+        return Role(target=True, other=self.told, task=task)
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
         summary, text = modalities["summary"], modalities["text"]

@@ -152,3 +152,44 @@ def test_wrong_use_is_one_line(sets):
     model.remove("short")
     with pytest.raises(UserError, match="no prompts 'short'"):
         model.encode(inputs, PROMPTS)
+
+
+@pytest.mark.parametrize(("inputs", "candidates"), [(5, 3), (0, 4), (4, 0)])
+def test_prompts_of_inputs_and_candidates_may_differ_in_number(inputs, candidates, tmp_path):
+    """Each side is what a model with only its own prompts for both sides makes of it."""
+    both, processor = clients.model_and_processor(prompts=inputs, candidate_prompts=candidates)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in tunable(both).values():
+            value.add_(torch.randn(value.shape, generator=generator) * 0.5)
+    own = {}
+    for side, vectors in (("input", both.prompts.vectors), ("candidate", both.prompts.candidate_vectors)):
+        own[side], _ = clients.model_and_processor(prompts=vectors.shape[1])
+        state = {k: v for k, v in both.state_dict().items() if not k.startswith("prompts.")}
+        own[side].load_state_dict(state | ({"prompts.vectors": vectors} if vectors.shape[1] else {}))
+    pictures, names = pictures_with_text(processor), processor.candidates(CLASSES)
+    f, g = own["input"].encode(pictures), own["candidate"].encode(names)
+    both.save_pretrained(tmp_path)
+    loaded = type(both).from_pretrained(tmp_path).eval()
+    for model in (both, loaded):
+        torch.testing.assert_close(model.encode(pictures), f)
+        torch.testing.assert_close(model.encode(names, side="candidate"), g)
+        torch.testing.assert_close(
+            model.rank(pictures, names), (f @ g.T * model.log_scale("default").exp()).softmax(-1)
+        )
+        assert not torch.allclose(model.encode(names), g, atol=1e-2)  # by default an input
+        tensors = processor(text=CLASSES, return_tensors="pt")
+        for found, side in ((model.get_text_features(**tensors), "candidate"), (model(**tensors), "input")):
+            unit = torch.nn.functional.normalize(found.pooler_output, dim=-1)
+            torch.testing.assert_close(unit, own[side].encode(names))
+        other = torch.nn.functional.normalize(model.get_text_features(**tensors, side="input").pooler_output, dim=-1)
+        torch.testing.assert_close(other, own["input"].encode(names))
+        both_sides = model(**processor(text=CLASSES, table=clients.ROWS[:2], return_tensors="pt"))
+        table = processor(table=clients.ROWS[:2])
+        torch.testing.assert_close(both_sides.logits.softmax(-1), model.rank(table, names))
+    save_part(both, tmp_path / "part")
+    base, _ = clients.model_and_processor()
+    base.load_state_dict(both.state_dict(), strict=False)
+    worn = PromptedModel(base.eval(), {"part": tmp_path / "part"})
+    torch.testing.assert_close(worn.encode(names, ["part"] * 3, "candidate"), g)
+    torch.testing.assert_close(worn.rank(pictures, names, ["part"] * 7), both.rank(pictures, names))

@@ -85,6 +85,22 @@ def test_prompts_linear_head_and_bias_come_back_too():
     equal(to_official(model, unused), tensors)
 
 
+@pytest.mark.parametrize(("inputs", "candidates"), [(5, 3), (None, 4), (0, 4), (4, 0)])
+def test_unequal_prompts_come_in_and_back(inputs, candidates):
+    """None: the table is not there at all; 0: it has no row."""
+    tensors = official()
+    for i in range(2):
+        for key, count in ((keys.PROMPT, inputs), (keys.CANDIDATE_PROMPT, candidates)):
+            if count is not None:
+                tensors[f"fused_encoder.layers.{i}.{key}"] = torch.randn(count, 12)
+    model, _, report, unused = build(tensors, heads=3)
+    assert report.unexpected == report.missing == []
+    assert model.config.prompt_counts == (inputs or 0, candidates)
+    first = tensors.get(f"fused_encoder.layers.1.{keys.PROMPT}", torch.zeros(0, 12))
+    assert torch.equal(model.prompts.vectors[1], first)
+    equal(to_official(model, unused), tensors)
+
+
 def test_a_mixture_of_experts_comes_back_too(shared):
     file = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_moe.safetensors")
     tensors = {k[2:]: v for k, v in file.items() if k.startswith("w.")}

@@ -176,7 +176,7 @@ def _config(
         0,
     )
     frames, channels, patch = len(official[keys.TEMPORAL]), *official[keys.CONV].shape[1:3]
-    prompt = official.get(first + keys.PROMPT)
+    prompt, candidate_prompt = official.get(first + keys.PROMPT), official.get(first + keys.CANDIDATE_PROMPT)
     unused: dict[str, Tensor] = {}
     types = official.pop(keys.TYPES, None)
     if types is not None:
@@ -217,7 +217,7 @@ def _config(
         embedding_norm=True,
         output_head=True,
         prompts=0 if prompt is None else len(prompt),
-        separate_prompts=first + keys.CANDIDATE_PROMPT in official,
+        candidate_prompts=None if candidate_prompt is None else len(candidate_prompt),
         linear_heads={head_scale: len(official["fc_prompt.weight"])} if "fc_prompt.weight" in official else None,
         modalities=modality_settings(
             {"summary": Summary(as_text=text.spe), "text": text, "image": picture, "video": clip}
@@ -256,6 +256,8 @@ def _ours(official: dict[str, Tensor], report: Report, unused: dict[str, Tensor]
         out |= {f"encoder.layers.{number}.{name}": value for name, value in experts.items()}
         unused |= {f"fused_encoder.layers.{number}.{name}": value for name, value in dead.items()}
         for name, value in layer.items():
+            if name in (keys.PROMPT, keys.CANDIDATE_PROMPT) and not len(value):  # a table without a row
+                unused[f"fused_encoder.layers.{number}.{name}"] = value
             if name in keys.LAYER:
                 out[f"encoder.layers.{number}.{keys.LAYER[name]}"] = value
             elif name not in (keys.PROMPT, keys.CANDIDATE_PROMPT) and not is_expert_key(name):
@@ -264,6 +266,9 @@ def _ours(official: dict[str, Tensor], report: Report, unused: dict[str, Tensor]
         found = [layer[name] for _, layer in sorted(layers.items()) if name in layer]
         if found:
             out[ours] = torch.stack(found)
+    if "prompts.candidate_vectors" in out and "prompts.vectors" not in out:  # candidates alone have prompts
+        candidates = out["prompts.candidate_vectors"]
+        out["prompts.vectors"] = candidates.new_zeros(len(candidates), 0, candidates.shape[2])
     return out
 
 
@@ -300,8 +305,9 @@ def official_names(
             if ours in block and theirs.rpartition(".")[0] not in experts:
                 out[theirs_prefix + theirs] = block[ours]
         for theirs, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
-            if ours in state:
-                out[f"fused_encoder.layers.{number}.{theirs}"] = state[ours][number]
+            name = theirs_prefix + theirs
+            if ours in state and (len(state[ours][number]) or name in unused):
+                out[name] = state[ours][number]
     for theirs, ours in keys.TOP.items():
         if ours in state:
             out[theirs] = state[ours]

@@ -39,6 +39,7 @@ class AsClip(nn.Module):
         self.model = model
         self.picture, self.text = taking(processor, "pixel_values"), taking(processor, "input_ids")
         self.modalities = processor.built
+        self.roles = model.sides.roles({self.picture}, {self.text})
 
     def transform(self, picture: Any) -> Tensor:
         """A picture -> Float[C + 1, S, S]: its normalised pixels in the upper left corner, and where they are."""
@@ -56,12 +57,12 @@ class AsClip(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """What `transform` gives, stacked: Float[B C+1 S S] -> features Float[B D]."""
         tensors = {"pixel_values": images[:, :-1], "pixel_mask": images[:, -1]}
-        return self.model.encode_padded(self.picture, tensors).pooler_output
+        return self.model.encode_padded(self.picture, tensors, role=self.roles[0]).pooler_output
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """What `tokenize` gives -> features Float[B D], as candidates."""
         tensors = {"input_ids": ids.clamp(min=0), "attention_mask": (ids != PADDING).long()}
-        return self.model.encode_padded(self.text, tensors, candidate=True).pooler_output
+        return self.model.encode_padded(self.text, tensors, candidate=True, role=self.roles[1]).pooler_output
 
 
 def load(model_name: str, pretrained: str = "", cache_dir: str | None = None, device: Any = "cpu") -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ Which tensors are whose is said by the modalities themselves (`Modality.tensor_n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 from warnings import warn
 
@@ -18,8 +19,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
 from data.errors import UserError, nearest
+from data.routes import Role, Routes
+from data.types import Group, Layout, Packed
 from generalist.hf.outputs import DualOutput
 from generalist.padded import PaddedLayout
+from generalist.sides import CANDIDATE, INPUT, is_candidate
 from tasks import likelihood
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
@@ -71,14 +75,18 @@ class PaddedFeatures:
         candidate: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        role: Role | None = None,
     ) -> BaseModelOutputWithPooling:
-        """Features of one modality. Attention weights come from attn_implementation="eager" only."""
+        """Features of one modality. Attention weights come from attn_implementation="eager" only.
+
+        role: what a mixture of experts is told of this side; None: by the model's tasks that fit (`generalist.sides`).
+        """
         config = self.config  # type: ignore[attr-defined]
         want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         want_weights = config.output_attentions if output_attentions is None else output_attentions
         x, real = self.embed_padded(name, tensors)
         summary = self.modalities["summary"].span(None).modality  # type: ignore[attr-defined]
-        layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate)  # type: ignore[attr-defined]
+        layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate, role)  # type: ignore[attr-defined]
         layout.hidden_first = getattr(self.modalities["summary"], "hidden", False)  # type: ignore[attr-defined]
         layout.causal = getattr(self.modalities[name], "causal", False)  # type: ignore[attr-defined]
         layout.place = self.padded_places(name, tensors, x, real)
@@ -91,6 +99,37 @@ class PaddedFeatures:
             hidden_states=None if states is None else (*(s.view(x.shape) for s in states), hidden),
             attentions=tuple(layout.weights) if layout.weights is not None else None,
         )
+
+    def routed_padded(
+        self, name: str, summary: str, layout: PaddedLayout, candidate: bool, role: Role | None = None
+    ) -> PaddedLayout:
+        """The layout with the routes of padded sequences [summary, tokens of one modality...]; see `routed`."""
+        if self.router is None:  # type: ignore[attr-defined]
+            return layout
+        group = layout.groups[0]
+        device = self.device  # type: ignore[attr-defined]
+        # two tokens, one of each modality, stand for all: in a padded batch nothing is causal
+        zero = torch.zeros(2, dtype=torch.long, device=device)
+        names = list(dict.fromkeys([summary, name]))
+        pair = Packed(
+            data={n: {} for n in names},
+            source=torch.tensor([names.index(summary), names.index(name)], device=device),
+            row=zero,
+            layout=Layout([Group(0, 1, 2, True)], zero, zero.bool()),
+            owner=zero,
+            first=zero[:1],
+            asked=zero[:1],
+            asked_owner=zero[:1],
+            kinds=[name],
+            role=role or Role(),
+        )
+        found = self.routed(pair, candidate)  # type: ignore[attr-defined]
+        of_token = torch.ones(group.count, group.length, dtype=torch.long, device=device)
+        of_token[:, 0] = 0
+        padding = torch.zeros_like(of_token, dtype=torch.bool) if layout.real is None else ~layout.real
+        routes = None if found.routes is None else Routes(found.routes.index[of_token.flatten()], found.routes.table)
+        block = torch.zeros(of_token.numel(), dtype=torch.long, device=device)
+        return replace(layout, block=block, hidden=padding.flatten(), routes=routes)
 
     def padded_places(self, name: str, tensors: dict[str, Tensor], x: Tensor, real: Tensor | None) -> Tensor | None:
         """The places of [summary, x...] for a model that looks at them, Int[B * (1 + n), 4]; else None.
@@ -129,32 +168,35 @@ class PaddedFeatures:
         self,
         tensors: dict[str, Any],
         return_loss: bool | None = None,
-        scale: str | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        scale: str | None = None,
+        task: str | None = None,
+        side: str = INPUT,
     ) -> BaseModelOutputWithPooling | DualOutput:
         """Tensors by name -> features of one modality, or the law between two.
 
         return_loss: two modalities, row i of one is the answer of row i of the other: the symmetric loss.
-        scale: the logit scale's name, config.zero_shot_scale by default.
+        scale: the logit scale's name, task: as which task it is asked (`generalist.sides`); by default those of the
+        tasks that compare two such modalities, else config.zero_shot_scale. side: of one modality, "input" or
+        "candidate".
         """
         found = self.given_modalities(tensors)
         if len(found) == 1:
             ((name, mine),) = found.items()
-            return self.encode_padded(
-                name, mine, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-            )
+            return self.one_side(name, mine, side, task, output_hidden_states, output_attentions)
         if len(found) > 2:
             raise UserError(f"{len(found)} modalities given ({', '.join(found)}); give one, or two to compare")
         first, second = sorted(found, key=lambda n: CANDIDATES in found[n])  # stable: the order of the model's table
-        queries = self.encode_padded(first, found[first]).pooler_output
-        answers = self.encode_padded(second, found[second], candidate=True).pooler_output
+        asked, answer = self.sides.roles({first}, {second}, task)  # type: ignore[attr-defined]
+        queries = self.encode_padded(first, found[first], role=asked).pooler_output
+        answers = self.encode_padded(second, found[second], candidate=True, role=answer).pooler_output
         # not while traced: the number of candidates would become a constant of the graph
         if not return_loss and not torch.compiler.is_compiling() and len(answers) == 1:
             if self.chooses:
                 raise UserError(ALONE)
             warn(f"{ALONE} (the logit, their scaled cosine, holds for one pair as well)", stacklevel=2)
-        log_scale = self.log_scale(scale or self.config.zero_shot_scale)  # type: ignore[attr-defined]
+        log_scale = self.log_scale(scale or self.sides.scale({first}, {second}))  # type: ignore[attr-defined]
         logits = likelihood.logits(queries, answers, log_scale)
         loss = None
         if return_loss:
@@ -177,20 +219,35 @@ class PaddedFeatures:
     # one modality by name
 
     @can_return_tuple
-    def get_features(self, modality: str, **tensors: Any) -> BaseModelOutputWithPooling:
-        """Features of one modality, any of the model's: get_features("table", **processor(table=[...], ...))."""
+    def get_features(
+        self, modality: str, side: str = "", task: str | None = None, **tensors: Any
+    ) -> BaseModelOutputWithPooling:
+        """Features of one modality, any of the model's: get_features("table", **processor(table=[...], ...)).
+
+        side: "input" or "candidate"; by default a text is a candidate, as in the pipelines, and all else an input.
+        task: the task that experts are chosen by.
+        """
         if modality not in self.modalities:  # type: ignore[attr-defined]
             raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.modalities)}")  # type: ignore[attr-defined]
         options = {k: tensors.pop(k, None) for k in ("output_hidden_states", "output_attentions")}
         mine = self.modalities[modality].given(tensors)  # type: ignore[attr-defined]
         if not mine:
             raise UserError(f"{modality}: its tensors are not among {sorted(tensors)}")
-        return self.encode_padded(modality, mine, **options)
+        side = side or (CANDIDATE if CANDIDATES in mine else INPUT)
+        return self.one_side(modality, mine, side, task, **options)
+
+    def one_side(
+        self, name: str, tensors: dict[str, Tensor], side: str, task: str | None = None, *options: Any, **words: Any
+    ) -> BaseModelOutputWithPooling:
+        """`encode_padded` of inputs or of candidates, without the other side at hand."""
+        candidate = is_candidate(side)
+        roles = self.sides.roles(*((None, {name}) if candidate else ({name}, None)), task)  # type: ignore[attr-defined]
+        return self.encode_padded(name, tensors, candidate, *options, **words, role=roles[candidate])
 
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
     ) -> BaseModelOutputWithPooling:
-        """input_ids Int[B n], attention_mask [B n] -> output with pooler_output Float[B D]."""
+        """input_ids Int[B n], attention_mask [B n] -> output with pooler_output Float[B D]; candidates by default."""
         options.pop("token_type_ids", None)
         return self.get_features("text", input_ids=input_ids, attention_mask=attention_mask, **options)
 

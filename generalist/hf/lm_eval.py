@@ -20,7 +20,7 @@ import torch
 from data.errors import UserError, nearest
 from data.pack import pack
 from data.types import Span
-from generalist.decode import decode, vocabulary_features
+from generalist.decode import decode, vocabulary_features, writing_roles
 from generalist.predict import load_model
 
 try:
@@ -34,13 +34,17 @@ WAYS = ("candidates", "words")
 
 @register_model("generalist")
 class GeneralistLM(LM):
-    """pretrained: a run's or a model's folder; scale: a logit scale's name, by default that of given candidates."""
+    """pretrained: a run's or a model's folder; scale: a logit scale's name, by default that of given candidates.
+
+    task: as which task of the model it is asked, for a mixture of experts (`generalist.sides`).
+    """
 
     def __init__(
         self,
         pretrained: str,
         by: str = "candidates",
         scale: str = "",
+        task: str = "",
         batch_size: int | str = 64,
         device: str | None = None,
         **others: Any,
@@ -52,6 +56,7 @@ class GeneralistLM(LM):
         if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
             device = "cpu"  # the harness' own default is a GPU
         self.model.to(device).eval()
+        self.task = task or None
         self.by, self.scale = by, scale or self.model.config.zero_shot_scale
         self.model.log_scale(self.scale)  # a wrong name ends here
         self.batch = int(batch_size) if str(batch_size).isdigit() else 64
@@ -77,7 +82,8 @@ class GeneralistLM(LM):
         for request in requests:
             context, options = request.args
             steps = min(int(options.get("max_gen_toks", self.text.max_length)), self.text.max_length)
-            found = decode(self.model, [self._asked(context, False)], self.text, self.members, self.scale, steps=steps)
+            question, options_of = [self._asked(context, False)], {"steps": steps, "task": self.task}
+            found = decode(self.model, question, self.text, self.members, self.scale, **options_of)
             answer = self.text.decode(found.words(0))
             for stop in [options["until"]] if isinstance(options.get("until"), str) else options.get("until") or []:
                 answer = answer.partition(stop)[0] if stop else answer
@@ -88,7 +94,8 @@ class GeneralistLM(LM):
     def members(self) -> torch.Tensor:
         """The vocabulary, encoded once."""
         if self._members is None:
-            self._members = vocabulary_features(self.model, self.text, self.processor.built["summary"], ("text",))
+            summary = self.processor.built["summary"]
+            self._members = vocabulary_features(self.model, self.text, summary, {"text"}, self.task)
         return self._members
 
     def _asked(self, context: str, at_summary: bool = True) -> list[Span]:
@@ -112,7 +119,7 @@ class GeneralistLM(LM):
                     "give model_args by=words"
                 )
             candidates = self.processor.candidates(distinct)
-            log_p = self.model.log_likelihood([self._asked(context)], candidates, self.scale)[0]
+            log_p = self.model.log_likelihood([self._asked(context)], candidates, self.scale, self.task)[0]
             best = distinct[int(log_p.argmax())]
             for i, name in zip(members, names, strict=True):
                 found[i] = (float(log_p[distinct.index(name)]), name == best)
@@ -126,9 +133,9 @@ class GeneralistLM(LM):
             part = pairs[start : start + self.batch]
             spans = [self.text.caption_span(self.text.read(answer.strip())) for _, answer in part]
             sequences = [[*self._asked(context, False), span] for (context, _), span in zip(part, spans, strict=True)]
-            log_p = self.model.score(
-                self.model.features(pack(sequences).to(self.model.device)), self.members, self.scale
-            ).cpu()
+            role, _ = writing_roles(self.model, {"text"}, self.task)
+            features = self.model.features(pack(sequences, role).to(self.model.device))
+            log_p = self.model.score(features, self.members, self.scale).cpu()
             for rows, span in zip(log_p.split([len(s.labels) for s in spans]), spans, strict=True):
                 own = rows.gather(1, span.labels.unsqueeze(1)).squeeze(1)
                 found.append((float(own.sum()), bool((rows.argmax(-1) == span.labels).all())))

@@ -20,8 +20,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from data.errors import UserError
 from data.pack import pack
-from data.types import Span
-from generalist.decode import vocabulary_features
+from data.types import Role, Span
+from generalist.decode import vocabulary_features, writing_roles
 from generalist.model import GeneralistModel
 
 WORDS = ("input_ids", "attention_mask")
@@ -38,6 +38,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._members: Tensor | None = None
+        self._role = Role()
         text = self._text(None)
         if text is not None:
             config.vocab_size = text.vocabulary
@@ -76,7 +77,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         sequences = [
             [summary, *(column[i] for column in columns), text.next_span(words)] for i, words in enumerate(written)
         ]
-        features = self.features(pack(sequences).to(self.device))
+        features = self.features(pack(sequences, self._role).to(self.device))
         logits = self.logits(features, self._members, tensors.get("scale") or self.writing_scale)
         return CausalLMOutput(logits=logits.unsqueeze(1))  # type: ignore[arg-type]
 
@@ -101,7 +102,10 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """transformers' generate over the vocabulary, which is encoded once. max_new_tokens: 20 by default."""
+        """transformers' generate over the vocabulary, which is encoded once. max_new_tokens: 20 by default.
+
+        scale, task: by name; as which task it is written, for a mixture of experts (`generalist.sides`).
+        """
         text = self._text("write")
         ids = kwargs.pop("input_ids", inputs)
         mask = kwargs.pop("attention_mask", None)
@@ -111,7 +115,8 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         kwargs["input_ids"], kwargs["attention_mask"] = self._started(ids, mask, tensors[0].shape[0], text.eot)
         if "generation_config" not in kwargs and "max_length" not in kwargs:
             kwargs.setdefault("max_new_tokens", 20)
-        with self._vocabulary(text):
+        given = self.given_modalities({k: v for k, v in kwargs.items() if k not in WORDS and torch.is_tensor(v)})
+        with self._vocabulary(text, set(given), kwargs.pop("task", None)):
             return super().generate(**kwargs)
 
     def _started(self, ids: Tensor | None, mask: Tensor | None, batch: int, end: int) -> tuple[Tensor, Tensor]:
@@ -130,9 +135,10 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         return started, seen
 
     @contextmanager
-    def _vocabulary(self, text: Any) -> Iterator[None]:
-        """The vocabulary's features while something is written."""
-        self._members = vocabulary_features(self, text, self.modalities["summary"])
+    def _vocabulary(self, text: Any, inputs: set[str], task: str | None) -> Iterator[None]:
+        """The vocabulary's features, and what inputs are told, while something is written."""
+        self._role, _ = writing_roles(self, inputs, task)
+        self._members = vocabulary_features(self, text, self.modalities["summary"], inputs, task)
         try:
             yield
         finally:
