@@ -24,6 +24,7 @@ from data.types import Span
 from generalist.config import GeneralistConfig
 from generalist.routing import Router
 
+SUMMARY = "summary"  # the modality that asks; it is no content
 INPUT, CANDIDATE = SIDES = ("input", "candidate")
 GIVEN = ("names", "pairs", "")  # what a task is asked among (`Task.sides`), in the order in which one is taken for it
 
@@ -37,7 +38,7 @@ def is_candidate(side: str) -> bool:
 
 def modalities_of(sequences: Iterable[Sequence[Span]]) -> set[str]:
     """The modalities of the spans behind the summary, which stands first and may be a text."""
-    return {s.modality for spans in sequences for s in (spans[1:] or spans) if s.modality != "summary"}
+    return {span.modality for spans in sequences for span in (spans[1:] or spans)} - {SUMMARY}
 
 
 class Sides:

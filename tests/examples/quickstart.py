@@ -19,8 +19,8 @@ answers = ["zero", "one", "eight"]
 p = model.rank(processor(image=picture), processor.candidates(answers), scale="classify")
 print({name: round(float(v), 3) for name, v in zip(answers, p[0], strict=True)})
 
-# any modality becomes a unit vector of one space
-vectors = model.encode(processor(text=["greek small letter alpha", "vertical line"]))
+# any modality becomes a unit vector of one space, as an input (default) or as a candidate for one
+vectors = model.encode(processor(text=["greek small letter alpha", "vertical line"]), side="candidate")
 cosines = vectors @ model.encode(processor(image=picture)).T
 print(vectors.shape, "cosines with the picture", cosines.squeeze(1).tolist())
 
