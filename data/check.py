@@ -18,6 +18,7 @@ import numpy as np
 from data.alike import Looks
 from data.cache import content_key
 from data.errors import UserError
+from data.media import Opened, opened
 from data.remote import checksum
 from data.source import Record, Records
 
@@ -27,7 +28,10 @@ SHOWN = 8  # samples named of each kind of problem
 
 @dataclass
 class Report:
-    """problems: {kind: names of samples}, the kinds of `SERIOUS` make a data set invalid."""
+    """problems: {kind: names of samples}, the kinds of `SERIOUS` make a data set invalid.
+
+    notes: what the source says of itself, such as files that are no samples.
+    """
 
     split: str
     samples: int = 0
@@ -48,6 +52,7 @@ class Report:
             "samples": self.samples,
             "read": self.read,
             "valid": self.valid,
+            "notes": self.notes,
             "problems": {kind: {"count": len(n), "samples": n[:SHOWN]} for kind, n in self.problems.items() if n},
             "classes": dict(self.classes.most_common()),
             "fields": dict(self.fields),
@@ -94,28 +99,22 @@ def content(value: Any) -> tuple[bytes, bool]:
     return repr(value).encode(), False
 
 
-def decoded(value: Any) -> None:
-    """Decode what is decoded late only. UserError when it cannot be."""
-    if isinstance(value, Path) or (hasattr(value, "load") and hasattr(value, "convert")):
-        from data.codec import PICTURES
+def look(record: Record, pixel_sizes: bool) -> dict[str, list[str]]:
+    """Open every field; {what is odd: its fields}. UserError for what cannot be opened.
 
-        if isinstance(value, Path):
-            if value.suffix.lower().lstrip(".") not in PICTURES:
-                return
-            from PIL import Image
-
-            try:
-                with Image.open(value) as opened:
-                    opened.load()
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{value} is no whole picture ({error})") from error
-            return
-        try:
-            value.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"a picture that is not whole ({error})") from error
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
-        raise UserError(f"{int((~np.isfinite(value)).sum())} of {value.size} values are NaN or infinite")
+    pixel_sizes: "width" and "height" of the record are those of its picture.
+    """
+    odd: dict[str, list[str]] = defaultdict(list)
+    for key, value in record.items():
+        found = opened(key, value) if key != "id" else Opened()
+        for note in found.notes:
+            odd[note].append(key)
+        said = (record.get("width"), record.get("height"))
+        if pixel_sizes and found.size is not None and found.size != said:
+            raise UserError(
+                f"{key} has {found.size[0]} x {found.size[1]} pixels, the record says {said[0]} x {said[1]}"
+            )
+    return odd
 
 
 def check(
@@ -133,6 +132,7 @@ def check(
     report = Report(split, len(records), notes=list(records.info.get("notes", [])))
     seen: dict[str, str] = {}
     whole: set[str] = set()
+    ids: set[str] = set()
     exact: set[tuple[str, str]] = set()  # (sample, other set or "") that are equal and so not nearly equal
     names = records.info.get("classes") or []
     for line in records.info.get("skipped", []):
@@ -143,14 +143,18 @@ def check(
         try:
             record = records[number]
             name = str(record.get("id", number))
-            for value in record.values():
-                decoded(value)
+            odd = look(record, bool(records.info.get("pixel_sizes")))
             found = list(marks(record))
             like = report.looks.add(name, record)
         except UserError as error:
             report.problems["broken"].append(f"{name}: {error}")
             continue
         report.read += 1
+        for note, fields in odd.items():
+            report.problems[note].append(f"{name}: {', '.join(fields)}")
+        if name in ids:
+            report.problems["same id"].append(f"{name} is the id of an earlier sample")
+        ids.add(name)
         for key, value in record.items():
             report.fields[key] += value is not None
             if isinstance(value, str) and not value.strip():
@@ -187,6 +191,9 @@ def check(
             report.problems["unbalanced classes"].append(
                 f"{rare[0]}: {rare[1]} of {report.read}, the largest has {many}"
             )
+    for key, count in report.fields.items():
+        if count < report.read:
+            report.problems["missing fields"].append(f"{key}: {report.read - count} of {report.read} samples lack it")
     for missing in [n for n in names if n not in report.classes] if report.classes else []:
         report.problems["class without samples"].append(str(missing))
     return report, whole
@@ -205,3 +212,7 @@ def check_shards(folder: Path) -> Iterable[str]:
             yield f"{path}: {path.stat().st_size} bytes, the index says {shard['filesize']}"
         elif checksum(path) != shard["sha256"]:
             yield f"{path}: its checksum is not that of the index"
+    listed = {shard["url"] for shard in index["shardlist"]}
+    for path in sorted([*folder.glob("*.tar"), *folder.glob("*.partial")]):
+        if path.name not in listed:
+            yield f"{path}: not in the index, left by a writing that was interrupted"

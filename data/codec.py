@@ -1,6 +1,6 @@
 """A field of a sample <-> the bytes of one member of a shard; the member's ending says how.
 
-`.json` scalars and lists, `.txt` text, `.cls` class index, `.npy` arrays, pictures and sounds as their files are.
+`.json` scalars and lists, `.txt` text, `.cls` class index or name, `.npy` arrays, pictures and sounds as they are.
 The endings are webdataset's, so that either side reads the other's shards. Pickles are refused: data is untrusted.
 """
 
@@ -88,7 +88,7 @@ def decode(name: str, raw: bytes) -> Any:
         if ending in ("txt", "text", "caption"):
             return raw.decode("utf-8")
         if ending in ("cls", "cls2", "index", "inx"):
-            return int(raw)
+            return _class(raw.decode("utf-8").strip())
         if ending == "npy":
             return np.load(io.BytesIO(raw), allow_pickle=False)
         if ending in PICTURES:
@@ -96,6 +96,11 @@ def decode(name: str, raw: bytes) -> Any:
     except (ValueError, OSError, SyntaxError, EOFError) as error:
         raise UserError(f"member .{name}: {len(raw)} bytes that are not a .{ending} ({error})") from error
     return raw
+
+
+def _class(text: str) -> int | str:
+    """A class's number, or its name where no number stands there; "007" is a name."""
+    return int(text) if text.lstrip("-").isdigit() and str(int(text)) == text else text
 
 
 def picture(raw: bytes) -> Any:

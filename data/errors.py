@@ -56,6 +56,10 @@ def blamed_on(what: str) -> Iterator[None]:
         raise UserError(one_line(f"{what}: cannot be read ({type(error).__name__}: {error})")) from error
 
 
+class Unfinished(UserError):
+    """A split that is there but was not written to its end: never passed over as one that does not exist."""
+
+
 def nearest(word: str, valid) -> str:
     """A ' (did you mean X?)' for a misspelt `word`, or the list of valid words."""
     import difflib

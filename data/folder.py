@@ -1,7 +1,7 @@
 """A folder of files: by class (CLASS/file), with captions (file and file.txt beside it), or just files.
 
-photos/train/cat/1.jpg ...    photos/val/cat/9.jpg ...     splits as they lie there
-photos/cat/1.jpg ...                                       split by a hash of each file's name
+photos/train/cat/1.jpg ...    photos/Validation/cat/9.jpg ...    splits as they lie there, in any usual spelling
+photos/cat/1.jpg ...                                             split by a hash of each file's name
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
-from data.errors import UserError
+from data.errors import Unfinished, UserError
+from data.kinds import counted_out, ending, is_junk, samples_among
 from data.source import Record, Records
-from data.splits import SPLITS, check_fractions, check_split, split_of
+from data.splits import SPLITS, check_fractions, check_split, named_split, split_of
 
-OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 TEXTS = (".txt", ".caption")
 
 
 @dataclass
 class Folder:
-    """path: the folder. name: the record's field that holds each file's path. endings: those that count, [] = all
-    but texts and hidden files. labelled: the first folder below the split is the class.
+    """path: the folder. name: the record's field that holds each file's path. endings: those that count, [] = those of
+    one kind, pictures, sounds or clips (`data.kinds`). labelled: the first folder below the split is the class.
 
     val, test, seed: the split where the folder has none of its own. A record is {"id", name: Path, "label", "class"},
-    and "text" where a .txt of the same stem lies beside the file.
+    and "text" where a .txt of the same stem lies beside the file. info["notes"]: what was left out, in lines.
     """
 
     path: str
@@ -45,40 +46,100 @@ class Folder:
         root = Path(self.path)
         if not root.is_dir():
             raise UserError(f"no folder {self.path}")
-        own = {OTHER_NAMES.get(p.name, p.name): p for p in sorted(root.iterdir()) if p.is_dir()}
-        given = {name: p for name, p in own.items() if name in SPLITS}
-        check_split(split, given if "train" in given else SPLITS, f"folder {self.path}")
-        if "train" in given:
-            chosen = given[split]
-            files = self._files(chosen)
-            classes = self._classes([f for base in given.values() for f in self._files(base)])
-        else:
-            chosen = root
-            every = self._files(root)
-            classes = self._classes(every)
-            files = [f for f in every if split_of(f.as_posix(), self.seed, self.val, self.test) == split]
+        refuse_others(root)
+        root, given = self._splits(root)
+        check_split(split, given or SPLITS, f"folder {self.path}")
+        every = {name: walked(base) for name, base in (given or {"": root}).items()}
+        try:
+            wanted, word = self._wanted([file for files in every.values() for file in files])
+        except UserError as error:
+            raise UserError(f"folder {self.path}: {error}") from error
+        samples = {name: [f for f in files if self._counts(f, wanted)] for name, files in every.items()}
+        classes = self._classes([f for files in samples.values() for f in files])
+        files = samples[split] if given else self._split(samples[""], split)
+        chosen = given.get(split, root)
         if not files:
-            wanted = f" ending in {', '.join(self.endings)}" if self.endings else ""
-            raise UserError(f"folder {chosen}: no files{wanted} for split {split!r}")
+            ends = f" ending in {', '.join(self.endings)}" if self.endings else ""
+            raise UserError(f"folder {chosen}: no {word}{ends} for split {split!r}")
         info: dict[str, Any] = {"about": f"files of {root.name}", "synthetic": False}
+        taken = {*files, *(f for f in samples.get("", []))}
+        texts = {t for f in taken for t in (f.with_suffix(e) for e in TEXTS)}
+        if note := counted_out([f for f in every[split if given else ""] if f not in taken and f not in texts]):
+            info["notes"] = [note]
         if classes:
             info["classes"] = classes
         return Records(Files(chosen, files, self.name, classes), info)
 
-    def _files(self, base: Path) -> list[Path]:
-        """Files below `base`, as paths relative to it, in order."""
-        wanted = tuple("." + e.lower().lstrip(".") for e in self.endings)
-        found = []
-        for folder, below, names in os.walk(base, followlinks=True):
-            below[:] = sorted(d for d in below if not d.startswith("."))
-            for name in names:
-                lower = name.lower()
-                if not name.startswith(".") and (lower.endswith(wanted) if wanted else not lower.endswith(TEXTS)):
-                    found.append(Path(folder, name).relative_to(base))
-        return sorted(found)
+    def _splits(self, root: Path) -> tuple[Path, dict[str, Path]]:
+        """The folder that holds the splits or the classes, and {split: its folder}, empty where there are none.
+
+        A folder "Train" beside others that are no splits (Bus, Car) is a class. A single folder within the folder that
+        holds the splits, as archives leave it, is entered.
+        """
+        below = [p for p in sorted(root.iterdir()) if p.is_dir() and not is_junk(Path(p.name))]
+        named = [(split, p) for p in below if (split := named_split(p.name))]
+        given = dict(named)
+        for split, path in named:
+            if given[split] != path:
+                raise UserError(f"folder {self.path}: {path.name} and {given[split].name} are both {split}; merge them")
+        if "train" in given and (len(given) > 1 or len(below) == 1):
+            return root, given
+        if len(below) == 1 and not any(p.is_file() and not is_junk(Path(p.name)) for p in root.iterdir()):
+            inner = self._splits(below[0])
+            if inner[1]:
+                return inner
+        return root, {}
+
+    def _wanted(self, files: list[Path]) -> tuple[set[str], str]:
+        """The endings that count and the word for such files."""
+        if self.endings:
+            return {e.lower().lstrip(".") for e in self.endings}, "files"
+        return samples_among(files, self.name)
+
+    def _counts(self, file: Path, wanted: set[str]) -> bool:
+        if is_junk(file):
+            return False
+        return ending(file) in wanted or file.name.lower().endswith(tuple(f".{e}" for e in wanted if "." in e))
+
+    def _split(self, files: list[Path], split: str) -> list[Path]:
+        return [f for f in files if split_of(composed(f.as_posix()), self.seed, self.val, self.test) == split]
 
     def _classes(self, files: list[Path]) -> list[str]:
-        return sorted({f.parts[0] for f in files if len(f.parts) > 1}) if self.labelled else []
+        return sorted({composed(f.parts[0]) for f in files if len(f.parts) > 1}) if self.labelled else []
+
+
+def composed(name: str) -> str:
+    """A name as people write it: macOS keeps letters and their accents apart, and the two look the same."""
+    return normalize("NFC", name)
+
+
+def walked(base: Path) -> list[Path]:
+    """All files below `base`, as paths relative to it, in order."""
+    found = [
+        Path(folder, name).relative_to(base) for folder, _, names in os.walk(base, followlinks=True) for name in names
+    ]
+    return sorted(found)
+
+
+def refuse_others(root: Path) -> None:
+    """UserError for folders of another layout, whose files are no samples by themselves."""
+    if (root / "meta" / "info.json").is_file() and (root / "data").is_dir():
+        table = next((p for p in sorted((root / "data").rglob("*.parquet"))), root / "data")
+        raise UserError(
+            f"folder {root} is a LeRobot set (meta/info.json, data/*.parquet): its episodes are rows of Parquet "
+            f"tables, not files by class; give a table of it, {table}"
+        )
+    for plan in sorted(root.glob("*/plan.json")):
+        refuse_unfinished(plan.parent)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Unfinished where `generalist data shard` was interrupted in this folder of a split."""
+    if (folder / "plan.json").is_file() and not (folder / "index.json").is_file():
+        raise Unfinished(
+            f"folder {folder}: shards whose writing was interrupted; run the same generalist data shard again, it goes "
+            "on with those that are missing"
+        )
 
 
 class Files(Sequence[Record]):
@@ -96,13 +157,14 @@ class Files(Sequence[Record]):
             return [self[i] for i in range(*index.indices(len(self)))]
         file = self.files[index]
         path = self.base / file
-        record: Record = {"id": file.as_posix(), self.name: path}
+        record: Record = {"id": composed(file.as_posix()), self.name: path}
         if self.number:
             if len(file.parts) < 2:
                 raise UserError(f"{path} lies in no class folder; move it into one or give labelled=false")
-            record |= {"label": self.number[file.parts[0]], "class": file.parts[0]}
-        for ending in TEXTS:
-            beside = path.with_suffix(ending)
+            name = composed(file.parts[0])
+            record |= {"label": self.number[name], "class": name}
+        for text in TEXTS:
+            beside = path.with_suffix(text)
             if beside.is_file():
                 record["text"] = beside.read_text(encoding="utf-8").strip()
                 break

@@ -13,10 +13,10 @@ import numpy as np
 
 from data import alike
 from data.check import marks
-from data.errors import UserError
+from data.kinds import MEDIA, ending
+from data.sounds import mixed, read_sound
 from data.source import Record, Records
 
-SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
 FRAMES = 32
 SHORT = 1024  # values up to which a row of numbers is no sound: windows of one series have spectra alike
 
@@ -27,13 +27,8 @@ def picture_of(value: Any) -> np.ndarray | None:
 
     if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
         value = Path(value)
-    if isinstance(value, Path) and value.suffix.lower() in SOUNDS:
-        import soundfile
-
-        try:
-            value = soundfile.read(str(value), dtype="float32", always_2d=True)[0].mean(1)
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{value} cannot be read ({error})") from error
+    if isinstance(value, Path) and ending(value) in MEDIA["sounds"]:
+        value = mixed(read_sound(value)[0])
     if isinstance(value, dict):
         value = value.get("array")
     if hasattr(value, "detach"):

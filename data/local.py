@@ -25,7 +25,9 @@ import numpy as np
 
 from data.columns import typed
 from data.errors import UserError, nearest
+from data.paths import beside
 from data.readers import WRITTEN, read_raw
+from data.sounds import read_sound
 from data.source import Record, Records
 
 SPLITS = ("train", "val", "test")
@@ -217,7 +219,7 @@ class Rows(Sequence):
         if sign and kind == "sound":
             return _sound(Path(self.source.path).parent / str(value))
         if sign and kind == "file":
-            return str(Path(self.source.path).parent / str(value))
+            return beside(Path(self.source.path).parent, str(value))
         if key in self.source.transpose:
             value = np.asarray(value).T
         return _plain(value)
@@ -241,12 +243,7 @@ def _picture(value: Any, how: str) -> Any:
 
 
 def _sound(path: Path) -> dict[str, Any]:
-    import soundfile
-
-    try:
-        array, rate = soundfile.read(str(path), dtype="float32")
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"sound {path}: cannot be read ({error}); is it complete?") from error
+    array, rate = read_sound(path)
     return {"array": array, "sampling_rate": rate}
 
 

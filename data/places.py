@@ -46,10 +46,14 @@ def source_at(
         chosen, settings = CocoCaptions, {"folder": name}
     elif place.endswith(".tar"):
         chosen, settings = Shards, {"splits": {"train": place}}
+    elif place.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
+        raise UserError(f"{place}: a compressed tar has no places to jump to; unpack it to a .tar first")
     elif is_remote(place) or any(path.glob("*/index.json")):
         chosen, settings = Shards, {"path": place}
     elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         chosen, settings = Hub, {"name": place}
+    elif path.is_dir() and (tars := tars_of(path)):
+        chosen, settings = Shards, {"splits": tars}
     elif path.is_dir():
         called = next((name for name in fields if name != "text"), "image")
         chosen, settings = Folder, {"path": place, "name": called}
@@ -63,3 +67,22 @@ def source_at(
     from data.settings import make
 
     return make(chosen, settings | (options or {}))
+
+
+def tars_of(folder: Path) -> dict[str, list[str]]:
+    """{split: its .tar files} of a folder of other people's shards; those that lie in no split's folder are training's.
+
+    Empty where the folder holds anything else, or shards of this project's without their index.
+    """
+    from data.kinds import is_junk
+    from data.splits import named_split
+
+    found: dict[str, list[str]] = {}
+    for path in (p for p in folder.rglob("*") if p.is_file() and not is_junk(p.relative_to(folder))):
+        if path.name == "plan.json" or path.suffix not in (".tar", ".idx", ".json"):
+            return {}
+        if path.suffix == ".tar":
+            below = path.relative_to(folder).parts
+            split = named_split(below[0]) if len(below) > 1 else None
+            found.setdefault(split or "train", []).append(str(path))
+    return {split: sorted(paths) for split, paths in found.items()}

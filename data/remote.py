@@ -26,8 +26,8 @@ def is_remote(place: str) -> bool:
 
 
 def join(base: str, name: str) -> str:
-    """A file within a remote or local folder; names that are addresses themselves stay."""
-    if is_remote(name) or Path(name).is_absolute():
+    """A file within a remote or local folder; names that are addresses themselves stay, and all do without a folder."""
+    if not base or is_remote(name) or Path(name).is_absolute():
         return name
     return f"{base.rstrip('/')}/{name}"
 

@@ -26,10 +26,11 @@ from data import jsons, remote
 from data.cache import SizedCache, content_key, default_folder
 from data.codec import decode
 from data.errors import UserError, nearest, told
+from data.folder import refuse_unfinished
 from data.limits import limits, over
 from data.order import ShardOrder
 from data.source import Record, Records
-from data.tar import TarIndex, scan
+from data.tar import RULE, TarIndex, scan
 from data.trust import check_place
 
 OPEN = 128  # shards that a process keeps open
@@ -111,6 +112,7 @@ class Shards:
         else:
             target = Path(place)
             if not target.is_file():
+                refuse_unfinished(target.parent)
                 have = sorted(p.parent.name for p in Path(self.path).glob("*/index.json"))
                 hint = nearest(split, have) if have else "write it with generalist data shard SRC OUT"
                 raise UserError(f"shards {self.path}: no split {split!r} (no {split}/index.json); {hint}")
@@ -143,7 +145,7 @@ class Shards:
             path.write_text(json.dumps({"wids_version": 1, "shardlist": found}))
 
         marks = [p if remote.is_remote(p) else f"{p}:{_state(p)}" for p in places]
-        kept = json.loads(store.get(f"{content_key(*marks)}.index.json", make).read_text())["shardlist"]
+        kept = json.loads(store.get(f"{content_key(RULE, *marks)}.index.json", make).read_text())["shardlist"]
         return {"shardlist": [s | {"url": place} for s, place in zip(kept, places, strict=True)]}
 
 
@@ -277,7 +279,7 @@ class ShardRows(Sequence[Record]):
         beside = path.with_name(path.name + ".idx")
         if beside.is_file():
             return TarIndex.load(beside)
-        key = f"{content_key(self.shards[at].place, _state(str(path)))}.idx"
+        key = f"{content_key(RULE, self.shards[at].place, _state(str(path)))}.idx"
         return TarIndex.load(self.store.get(key, lambda target: scan(path, lenient=True).save(target)))
 
     def prefetch(self, numbers: Iterable[int]) -> None:

@@ -6,11 +6,25 @@ A record's split depends on its own name and the seed only; adding or removing o
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 from data.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
+NAMES = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "dev", "development"),
+    "test": ("test", "testing", "tst"),
+}
+# "Training", "test_set", "val2017", "train images"
+_NAMED = re.compile(r"([a-z]+?)(?:[ _-]?(?:sets?|splits?|data|images))?(?:[ _-]?(?:19|20)\d\d)?")
+
+
+def named_split(name: str) -> str | None:
+    """The split that a folder or file of this name holds, in whatever case: "Training" -> "train"; None for others."""
+    found = _NAMED.fullmatch(name.lower())
+    return next((split for split, names in NAMES.items() if found and found[1] in names), None)
 
 
 def split_of(name: str, seed: int = 0, val: float = 0.1, test: float = 0.2) -> str:

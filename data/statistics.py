@@ -10,26 +10,27 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
+from data.media import opened
 from data.source import Records
 
+ODD = "odd"  # instead of a number: a thing to count, such as sounds whose channels are of opposite phase
 COLOURS = ("#35618f", "#b5542c", "#4c7a4c", "#7d5a94")
 
 
 def measures(name: str, value: Any) -> dict[str, Any]:
-    """What is counted of one field's value: {measure: number or category}."""
+    """What is counted of one field's value, which is opened: {measure: number}; ODD for what is odd of it.
+
+    UserError when it cannot be opened.
+    """
     if value is None or (isinstance(value, float) and value != value):
         return {f"{name}: missing": 1}
-    if hasattr(value, "convert"):
-        return {f"{name}: width": value.width, f"{name}: height": value.height}
-    if isinstance(value, Path):
-        return {f"{name}: kilobytes": value.stat().st_size / 1000} if value.is_file() else {f"{name}: missing": 1}
-    if isinstance(value, bytes):
-        return {f"{name}: kilobytes": len(value) / 1000}
+    found = opened(name, value)
+    counted = {f"{name}: {measure}": number for measure, number in found.measures.items()}
+    counted |= {f"{name}: {note}": ODD for note in found.notes}
+    if found.kind or found.notes:
+        return counted
     if isinstance(value, str):
         return {f"{name}: words": len(value.split()), f"{name}: characters": len(value)}
-    if isinstance(value, dict) and "array" in value:
-        rate = value.get("sampling_rate") or value.get("rate") or 0
-        return {f"{name}: seconds": len(value["array"]) / rate} if rate else {f"{name}: values": len(value["array"])}
     if isinstance(value, dict):
         return {k: v for key, item in value.items() for k, v in measures(f"{name}.{key}", item).items()}
     if hasattr(value, "shape") and np.ndim(value):
@@ -46,11 +47,13 @@ def gather(records: Records, progress: Callable[[int], Any] = lambda n: None, li
     values: dict[str, list[float]] = defaultdict(list)
     classes: Counter = Counter()
     missing: Counter = Counter()
+    odd: Counter = Counter()
     names, broken = records.info.get("classes") or [], 0
     for number in numbers:
         progress(1)
         try:
             record = records[int(number)]
+            counted = _counted(record)
         except UserError:
             broken += 1
             continue
@@ -59,26 +62,31 @@ def gather(records: Records, progress: Callable[[int], Any] = lambda n: None, li
             classes[
                 names[label] if names and not isinstance(label, str) and 0 <= label < len(names) else str(label)
             ] += 1
-        for name, value in record.items():
-            if name == "id" or (name == "label" and classes):
-                continue
-            if isinstance(value, dict) and value.keys() <= record.keys():
-                continue  # a table's row repeats the columns
-            for measure, found in measures(name, value).items():
+        for name, found in counted.items():
+            for measure, number_of in found.items():
                 if measure.endswith(": missing"):
                     missing[measure.removesuffix(": missing")] += 1
-                else:
-                    values[measure].append(float(found))
+                elif number_of == ODD:
+                    odd[measure] += 1
+                elif not (name == "label" and classes):
+                    values[measure].append(float(number_of))
     return {
         "samples": count,
         "looked_at": len(numbers),
         "broken": broken,
+        "notes": list(records.info.get("notes", [])),
         "classes": dict(classes.most_common()),
         "missing": dict(missing),
-        "notes": list(records.info.get("notes", [])),
+        "odd": dict(odd),
         "measures": {name: summary(found) for name, found in values.items()},
         "_values": dict(values),
     }
+
+
+def _counted(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{field: its measures}; a table's row that repeats the columns is left out."""
+    fields = {k: v for k, v in record.items() if k != "id" and not (isinstance(v, dict) and v.keys() <= record.keys())}
+    return {name: measures(name, value) for name, value in fields.items()}
 
 
 def summary(values: list[float]) -> dict[str, float]:

@@ -98,7 +98,7 @@ def recipe(steps: int, seed: int, modality: dict[str, Any], tasks: list[Any], ab
 
 def characters(steps: int, seed: int, folder: Path) -> Recipe:
     """Characters and their names."""
-    image = Image(size=24, patch=12, shift=2, mean=0.0, std=0.3, stem=16)
+    image = Image(size=24, patch=12, channels=1, shift=2, mean=0.0, std=0.3, stem=16)
     glyphs = Retrieve(name="glyphs", source=Embedded("glyphs"), inputs={"image": "image"}, batch=64)
     return recipe(steps, seed, {"image": image}, [glyphs], "characters in fonts and their Unicode names")
 

@@ -29,7 +29,7 @@ def test_tokens_equal_those_of_the_published_resized_kernel():
 
     kernel = torch.randn(5, 1, 6, 6)
     resized = resample_patch_embed(kernel, [9, 9], interpolation="bilinear", antialias=True)
-    flexi = FlexiImage(size=36, patch=6, side=9, mean=0.0, std=1.0)
+    flexi = FlexiImage(size=36, patch=6, side=9, channels=1, mean=0.0, std=1.0)
     raw = picture(36, 27)
     span = flexi.span(flexi.read(raw))
     expected = torch.nn.functional.conv2d(torch.from_numpy(raw).float()[None, None], resized, stride=9)

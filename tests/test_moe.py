@@ -287,7 +287,7 @@ def real_model(router, **more):
     """Text and pictures through experts in every layer."""
     text = Text(tokenizer="", learn=300, max_length=8, positions=8)
     text.learn_texts(["once upon a time", "a cat sat"])
-    settings = modality_settings({"summary": Summary(), "text": text, "image": Image(size=8, patch=4)})
+    settings = modality_settings({"summary": Summary(), "text": text, "image": Image(size=8, patch=4, channels=1)})
     values = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
     config = GeneralistConfig(
         modalities=settings, moe_placement="all", moe_router=router, moe_experts=5, **values, **more
@@ -303,7 +303,7 @@ def real_model(router, **more):
 @pytest.mark.parametrize("prompts", [0, 2])
 def test_a_caption_written_word_by_word_is_routed_as_one_read_at_once(router, prompts):
     made, text = real_model(router, prompts=prompts)
-    image = Image(size=8, patch=4)
+    image = Image(size=8, patch=4, channels=1)
     inputs = [[Summary().span(None), image.span(torch.rand(1, 8, n))] for n in (8, 4)]
     members = vocabulary_features(made, text, Summary())
     writer, anew = start(made, inputs, text, "default"), Anew(made, inputs, text, "default")

@@ -38,7 +38,7 @@ def shaken(module: nn.Module) -> nn.Module:
 
 def model(**settings) -> GeneralistModel:
     modalities = modality_settings(
-        {"summary": Summary(), "text": Text(max_length=12, positions=12), "image": Image(size=20, patch=4)}
+        {"summary": Summary(), "text": Text(max_length=12, positions=12), "image": Image(size=20, patch=4, channels=1)}
     )
     return shaken(GeneralistModel(GeneralistConfig(**{**SIZES, **settings}, modalities=modalities)))
 

@@ -24,7 +24,7 @@ def recipe() -> Recipe:
         modalities={
             "summary": Summary(),
             "text": Text(tokenizer="", learn=300, max_length=8, positions=8),
-            "image": Image(size=8, patch=4),
+            "image": Image(size=8, patch=4, channels=1),
             "table": Table(),
         },
         tasks=[

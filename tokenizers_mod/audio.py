@@ -7,7 +7,6 @@ mel rows plus sine-cosine over time, so that any length works.
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from data.constants import constant
 from data.errors import UserError
+from data.sounds import mixed, read_sound
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import places
@@ -175,7 +175,7 @@ class Audio(Modality):
         if np.abs(array).max() > 1e6:
             raise UserError(f"{what}: samples up to {np.abs(array).max():.3g}; scale the waveform to [-1, 1]")
         if array.ndim == 2:
-            array = array.mean(axis=int(array.shape[1] > array.shape[0]) ^ 1)
+            array = mixed(array.T if array.shape[1] > array.shape[0] else array)
         if not (isinstance(rate, (int, np.integer)) or float(rate).is_integer()) or rate <= 0:
             raise UserError(f"{what}: sampling rate {rate!r}; expected a positive whole number of Hz")
         if int(rate) != self.rate:
@@ -304,15 +304,5 @@ def _load(raw: Any) -> tuple[Any, Any, str]:
         raise UserError(
             f"audio: cannot read {type(raw).__name__}; give a path, (waveform, rate) or {{'array', 'sampling_rate'}}"
         )
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:
-        raise UserError(f"audio files need soundfile ({error}); pip install soundfile") from error
-    what = "audio bytes" if isinstance(raw, bytes) else f"audio {raw}"
-    if not isinstance(raw, bytes) and not Path(raw).is_file():
-        raise UserError(f"{what}: no such file; check the path")
-    try:
-        array, rate = soundfile.read(io.BytesIO(raw) if isinstance(raw, bytes) else str(raw), dtype="float32")
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{what}: not a readable sound file ({error}); convert it to wav or flac") from error
-    return array, rate, what
+    array, rate = read_sound(raw)
+    return array, rate, "audio bytes" if isinstance(raw, bytes) else f"audio {raw}"

@@ -94,7 +94,7 @@ def _picture(raw: Any) -> np.ndarray:
     """A 16-bit or 8-bit single-channel picture as an integer array, undistorted by PIL's conversions."""
     from PIL import Image as PIL
 
-    from tokenizers_mod.image import MAX_PIXELS
+    from data.pixels import MAX_PIXELS
 
     try:
         picture = raw if hasattr(raw, "convert") else PIL.open(raw)

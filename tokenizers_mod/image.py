@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from data.cells import cells
 from data.constants import constant
 from data.errors import UserError
+from data.pixels import in_range, pixels_of
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded
@@ -27,16 +28,22 @@ from tokenizers_mod.views import read_once
 
 LARGEST = 1e7  # values beyond are no grey levels, and their squares are no numbers
 MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of the views, down and right
-MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
 
 
-def read_image(raw: Any, channels: int) -> Tensor:
-    """PIL image, path, or array [H, W] / [H, W, C] / [C, H, W] -> uint8 or float32 [channels, H, W].
+def read_image(raw: Any, channels: int, background: float = 1.0) -> Tensor:
+    """PIL image, path, or array [H, W] / [H, W, C] / [C, H, W] -> float32 [channels, H, W] in 0..1.
 
-    Arrays of floats are taken to lie in 0..1 when their maximum is at most 1, else in 0..255.
+    Files as `data.pixels` reads them, .npy as the array in it. Arrays of numbers are taken to lie in 0..1 when their
+    maximum is at most 1, in 0..255 up to there, and else in their own range. background: a grey in 0..1 that is seen
+    through what is transparent.
     """
+    if isinstance(raw, str | Path) and str(raw).lower().endswith(".npy"):
+        raw = _load_array(Path(raw))
     if isinstance(raw, str | Path) or hasattr(raw, "convert"):
-        return _read_picture(raw, channels)
+        array = pixels_of(raw, background, grey=channels == 1)
+        image = torch.from_numpy(np.array(array)).float()
+        image = image / 255 if array.dtype == np.uint8 else image
+        return _fit_channels(image[None] if image.ndim == 2 else image.permute(2, 0, 1), channels, background)
     array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or array.size == 0:
         raise UserError(f"image: expected [H, W], [H, W, C] or [C, H, W] with at least one pixel, got {array.shape}")
@@ -49,42 +56,27 @@ def read_image(raw: Any, channels: int) -> Tensor:
         array = array.transpose(2, 0, 1)
     if array.dtype == np.uint8:
         image = torch.from_numpy(np.ascontiguousarray(array)).float() / 255
-    elif array.dtype == np.uint16:
-        image = torch.from_numpy(array.astype(np.float32)) / 65535
+    elif array.dtype == np.uint16 or (array.dtype.kind in "iuf" and array.max() > 255):
+        image = torch.from_numpy(in_range(array))
     else:
         image = torch.from_numpy(array.astype(np.float32))
         image = image / 255 if image.max() > 1 else image
-    return _fit_channels(image, channels)
+    return _fit_channels(image, channels, background)
 
 
-def _read_picture(raw: Any, channels: int) -> Tensor:
-    from PIL import Image, ImageOps
-
+def _load_array(path: Path) -> np.ndarray:
     try:
-        picture = raw if hasattr(raw, "convert") else Image.open(raw)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise UserError(
-                f"image {raw}: {picture.width} x {picture.height} pixels is over {MAX_PIXELS}; scale it down"
-            )
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: PIL's own conversion clips it
-            grey = torch.from_numpy(np.asarray(picture).astype(np.float32))[None] / 65535
-            return _fit_channels(grey.clamp(0, 1), channels)
-        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"image {raw}: cannot be read ({error}); is it a picture and complete?") from error
-    image = torch.from_numpy(np.array(array)).float() / 255
-    return _fit_channels(image[None] if image.ndim == 2 else image.permute(2, 0, 1), channels)
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"image {path}: cannot be read ({error}); is it an array and complete?") from error
 
 
-def _fit_channels(image: Tensor, channels: int) -> Tensor:
+def _fit_channels(image: Tensor, channels: int, background: float) -> Tensor:
     have = image.shape[0]
     if have == channels:
         return image
-    if have == 4:  # RGBA: the colours, alpha dropped
-        image = image[:3]
+    if have == 4:  # RGBA
+        image = image[:3] * image[3:] + background * (1 - image[3:])
     if image.shape[0] == channels:
         return image
     if image.shape[0] == 1:
@@ -102,8 +94,10 @@ class Image(Modality):
     be large (few tokens) and learns small sets of pictures faster.
     views: evaluation looks at so many of the nine pictures moved by at most one pixel (as it is, to the four sides, to
     the corners), which training with `shift` has seen, and averages their probabilities (`tokenizers_mod.views`).
+    channels: 3 for colour (grey pictures are read as three equal channels), 1 for grey.
+    background: the grey in 0..1 that is seen through what is transparent.
 
-    >>> image = Image(size=32, patch=8, channels=3)
+    >>> image = Image(size=32, patch=8)
     >>> image.span(image.read(np.zeros((20, 40, 3), dtype=np.uint8))).grid  # the longer side becomes 32 pixels
     (2, 4)
     """
@@ -115,12 +109,13 @@ class Image(Modality):
 
     size: int = 32
     patch: int = 8
-    channels: int = 1
+    channels: int = 3
     mean: float = 0.5
     std: float = 0.5
     shift: int = 0  # training: random translation by up to this many pixels
     stem: int = 0
     views: int = 1
+    background: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.views <= (len(MOVES) if self.shift else 1):
@@ -130,11 +125,13 @@ class Image(Modality):
             raise UserError(f"{self.name}: stem is {self.stem} channels; it must be at least 0 (0 = a linear map)")
         if min(self.size, self.patch, self.channels) < 1 or self.shift < 0 or self.std <= 0:
             raise UserError(f"{self.name}: size, patch and channels must be >= 1, shift >= 0 and std > 0")
+        if not 0 <= self.background <= 1:
+            raise UserError(f"{self.name}: background is {self.background}; it is a grey from 0 (black) to 1 (white)")
         if self.size % self.patch:
             raise UserError(f"{self.name}: size {self.size} is not a multiple of patch {self.patch}")
 
     def read(self, raw: Any) -> Tensor:
-        return read_once(self, raw, lambda one: read_image(one, self.channels))
+        return read_once(self, raw, lambda one: read_image(one, self.channels, self.background))
 
     def plain(self, raw: Any) -> Any:
         return {"pixels": self.read(raw).numpy()}

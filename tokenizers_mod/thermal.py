@@ -36,6 +36,7 @@ class Thermal(Image):
     raw: ClassVar[str] = "path or PIL image (grey levels), float array [H, W] in degrees, 16-bit radiometric array"
     kind: ClassVar[str] = "vision"
 
+    channels: int = 1
     low: float = -20.0
     high: float = 120.0
     kelvin: bool = False

@@ -22,10 +22,11 @@ from torch.nn.functional import interpolate
 
 from data.cells import cells
 from data.errors import UserError
+from data.pixels import MAX_PIXELS
 from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
-from tokenizers_mod.image import MAX_PIXELS, read_image
+from tokenizers_mod.image import read_image
 from tokenizers_mod.stem import ConvStem
 from tokenizers_mod.views import clip, crop, read_once, spread
 

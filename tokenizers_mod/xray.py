@@ -39,6 +39,7 @@ class XRay(Image):
     raw: ClassVar[str] = "path, PIL image or array [H, W] of any bit depth; .dcm through pydicom"
     kind: ClassVar[str] = "vision"
 
+    channels: int = 1
     window: list[float] | None = None
     clip: float = 0.005
     invert: bool = False

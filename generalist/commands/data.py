@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
     """The source and its splits; a split that was asked for must exist."""
-    from data.errors import UserError
+    from data.errors import Unfinished, UserError
     from data.places import source_at
     from data.settings import from_words
     from data.splits import SPLITS
@@ -71,7 +71,7 @@ def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
         try:
             found[split] = source.open(split)
         except UserError as error:
-            if args.splits:
+            if args.splits or isinstance(error, Unfinished):
                 raise
             errors.append(error)
     if not found:
@@ -182,9 +182,11 @@ def stats(args: argparse.Namespace) -> int:
         return 0
     for name, held in found.items():
         print(f"{name}: {held['samples']} samples, {held['broken']} broken")
+        print("".join(f"  {note}\n" for note in held["notes"]), end="")
         if held["classes"]:
             print("  classes: " + ", ".join(f"{n} {c}" for n, c in list(held["classes"].items())[:12]))
-        print("".join(f"  {note}\n" for note in held["notes"]), end="")
+        for what, count in held["odd"].items():
+            print(f"  {what}: {count}")
         for field, count in held["missing"].items():
             print(f"  {field}: {count} missing")
         for measure, s in held["measures"].items():

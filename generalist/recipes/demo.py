@@ -51,7 +51,7 @@ def demo() -> Recipe:
         modalities={
             "summary": Summary(),
             "text": Text(tokenizer="", learn=800, max_length=48, positions=48, position_std=0.5, position_waves=True),
-            "image": Image(size=24, patch=12, shift=1, mean=0.0, std=0.3),
+            "image": Image(size=24, patch=12, channels=1, shift=1, mean=0.0, std=0.3),
             "audio": Audio(rate=8000, mels=40, patch=[40, 4], stride=[40, 4], mean=-6.0, std=2.0),
             "points": Points(groups=16, size=16, hidden=32, rotate=True),
             "series": Series(patch=8, periods=[12.0, 52.0, 11.0, 4.0]),

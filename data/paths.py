@@ -1,0 +1,21 @@
+"""Files that other files name: relative to the file that names them, however the name is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unicodedata import normalize
+
+
+def beside(folder: Path, name: str) -> Path:
+    """The file called `name` in `folder`, or where the name stands for itself; `folder / name` where there is none.
+
+    Tried as it is written, with accents joined or apart (macOS writes them apart), and with Windows' separators.
+    """
+    written = [name, name.replace("\\", "/")] if "\\" in name else [name]
+    for base in (folder, Path()):
+        for one in written:
+            for form in ("", "NFC", "NFD"):
+                path = base / (normalize(form, one) if form else one)
+                if path.is_file():
+                    return path
+    return folder / written[-1]
