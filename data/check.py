@@ -56,7 +56,6 @@ class Report:
             "problems": {kind: {"count": len(n), "samples": n[:SHOWN]} for kind, n in self.problems.items() if n},
             "classes": dict(self.classes.most_common()),
             "fields": dict(self.fields),
-            "notes": self.notes,
         }
 
 
