@@ -107,3 +107,44 @@ def test_what_cannot_be_described_is_refused_in_one_line(writer):
 def test_a_model_without_a_task_that_writes_says_what_to_train(folder):
     with pytest.raises(UserError, match="no task of this model writes captions; train one"):
         captions(folder, {"image": "a.png"})
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.0])
+def test_beams_that_end_early_are_those_of_the_own_search(writer, penalty):
+    """A finished beam stays among the beams; every fourth word ends here, so that most beams finish at once."""
+    model, processor = writer
+    tensors = processor(image=PICTURES, return_tensors="pt")
+    first = own(writer, PICTURES, steps=1, beam=4).ids
+    for end in first[0, :, 0].tolist():  # likely words
+        options = {"num_beams": 3, "max_new_tokens": 6, "length_penalty": penalty, "eos_token_id": end}
+        ids = model.generate(**tensors, **options)
+        expected = own(writer, PICTURES, steps=6, beam=3, length_penalty=penalty, end=end).ids[:, 0]
+        assert ids[:, 1:].tolist() == expected[:, : ids.shape[1] - 1].tolist()
+        assert set(expected[:, ids.shape[1] - 1 :].flatten().tolist()) <= {end}
+
+
+def test_a_converted_model_writes_what_the_official_code_writes(shared, tmp_path):
+    """Its scales are set, so that `generate` and the pipelines' forward need no word about them."""
+    from safetensors.torch import load_file
+
+    from generalist.convert.uni_perceiver import build
+    from generalist.hf.writing import GeneralistForImageTextToText
+    from tasks.likelihood import scale_of
+
+    file = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_dense.safetensors")
+    model, _, _, _ = build({k[2:]: v for k, v in file.items() if k.startswith("w.")}, heads=4)
+    model.save_pretrained(tmp_path)
+    model = GeneralistForImageTextToText.from_pretrained(tmp_path).eval()
+    images = {"pixel_values": file["x.image"]}
+    given = {"num_beams": 2, "max_new_tokens": 6}
+    ending = {**given, "eos_token_id": int(file["y.caption.beam2_eos.eos_id"])}
+    for case, options in (("", given), ("_eos", ending), ("_eos_lenpen2", {**ending, "length_penalty": 2.0})):
+        ids = model.generate(**images, **options)[:, 1:]
+        expected = file[f"y.caption.beam2{case}.ids"]
+        assert ids.tolist() == expected[:, : ids.shape[1]].tolist(), case
+        assert set(expected[:, ids.shape[1] :].flatten().tolist()) <= {options.get("eos_token_id")}
+    names = {"input_ids": file["x.names_ids"], "attention_mask": 1 - file["x.names_invalid"].long()}
+    with torch.no_grad():
+        logits = model(**images, **names).logits
+    torch.testing.assert_close(logits, file["y.img_cls.logits"], rtol=0, atol=1e-5 * float(logits.abs().max()))
+    assert not torch.allclose(scale_of(model.log_scale("default")), scale_of(model.log_scale("img_cls")), rtol=0.01)

@@ -223,6 +223,8 @@ def _config(
             {"summary": Summary(as_text=text.spe), "text": text, "image": picture, "video": clip}
         ),
         scales=["default", *sorted(scales)],
+        zero_shot_scale=next((name for name in keys.ZERO_SHOT if name in scales), "default"),
+        writing_scale=next((name for name in keys.WRITING if name in scales), ""),
         **moe,
     )
     return config, unused

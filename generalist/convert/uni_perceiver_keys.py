@@ -24,6 +24,10 @@ SCALES = (
     "downstream",
 )  # spec 1.8
 
+# the logit scales of names that a client gives, and of written words: the first that a file has (spec 1.8, 1.9)
+ZERO_SHOT = ("img_cls", "video_cls", "retrieve", "downstream")
+WRITING = ("caption", "text_caption")
+
 # logit scale -> what is asked under it; "writes": answers are written word by word
 TASKS: dict[str, dict[str, object]] = {
     "img_cls": {"kind": "classify", "inputs": ["image"]},

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from data.errors import UserError
 from data.pack import pack
 from data.types import Role, Span
-from generalist.decode import vocabulary_features, writing_roles
+from generalist.decode import decode, vocabulary_features, writing_roles
 from generalist.model import GeneralistModel
 
 WORDS = ("input_ids", "attention_mask")
@@ -39,6 +39,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         super().__init__(config)
         self._members: Tensor | None = None
         self._role = Role()
+        self._task: str | None = None
         text = self._text(None)
         if text is not None:
             config.vocab_size = text.vocabulary
@@ -70,16 +71,41 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
             return super().forward(*args, **tensors)
         text = self._text("write")
         written = self._written(tensors["input_ids"], tensors.get("attention_mask"))
-        rest = {k: v for k, v in tensors.items() if k not in WORDS and torch.is_tensor(v)}
-        found = self.given_modalities(rest)
-        columns = [self._rows(name, mine) for name, mine in found.items()]
-        summary = self.modalities["summary"].span(None)
-        sequences = [
-            [summary, *(column[i] for column in columns), text.next_span(words)] for i, words in enumerate(written)
-        ]
+        described = self._described(tensors)
+        sequences = [[*spans, text.next_span(words)] for spans, words in zip(described, written, strict=True)]
         features = self.features(pack(sequences, self._role).to(self.device))
         logits = self.logits(features, self._members, tensors.get("scale") or self.writing_scale)
         return CausalLMOutput(logits=logits.unsqueeze(1))  # type: ignore[arg-type]
+
+    def _described(self, tensors: dict[str, Any]) -> list[list[Span]]:
+        """What stands before the words, row by row: [summary, x...]."""
+        rest = {k: v for k, v in tensors.items() if k not in WORDS and torch.is_tensor(v)}
+        columns = [self._rows(name, mine) for name, mine in self.given_modalities(rest).items()]
+        summary = self.modalities["summary"].span(None)
+        return [[summary, *spans] for spans in zip(*columns, strict=True)]
+
+    def _beam_search(  # type: ignore[override]
+        self, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **kwargs: Any
+    ) -> Any:
+        """Beams from the first word on, with nothing else asked for: the search of `decode`.
+
+        There a finished beam stays among the beams, as in Uni-Perceiver (spec 1.11); transformers' own search, which
+        serves all else, puts it aside and goes on with another.
+        """
+        settings, end = generation_config, generation_config.eos_token_id
+        plain = not (settings.do_sample or settings.return_dict_in_generate or len(logits_processor))
+        end = end[0] if isinstance(end, list) and len(end) == 1 else end
+        if not plain or settings.num_return_sequences != 1 or input_ids.shape[1] != 1 or not isinstance(end, int):
+            rest = (logits_processor, stopping_criteria, generation_config)
+            return super()._beam_search(input_ids, *rest, **kwargs)
+        beam, steps = settings.num_beams, settings.max_length - 1
+        inputs = self._described(kwargs)[::beam]  # repeated for every beam
+        assert self._members is not None
+        options = {"end": end, "length_penalty": settings.length_penalty, "task": self._task}
+        scale = kwargs.get("scale") or self.writing_scale
+        found = decode(self, inputs, self._text("write"), self._members, scale, beam, steps, **options).ids[:, 0]
+        open_ends = (found != end).sum(1).clamp(max=steps - 1)  # behind its end a row holds ends alone
+        return torch.cat([input_ids[::beam], found[:, : int(open_ends.max()) + 1]], dim=1)
 
     @property
     def writing_scale(self) -> str:
@@ -102,7 +128,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """transformers' generate over the vocabulary, which is encoded once. max_new_tokens: 20 by default.
+        """transformers' generate over the vocabulary, which is encoded once. max_new_tokens: 20, length_penalty: 0 by default.
 
         scale, task: by name; as which task it is written, for a mixture of experts (`generalist.sides`).
         """
@@ -115,8 +141,11 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         kwargs["input_ids"], kwargs["attention_mask"] = self._started(ids, mask, tensors[0].shape[0], text.eot)
         if "generation_config" not in kwargs and "max_length" not in kwargs:
             kwargs.setdefault("max_new_tokens", 20)
+        if "generation_config" not in kwargs:
+            kwargs.setdefault("length_penalty", 0.0)  # as in `decode`
         given = self.given_modalities({k: v for k, v in kwargs.items() if k not in WORDS and torch.is_tensor(v)})
-        with self._vocabulary(text, set(given), kwargs.pop("task", None)):
+        self._task = kwargs.pop("task", None)
+        with self._vocabulary(text, set(given), self._task):
             return super().generate(**kwargs)
 
     def _started(self, ids: Tensor | None, mask: Tensor | None, batch: int, end: int) -> tuple[Tensor, Tensor]:
