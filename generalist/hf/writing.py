@@ -128,7 +128,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """transformers' generate over the vocabulary, which is encoded once. max_new_tokens: 20, length_penalty: 0 by default.
+        """transformers' generate over the vocabulary, encoded once. max_new_tokens: 20, length_penalty: 0 by default.
 
         scale, task: by name; as which task it is written, for a mixture of experts (`generalist.sides`).
         """
