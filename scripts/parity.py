@@ -1,50 +1,40 @@
 """How far this framework's numbers are from those of the official Uni-Perceiver code, tensor by tensor.
 
-    python -m scripts.parity ../shared/reference/uni_perceiver          # a table of the largest error per case
+    python -m scripts.parity tests/reference/uni_perceiver          # a table of the largest error per case
 
 Errors are relative to the reference tensor's largest value. Tolerances: 1e-5 forward and losses, 5e-5 gradients.
-Reference tensors hold padding, packed batches none, so both are compared at real tokens.
+Reference tensors hold padding, packed batches none, so both are compared at real tokens. Any folder of the same code
+will do: sizes, ids and cases are read from its files (`scripts.parity_files`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from data.errors import UserError
 from data.pack import pack
 from data.types import Packed, Role, Span
 from generalist.convert.uni_perceiver import build, official_names
+from generalist.convert.uni_perceiver_keys import CONV, SPATIAL
 from generalist.decode import decode, vocabulary_features
 from generalist.model import GeneralistModel
 from generalist.moe_usage import ExpertUsage
+from scripts.parity_files import CASES, WORDS, Entry, Tensors, entries
 from tasks.likelihood import negative_log_likelihood
 from tokenizers_mod.text import text_span
 from tokenizers_mod.text_tokens import NO_POSITION
 
 FORWARD, GRADIENT = 1e-5, 5e-5
-SPE, EOT = 599, 596  # of the reference's vocabulary of 600
-# case -> logit scale, loss weight, label smoothing, name of the loss entry (the reference README's table)
-CASES: dict[str, tuple[str, float, float, str]] = {
-    "img_cls": ("img_cls", 1.0, 0.1, "LabelSmoothing"),
-    "img_cls_soft": ("img_cls", 1.0, 0.0, "SoftTargetCrossEntropy_Loss"),
-    "vid_cls": ("video_cls", 0.1, 0.1, "LabelSmoothing"),
-    "mlm": ("text_mlm", 0.5, 0.0, "CrossEntropy_Loss"),
-    "caption": ("caption", 1.0, 0.0, "CrossEntropy_Loss"),
-    "retrieve": ("retrieve", 0.5, 0.1, "LabelSmoothing"),
-    "vqa": ("downstream", 0.1, 0.0, "CrossEntropy_Loss"),
-}
-
-
 # case -> attribute rows of inputs and candidates in the mixture's file
 ROUTED = {
     "img_cls": ("image_input", "class_names"),
@@ -53,7 +43,7 @@ ROUTED = {
     "caption": ("caption_input", "vocab"),
     "retrieve": ("image_input", "retrieval_target"),
 }
-GATES = {"encoder.layers.0.mixer": "self_attn.qkv_proj", "encoder.layers.0.mlp": "linear1"}
+GATES = {"mixer": "self_attn.qkv_proj", "mlp": "linear1"}
 
 
 @dataclass
@@ -76,25 +66,32 @@ def compare(case: str, tensor: str, ours: Tensor, reference: Tensor, tolerance: 
 
 
 class Reference:
-    """One reference file's weights as a model, and its inputs as sequences of spans."""
+    """One entry of a folder as a model, and its inputs as sequences of spans.
 
-    def __init__(self, folder: Path, extra: str = "", weights: str = "v1_tiny_dense") -> None:
-        dense = load_file(folder / "v1_tiny_dense.safetensors")
-        own = load_file(folder / f"{weights}.safetensors")
-        added = load_file(folder / f"{extra}.safetensors") if extra else {}
-        tensors = {k[2:]: v for k, v in own.items() if k.startswith("w.")}
-        tensors |= {k[len("w_extra.") :]: v for k, v in added.items() if k.startswith("w_extra.")}
-        self.x = {k[2:]: v for k, v in dense.items() if k.startswith("x.")}
-        self.y = {k[2:]: v for k, v in (added or own).items() if k.startswith("y.")}
-        self.meta = json.loads((folder / "v1_tiny_meta.json").read_text())
+    heads: attention heads, which no file tells; 0 = the number that the file's own outputs agree with best.
+    """
+
+    def __init__(self, folder: Path, entry: Entry, heads: int = 0) -> None:
+        found = Tensors.read(folder, entry)
+        self.x, self.y, self.meta = found.x, found.y, found.meta
+        self.end, self.spe = found.specials
+        self.words = self.x["caption_ids"].shape[1] // 2 if "caption_ids" in self.x else 0
         self.model: GeneralistModel
-        self.model, _, _, self.unused = build(tensors, heads=4)
+        picture = self.x["image"].shape[-2:] if "image" in self.x else (0, 0)
+        self.size = list(picture) if _cells(found.w, picture) else 0
+        self.weights = found.w
+        self.load(heads or agreeing_heads(folder, entry))
+
+    def load(self, heads: int) -> None:
+        """The model with so many heads, fresh from the file."""
+        made = build(dict(self.weights), heads=heads, size=self.size, end_id=self.end, spe_id=self.spe)
+        self.model, self.unused = made[0], made[3]
         self.vision = self.model.modalities["image"]
 
     # --- sequences ---
 
     def summary(self) -> Span:
-        return text_span(torch.tensor([SPE]), torch.tensor([NO_POSITION]))
+        return text_span(torch.tensor([self.spe]), torch.tensor([NO_POSITION]))
 
     def question(self, label: Tensor | None = None) -> Span:
         return self.summary().ask([0], None if label is None else label.reshape(1, *label.shape))
@@ -114,9 +111,10 @@ class Reference:
 
     def caption(self, i: int) -> Span:
         """Word i asked at its own SPE; see `Text.caption_span`."""
-        ids = self.x["caption_ids"][i, :6][self.x["caption_invalid"][i, :6] == 0]
+        n = self.words
+        ids = self.x["caption_ids"][i, :n][self.x["caption_invalid"][i, :n] == 0]
         slots = torch.arange(2 * len(ids))
-        shown = torch.stack([torch.full_like(ids, SPE), ids], 1).flatten()
+        shown = torch.stack([torch.full_like(ids, self.spe), ids], 1).flatten()
         span = text_span(shown, slots // 2)
         span = Span("text", span.data, len(shown), causal=slots % 2 == 1, hidden=slots % 2 == 0)
         return span.ask(slots[::2], ids)
@@ -165,12 +163,15 @@ class Reference:
         inputs = [[self.summary(), self.picture(p)] for p in self.x["image"]]
         for key in sorted(k for k in self.y if k.startswith("caption.beam") and k.endswith(".ids")):
             case = key.removesuffix(".ids")
-            end = int(self.y["caption.beam2_eos.eos_id"]) if "_eos" in case else EOT
-            penalty = 2.0 if "lenpen2" in case else 0.0
+            end = int(self.y["caption.beam2_eos.eos_id"]) if "_eos" in case else self.end
+            penalty = re.search(r"lenpen([\d.]+)", case)
+            beam = re.search(r"beam(\d+)", case)
             ids = self.y[key]
             found = decode(
-                self.model, inputs, text, members, "caption", 2, ids.shape[1], end=end, length_penalty=penalty
-            )
+                self.model, inputs, text, members, "caption",
+                int(beam[1]) if beam else 2, ids.shape[1],
+                end=end, length_penalty=float(penalty[1]) if penalty else 0.0,
+            )  # fmt: skip
             wrong = float((found.ids[:, 0] != ids).float().mean())
             yield Row(case, "ids", wrong, 0.0)
             yield compare(case, "word_logprobs", found.log_p[:, 0], self.y[f"{case}.word_logprobs"])
@@ -219,13 +220,14 @@ class Reference:
     def _routing(self, case: str, decisions: dict[str, Any]) -> Iterator[Row]:
         """The attribute rows of inputs and candidates, and the experts that every router chose for them."""
         for name, decision in decisions.items():
+            _, _, layer, part = name.split(".")
             known = decision.routes.table.tolist()
-            for call, attributes in enumerate(ROUTED[case]):
+            for call, attributes in enumerate(ROUTED.get(case, ())):
                 bits = self.y[f"attr.{attributes}"].long().tolist()
                 lost = [row for row in bits if row not in known]
                 yield Row("attr", attributes, len(lost) / len(bits), 0.0)
                 at = [known.index(row) for row in bits if row in known]
-                head = f"gate.fused_encoder.layers.0.{GATES[name]}.gate.call{call}."
+                head = f"gate.fused_encoder.layers.{layer}.{GATES[part]}.gate.call{call}."
                 for what, tolerance in (("experts", 0.0), ("weights", FORWARD)):
                     ours, theirs = getattr(decision.choice, what)[at], self.y[f"{case}.{head}{what}"]
                     yield compare(case, head + what, ours, theirs, tolerance)
@@ -237,7 +239,7 @@ class Reference:
         found = official_names(state, model.config, {k: torch.zeros_like(v) for k, v in self.unused.items()})
         for name, value in y.items():
             if name == "grad.spe_row":
-                row = state["tokenizers.text.token.weight"][SPE]
+                row = state["tokenizers.text.token.weight"][self.spe]
                 yield compare(case, name, row, value, GRADIENT)
             elif name.startswith("grad."):
                 yield compare(case, name, found[name[len("grad.") :]], value, GRADIENT)
@@ -247,7 +249,10 @@ class Reference:
 
     def order(self, count: int) -> list[str]:
         """The parameter order of the meta file with this many entries."""
-        return next(v for k, v in self.meta.items() if k.endswith("param_order") and len(v) == count)
+        orders = [v for k, v in self.meta.items() if k.endswith("param_order") and len(v) == count]
+        if not orders:
+            raise UserError(f"no *param_order of {count} parameters in the folder's meta.json, which grad_norms needs")
+        return next((order for order in orders if set(order) <= set(self.weights)), orders[0])
 
     def _evaluation(
         self, case: str, y: dict[str, Tensor], queries: Tensor, members: Tensor, logits: Tensor
@@ -268,7 +273,8 @@ class Reference:
         model(inputs)
         for hook in hooks:
             hook.remove()
-        steps = {"input_sequence": model.embed(inputs), "layer0_out": states[0], "layer1_out": states[1]}
+        steps = {"input_sequence": model.embed(inputs)}
+        steps |= {f"layer{i}_out": state for i, state in enumerate(states) if f"layer{i}_out" in y}
         where = self._places(inputs)
         for name, ours in steps.items():
             yield compare(case, name, ours, y[name][where])
@@ -282,29 +288,47 @@ class Reference:
         within = torch.arange(inputs.tokens) - inputs.first[inputs.owner]
         causal = inputs.layout.hidden.any()
         if causal:
-            start = 1 + self.vision.grid**2  # type: ignore[attr-defined]
+            start = 1 + self.picture(self.x["image"][0]).length
             slot = within - start
             words = start + slot // 2
-            within = torch.where(within < start, within, torch.where(slot % 2 == 1, words, words + 6))
+            within = torch.where(within < start, within, torch.where(slot % 2 == 1, words, words + self.words))
         return inputs.owner, within
 
 
-FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "dense": ("v1_tiny_dense", "", tuple(CASES)),
-    "prompts shared + linear head": ("v1_tiny_dense", "v1_tiny_prompt_shared_fc", ("img_cls",)),
-    "mixture of experts": ("v1_tiny_moe", "", ("img_cls", "vid_cls", "mlm", "caption", "retrieve")),
-    "prompts separate": ("v1_tiny_dense", "v1_tiny_prompt_separate", ("caption", "retrieve")),
-}
+def _cells(weights: dict[str, Tensor], sides: Sequence[int]) -> bool:
+    """Whether the spatial table has a row for every patch of pictures of these sides and no more."""
+    patch = weights[CONV].shape[-1]
+    return (sides[0] // patch) * (sides[1] // patch) == len(weights[SPATIAL]) and sides[0] != sides[1]
+
+
+@lru_cache(maxsize=32)
+def agreeing_heads(folder: Path, entry: Entry) -> int:
+    """The number of attention heads with which the first case's logits are nearest to the file's."""
+    width = Tensors.read(folder, entry).w[WORDS].shape[1]
+    divisors = [h for h in (4, *range(1, width + 1)) if width % h == 0]
+    errors: dict[int, float] = {}
+    reference = Reference(folder, entry, divisors[0])
+    for heads in dict.fromkeys(divisors):
+        reference.load(heads)
+        errors[heads] = next(r.error for r in reference.run(entry.cases[0]) if r.tensor.startswith("logits"))
+        if errors[heads] <= FORWARD:
+            break
+    return min(errors, key=errors.__getitem__)
 
 
 def rows(folder: Path) -> Iterator[tuple[str, Row]]:
     """(file, comparison) over all files and cases."""
-    for name, (weights, extra, cases) in FILES.items():
-        for case in cases:
-            for row in Reference(folder, extra, weights).run(case):
+    for name, entry in entries(folder).items():
+        for case in entry.cases:
+            for row in Reference(folder, entry).run(case):
                 yield name, row
-        for row in Reference(folder, extra, weights).beams():
+        for row in Reference(folder, entry).beams():
             yield name, row
+
+
+def left_out(reference: Reference, compared: set[str]) -> set[str]:
+    """Outputs of a file that nothing was compared with; ids that end a caption are read, not compared."""
+    return {name for name in reference.y if name not in compared and not name.endswith(".eos_id")}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -313,16 +337,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="every tensor, not only the largest error per case")
     args = parser.parse_args(argv)
     worst: dict[tuple[str, str, float], list[Row]] = {}
-    for name, row in rows(args.folder):
-        if args.all:
-            print(f"{name:30} {row.case:14} {row.tensor:70} {row.error:.1e}")
-        worst.setdefault((name, row.case, row.tolerance), []).append(row)
+    seen: dict[str, set[str]] = {}
+    try:
+        for name, row in rows(args.folder):
+            if args.all:
+                print(f"{name:30} {row.case:14} {row.tensor:70} {row.error:.1e}")
+            worst.setdefault((name, row.case, row.tolerance), []).append(row)
+            seen.setdefault(name, set()).add(f"{row.case}.{row.tensor}")
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"{'file':30} {'case':14} {'kind':10} {'tensors':>7} {'largest error':>14}  of")
     for (name, case, tolerance), found in worst.items():
         row = max(found, key=lambda r: r.error)
         kind = {GRADIENT: "gradient", FORWARD: "forward"}.get(tolerance, "equal")
         mark = "" if row.error <= tolerance else "   ABOVE TOLERANCE"
         print(f"{name:30} {case:14} {kind:10} {len(found):7} {row.error:14.1e}  {row.tensor}{mark}")
+    for name, entry in entries(args.folder).items():
+        for missed in sorted(left_out(Reference(args.folder, entry), seen.get(name, set()))):
+            print(f"{name:30} not compared: {missed}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from data.errors import UserError
+from tests.references import META_TRANSFORMER
 from tokenizers_mod.audio import Audio, fbank
 
 
@@ -17,8 +18,8 @@ def tone(samples: int, rate: int = 16000, hertz: float = 440.0) -> np.ndarray:
 
 
 @pytest.fixture
-def golden(shared) -> dict[str, torch.Tensor]:
-    return load_file(shared / "reference/meta_transformer/audio.safetensors")
+def golden() -> dict[str, torch.Tensor]:
+    return load_file(META_TRANSFORMER / "audio.safetensors")
 
 
 def test_filter_bank_equals_kaldi(golden):

@@ -4,7 +4,6 @@ import html
 import json
 import unicodedata
 from functools import cache
-from pathlib import Path
 
 import ftfy
 import pytest
@@ -13,9 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
+from tests.references import UNI_PERCEIVER
 from tokenizers_mod.bpe import CLIP_SPECIALS, EOT, SPE, clean, clip_bpe, load_bpe, train_bpe
 
-META = Path(__file__).resolve().parents[2] / "shared" / "reference" / "uni_perceiver" / "v1_tiny_meta.json"
+META = UNI_PERCEIVER / "v1_tiny_meta.json"
 LINES = ["The cat sat on the mat.", "Isn't it 12 dogs?", "A man's dog, and a cat's mat", "犬 — dog"]
 
 
@@ -31,8 +31,6 @@ def small():
 
 @cache
 def meta():
-    if not META.is_file():
-        pytest.skip("the reference data of Uni-Perceiver is not beside the project")
     return json.loads(META.read_text(encoding="utf-8"))
 
 

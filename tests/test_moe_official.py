@@ -1,4 +1,4 @@
-"""Conditional mixture of experts against the tensors of the authors' own code (reference/uni_perceiver)."""
+"""Conditional mixture of experts against the tensors of the authors' own code (tests/reference/uni_perceiver)."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from data.types import Span
 from generalist.moe_keys import moe_settings, moe_state_dict, official_state_dict
 from generalist.moe_usage import ExpertUsage
 from tasks.likelihood import log_likelihood, logits, negative_log_likelihood, symmetric
+from tests.references import UNI_PERCEIVER
 from tests.uniperceiver_moe import Reference, interleaved
 
 MIXER, MLP = "encoder.layers.0.mixer", "encoder.layers.0.mlp"
@@ -16,8 +17,8 @@ CASES = {"img_cls": "img_cls", "vid_cls": "video_cls", "mlm": "text_mlm", "capti
 
 
 @pytest.fixture(scope="module")
-def reference(shared):
-    return Reference(shared / "reference" / "uni_perceiver")
+def reference():
+    return Reference(UNI_PERCEIVER)
 
 
 def parts(reference, case):

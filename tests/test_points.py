@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 
 from data.errors import UserError
+from tests.references import META_TRANSFORMER
 from tokenizers_mod.points import Points, sample_groups
 
 
@@ -16,8 +17,8 @@ def cloud(n: int, columns: int = 3, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, columns)).astype(np.float32)
 
 
-def test_sampling_and_grouping_equal_the_reference(shared):
-    g = load_file(shared / "reference/meta_transformer/point_cloud.safetensors")
+def test_sampling_and_grouping_equal_the_reference():
+    g = load_file(META_TRANSFORMER / "point_cloud.safetensors")
     for i, points in enumerate(g["in.points"]):
         centre, near = sample_groups(points, 16, 8)
         assert torch.equal(centre, g["mid.fps_index"][i].long())

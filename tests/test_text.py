@@ -3,7 +3,6 @@
 import json
 import pickle
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +11,11 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.pack import pack
+from tests.references import UNI_PERCEIVER
 from tokenizers_mod.bpe import EOT, clean, train_bpe
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "uni_perceiver"
 LINES = ["the cat sat on the mat", "isn't it 12 dogs?", "a man's dog and a cat's mat", "extraordinarily unlikely"]
 
 
@@ -35,12 +34,6 @@ def small():
     return Text(tokenizer=small_json(), max_length=40, positions=50)
 
 
-def reference(name):
-    if not (REFERENCE / name).is_file():
-        pytest.skip("the reference data of Uni-Perceiver is not beside the project")
-    return REFERENCE / name
-
-
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -55,7 +48,7 @@ def visible(packed):
 
 
 def test_published_words_are_the_words():
-    for text, words in json.loads(reference("v1_tiny_meta.json").read_text(encoding="utf-8"))["tokenizer_words"]:
+    for text, words in json.loads((UNI_PERCEIVER / "v1_tiny_meta.json").read_text(encoding="utf-8"))["tokenizer_words"]:
         assert clip().words(text) == words, text
 
 
@@ -299,7 +292,7 @@ def test_embeddings_and_the_shared_norm_give_the_published_caption_sequence():
     """Published layout: [SPE, 9 patches, 6 words, 6 slots]; here id 599 is SPE (a vocabulary cut to 600)."""
     from safetensors.torch import load_file
 
-    golden = load_file(reference("v1_tiny_dense.safetensors"))
+    golden = load_file(UNI_PERCEIVER / "v1_tiny_dense.safetensors")
     tables = small().build(64)
     tables.token.weight.data = golden["w.token_embed.embeddings.weight"]
     tables.position.weight.data = golden["w.token_embed.embeddings_pos.position_embeddings.weight"]

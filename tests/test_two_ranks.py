@@ -1,26 +1,38 @@
 """Candidates over ranks: two gloo processes give what one gives with the whole batch, and the official numbers."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from scripts.parity_files import Tensors, entries
 from tests import two_ranks
+from tests.references import UNI_PERCEIVER, folders, label
+
+FOLDERS = [folder for folder in folders(UNI_PERCEIVER) if any(folder.glob("*two_ranks.safetensors"))]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, root):
+def ranks(tmp_path_factory):
     """What each of two processes found."""
-    out, folder = tmp_path_factory.mktemp("ranks"), root.parent / "shared" / "reference" / "uni_perceiver"
-    torch.multiprocessing.spawn(two_ranks.work, (out, folder if folder.is_dir() else None), nprocs=2)
+    out = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(two_ranks.work, (out, FOLDERS), nprocs=2)
     return [torch.load(out / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
 
 
+@pytest.fixture(scope="module", params=FOLDERS, ids=label)
+def folder(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def official(shared):
-    folder = shared / "reference" / "uni_perceiver"
-    return {k[2:]: v for k, v in load_file(folder / "v1_tiny_two_ranks.safetensors").items()}
+def official(folder):
+    return {k[2:]: v for k, v in load_file(next(folder.glob("*two_ranks.safetensors"))).items()}
+
+
+@pytest.fixture(scope="module")
+def tensors(folder):
+    """The model and the inputs that the file of two processes is of."""
+    return Tensors.read(folder, entries(folder)[two_ranks.dense(folder)])
 
 
 def close(value, expected, tolerance):
@@ -80,43 +92,44 @@ def test_ranks_at_different_tasks_cannot_wait_for_each_other(ranks):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_constant_negatives_are_the_official_ones(ranks, official, shared, rank):
-    found, head = ranks[rank]["official_gather"], f"gather.rank{rank}."
+def test_constant_negatives_are_the_official_ones(ranks, official, folder, tensors, rank):
+    found, head = ranks[rank]["official"][str(folder)]["gather"], f"gather.rank{rank}."
     close(found["logits"], official[head + "logits_i2t"], 1e-5)
     loss = official[head + "loss.LabelSmoothing_i2t"] + official[head + "loss.LabelSmoothing_t2i"]
     close(found["loss"], loss, 1e-5)
     for end, logits in (("i2t", found["logits"]), ("t2i", found["logits"].T)):
-        assert float(right(logits, torch.arange(4))) == official[f"{head}loss.Accuracy_{end}"]
-    official_gradients(found, official, shared, head)
+        assert float(right(logits, torch.arange(len(logits)))) == official[f"{head}loss.Accuracy_{end}"]
+    official_gradients(found, official, tensors, head)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_split_set_is_the_official_one(ranks, official, shared, rank):
-    found, head = ranks[rank]["official_shard"], f"shard.rank{rank}."
+def test_a_split_set_is_the_official_one(ranks, official, folder, tensors, rank):
+    found, head = ranks[rank]["official"][str(folder)]["shard"], f"shard.rank{rank}."
     close(found["logits"], official[head + "logits"], 1e-5)
     close(found["loss"], official[head + "loss.CrossEntropy_Loss"], 1e-5)
-    target = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_dense.safetensors")["x.mlm_target"][rank]
+    target = tensors.x["mlm_target"][rank]
     assert float(right(found["logits"], target[target >= 0])) == official[head + "loss.Accuracy"]
-    official_gradients(found, official, shared, head, apart=HEAD)
+    official_gradients(found, official, tensors, head, apart=HEAD)
 
 
-def test_the_output_heads_gradient_over_a_split_set_is_officially_the_same_in_sum(ranks, official):
+def test_the_output_heads_gradient_over_a_split_set_is_officially_the_same_in_sum(ranks, official, folder):
+    ranks = [rank["official"][str(folder)] for rank in ranks]
     # officially each rank puts every member through the head, here its own share: the sum over ranks is one
     name = "loss_prepare.ln_post.weight"
     expected = sum(official[f"shard.rank{r}.grad.{name}"] for r in (0, 1))
-    close(sum(r["official_shard"]["grads"][name] for r in ranks), expected, 5e-5)
-    for name in ranks[0]["official_shard"]["grads"]:
+    close(sum(r["shard"]["grads"][name] for r in ranks), expected, 5e-5)
+    for name in ranks[0]["shard"]["grads"]:
         if name.startswith(HEAD):
-            ours = sum(r["official_shard"]["grads"][name] for r in ranks)
-            close(ours, sum(r["official_head_after"]["grads"][name] for r in ranks), 5e-5)
+            ours = sum(r["shard"]["grads"][name] for r in ranks)
+            close(ours, sum(r["head_after"]["grads"][name] for r in ranks), 5e-5)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_gathered_before_the_head_every_ranks_own_gradients_are_the_official_ones(ranks, official, shared, rank):
-    found, head = ranks[rank]["official_head_after"], f"shard.rank{rank}."
+def test_gathered_before_the_head_every_ranks_gradients_are_the_official_ones(ranks, official, folder, tensors, rank):
+    found, head = ranks[rank]["official"][str(folder)]["head_after"], f"shard.rank{rank}."
     close(found["logits"], official[head + "logits"], 1e-5)
     close(found["loss"], official[head + "loss.CrossEntropy_Loss"], 1e-5)
-    official_gradients(found, official, shared, head)  # all norms, those of the head among them
+    official_gradients(found, official, tensors, head)  # all norms, those of the head among them
 
 
 def test_every_tensor_of_the_two_rank_file_is_compared(official):
@@ -147,15 +160,14 @@ def right(logits, target):
     return (logits.argmax(-1) == target).float().mean()
 
 
-def official_gradients(found, official, shared, head, apart=("none",)):
+def official_gradients(found, official, tensors, head, apart=("none",)):
     compared = 0
     for name, expected in official.items():
         if name.startswith(head + "grad.") and not name.removeprefix(head + "grad.").startswith(apart):
             close(found["grads"][name.removeprefix(head + "grad.")], expected, 5e-5)
             compared += 1
     assert compared >= 2
-    meta = json.loads((shared / "reference" / "uni_perceiver" / "v1_tiny_meta.json").read_text())
-    names = meta["dense_param_order"]
+    names = tensors.meta["dense_param_order"]
     kept = [i for i, name in enumerate(names) if not name.startswith(apart)]
     norms = torch.stack([found["grads"][names[i]].norm() for i in kept])
     close(norms, official[head + "grad_norms"][kept], 5e-5)

@@ -14,6 +14,7 @@ from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.files import load_tensors
 from generalist.convert.uni_perceiver import build, canonical, convert, to_official
 from generalist.model import GeneralistModel
+from tests.references import UNI_PERCEIVER
 
 
 def official(
@@ -101,8 +102,8 @@ def test_unequal_prompts_come_in_and_back(inputs, candidates):
     equal(to_official(model, unused), tensors)
 
 
-def test_a_mixture_of_experts_comes_back_too(shared):
-    file = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_moe.safetensors")
+def test_a_mixture_of_experts_comes_back_too():
+    file = load_file(UNI_PERCEIVER / "v1_tiny_moe.safetensors")
     tensors = {k[2:]: v for k, v in file.items() if k.startswith("w.")}
     tensors |= {
         f"video_embed.embeddings_norm.{e}": tensors[f"token_embed.embeddings_norm.{e}"] for e in ("weight", "bias")
@@ -276,3 +277,38 @@ def test_the_checkpoint_path_may_be_a_safetensors_file(tmp_path):
     found, container = load_tensors(Path(tmp_path / "in.safetensors"))
     assert container == ""
     equal(found, tensors)
+
+
+@pytest.mark.parametrize("scale", [160 / 10, 160 / 224])
+@pytest.mark.parametrize("grid", [(3, 5), (5, 3), (2, 2), (1, 4)])
+def test_the_grid_of_a_table_that_is_not_square_is_read_from_its_rows(grid, scale):
+    from tokenizers_mod.frames import spatial_table
+
+    tensors = official()
+    tensors[keys.SPATIAL] = spatial_table(grid, 12, scale)
+    model, _, report, _ = build(tensors, heads=3)
+    taken = model.modalities["image"]
+    assert taken.grid == grid and not [note for note in report.notes if "spatial" in note]
+    assert torch.equal(model.tokenizers["image"].spatial, tensors[keys.SPATIAL])
+    torch.testing.assert_close(taken.build(12).spatial, tensors[keys.SPATIAL])  # a fresh model has the file's positions
+
+
+def test_a_table_whose_grid_nothing_tells_is_taken_as_said_or_with_a_line():
+    tensors = official()
+    tensors[keys.SPATIAL] = torch.randn(15, 12)
+    model, _, report, _ = build(tensors, heads=3)
+    assert model.modalities["image"].grid == (3, 5) and "3 rows of 5" in " ".join(report.notes)
+    model, _, report, _ = build(tensors, heads=3, size=[10, 6])
+    assert model.modalities["image"].grid == (5, 3) and "rows of" not in " ".join(report.notes)
+    assert report.reshaped == []
+
+
+def test_another_size_that_is_not_square_is_computed_or_stretched():
+    from tokenizers_mod.frames import spatial_table
+
+    tensors = official()
+    model, _, report, _ = build(tensors, heads=3, size=[4, 10])
+    torch.testing.assert_close(model.tokenizers["image"].spatial, spatial_table((2, 5), 12, 16.0))
+    assert report.reshaped == [f"{keys.SPATIAL}: 3 x 3 -> 2 x 5 (formula)"]
+    stretched = build(tensors, heads=3, size=[2, 6], spatial="interpolate")[0].tokenizers["image"].spatial
+    torch.testing.assert_close(stretched, tensors[keys.SPATIAL][3:6])  # one row: the middle one

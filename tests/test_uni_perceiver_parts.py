@@ -279,3 +279,56 @@ def test_augmentation_is_a_function_of_the_generator_and_treats_all_frames_alike
     with seeded(torch.Generator().manual_seed(1)):
         torch.rand(3)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rows, columns, patch", [(3, 5, 8), (5, 2, 4), (1, 6, 8)])
+@torch.no_grad()
+def test_a_picture_that_is_not_square_is_embedded_by_the_official_formula(rows, columns, patch):
+    from torch.nn.functional import conv2d
+
+    high, wide, width = rows * patch, columns * patch, 12
+    kernel, bias = torch.randn(width, 3, patch, patch), torch.randn(width)
+    pictures, scale = torch.randn(2, 3, high, wide), 160 / max(high, wide)
+    table = torch.zeros(rows * columns, width)
+    for r in range(rows):
+        for c in range(columns):
+            for k in range(3):
+                for part, (place, f) in enumerate(((r, math.sin), (r, math.cos), (c, math.sin), (c, math.cos))):
+                    table[r * columns + c, 3 * part + k] = f(place * scale * 10000 ** (-k / 3))
+    for taken in (Picture(size=[high, wide], patch=patch), Picture(size=patch * rows * columns, patch=patch)):
+        tokens = taken.build(width)
+        tokens.projection.weight.copy_(kernel.flatten(1))
+        tokens.projection.bias.copy_(bias)
+        own = table if taken.grid == (rows, columns) else tokens.spatial[: rows * columns]  # patch k at row k
+        expected = conv2d(pictures, kernel, bias, stride=patch).flatten(2).transpose(1, 2) + own
+        expected = expected + tokens.temporal.weight[0]
+        for picture, wanted in zip(pictures, expected, strict=True):
+            span = taken.patches(picture[None])
+            assert span.grid == (rows, columns) and span.length == rows * columns
+            torch.testing.assert_close(tokens(span.data), wanted, atol=1e-5, rtol=1e-5)
+        flat, real = taken.padded({"pixel_values": pictures})
+        assert real is None
+        torch.testing.assert_close(tokens(flat).view(2, -1, width), expected, atol=1e-5, rtol=1e-5)
+        place = taken.padded_place({"pixel_values": pictures}, None)
+        assert place.shape == (2, rows * columns, 4) and place[1, -1].tolist() == [rows - 1, columns - 1, rows, columns]
+
+
+def test_pictures_that_no_table_has_places_for_are_refused_in_one_line():
+    picture = Picture(size=[24, 40], patch=8)
+    for high, wide in ((24, 44), (32, 40), (4, 8)):
+        with pytest.raises(UserError, match=rf"{high} x {wide} pixels, the model takes 24 x 40.* 15 at most"):
+            picture.patches(torch.rand(1, 3, high, wide))
+    for size in ([24], [24, 0], [24, 41], [8, 8, 8]):
+        with pytest.raises(UserError, match="size"):
+            Picture(size=size, patch=8)
+
+
+@pytest.mark.parametrize("more", [{}, {"augment": "crop"}, {"augment": "strong"}, {"clips": 2, "crops": 3}])
+def test_raw_pictures_of_any_shape_are_cut_to_frames_that_are_not_square(more):
+    video = Video(size=[16, 40], patch=8, frames=4, short_side=1.25, **more)
+    for clip in (torch.rand(3, 3, 50, 30), torch.rand(2, 3, 9, 90)):
+        for rng in (None, torch.Generator().manual_seed(1)):
+            assert video.frame(clip, rng).shape[-2:] == (16, 40)
+    for view in range(video.views):
+        video.view = view
+        assert video.shown(torch.rand(4, 3, 20, 30)).shape[-2:] == (16, 40)

@@ -67,9 +67,9 @@ def test_clips_are_interleaved_and_crops_run_along_the_longer_side():
     assert clip(film, 0, 3, 2).tolist() == [0, 6]
     assert clip(film[:2], 1, 3, 2).tolist() == [0, 1]  # fewer frames than clips: the whole film
     wide = torch.arange(5 * 7).view(1, 5, 7)
-    assert [crop(wide, 3, j, 3)[0, 0, 0].item() for j in range(3)] == [7, 9, 11]  # row 1, columns 0, 2, 4
-    assert [crop(wide.mT, 3, j, 3)[0, 0, 0].item() for j in range(3)] == [7, 9, 11]
-    assert crop(wide, 3, 0, 1)[0, 0, 0].item() == 9  # one crop is the middle
+    assert [crop(wide, (3, 3), j, 3)[0, 0, 0].item() for j in range(3)] == [7, 9, 11]  # row 1, columns 0, 2, 4
+    assert [crop(wide.mT, (3, 3), j, 3)[0, 0, 0].item() for j in range(3)] == [7, 9, 11]
+    assert crop(wide, (3, 3), 0, 1)[0, 0, 0].item() == 9  # one crop is the middle
 
 
 def test_a_view_shows_its_frames_and_its_part_of_the_picture():

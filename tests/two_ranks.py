@@ -15,6 +15,7 @@ from generalist.config import GeneralistConfig
 from generalist.distributed import gather, gather_constant
 from generalist.model import GeneralistModel
 from generalist.objective import Objective
+from scripts.parity_files import entries
 from tasks.candidates import CandidateSet, Names
 from tasks.likelihood import logits
 from tests.uniperceiver_moe import Reference
@@ -83,6 +84,11 @@ class Ready(CandidateSet):
         return [str(i) for i in range(len(self.made))]
 
 
+def dense(folder: Path) -> str:
+    """The entry of a folder that has the inputs."""
+    return next(name for name, entry in entries(folder).items() if entry.inputs == name)
+
+
 def official(reference: Reference, objective: Objective, batch: Batch, factor: float) -> dict[str, Any]:
     """Loss and gradients by official names; factor: what turns the sum into the official loss."""
     loss = factor * torch.func.functional_call(objective, reference.parameters(), (batch,))
@@ -92,7 +98,7 @@ def official(reference: Reference, objective: Objective, batch: Batch, factor: f
 
 
 def official_negatives(folder: Path, rank: int, y: dict[str, Tensor]) -> dict[str, Any]:
-    reference = Reference(folder, "v1_tiny_dense", 64)
+    reference = Reference(folder, dense(folder))
     reference.weights["loss_prepare.logit_scale_retrieve"].data.fill_(2.5)
     head = f"gather.rank{rank}."
     images = reference.pictures(y[head + "image"])
@@ -107,10 +113,11 @@ def official_negatives(folder: Path, rank: int, y: dict[str, Tensor]) -> dict[st
     return out
 
 
-def official_shares(folder: Path, rank: int) -> dict[str, Any]:
-    reference = Reference(folder, "v1_tiny_dense", 64)
+def official_shares(folder: Path, rank: int, count: int) -> dict[str, Any]:
+    """count: members of the set, split over two ranks."""
+    reference = Reference(folder, dense(folder))
     reference.model.train()  # a policy is for training; nothing in this model is random there
-    members = [[reference.summary(), reference.words(ids)] for ids in reference.x["vocab_ids"][:599]]
+    members = [[reference.summary(), reference.words(ids)] for ids in reference.x["vocab_ids"][:count]]
     inputs = reference.masked(slice(rank, rank + 1))
     objective = Objective(reference.model, {"words": Ready(members)}, {}, {"words": CandidateSpec(shard="always")})
     assert inputs.labels is not None
@@ -118,8 +125,9 @@ def official_shares(folder: Path, rank: int) -> dict[str, Any]:
     out = official(reference, objective, batch, 0.5 / batch.count)
     reference.load().train()
     with torch.no_grad():
-        shares = Members(599, lambda numbers, keep: objective._pack("words", numbers, keep), shard=True)
-        compared = Exact(CandidateSpec(), 599, 64)(reference.model, inputs, shares, lambda: inputs.labels)
+        shares = Members(count, lambda numbers, keep: objective._pack("words", numbers, keep), shard=True)
+        exact = Exact(CandidateSpec(), count, reference.model.config.hidden_size)
+        compared = exact(reference.model, inputs, shares, lambda: inputs.labels)
         out["logits"] = logits(compared.queries, compared.members, reference.model.log_scale("text_mlm"))
     return out
 
@@ -139,13 +147,15 @@ class HeadAfter(torch.nn.Module):
         return torch.nn.functional.cross_entropy(found, inputs.labels).reshape(1), found
 
 
-def official_head_after(folder: Path, rank: int) -> dict[str, Any]:
-    reference = Reference(folder, "v1_tiny_dense", 64)
-    ids = [*range(300 * rank, min(300 * rank + 300, 599)), *([0] * rank)]  # entry 0 fills the second share
+def official_head_after(folder: Path, rank: int, count: int) -> dict[str, Any]:
+    reference = Reference(folder, dense(folder))
+    share_size = -(-count // 2)
+    ids = [*range(share_size * rank, min(share_size * (rank + 1), count))]
+    ids += [0] * (share_size - len(ids))  # entry 0 fills the second share
     share = pack([[reference.summary(), reference.words(reference.x["vocab_ids"][i])] for i in ids])
     inputs = reference.masked(slice(rank, rank + 1))
     arranged = HeadAfter(reference.model)
-    loss, found = torch.func.functional_call(arranged, reference.parameters(), (inputs, share, 599))
+    loss, found = torch.func.functional_call(arranged, reference.parameters(), (inputs, share, count))
     loss = 0.5 * loss
     loss.sum().backward()
     grads = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in reference.weights.items()}
@@ -155,7 +165,20 @@ def official_head_after(folder: Path, rank: int) -> dict[str, Any]:
 # --- the processes ---
 
 
-def work(rank: int, out: Path, folder: Path | None) -> None:
+def official_parts(folder: Path, rank: int) -> dict[str, Any]:
+    """What the file of two processes is compared with."""
+    from safetensors.torch import load_file
+
+    y = {k[2:]: v for k, v in load_file(next(folder.glob("*two_ranks.safetensors"))).items()}
+    count = y["shard.rank0.logits"].shape[1]
+    return {
+        "gather": official_negatives(folder, rank, y),
+        "shard": official_shares(folder, rank, count),
+        "head_after": official_head_after(folder, rank, count),
+    }
+
+
+def work(rank: int, out: Path, folders: list[Path]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=2)
     found: dict[str, Any] = {}
@@ -180,12 +203,6 @@ def work(rank: int, out: Path, folder: Path | None) -> None:
             objective(retrieval(modalities, slice(3 * rank, 3 * rank + 3)))
         except UserError as error:
             found["mixed"].append(str(error))
-    if folder is not None:
-        from safetensors.torch import load_file
-
-        y = {k[2:]: v for k, v in load_file(folder / "v1_tiny_two_ranks.safetensors").items()}
-        found["official_gather"] = official_negatives(folder, rank, y)
-        found["official_shard"] = official_shares(folder, rank)
-        found["official_head_after"] = official_head_after(folder, rank)
+    found["official"] = {str(folder): official_parts(folder, rank) for folder in folders}
     torch.save(found, out / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -1,10 +1,8 @@
 """The tiny models of the reference files as models of this framework, their tokens embedded by the spec's formulas."""
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
@@ -13,8 +11,9 @@ from data.types import Packed, Role, Span
 from generalist.config import GeneralistConfig
 from generalist.model import GeneralistModel
 from generalist.moe_keys import moe_settings, moe_state_dict
+from scripts.parity import agreeing_heads
+from scripts.parity_files import WORDS, Tensors, entries
 
-SPE = 599
 PLAIN = {
     "gamma_1": "gamma1",
     "gamma_2": "gamma2",
@@ -51,18 +50,18 @@ class Features(nn.Module):
 class Reference:
     """weights: official name -> leaf tensor with gradient; x, y: inputs and outputs of the file."""
 
-    def __init__(self, folder: Path, name: str = "v1_tiny_moe", width: int = 32) -> None:
-        tensors = load_file(folder / f"{name}.safetensors")
-        self.weights = {k[2:]: v.clone().requires_grad_() for k, v in tensors.items() if k.startswith("w.")}
-        self.y = {k[2:]: v for k, v in tensors.items() if k.startswith("y.")}
-        dense = load_file(folder / "v1_tiny_dense.safetensors")
-        self.x = {k[2:]: v for k, v in dense.items() if k.startswith("x.")}
-        self.meta = json.loads((folder / "v1_tiny_meta.json").read_text())
+    def __init__(self, folder: Path, name: str = "v1_tiny_moe") -> None:
+        entry = entries(folder)[name]
+        tensors = Tensors.read(folder, entry)
+        self.weights = {k: v.clone().requires_grad_() for k, v in tensors.w.items()}
+        self.x, self.y, self.meta, self.spe = tensors.x, tensors.y, tensors.meta, tensors.specials[1]
+        self.layers = 1 + max(int(k.split(".")[2]) for k in tensors.w if k.startswith("fused_encoder.layers."))
+        up = next(v for k, v in tensors.w.items() if ".linear1." in k and v.ndim == 2 and ".gate." not in k)
         config = GeneralistConfig(
-            hidden_size=width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size={32: 64, 64: 256}[width],
+            hidden_size=tensors.w[WORDS].shape[1],
+            num_hidden_layers=self.layers,
+            num_attention_heads=agreeing_heads(folder, entry),
+            intermediate_size=len(up),
             layer_scale=1.0,
             modalities={"image": {}},
             scales=["img_cls", "video_cls", "text_mlm", "caption", "retrieve"],
@@ -78,7 +77,7 @@ class Reference:
     def parameters(self) -> dict[str, Tensor]:
         """Our names -> tensors made of the official ones, with gradient."""
         out = {}
-        for i in range(2):
+        for i in range(self.layers):
             head = f"fused_encoder.layers.{i}."
             layer = {k[len(head) :]: v for k, v in self.weights.items() if k.startswith(head)}
             ours, _ = moe_state_dict(layer)
@@ -105,7 +104,7 @@ class Reference:
     # --- tokens before the shared norm (spec 1.4-1.6) ---
 
     def summary(self) -> Span:
-        return Span("text", {"x": self.weights["token_embed.embeddings.weight"][SPE : SPE + 1]}, 1).ask([0])
+        return Span("text", {"x": self.weights["token_embed.embeddings.weight"][self.spe : self.spe + 1]}, 1).ask([0])
 
     def words(self, ids: Tensor, position: Tensor | None = None, **flags: Tensor) -> Span:
         w, n = self.weights, len(ids)
@@ -115,9 +114,10 @@ class Reference:
         return Span("text", {"x": x}, n, **flags)
 
     def frames(self, frames: Tensor) -> Span:
-        """[T 3 48 48] -> T * 9 tokens, frame by frame."""
+        """[T 3 H W] -> T * rows * columns tokens, frame by frame."""
         w = self.weights
-        x = conv2d(frames, w["video_embed.embeddings.weight"], w["video_embed.embeddings.bias"], stride=16)
+        kernel, bias = w["video_embed.embeddings.weight"], w["video_embed.embeddings.bias"]
+        x = conv2d(frames, kernel, bias, stride=kernel.shape[-1])
         x = x.flatten(2).transpose(1, 2) + w["video_embed.embeddings_st_pos.spatial_pos_embed.weight"]
         x = x + w["video_embed.embeddings_st_pos.temporal_pos_embed.weight"][: len(frames), None]
         return Span("image", {"x": x.flatten(0, 1)}, x.shape[0] * x.shape[1])
@@ -136,7 +136,7 @@ class Reference:
     def names(self) -> Packed:
         return self.texts(self.x["names_ids"], self.x["names_invalid"])
 
-    def vocabulary(self, count: int = 600) -> Packed:
+    def vocabulary(self, count: int | None = None) -> Packed:
         return self.texts(self.x["vocab_ids"][:count], other=("vision", "text"))
 
     def masked(self, rows: slice = slice(None)) -> Packed:
@@ -150,11 +150,11 @@ class Reference:
     def captions(self) -> Packed:
         """Word i behind the SPE that asks for it: SPE_0 w_0 SPE_1 w_1 ... (the file holds the words, then the SPEs)."""
         sequences = []
-        slots = torch.arange(12)
+        slots = torch.arange(self.x["caption_ids"].shape[1])
         for image, ids, invalid, target in zip(
             *(self.x[k] for k in ("image", "caption_ids", "caption_invalid", "caption_target")), strict=True
         ):
-            order = interleaved()
+            order = interleaved(len(slots) // 2)
             asked = 2 * (target != -1).nonzero().squeeze(1)
             span = self.words(
                 ids[order], slots // 2, mask=invalid[order] == 0, causal=slots % 2 == 1, hidden=slots % 2 == 0
@@ -164,6 +164,6 @@ class Reference:
         return pack(sequences)
 
 
-def interleaved() -> Tensor:
-    """Places of SPE_0 w_0 SPE_1 w_1 ... among the file's six words and six SPEs."""
-    return torch.stack([torch.arange(6, 12), torch.arange(6)], 1).flatten()
+def interleaved(count: int = 6) -> Tensor:
+    """Places of SPE_0 w_0 SPE_1 w_1 ... among the file's words and as many SPEs."""
+    return torch.stack([torch.arange(count, 2 * count), torch.arange(count)], 1).flatten()

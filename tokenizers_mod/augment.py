@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tokenizers_mod.frames import Sides
+
 
 @contextmanager
 def seeded(rng: torch.Generator) -> Iterator[None]:
@@ -31,14 +33,15 @@ def seeded(rng: torch.Generator) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def crop_and_flip(value: Tensor, size: int, flip: float, rng: torch.Generator) -> Tensor:
-    """A random size x size crop, mirrored with probability `flip`."""
-    top, left = (int(torch.randint(s - size + 1, (1,), generator=rng)) for s in value.shape[-2:])
-    value = value[..., top : top + size, left : left + size]
+def crop_and_flip(value: Tensor, sides: Sides, flip: float, rng: torch.Generator) -> Tensor:
+    """A random height x width crop, mirrored with probability `flip`."""
+    spare = (have - side for have, side in zip(value.shape[-2:], sides, strict=True))
+    top, left = (int(torch.randint(s + 1, (1,), generator=rng)) for s in spare)
+    value = value[..., top : top + sides[0], left : left + sides[1]]
     return value.flip(-1) if float(torch.rand(1, generator=rng)) < flip else value
 
 
-def strong(value: Tensor, size: int, flip: float, rng: torch.Generator) -> Tensor:
+def strong(value: Tensor, sides: Sides, flip: float, rng: torch.Generator) -> Tensor:
     """Random resized crop, flip, RandAugment (magnitude 9, std 0.5, increasing) and random erasing 0.25 by pixels."""
     from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
@@ -46,13 +49,15 @@ def strong(value: Tensor, size: int, flip: float, rng: torch.Generator) -> Tenso
     from torchvision.transforms import RandomResizedCrop
 
     with seeded(rng):
-        top, left, height, width = RandomResizedCrop.get_params(value, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+        aspect = sides[1] / sides[0]
+        ratio = [aspect * 3 / 4, aspect * 4 / 3]
+        top, left, height, width = RandomResizedCrop.get_params(value, scale=[0.08, 1.0], ratio=ratio)
         value = value[..., top : top + height, left : left + width]
-        value = interpolate(value, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        value = interpolate(value, sides, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         if random.random() < flip:
             value = value.flip(-1)
         if value.shape[1] == 3:
-            change = rand_augment_transform("rand-m9-mstd0.5-inc1", {"translate_const": int(size * 0.45)})
+            change = rand_augment_transform("rand-m9-mstd0.5-inc1", {"translate_const": int(min(sides) * 0.45)})
             choice = random.getrandbits(32)
             frames = []
             for frame in value:

@@ -157,8 +157,7 @@ class Image(Modality):
         [C, H, W] in 0..1 -> [C, rows p + 2 shift, cols p + 2 shift].
         """
         _, h, w = value.shape
-        rows = max(1, round(self.size * h / max(h, w) / self.patch))
-        cols = max(1, round(self.size * w / max(h, w) / self.patch))
+        rows, cols = self.shape(h, w)
         target = (rows * self.patch, cols * self.patch)
         if (h, w) != target:
             larger = h < target[0] or w < target[1]
@@ -168,6 +167,11 @@ class Image(Modality):
             ys, xs = (beyond(n, self.shift) for n in target)
             value = value[:, ys][:, :, xs]
         return value
+
+    def shape(self, h: int, w: int) -> tuple[int, int]:
+        """Rows and columns of patches of a picture of h x w pixels."""
+        rows, cols = (max(1, round(self.size * side / max(h, w) / self.patch)) for side in (h, w))
+        return rows, cols
 
     def steady(self) -> tuple[str, ...]:
         return ("read", "sized") if self.shift else ("read", "sized", "span")

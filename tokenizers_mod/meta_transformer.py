@@ -20,6 +20,7 @@ from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.audio import Audio, fbank
 from tokenizers_mod.base import Modality
+from tokenizers_mod.frames import sides_of
 from tokenizers_mod.image import Image
 from tokenizers_mod.points import Points
 from tokenizers_mod.series import load_array
@@ -56,20 +57,52 @@ class LinearTokens(nn.Module):
 
 @dataclass
 class MetaImage(Image):
-    """Image, infrared and X-ray: non-overlapping patches; positions only in the X-ray model (`learned`)."""
+    """Image, infrared and X-ray: non-overlapping patches; positions only in the X-ray model (`learned`).
+
+    grid: [rows, columns] of patches that every picture is brought to, and of the learned table, for pictures that are
+    not square (`size` is then the longer side); default the picture's own shape and a table of size / patch a side.
+
+    >>> MetaImage(patch=8, grid=[4, 6]).span(torch.rand(3, 30, 50)).grid
+    (4, 6)
+    """
 
     channels: int = 3
     learned: bool = False
+    grid: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.grid:
+            rows, columns = sides_of(self.grid, f"{self.name}, grid")
+            self.size = max(rows, columns) * self.patch
+        super().__post_init__()
+
+    @property
+    def table(self) -> tuple[int, int]:
+        """Rows and columns of the learned table."""
+        return sides_of(self.grid or self.size // self.patch, self.name)
+
+    def shape(self, h: int, w: int) -> tuple[int, int]:
+        return self.table if self.grid else super().shape(h, w)
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
         """[C, H, W] in 0..1 -> data {"patch": [n, C p p], "index": [n]}, row by row in the full grid."""
         span = super().span(value, rng)
-        row, column = span.data["position"].unbind(1)
-        index = row * (self.size // self.patch) + column
+        index = self.index(span.data["position"])
         return Span(self.name, {"patch": span.data["patch"], "index": index}, span.length, grid=span.grid)
 
+    def index(self, position: Tensor) -> Tensor:
+        """Row and column of patches -> rows of the table."""
+        return position[:, 0] * self.table[1] + position[:, 1]
+
+    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        flat, real = super().padded(tensors)
+        rows, columns = (side // self.patch for side in tensors["pixel_values"].shape[2:])
+        if self.learned and (rows > self.table[0] or columns > self.table[1]):
+            raise UserError(f"{self.name}: {rows} x {columns} patches, the table has {self.table[0]} x {self.table[1]}")
+        return {"patch": flat["patch"], "index": self.index(flat["position"].long())}, real
+
     def build(self, width: int) -> LinearTokens:
-        cells = (self.size // self.patch) ** 2
+        cells = self.table[0] * self.table[1]
         return LinearTokens(self.channels * self.patch**2, width, cells if self.learned else "none")
 
 

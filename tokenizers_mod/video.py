@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from data.cells import cells
 from data.errors import UserError
@@ -26,6 +25,7 @@ from data.pixels import MAX_PIXELS
 from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
+from tokenizers_mod.frames import Sides, centre_crop, enlarged, resize_cover, sides_of, spatial_table
 from tokenizers_mod.image import read_image
 from tokenizers_mod.stem import ConvStem
 from tokenizers_mod.views import clip, crop, read_once, spread
@@ -40,11 +40,12 @@ AUGMENTATIONS = ("none", "crop", "strong")
 class Video(Modality):
     """Clips [T, C, H, W] and pictures [C, H, W], brought to size x size pixels a frame.
 
+    size: pixels a side, or [height, width] for frames that are not square.
     frames: most frames of a clip, which the temporal table has rows for; 0 = any number, with sine-cosine instead of
         the table. sample: frames taken of a longer clip, evenly spread; 0 = `frames`. tubelet: frames a token; the last
         frame stands still until its tubelet is full, so a picture is a whole tubelet.
-    coordinate_scale: factor of row and column in the sine-cosine table; 0 = 160 / size, so that a grid covers the
-        coordinates that 160 pixels had (spec 1.6). table: "sincos" (fixed) or "learned" spatial positions.
+    coordinate_scale: factor of row and column in the sine-cosine table; 0 = 160 / size (the longer side), so that a
+        grid covers the coordinates that 160 pixels had (spec 1.6). table: "sincos" (fixed) or "learned" positions.
     temporal_offset: in training a clip of T rows starts at a random row 0..rows - T of the table (spec 1.6).
     shares: name of another Video of the model whose weights this one uses, and then has none of its own.
     augment: training: "crop" (short side to size, random crop, flip), "strong" (random resized crop, flip,
@@ -67,11 +68,14 @@ class Video(Modality):
     raw: ClassVar[str] = (
         "clip [T, H, W], [T, H, W, C] or [T, C, H, W], list of pictures, path (video needs av), or picture"
     )
-    count: ClassVar[str] = "ceil(min(T, sample or frames or T) / tubelet) * (size // patch) ** 2"
+    count: ClassVar[str] = (
+        "ceil(min(T, sample or frames or T) / tubelet) * (size // patch) ** 2; "
+        "of size [height, width]: (height // patch) * (width // patch) a tubelet"
+    )
     kind: ClassVar[str] = "vision"
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
 
-    size: int = 64
+    size: int | list[int] = 64
     patch: int = 16
     channels: int = 3
     frames: int = 8
@@ -94,7 +98,7 @@ class Video(Modality):
     crops: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.size, self.patch, self.channels) < 1 or self.size % self.patch:
+        if min(*self.sides, self.patch, self.channels) < 1 or any(side % self.patch for side in self.sides):
             raise UserError(f"{self.name}: size {self.size} must be a positive multiple of patch {self.patch}")
         if self.tubelet < 1 or min(self.frames, self.stem) < 0:
             raise UserError(
@@ -128,9 +132,19 @@ class Video(Modality):
         return -(-self.frames // self.tubelet)
 
     @property
-    def grid(self) -> int:
-        """Patches a side."""
-        return self.size // self.patch
+    def sides(self) -> Sides:
+        """Height and width of a frame."""
+        return sides_of(self.size, self.name)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.sides[0] // self.patch, self.sides[1] // self.patch
+
+    @property
+    def scale(self) -> float:
+        """Factor of row and column in the sine-cosine table."""
+        return self.coordinate_scale or 160 / max(self.sides)
 
     # --- CPU half ---
 
@@ -160,14 +174,14 @@ class Video(Modality):
         return [frames[i] for i in spread(len(frames), self.taken)]
 
     def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
-        """Float[T, C, H, W] in 0..1 -> ceil(T / tubelet) grid^2 tokens: patch [n, C tubelet p p], place Int[n, 2].
+        """Float[T, C, H, W] in 0..1 -> n = ceil(T / tubelet) rows columns tokens.
 
-        place: row of time and cell of the grid.
+        patch: [n, C tubelet p p]. place: row of time and cell of the grid, Int[n, 2].
         """
         return self.patches(self.shown(value, rng), rng)
 
     def shown(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """What tokens are cut from, resized, cropped and normalised: Float[T, C, size, size]; a picture has T = 1."""
+        """What tokens are cut from, resized, cropped, normalised: Float[T, C, height, width]; a picture has T = 1."""
         return self.normalise(self.frame(value[None] if value.ndim == 3 else value, rng))
 
     def steady(self) -> tuple[str, ...]:
@@ -177,22 +191,21 @@ class Video(Modality):
         return ("read", "shown") if self.temporal_offset else ("read", "shown", "span")
 
     def frame(self, value: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Resize and crop (augmented in training): Float[T, C, H, W] -> Float[T, C, size, size] in 0..1."""
+        """Resize and crop (augmented in training): Float[T, C, H, W] -> Float[T, C, height, width] in 0..1."""
         if rng is None and self.view is not None:
             number, part = divmod(self.view, self.crops)
             seen = clip(value, number, self.clips, self.sample or self.frames)
-            short = round(self.size * self.short_side) if self.crops == 1 else self.size
-            return crop(resize_short(seen, short), self.size, part, self.crops)
+            cover = enlarged(self.sides, self.short_side) if self.crops == 1 else self.sides
+            return crop(resize_cover(seen, cover), self.sides, part, self.crops)
         if rng is None or self.augment == "none":
-            return centre_crop(value, self.size, round(self.size * self.short_side))
+            return centre_crop(value, self.sides, self.short_side)
         if self.augment == "crop":
-            short = (
-                self.size
-                if len(value) == 1
-                else int(self.size * (256 + 64 * float(torch.rand(1, generator=rng))) / 224)
-            )
-            return crop_and_flip(resize_short(value, short), self.size, self.flip, rng)
-        return strong(value, self.size, self.flip, rng)
+            cover = self.sides
+            if len(value) > 1:
+                drawn = 256 + 64 * float(torch.rand(1, generator=rng))
+                cover = int(cover[0] * drawn / 224), int(cover[1] * drawn / 224)
+            return crop_and_flip(resize_cover(value, cover), self.sides, self.flip, rng)
+        return strong(value, self.sides, self.flip, rng)
 
     def normalise(self, value: Tensor) -> Tensor:
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (self.mean, self.std))
@@ -200,22 +213,31 @@ class Video(Modality):
         return value - value.median(0).values if self.moving and len(value) > 1 else value
 
     def patches(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
-        """Normalised Float[T, C, size, size] -> the span. UserError when the clip is longer than the table."""
+        """Normalised Float[T, C, H, W] -> the span. UserError when a table has too few rows.
+
+        Patches are counted row by row and patch k stands at row k of the spatial table, as in the official code: frames
+        of another shape than the model's are taken while the table has a row for each patch.
+        """
         t, c, h, w = value.shape
         if self.frames and t > self.frames:
             raise UserError(f"{self.name}: {t} frames, the model takes {self.frames}; thin the clip or raise frames")
-        if (h, w) != (self.size, self.size):
-            raise UserError(f"{self.name}: frames of {h} x {w} pixels, the model takes {self.size} x {self.size}")
-        g, p, k = self.grid, self.patch, self.tubelet
+        p, k, places = self.patch, self.tubelet, self.grid[0] * self.grid[1]
+        rows, columns = h // p, w // p
+        if h % p or w % p or not 1 <= rows * columns <= places:
+            raise UserError(
+                f"{self.name}: frames of {h} x {w} pixels, the model takes {' x '.join(map(str, self.sides))}, "
+                f"or whole patches of {p} pixels, {places} at most"
+            )
         if t % k:  # the last frame stands still
             value = torch.cat([value, value[-1:].expand(k - t % k, c, h, w)])
         steps = len(value) // k
-        cut = value.reshape(steps, k, c, g, p, g, p).permute(0, 3, 5, 2, 1, 4, 6).reshape(steps * g * g, -1)
+        cut = value.reshape(steps, k, c, rows, p, columns, p).permute(0, 3, 5, 2, 1, 4, 6)
+        cut = cut.reshape(steps * rows * columns, -1)
         late = max(self.rows - steps, 0)
         start = int(torch.randint(late + 1, (1,), generator=rng)) if rng is not None and self.temporal_offset else 0
-        place = torch.cartesian_prod(torch.arange(start, start + steps), torch.arange(g * g)).reshape(-1, 2)
-        grid = (g, g) if steps == 1 else (steps, g, g)
-        return Span(self.shares or self.name, {"patch": cut, "place": place}, steps * g * g, grid=grid)
+        place = torch.cartesian_prod(torch.arange(start, start + steps), torch.arange(rows * columns)).reshape(-1, 2)
+        grid = (rows, columns) if steps == 1 else (steps, rows, columns)
+        return Span(self.shares or self.name, {"patch": cut, "place": place}, len(cut), grid=grid)
 
     def mirror(self, value: Tensor) -> Tensor:
         """The clip or picture seen in a mirror."""
@@ -232,7 +254,7 @@ class Video(Modality):
     # --- tensors in Hugging Face's form ---
 
     def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
-        """Clips of one length -> pixel_values_videos Float[B, T, C, size, size]."""
+        """Clips of one length -> pixel_values_videos Float[B, T, C, height, width]."""
         clips = [self.shown(value) for value in values]
         if len({len(c) for c in clips}) > 1:
             raise UserError(
@@ -241,7 +263,7 @@ class Video(Modality):
         return {"pixel_values_videos": torch.stack(clips)}
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """pixel_values_videos -> flat data of B * T * grid^2 tokens; all are real."""
+        """pixel_values_videos -> flat data of B * T * rows * columns tokens; all are real."""
         spans = [self.patches(clip.cpu()) for clip in tensors["pixel_values_videos"]]
         device = tensors["pixel_values_videos"].device
         return {key: torch.cat([s.data[key] for s in spans]).to(device) for key in ("patch", "place")}, None
@@ -250,8 +272,9 @@ class Video(Modality):
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         clips = tensors["pixel_values_videos"]
-        cell = cells(self.grid, self.grid, clips.device).repeat(-(-clips.shape[1] // self.tubelet), 1)
-        size = torch.full_like(cell, self.grid)
+        rows, columns = clips.shape[-2] // self.patch, clips.shape[-1] // self.patch
+        cell = cells(rows, columns, clips.device).repeat(-(-clips.shape[1] // self.tubelet), 1)
+        size = torch.tensor([rows, columns], device=clips.device).expand_as(cell)
         return torch.cat([cell, size], dim=-1).expand(clips.shape[0], -1, -1)
 
     def build(self, width: int) -> nn.Module:
@@ -266,7 +289,7 @@ class Picture(Video):
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
 
     def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
-        """Pictures -> pixel_values Float[B, C, size, size]."""
+        """Pictures -> pixel_values Float[B, C, height, width]."""
         return {"pixel_values": super().tensors(values)["pixel_values_videos"].squeeze(1)}
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -284,7 +307,7 @@ class VideoTokens(nn.Module):
 
     def __init__(self, settings: Video, width: int) -> None:
         super().__init__()
-        g = settings.grid
+        cells = settings.grid[0] * settings.grid[1]
         size = settings.channels * settings.tubelet * settings.patch**2
         self.projection: nn.Module
         if settings.stem:
@@ -298,45 +321,15 @@ class VideoTokens(nn.Module):
         if self.temporal is not None:
             nn.init.normal_(self.temporal.weight, std=0.02)
         if settings.table == "learned":
-            self.spatial = nn.Parameter(torch.empty(g * g, width).normal_(std=0.02))
+            self.spatial = nn.Parameter(torch.empty(cells, width).normal_(std=0.02))
         else:
-            self.register_buffer("spatial", spatial_table(g, width, settings.coordinate_scale or 160 / settings.size))
+            self.register_buffer("spatial", spatial_table(settings.grid, width, settings.scale))
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         frame, cell = data["place"].unbind(-1)
         patches = self.projection(data["patch"].to(next(self.projection.parameters()).dtype))
         time = sincos(frame, patches.shape[-1]).to(patches.dtype) if self.temporal is None else self.temporal(frame)
         return patches + time + self.spatial[cell].to(patches.dtype)
-
-
-def spatial_table(grid: int, width: int, scale: float) -> Tensor:
-    """[sin(r w), cos(r w), sin(c w), cos(c w)] with w_k = 10000^(-k/q), q = width / 4: Float[grid * grid, width].
-
-    r and c are row and column times `scale` (spec 1.6). Computed in float32, as the published tables are.
-    """
-    if width % 4:
-        raise UserError(f"video: width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
-    q = width // 4
-    omega = 1.0 / 10000 ** (torch.arange(q, dtype=torch.float32) / q)
-    cells = torch.cartesian_prod(torch.arange(grid), torch.arange(grid)).reshape(-1, 2).float() * scale
-    angles = cells.unsqueeze(-1) * omega  # [cells, (row, column), q]
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
-
-
-def resize_short(value: Tensor, short: int) -> Tensor:
-    """Bicubic to this short side, the aspect kept: Float[T, C, H, W]."""
-    h, w = value.shape[-2:]
-    target = (short, max(short, round(w * short / h))) if h <= w else (max(short, round(h * short / w)), short)
-    if (h, w) == target:
-        return value
-    return interpolate(value, target, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-
-
-def centre_crop(value: Tensor, size: int, short: int) -> Tensor:
-    """Short side to `short`, then the middle size x size: Float[T, C, size, size]."""
-    value = resize_short(value, short)
-    top, left = ((s - size) // 2 for s in value.shape[-2:])
-    return value[..., top : top + size, left : left + size]
 
 
 def _is_picture(raw: Any) -> bool:

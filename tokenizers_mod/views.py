@@ -90,12 +90,12 @@ def spread(count: int, most: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, most).round()]
 
 
-def crop(value: Tensor, size: int, number: int, crops: int) -> Tensor:
-    """Crop `number` along the longer side, in the middle of the shorter one: Float[... H W] -> Float[... size size]."""
-    h, w = value.shape[-2:]
-    top, left = (h - size) // 2, (w - size) // 2
-    if h > w:
-        top = begin(h - size, number, crops)
+def crop(value: Tensor, sides: tuple[int, int], number: int, crops: int) -> Tensor:
+    """Crop `number` along the side with more to spare, amid the other: Float[... H W] -> Float[... height width]."""
+    spare = [have - side for have, side in zip(value.shape[-2:], sides, strict=True)]
+    top, left = spare[0] // 2, spare[1] // 2
+    if spare[0] > spare[1]:
+        top = begin(spare[0], number, crops)
     else:
-        left = begin(w - size, number, crops)
-    return value[..., top : top + size, left : left + size]
+        left = begin(spare[1], number, crops)
+    return value[..., top : top + sides[0], left : left + sides[1]]

@@ -17,13 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lenient", action="store_true", help="keep fresh weights where the file lacks some")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--heads", type=int, help="attention heads, where the file does not say")
-    parser.add_argument("--size", type=int, help="pixels a side, where positions are to be resized")
+    parser.add_argument("--size", type=_size, help="pixels a side, or HEIGHTxWIDTH: resized positions")
     parser.add_argument("--frames", type=int, help="frames a clip, where positions are to be resized")
     parser.add_argument("--spatial", help="how positions are resized: formula or interpolate")
     parser.add_argument("--vision-type", help="the vision type row: auto, fold or ignore")
     parser.add_argument("--head-scale", help="logit scale that a prompt-tuned linear head belongs to")
     parser.add_argument("--tower", help="of a model with two: image (the default) or text")
+    parser.add_argument("--end-id", type=int, help="id of <|endoftext|> in a vocabulary that is not the official one")
+    parser.add_argument("--spe-id", type=int, help="id of <|spe|> likewise")
     parser.add_argument("--dialect", help="on the way back to an official file: torch or deepspeed")
+
+
+def _size(text: str) -> int | list[int]:
+    sides = [int(side) for side in text.lower().split("x")]
+    return sides[0] if len(sides) == 1 else sides
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.kind not in KINDS:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
     module = importlib.import_module(KINDS[args.kind][0])
-    names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect", "tower")
+    names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect", "tower", "end_id", "spe_id")
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.lenient:
         options["lenient"] = True

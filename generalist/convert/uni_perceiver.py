@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from data.errors import UserError
 from generalist.config import GeneralistConfig
 from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, fill, save
+from generalist.convert.uni_perceiver_tables import arrange
 from generalist.convert.vocabulary import tokenizer_setting
 from generalist.model import GeneralistModel
 from generalist.moe import has_experts
@@ -30,9 +30,9 @@ from generalist.processor import GeneralistProcessor
 from tokenizers_mod.modalities import modality_settings
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
-from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video, spatial_table
+from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video
 
-OPTIONS = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "lenient", "dialect")
+OPTIONS = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "lenient", "dialect", "end_id", "spe_id")
 UNUSED = "unused.safetensors"  # tensors of the official file without effect, kept for the way back
 SHORT_SIDE = 256 / 224  # evaluation's resize before the centre crop (spec 1.14)
 
@@ -58,20 +58,23 @@ def build(
     tensors: dict[str, Tensor],
     container: str = "",
     heads: int = 0,
-    size: int = 0,
+    size: int | list[int] = 0,
     frames: int = 0,
     spatial: str = "formula",
     vision_type: str = "auto",
     head_scale: str = "img_cls",
     lenient: bool = False,
     dialect: str = "",
+    end_id: int = 0,
+    spe_id: int = 0,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report, dict[str, Tensor]]:
     """Official tensors -> model, processor, report and the tensors without effect.
 
-    size: pixels a side, 0 = the file's; another size needs another position table: spatial="formula" computes it
-    (the official default), "interpolate" resizes the file's bilinearly. frames: rows of the temporal table, 0 = the
-    file's, else resized linearly. vision_type: "fold" adds the vision type row to the patch bias, "ignore" leaves it
-    out, "auto" folds it for DeepSpeed files only (spec 1.6). head_scale: logit scale that a linear head belongs to.
+    size: pixels a side, or [height, width], 0 = the file's; another size needs another position table: "formula" of
+    `spatial` computes it (the official default), "interpolate" resizes the file's bilinearly. frames: rows of the
+    temporal table, 0 = the file's, else resized linearly. vision_type: "fold" adds the vision type row to the patch
+    bias, "ignore" leaves it out, "auto" folds it for DeepSpeed files only (spec 1.6). head_scale: logit scale that a
+    linear head belongs to. end_id, spe_id: of a vocabulary whose last five entries are not the special tokens.
     """
     for key, value, valid in (
         ("spatial", spatial, ("formula", "interpolate")),
@@ -82,8 +85,11 @@ def build(
     official, report = canonical(tensors, container)
     if vision_type == "fold" or (vision_type == "auto" and "deepspeed" in report.kind):
         _fold_type(official, report)
-    _resize(official, report, size, frames, spatial)
-    config, unused = _config(official, report, heads, head_scale)
+    for name in (keys.CONV, keys.SPATIAL, keys.TEMPORAL):
+        _need(official, name)
+    side, scale = arrange(official, report, size, frames, spatial)
+    words = tokenizer_setting(len(_need(official, keys.ANCHOR)), end_id, spe_id)
+    config, unused = _config(official, report, heads, head_scale, side, scale, words)
     scales = config.scales or []
     if head_scale not in scales:
         raise UserError(f"head_scale={head_scale!r} is no logit scale of the file: {', '.join(scales)}")
@@ -134,35 +140,19 @@ def _fold_type(official: dict[str, Tensor], report: Report) -> None:
         report.notes.append("the vision type row is folded into the patch bias")
 
 
-def _resize(official: dict[str, Tensor], report: Report, size: int, frames: int, how: str) -> None:
-    patch = _need(official, keys.CONV).shape[-1]
-    table, temporal = _need(official, keys.SPATIAL), _need(official, keys.TEMPORAL)
-    old, new = round(len(table) ** 0.5), size // patch if size else round(len(table) ** 0.5)
-    if old * old != len(table):
-        raise UserError(f"the spatial table has {len(table)} rows, which is not a square grid")
-    if size % patch:
-        raise UserError(f"--size {size} is not a multiple of the patch, {patch}")
-    if new != old:
-        if how == "formula":
-            official[keys.SPATIAL] = spatial_table(new, table.shape[1], 160 / size)
-        else:
-            grid = table.float().T.reshape(1, -1, old, old)
-            resized = interpolate(grid, (new, new), mode="bilinear", align_corners=False)
-            official[keys.SPATIAL] = resized.reshape(table.shape[1], -1).T.to(table.dtype).contiguous()
-        report.reshaped.append(f"{keys.SPATIAL}: {old} x {old} -> {new} x {new} ({how})")
-    if frames and frames != len(temporal):
-        resized = interpolate(temporal.float().T[None], frames, mode="linear", align_corners=False)
-        official[keys.TEMPORAL] = resized[0].T.to(temporal.dtype).contiguous()
-        report.reshaped.append(f"{keys.TEMPORAL}: {len(temporal)} -> {frames} frames (linear)")
-
-
 def _config(
-    official: dict[str, Tensor], report: Report, heads: int, head_scale: str
+    official: dict[str, Tensor],
+    report: Report,
+    heads: int,
+    head_scale: str,
+    side: int | list[int],
+    scale: float,
+    tokenizer: str,
 ) -> tuple[GeneralistConfig, dict[str, Tensor]]:
     numbers = {int(m[1]) for k in official if (m := re.match(r"fused_encoder\.layers\.(\d+)\.", k))}
     if not numbers or numbers != set(range(len(numbers))):
         raise UserError(f"the file's encoder layers are {sorted(numbers)}, expected 0, 1, 2, ... without a gap")
-    words, width = _need(official, keys.ANCHOR).shape
+    width = _need(official, keys.ANCHOR).shape[1]
     if not heads:
         heads = width // 64 if width >= 192 and width % 64 == 0 else 4
         report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
@@ -186,7 +176,7 @@ def _config(
         unused[keys.VISION_TYPE] = official.pop(keys.VISION_TYPE)
     positions = len(_need(official, "token_embed.embeddings_pos.position_embeddings.weight"))
     text = Text(
-        tokenizer=tokenizer_setting(words),
+        tokenizer=tokenizer,
         max_length=min(128, positions),
         positions=positions,
         type_row=types is not None,
@@ -194,14 +184,13 @@ def _config(
         word_std=0.02,
         position_std=0.02,
     )
-    side = round(len(official[keys.SPATIAL]) ** 0.5) * patch
     shape: dict[str, Any] = {"size": side, "patch": patch, "channels": channels, "frames": frames}
     picture = Picture(
         **shape,
         mean=_per_channel(IMAGENET_MEAN, channels),
         std=_per_channel(IMAGENET_STD, channels),
         short_side=SHORT_SIDE,
-        coordinate_scale=_scale(official[keys.SPATIAL], side),
+        coordinate_scale=scale,
     )
     clip = Video(**shape, shares="image")
     scales = [k.rpartition("logit_scale_")[2] for k in official if "loss_prepare.logit_scale_" in k]
@@ -366,15 +355,6 @@ def _image(config: GeneralistConfig) -> Video:
 
 def _per_channel(values: tuple[float, ...], channels: int) -> list[float] | float:
     return list(values) if channels == len(values) else 0.5
-
-
-def _scale(table: Tensor, size: int) -> float:
-    """The coordinate scale that gives a table, 0.0 (= 160 / size) where none of the published ones does."""
-    grid, width = round(len(table) ** 0.5), table.shape[1]
-    for scale in (160 / size, 1.0, 160 / 224, 160 / 384):
-        if width % 4 == 0 and torch.allclose(spatial_table(grid, width, scale), table.float(), atol=1e-4):
-            return 0.0 if scale == 160 / size else scale
-    return 0.0
 
 
 def _tasks(config: GeneralistConfig) -> dict[str, Any]:

@@ -7,25 +7,36 @@ from functools import lru_cache
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from tokenizers_mod.bpe import CLIP_SPECIALS, clip_bpe
+from data.errors import UserError
+from tokenizers_mod.bpe import CLIP_SPECIALS, EOT, SPE, clip_bpe
 
 OFFICIAL = 49411
 BYTES = 512  # byte symbols, plain and with the end-of-word mark
 
 
 @lru_cache(maxsize=8)
-def tokenizer_setting(entries: int) -> str:
-    """The `Text.tokenizer` setting of a table of this many rows.
+def tokenizer_setting(entries: int, end: int = 0, spe: int = 0) -> str:
+    """The `Text.tokenizer` setting of a table of this many rows; end, spe: ids of these tokens, 0 = where they are.
 
     The official size is "clip". A smaller table gets the same encoding with its last merges cut off, so that ids
     of pieces that are left stay what they were and the specials are the last five; one too small for single bytes
-    gets words that are the ids themselves in decimal digits ("17 4").
+    gets words that are the ids themselves in decimal digits ("17 4"), and so does one with its end or SPE elsewhere.
     """
+    places = {EOT: end or usual(entries, EOT), SPE: spe or usual(entries, SPE)}
+    if len({*places.values()}) < 2 or not all(0 <= place < entries for place in places.values()):
+        raise UserError(f"ids {places} of a vocabulary of {entries}; give two of its ids (--end-id, --spe-id)")
+    if any(place != usual(entries, token) for token, place in places.items()):
+        return numbers(entries, places)
     if entries == OFFICIAL:
         return "clip"
     if BYTES + len(CLIP_SPECIALS) <= entries < OFFICIAL:
         return _cut(entries)
     return numbers(entries)
+
+
+def usual(entries: int, token: str) -> int:
+    """The id of a special token where the vocabulary ends in the five, as the official one does."""
+    return entries - len(CLIP_SPECIALS) + CLIP_SPECIALS.index(token)
 
 
 def _cut(entries: int) -> str:
