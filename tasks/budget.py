@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 
 class OutOfTime(Exception):
     """The budget is spent."""
@@ -59,6 +61,8 @@ def clock() -> Clock:
 def budget(seconds: float) -> Iterator[Clock]:
     """OutOfTime inside once `seconds` of the process's time are used, at most once; 0 or less: without an end.
 
+    Inside, libraries use one thread: several spend more processor time on the same work, most of it waiting.
+
     Outside the main thread, where no timer can interrupt, only `Clock.check` raises.
     """
     if seconds <= 0:
@@ -74,7 +78,8 @@ def budget(seconds: float) -> Iterator[Clock]:
     try:
         if timed:
             signal.setitimer(signal.ITIMER_PROF, seconds)
-        yield own
+        with threadpool_limits(1):
+            yield own
     finally:
         _running.pop()
         if timed:

@@ -141,8 +141,8 @@ class Numbers(CandidateSet):
     """K bins of a standardised value as number tokens: [summary, number]; labels are values.
 
     edges: K + 1 increasing bin edges in z units; sigma: width of the Gaussian soft label (HL-Gauss),
-    in bins. value = z * std + mean. auxiliary: weight of the squared error of the expectation, 0 for
-    the pure law.
+    in bins. value = z * std + mean. auxiliary: weight of the squared error of the expectation (of values within the
+    edges), 0 for the pure law.
     """
 
     edges: list[float]
@@ -179,7 +179,9 @@ class Numbers(CandidateSet):
         if not self.auxiliary:
             return None
         z = labels.float()
-        error = (self.expectation(log_p) - z.nan_to_num()) ** 2
+        # a value beyond the last bin cannot be answered: without the bound one sample would be the whole gradient
+        known = z.nan_to_num().clamp(self.edges[0], self.edges[-1])
+        error = (self.expectation(log_p) - known) ** 2
         return self.auxiliary * (error * ~z.isnan()).sum().reshape(1)
 
     def expectation(self, log_p: Tensor) -> Tensor:

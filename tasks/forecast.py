@@ -37,7 +37,8 @@ class Forecast(Task):
     of those covariates [t, k] that are in the past's units; newest: how many of their steps the linear forecast reads
     (0 = all).
 
-    linear: ridge strength of the linear forecast under the answers, 0 = none (`tasks.ridge`). slot: the modality that
+    linear: ridge strength of the linear forecast under the answers, 0 = none (`tasks.ridge`); windows whose past hardly
+    moves count little in it. slot: the modality that
     asks. units: of the measured errors, "past" (deviations of each window's past) or "data" (the record's own).
     """
 
@@ -104,17 +105,23 @@ class Forecast(Task):
         if not self.linear:
             z = [self._future(self.origin(records[i]), records[i]) for i in range(0, len(records), step)]
             return Numbers(edges=self._edges(z), **settings)
-        windows = []
+        windows, stds, series = [], [], []
         for i in range(len(records)):
-            origin = self.origin(records[i])
-            windows.append((origin.features.float(), self._future(origin, records[i])))
+            origin, record = self.origin(records[i]), records[i]
+            windows.append((origin.features.float(), self._future(origin, record)))
+            stds.append(float(origin.std))
+            series.append(record.get("series", ""))
         context = min(len(known) for known, _ in windows)
-        matrix = ridge.fit(windows, context, self.linear)
+        counts = ridge.influence(stds, series)
+        matrix = ridge.fit(windows, context, self.linear, counts)
         left = [future - ridge.newest(known, context) @ matrix for known, future in windows[::step]]
-        return Residuals(edges=self._edges(left), weights=ridge.to_text(matrix), context=context, **settings)
+        edges = self._edges(left, counts[::step])
+        return Residuals(edges=edges, weights=ridge.to_text(matrix), context=context, **settings)
 
-    def _edges(self, z: list[Tensor]) -> list[float]:
-        return [float(e) for e in bins.quantile_edges(torch.cat(z), self.bins)]
+    def _edges(self, z: list[Tensor], counts: Tensor | None = None) -> list[float]:
+        """counts: how much each window counts."""
+        each = None if counts is None else counts.repeat_interleave(torch.tensor([len(values) for values in z]))
+        return [float(e) for e in bins.quantile_edges(torch.cat(z), self.bins, each)]
 
     def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
         super().bind(modalities, candidates, info)

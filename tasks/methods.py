@@ -22,6 +22,7 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # inverse regularisation of logistic regress
 RIDGE = (0.1, 1.0, 10.0, 100.0)  # regularisation of ridge regression on standardised features
 MANY = 30  # classes above which a linear method that costs little a class is tried first
 RATE = 1e9  # multiplications a processor second that a solver is trusted to do
+TREE = 1e6  # what growing one small tree costs beside its entries
 ITERATIONS = 60  # of logistic regression, as a rule of thumb
 
 
@@ -108,7 +109,7 @@ def classifiers(x: Matrix, classes: int, boosting: bool = False) -> list[Method]
         ]
     if boosting:
         trees = partial(HistGradientBoostingClassifier, max_iter=60, random_state=0)
-        found.append(Method("gradient boosting", trees, 8 * 60.0 * entries * columns))
+        found.append(Method("gradient boosting", trees, 60.0 * columns * (8 * entries + TREE)))
     return found
 
 

@@ -2,12 +2,15 @@
 
 One matrix for all series, fitted on instance-normalised training windows (numbers spec, "closed-form ridge": on long
 look-backs it is as good as most deep forecasters). A network then has only to say what the line leaves open.
+
+In units of its own past a window whose past hardly moves has a future hundreds of units away: a few of them would
+decide the fit alone. So windows count by `influence`, which is about the fit in the series' own units.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,10 +26,26 @@ def newest(past: Float[Tensor, " t"], context: int) -> Float[Tensor, " context"]
     return torch.nn.functional.pad(value, (context - len(value), 0)).nan_to_num()
 
 
+def influence(stds: Sequence[float], series: Sequence[Hashable]) -> Float[Tensor, " n"]:
+    """How much each window counts, 1 on average: s^2 / (s^2 + the mean s^2 of its series), s its past's deviation.
+
+    Squared errors in units of s times this are, for a window quieter than its series, squared errors in the series'
+    unit; and none counts more than twice what one at its series' usual level does.
+    """
+    square = np.square(np.asarray(stds, dtype=np.float64))
+    _, group = np.unique(np.array([str(name) for name in series]), return_inverse=True)
+    usual = (np.bincount(group, square) / np.bincount(group))[group]
+    weight = np.divide(square, square + usual, out=np.full(len(square), 0.5), where=square + usual > 0)
+    return torch.from_numpy(weight / weight.mean())
+
+
 def fit(
-    windows: Iterable[tuple[Float[Tensor, " t"], Float[Tensor, " h"]]], context: int, strength: float
+    windows: Iterable[tuple[Float[Tensor, " t"], Float[Tensor, " h"]]],
+    context: int,
+    strength: float,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "context h"]:
-    """argmin_W sum |newest(past) W - future|^2 + strength |W|^2 over normalised windows; NaN futures are left out.
+    """argmin_W sum w |newest(past) W - future|^2 + strength |W|^2 over normalised windows; NaN futures are left out.
 
     UserError when no window has a complete future.
     """
@@ -36,14 +55,15 @@ def fit(
 
     def add() -> None:
         nonlocal cross
-        x, y = (torch.stack(side).double() for side in zip(*block, strict=True))
+        x, y = (torch.stack(side) for side in zip(*block, strict=True))
         gram.addmm_(x.T, x)
         cross = x.T @ y if cross is None else cross.addmm_(x.T, y)
         block.clear()
 
-    for past, future in windows:
+    for number, (past, future) in enumerate(windows):
         if future.isfinite().all():
-            block.append((newest(past, context), future))
+            root = 1.0 if weights is None else float(weights[number]) ** 0.5
+            block.append((newest(past, context).double() * root, future.double() * root))
         if len(block) == 1024:
             add()
     if block:

@@ -1,5 +1,7 @@
 """A linear forecast under the answers: found in closed form, taken off before training and put back after."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,12 @@ from tasks import baselines, ridge
 from tasks.candidates import Numbers, Residuals, candidate_set
 from tasks.forecast import Forecast
 from tasks.lines import Kept
+from tokenizers_mod import bins
 from tokenizers_mod.number import Number
 from tokenizers_mod.series import Series
 from tokenizers_mod.slot import Slot
 from tokenizers_mod.summary import Summary
+from tokenizers_mod.text import Text
 
 
 def waves(count=60, length=20, horizon=3, noise=0.0):
@@ -147,3 +151,92 @@ def test_forecasts_alone_leave_an_empty_map():
 
     found = space([SimpleNamespace(queries=torch.randn(2, 3, 5), views=1)])  # slots ask several questions each
     assert {name: len(values) for name, values in found.items()} == {"features": 0, "task": 0, "label": 0}
+
+
+# --- windows whose past hardly moves ---
+
+
+@dataclass
+class Stretches:
+    """A lively hourly series that stands still for 90 steps (deviation .001) again and again, as ETTh2's do."""
+
+    def open(self, split):
+        rng, t = np.random.default_rng(1), np.arange(3000)
+        y = np.sin(2 * np.pi * t / 24) + 0.5 * np.sin(2 * np.pi * t / 12 + 1)
+        y += 0.03 * np.cumsum(rng.normal(size=len(t))) + 0.15 * rng.normal(size=len(t))
+        for start in range(200, 2800, 400):
+            y[start : start + 90] = y[start] + 0.001 * rng.normal(size=90)
+        low, high = {"train": (72, 2000), "val": (2000, 2400), "test": (2400, 3000)}[split]
+        rows = [
+            {"id": str(i), "past": y[i - 72 : i], "future": y[i : i + 24], "period": 24, "series": "y"}
+            for i in range(low, high - 24, 3)
+        ]
+        return Records(rows, {})
+
+
+def test_windows_that_stand_still_do_not_decide_the_line():
+    source = Stretches()
+    task = Forecast(name="s", source=source, horizon=24, linear=10.0, units="data")
+    task.modalities = {"summary": Summary(), "series": Series(patch=8), "slot": Slot(patch=8), "number": Number()}
+    train, val, test = (source.open(split) for split in ("train", "val", "test"))
+
+    def error():
+        task.bind(task.modalities, task.candidate_set(train), {})
+        off = []
+        for record in test:
+            origin = task.origin(record)
+            guess = origin.location(task.candidates).double() * origin.std + origin.mean
+            off.append(np.abs(guess.numpy() - record["future"]).mean())
+        return float(np.mean(off))
+
+    plain = baselines.forecasting("past", "future", val, test, train=train, units="data")
+    assert plain["baseline"] == "ridge regression on the past"
+    # with three seeds 1.007 to 1.02 times it, and 27 to 37 times it where all windows count alike
+    assert error() < 1.1 * plain["value"]
+    # and no bin lies where only windows that stand still are
+    assert max(map(abs, (task.candidates.edges[0], task.candidates.edges[-1]))) < 10
+
+
+def test_a_run_on_such_a_series_ends_near_the_line(tmp_path):
+    from tiny import tiny
+
+    from generalist.run import train_run
+
+    recipe = tiny(steps=30, checkpoint__every=0)
+    recipe.modalities = {"summary": Summary(), "text": Text(tokenizer="clip", max_length=8, positions=8)}
+    recipe.modalities |= {"series": Series(patch=8), "slot": Slot(patch=8), "number": Number()}
+    recipe.tasks = [
+        Forecast(name="s", source=Stretches(), horizon=24, linear=10.0, units="data", auxiliary=0.5, batch=32)
+    ]
+    line = train_run(recipe, tmp_path / "run", quiet=True)["tasks"]["s"]
+    assert line["value"] < 1.1 * line["baseline"]
+    assert not any("left out" in note for note in line["notes"])
+
+
+def test_how_much_a_window_counts():
+    counts = ridge.influence([2.0, 2.0, 2.0, 0.002], "aaaa")
+    square = np.array([4.0, 4.0, 4.0, 4e-6])
+    expected = square / (square + square.mean())
+    np.testing.assert_allclose(counts.numpy(), expected / expected.mean())
+    assert counts[3] < 1e-5 * counts[0]
+    # each series by its own level, whatever its unit
+    twice = ridge.influence([2.0, 1.0, 2000.0, 1000.0], "aabb")
+    torch.testing.assert_close(twice[:2], twice[2:])
+    torch.testing.assert_close(ridge.influence([3.0, 3.0], "ab"), torch.ones(2, dtype=torch.float64))
+    assert ridge.influence([0.0, 0.0], "aa").tolist() == [1, 1]
+
+
+def test_weights_are_rows_that_stand_several_times():
+    rng = np.random.default_rng(0)
+    rows = [(torch.tensor(rng.normal(size=4)), torch.tensor(rng.normal(size=2))) for _ in range(9)]
+    found = ridge.fit(rows, 4, 1.0, torch.tensor([3.0] + [1.0] * 8))
+    torch.testing.assert_close(found, ridge.fit([rows[0], rows[0], *rows], 4, 1.0))
+
+
+def test_bins_hold_equal_shares_of_the_weights():
+    values = torch.cat([torch.linspace(-1, 1, 2001), torch.full((500,), 300.0)])
+    weights = torch.cat([torch.ones(2001), torch.full((500,), 1e-6)])
+    edges = bins.quantile_edges(values, 8, weights)
+    torch.testing.assert_close(edges[1:-1], torch.linspace(-0.75, 0.75, 7), atol=2e-3, rtol=0)
+    plain = bins.quantile_edges(values, 8)
+    torch.testing.assert_close(bins.quantile_edges(values, 8, torch.ones(2501)), plain, atol=2e-3, rtol=0)

@@ -8,6 +8,7 @@ Source: `spec/numbers.md`, formulas; HL-Gauss is Imani and White (1806.04613), F
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,8 +30,10 @@ def integer_edges(low: int, high: int, mean: float = 0.0, std: float = 1.0) -> F
     return ((torch.arange(low, high + 2, dtype=torch.float64) - 0.5 - mean) / std).float()
 
 
-def quantile_edges(values: Float[Tensor, "..."], count: int) -> Float[Tensor, " edges"]:
-    """`count` bins that hold equally many of the values: [count + 1].
+def quantile_edges(
+    values: Float[Tensor, "..."], count: int, weights: Float[Tensor, "..."] | None = None
+) -> Float[Tensor, " edges"]:
+    """`count` bins that hold equally many of the values, or equal shares of their weights: [count + 1].
 
     The end bins have no natural width: each is as wide as its neighbour and extended by 2 neighbour
     widths. (Ends at the extremes would put a heavy tail's last centre far out: measured on ETTh1 at 128
@@ -39,11 +42,17 @@ def quantile_edges(values: Float[Tensor, "..."], count: int) -> Float[Tensor, " 
     UserError without any value.
     """
     values = values.detach().double().reshape(-1)
-    values = values[~values.isnan()]
+    known = ~values.isnan()
+    values = values[known]
     if len(values) == 0 or count < 3:
         raise UserError(f"bins: {count} quantile bins of {len(values)} values; need 3 bins and one value at least")
-    at = torch.linspace(0, 1, count + 1, dtype=torch.float64)[1:-1] * (len(values) - 1)
-    ordered = values.sort().values  # torch.quantile is limited to 16 million values
+    share = torch.linspace(0, 1, count + 1, dtype=torch.float64)[1:-1]
+    ordered, order = values.sort()  # torch.quantile is limited to 16 million values
+    at = share * (len(values) - 1)
+    if weights is not None:  # places on the ordered values, at the middle of each one's weight
+        weight = weights.detach().double().reshape(-1)[known][order]
+        below = (weight.cumsum(0) - weight / 2) / weight.sum()
+        at = torch.from_numpy(np.interp(share.numpy(), below.numpy(), np.arange(len(values), dtype=np.float64)))
     inner = torch.lerp(ordered[at.floor().long()], ordered[at.ceil().long()], at.frac())
     inner = torch.unique(inner.float())
     if len(inner) == 1:  # all values equal: any width will do
