@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.annotated import Pictures, id_key
 from data.errors import UserError
 from data.source import Record, Records
 
@@ -45,15 +46,16 @@ def read_captions(path: Path, pictures: Path) -> list[Record]:
     """One annotation file as a record a picture, pictures without a caption left out. UserError for a broken file."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        rows: dict[Any, dict[str, Any]] = {
-            row["id"]: {"id": str(row["id"]), "image": str(pictures / row["file_name"]), "captions": []}
+        files = Pictures(pictures, path.parent, pictures / "images")
+        rows: dict[str, dict[str, Any]] = {
+            id_key(row["id"]): {"id": str(row["id"]), "image": files.find(str(row["file_name"])), "captions": []}
             for row in loaded["images"]
         }
         for note in loaded["annotations"]:
-            if note["image_id"] not in rows:
+            if id_key(note["image_id"]) not in rows:
                 raise UserError(f"{path}: a caption names the picture {note['image_id']}, which is not in its list")
             if str(note["caption"]).strip():
-                rows[note["image_id"]]["captions"].append(str(note["caption"]).strip())
+                rows[id_key(note["image_id"])]["captions"].append(str(note["caption"]).strip())
     except OSError as error:
         raise UserError(f"cannot read captions {path} ({error.strerror}); check the folder and the split") from error
     except (ValueError, KeyError, TypeError) as error:

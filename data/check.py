@@ -191,7 +191,7 @@ def check(
                 f"{rare[0]}: {rare[1]} of {report.read}, the largest has {many}"
             )
     for key, count in report.fields.items():
-        if count < report.read:
+        if 0 < count < report.read:
             report.problems["missing fields"].append(f"{key}: {report.read - count} of {report.read} samples lack it")
     for missing in [n for n in names if n not in report.classes] if report.classes else []:
         report.problems["class without samples"].append(str(missing))

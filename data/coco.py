@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from data.annotated import Pictures, corners_for_size, id_key, size_of
 from data.errors import UserError
 from data.source import Record, Records
 
@@ -53,7 +54,7 @@ class CocoObjects:
 @lru_cache(maxsize=16)
 def order_of(path: Path, changed: int) -> list[str]:
     """The names of a file's categories in its order. changed: when the file was written, so that a new one is read."""
-    return categories(load_tree(path)["categories"], path, ())[0]
+    return used_categories(load_tree(path), path, ())[0]
 
 
 def load_tree(path: Path) -> dict[str, Any]:
@@ -76,34 +77,26 @@ def read_coco(
     """One annotation file as records.
 
     A record: id, image (path), image_id, height, width, boxes Float64[n 4], classes Int[n], crowd Bool[n],
-    segments (list of n polygons or RLE, or None). info: classes, category_ids, annotations (the file), left_out.
+    segments (list of n polygons or RLE, or None). info: classes, category_ids, annotations (the file), left_out, notes,
+    pixel_sizes (height and width are the picture's).
     """
     loaded = load_tree(path)
-    names, number = categories(loaded["categories"], path, classes)
-    rows: dict[Any, dict[str, Any]] = {}
+    names, number, notes = used_categories(loaded, path, classes)
+    rows: dict[str, dict[str, Any]] = {}
+    files = Pictures(pictures, path.parent, pictures / "images")
     for image in _objects(loaded["images"], path, "images"):
-        where = f"{path.name}, image {image.get('file_name', image.get('id'))}"
-        if not all(key in image for key in ("id", "file_name", "width", "height")):
-            raise UserError(f"{where}: an image needs id, file_name, width and height")
-        if not all(isinstance(image[k], int | float) and 1 <= image[k] < 2**31 for k in ("width", "height")):
-            raise UserError(f"{where}: width {image['width']} and height {image['height']} must be pixels, at least 1")
-        if image["id"] in rows:
-            raise UserError(f"{where}: the image id {image['id']} stands twice")
-        rows[image["id"]] = {
-            "id": str(image["file_name"]),
-            "image": str(pictures / image["file_name"]),
-            "image_id": image["id"],
-            "height": int(image["height"]),
-            "width": int(image["width"]),
-            "found": [],
-        }
-    left_out = 0
+        row = _image(image, path, files)
+        if id_key(image["id"]) in rows:
+            raise UserError(f"{path.name}, image {row['id']}: the image id {image['id']} stands twice")
+        rows[id_key(image["id"])] = row
+    left_out, seen, twice = 0, set(), []
     for note in _objects(loaded["annotations"], path, "annotations"):
         where = f"{path.name}, annotation {note.get('id')} of image {note.get('image_id')}"
-        row = rows.get(note.get("image_id"))
+        row = rows.get(id_key(note.get("image_id")))
         if row is None:
             raise UserError(f"{where}: no such image in the file")
-        if note.get("category_id") not in number:
+        kind = id_key(note.get("category_id"))
+        if kind not in number:
             raise UserError(f"{where}: no category {note.get('category_id')} in the file's categories")
         try:
             checked = check_object(note, row["height"], row["width"], masks)
@@ -112,15 +105,48 @@ def read_coco(
                 raise UserError(f"{where}: {error}; mend it, or leave such objects out with strict=False") from error
             left_out += 1
             continue
-        row["found"].append((checked, number[note["category_id"]], bool(note.get("iscrowd", 0)), note))
+        mark = (row["id"], kind, *checked.tolist())
+        twice += [str(note.get("id"))] if mark in seen else []
+        seen.add(mark)
+        row["found"].append((checked, number[kind], bool(note.get("iscrowd", 0)), note))
+    if twice:
+        notes.append(f"objects that stand twice (the same picture, class and box): {len(twice)}, such as {twice[0]}")
+    if left_out:
+        notes.append(f"objects left out for a broken box or mask: {left_out}")
     info = {
         "classes": names,
-        "category_ids": {c: k for k, c in number.items()},
+        "category_ids": {number[id_key(c["id"])]: c["id"] for c in loaded["categories"] if id_key(c["id"]) in number},
         "about": f"{path.parent.name}/{path.name}",
         "annotations": str(path),
         "left_out": left_out,
+        "pixel_sizes": True,
     }
+    info |= {"notes": notes} if notes else {}
     return Records([_record(row, masks) for row in rows.values()], info)
+
+
+def _image(image: dict[str, Any], path: Path, files: Pictures) -> dict[str, Any]:
+    """An entry of the file's images as the beginning of a record; its size is the picture's where none is written."""
+    where = f"{path.name}, image {image.get('file_name', image.get('id'))}"
+    if not all(key in image for key in ("id", "file_name")):
+        raise UserError(f"{where}: an image needs id, file_name, width and height")
+    try:
+        found = files.find(str(image["file_name"]))
+        if image.get("width") is None and image.get("height") is None:
+            image["width"], image["height"] = size_of(found)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    width, height = image.get("width"), image.get("height")
+    if not all(isinstance(v, int | float) and 1 <= v < 2**31 and v == int(v) for v in (width, height)):
+        raise UserError(f"{where}: width {width} and height {height} must be whole pixels, at least 1")
+    return {
+        "id": str(image["file_name"]),
+        "image": found,
+        "image_id": image["id"],
+        "height": int(height),
+        "width": int(width),
+        "found": [],
+    }
 
 
 def _objects(entries: list[Any], path: Path, key: str) -> Iterator[dict[str, Any]]:
@@ -130,14 +156,33 @@ def _objects(entries: list[Any], path: Path, key: str) -> Iterator[dict[str, Any
         yield entry
 
 
-def categories(found: list[dict[str, Any]], path: Path, classes: Sequence[str]) -> tuple[list[str], dict[Any, int]]:
-    """Names in order and {category id: index}. With `classes` given, every name of the file must be among them."""
+def used_categories(
+    loaded: dict[str, Any], path: Path, classes: Sequence[str]
+) -> tuple[list[str], dict[str, int], list[str]]:
+    """As `categories`, without a group of categories that is no class itself, and what was left out.
+
+    Roboflow writes its project's name as a category 0 of supercategory "none" that no object has.
+    """
+    asked = {id_key(n["category_id"]) for n in loaded["annotations"] if isinstance(n, dict) and "category_id" in n}
+    found = list(_objects(loaded["categories"], path, "categories"))
+    groups = [c for c in found if c.get("supercategory") == "none" and id_key(c.get("id")) not in asked]
+    groups = [c for c in groups if id_key(c.get("id")) == "0" and len(found) > 1 and c.get("name") not in classes]
+    kept = [c for c in found if c not in groups]
+    notes = [
+        f"category {c.get('name')!r} (id 0, supercategory none) has no object: a group and no class" for c in groups
+    ]
+    names, number = categories(kept, path, classes)
+    return names, number, notes
+
+
+def categories(found: list[dict[str, Any]], path: Path, classes: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """Names in order and {key of a category's id: index}. With `classes` given, every name must be among them."""
     for entry in _objects(found, path, "categories"):
         if "id" not in entry or not str(entry.get("name", "")).strip():
             raise UserError(f"{path.name}: a category needs an id and a name, got {entry}")
     names = [str(entry["name"]) for entry in found]
     twice = sorted({n for n in names if names.count(n) > 1})
-    if twice or len({entry["id"] for entry in found}) != len(found):
+    if twice or len({id_key(entry["id"]) for entry in found}) != len(found):
         raise UserError(f"{path.name}: categories stand twice {twice or ''}; every name and id must be there once")
     order = list(classes) or names
     missing = [n for n in names if n not in order]
@@ -145,7 +190,7 @@ def categories(found: list[dict[str, Any]], path: Path, classes: Sequence[str]) 
         raise UserError(
             f"{path.name}: categories {missing[:5]} are not among the classes {order[:8]}; the files differ"
         )
-    return order, {entry["id"]: order.index(str(entry["name"])) for entry in found}
+    return order, {id_key(entry["id"]): order.index(str(entry["name"])) for entry in found}
 
 
 def check_object(note: dict[str, Any], height: int, width: int, masks: bool) -> np.ndarray:
@@ -160,6 +205,8 @@ def check_object(note: dict[str, Any], height: int, width: int, masks: bool) -> 
     if box.shape != (4,) or not np.isfinite(box).all():
         raise UserError(f"the box {note.get('bbox')} is not four finite numbers")
     left, top, w, h = box.tolist()
+    if corners_for_size(note, box):
+        raise UserError(f"the box {note['bbox']} is left, top, right, bottom; COCO's is left, top, width, height")
     if w <= 0 or h <= 0:
         raise UserError(f"the box {note['bbox']} has no area")
     if left < -1 or top < -1 or left + w > width + 1 or top + h > height + 1:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from data.errors import UserError
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm")
 SOUNDS = ("wav", "flac", "ogg", "mp3")
 UNSAFE = ("pkl", "pyd", "pickle", "pth", "pt")
+WRITTEN = date | time | Decimal  # kinds of cells that JSON has no form for; a datetime is a date
 HEADS = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
@@ -32,7 +35,7 @@ HEADS = {
 
 def encode(value: Any) -> tuple[str, bytes] | None:
     """A value -> (ending, bytes), or None for what belongs in the sample's JSON. UserError for other types."""
-    if isinstance(value, np.generic) or value is None or isinstance(value, str | int | float | bool):
+    if isinstance(value, np.generic) or value is None or isinstance(value, str | int | float | bool | WRITTEN):
         return None
     if isinstance(value, Path):
         try:
@@ -67,7 +70,11 @@ def _picture(value: Any) -> tuple[str, bytes]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON takes it: numpy scalars, arrays and tuples within lists and dicts made plain."""
+    """A value as JSON takes it: numpy scalars, arrays and tuples within lists and dicts, dates in ISO form."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

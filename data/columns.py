@@ -18,7 +18,7 @@ def typed(raws: list[Raw], label: str = "") -> tuple[list[Any], list[str]]:
     notes = list(dict.fromkeys(note for raw in raws for note in raw.notes))
     for raw in raws:
         names, told = headed(raw.table.column_names)
-        raw.table = raw.table.rename_columns(names)
+        raw.table = raw.table.rename_columns(names).replace_schema_metadata(raw.table.schema.metadata)
         notes += told
     written = [raw for raw in raws if raw.written]
     usual = "," if any(raw.separator == ";" for raw in written) else "."

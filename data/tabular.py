@@ -1,7 +1,8 @@
 """Tables: CSV in any dialect, JSON lines, Parquet, Arrow files, and data frames of pandas or polars in memory.
 
 A record is {"id", every column, "row": the columns that describe it}: `inputs={"table": "row"}` takes the whole row,
-`inputs={"text": "title"}` one column. Columns of pictures as Parquet holds them ({"bytes", "path"}) become pictures.
+`inputs={"text": "title"}` one column. Columns of pictures as Parquet holds them ({"bytes", "path"}) become pictures,
+names of pictures, sounds and clips paths, relative to the file that names them; neither is part of the row.
 What was odd in the file, and what was made of it, stands in the records' info["notes"].
 """
 
@@ -20,6 +21,8 @@ from data.dates import moment, style_of
 from data.errors import UserError, nearest
 from data.identity import is_key, names_rows
 from data.labels import Labels, is_empty, name_of, ordered
+from data.media_columns import categories, class_column, class_names, file_columns, media_columns
+from data.paths import beside
 from data.readers import ENDINGS, Raw, headed, read_raw
 from data.source import ByColumn, Record, Records
 from data.splits import SPLITS, check_fractions, check_split, divide, in_time
@@ -37,8 +40,9 @@ def read_table(path: str | Path) -> Any:
 class Tabular:
     """path: one file, split as below; or splits: {split: file}.
 
-    label: the column with the answer. Words are classes (in alphabetic order, or as `classes` says) and become indices;
-    numbers stay numbers, lists stay lists. id: the column that names a row (default: its number). drop: columns left
+    label: the column with the answer (default: the one that the file's schema says is of classes). Words are classes
+    (in the schema's order, in alphabetic order, or as `classes` says) and become indices; numbers stay numbers, lists
+    stay lists. id: the column that names a row (default: its number). drop: columns left
     out of "row"; a column that only names rows is left out too, unless it is in `keep`. frame: a pandas or polars data
     frame instead of a file; such a source cannot be saved with a recipe.
 
@@ -78,17 +82,20 @@ class Tabular:
         files = list(self.splits) if self.splits else [""]
         raws = [Raw(from_frame(self.frame))] if self.frame is not None else []
         tables, notes = typed(raws or [read_raw(self.splits.get(s, self.path)) for s in files], self.label)
+        label = self.label or class_column(tables[0])
         table = tables[files.index(split) if self.splits else 0]
         for column in [c for c in (self.label, self.id, self.group, self.time, *self.drop, *self.keep) if c]:
             if column not in table.column_names:
                 raise UserError(f"{self.what}: no column {column!r}; {nearest(column, table.column_names)}")
-        left_out = {self.label, self.id, *self.drop} - {""}
+        left_out = {self.label or (label if label == "label" else ""), self.id, *self.drop} - {""}
         naming = self._naming(table, left_out)
         if naming:
             told = f"another value in every row, left out of row (keep={naming} takes it in)"
             notes.append(f"{', '.join(naming)}: {told}")
         names = [str(v) for v in table[self.id].to_pylist()] if self.id else [str(i) for i in range(len(table))]
-        answers, classes, told = self._answers(table, tables)
+        place = Path(self.splits.get(split, self.path) if self.frame is None else ".").parent
+        named = Named(place, frozenset(file_columns(table, place)))
+        answers, classes, told = self._answers(table, tables, label)
         if not self.splits:
             import pyarrow as pa
 
@@ -101,7 +108,7 @@ class Tabular:
         info: dict[str, Any] = {"about": f"rows of {Path(self.path).name or 'a table'}", "synthetic": False}
         info |= {"classes": classes} if classes else {}
         info |= {"notes": [*notes, *told]} if notes or told else {}
-        return Records(TableRows(table, names, answers, left_out | set(naming)), info)
+        return Records(TableRows(table, names, answers, left_out | set(naming) | media_columns(table), named), info)
 
     def _naming(self, table: Any, left_out: set[str]) -> list[str]:
         """Columns that only name the rows; none where nothing else would be left."""
@@ -115,24 +122,32 @@ class Tabular:
                 found.append(name)
         return found if len(found) < len(asked) else []
 
-    def _answers(self, table: Any, tables: list[Any]) -> tuple[list[Any] | None, list[str], list[str]]:
+    def _answers(self, table: Any, tables: list[Any], label: str) -> tuple[list[Any] | None, list[str], list[str]]:
         """The label of every row as records have it, the classes and notes; the classes of all files together."""
-        if not self.label:
+        if not label:
             return None, [], []
-        every = [v for t in tables if self.label in t.column_names for v in t[self.label].to_pylist()]
-        own = [None if is_empty(v) else v for v in table[self.label].to_pylist()]
+        named = next((n for t in tables if (n := class_names(t, label)) is not None), None)
+        if named is not None:
+            numbers = table[label].to_pylist()
+            if odd := [v for v in numbers if v is not None and v >= len(named)]:
+                raise UserError(f"{self.what}: label {odd[0]} is none of the {len(named)} classes of its schema")
+            chosen = Labels(list(self.classes or named))
+            places = [chosen.place(name) if self.classes else i for i, name in enumerate(named)]
+            return [None if v is None or v < 0 else places[v] for v in numbers], list(self.classes or named), []
+        every = [v for t in tables if label in t.column_names for v in t[label].to_pylist()]
+        own = [None if is_empty(v) else v for v in table[label].to_pylist()]
         present = [v for v in every if not is_empty(v)]
         if any(isinstance(v, list) for v in present):
             items = {name_of(item) for v in present for item in v if not is_empty(item)}
             return own, list(self.classes or ordered(items)), []
         if not self.classes and not all(isinstance(v, str | bool) for v in present):
             return own, [], []
-        classes = list(self.classes or ordered({name_of(v) for v in present}))
+        classes = list(self.classes or categories(table, label) or ordered({name_of(v) for v in present}))
         if not classes:
             return own, [], []
         labels = Labels(classes)
         kinds = {v: labels.place(v) for v in dict.fromkeys(v for v in own if v is not None)}
-        note = [f"{self.label}: {labels.note}"] if any(not isinstance(v, str) for v in kinds) and labels.note else []
+        note = [f"{label}: {labels.note}"] if any(not isinstance(v, str) for v in kinds) and labels.note else []
         return [None if v is None else kinds[v] for v in own], classes, note
 
     def _split(
@@ -212,11 +227,24 @@ def from_frame(frame: Any) -> Any:
     raise UserError(f"table: a {type(frame).__name__} is no table; give pandas, polars or pyarrow")
 
 
+@dataclass(frozen=True)
+class Named:
+    """Columns whose cells are names of files, relative to the folder."""
+
+    folder: Path
+    columns: frozenset[str]
+
+    def of(self, name: str, cell: Any) -> Any:
+        return beside(self.folder, cell) if name in self.columns and cell else value(cell)
+
+
 class TableRows(ByColumn):
     """Rows of a table as records; only the row asked for is turned into Python values. answers: their labels."""
 
-    def __init__(self, table: Any, names: list[str], answers: list[Any] | None, left_out: set[str]) -> None:
-        self.table, self.names, self.answers, self.left_out = table, names, answers, left_out
+    def __init__(
+        self, table: Any, names: list[str], answers: list[Any] | None, left_out: set[str], files: Named
+    ) -> None:
+        self.table, self.names, self.answers, self.left_out, self.files = table, names, answers, left_out, files
 
     def __len__(self) -> int:
         return len(self.names)
@@ -228,9 +256,9 @@ class TableRows(ByColumn):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        values = {name: value(column[index].as_py()) for name, column in self._columns()}
+        values = {name: self.files.of(name, column[index].as_py()) for name, column in self._columns()}
         record: Record = values | {"id": self.names[index]}
-        record["row"] = {k: v for k, v in values.items() if k not in self.left_out}
+        record["row"] = {k: v for k, v in values.items() if k not in self.left_out and k not in self.files.columns}
         if self.answers is not None:
             record["label"] = self.answers[index]
         return record

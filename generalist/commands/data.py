@@ -69,13 +69,16 @@ def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
     found, errors = {}, []
     for split in args.splits or SPLITS:
         try:
-            found[split] = source.open(split)
+            records = source.open(split)
         except UserError as error:
             if args.splits or isinstance(error, Unfinished):
                 raise
             errors.append(error)
+            continue
+        if len(records) or args.splits:
+            found[split] = records
     if not found:
-        raise errors[0]
+        raise errors[0] if errors else UserError(f"{args.source}: every split is empty")
     return source, found
 
 
