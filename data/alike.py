@@ -16,6 +16,7 @@ import numpy as np
 
 from data.codec import HEADS, PICTURES, picture
 from data.errors import UserError
+from data.pictures import bounded, open_picture
 
 SIDE, LOW, THUMB = 32, 8, 16
 DISTANCE = 6  # bits; up to 3 are found for certain, since one of the four parts is then equal
@@ -40,7 +41,7 @@ def grey(value: Any) -> np.ndarray | None:
         if value.suffix.lower().lstrip(".") not in PICTURES:
             return None
         try:
-            with Image.open(value) as opened:
+            with open_picture(value) as opened:
                 return grey(opened)
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{value} is no whole picture ({error})") from error
@@ -51,6 +52,7 @@ def grey(value: Any) -> np.ndarray | None:
         value = Image.fromarray(value)
     if not hasattr(value, "convert"):
         return None
+    bounded(value, whole=False)
     return np.asarray(value.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data import jsons
 from data.annotated import Pictures, id_key
 from data.errors import UserError
 from data.source import Record, Records
@@ -45,7 +45,7 @@ class CocoCaptions:
 def read_captions(path: Path, pictures: Path) -> list[Record]:
     """One annotation file as a record a picture, pictures without a caption left out. UserError for a broken file."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = jsons.loads(path.read_text(encoding="utf-8"), str(path))
         files = Pictures(pictures, path.parent, pictures / "images")
         rows: dict[str, dict[str, Any]] = {
             id_key(row["id"]): {"id": str(row["id"]), "image": files.find(str(row["file_name"])), "captions": []}

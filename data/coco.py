@@ -9,7 +9,6 @@ by file and annotation before training starts, not in the middle of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from data import jsons
 from data.annotated import Pictures, corners_for_size, id_key, size_of
 from data.errors import UserError
 from data.source import Record, Records
@@ -60,7 +60,7 @@ def order_of(path: Path, changed: int) -> list[str]:
 def load_tree(path: Path) -> dict[str, Any]:
     """The file as it is. UserError for what is no annotation file."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = jsons.loads(path.read_text(encoding="utf-8"), "it")
     except OSError as error:
         raise UserError(f"cannot read annotations {path} ({error.strerror}); check the folder and the split") from error
     except ValueError as error:

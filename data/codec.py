@@ -7,7 +7,6 @@ The endings are webdataset's, so that either side reads the other's shards. Pick
 from __future__ import annotations
 
 import io
-import json
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError
+from data import arrays, jsons
+from data.errors import UserError, one_line
+from data.files import check_regular
+from data.pictures import open_picture
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm")
 SOUNDS = ("wav", "flac", "ogg", "mp3")
@@ -39,6 +41,7 @@ def encode(value: Any) -> tuple[str, bytes] | None:
         return None
     if isinstance(value, Path):
         try:
+            check_regular(value, "file")
             return value.suffix.lower().lstrip(".") or "bin", value.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {value} ({error.strerror})") from error
@@ -91,17 +94,20 @@ def decode(name: str, raw: bytes) -> Any:
         raise UserError(f"member .{name}: pickled data can run code and is not read; store arrays as .npy")
     try:
         if ending == "json":
-            return json.loads(raw)
+            return jsons.loads(raw, f"member .{name}")
         if ending in ("txt", "text", "caption"):
             return raw.decode("utf-8")
         if ending in ("cls", "cls2", "index", "inx"):
             return _class(raw.decode("utf-8").strip())
         if ending == "npy":
-            return np.load(io.BytesIO(raw), allow_pickle=False)
+            return arrays.load(raw, f"member .{name}")
         if ending in PICTURES:
             return picture(raw)
-    except (ValueError, OSError, SyntaxError, EOFError) as error:
-        raise UserError(f"member .{name}: {len(raw)} bytes that are not a .{ending} ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # a damaged member fails in its library's own way
+        reason = one_line(error)
+        raise UserError(f"member .{name}: {len(raw)} bytes that are not a .{ending} ({reason})") from error
     return raw
 
 
@@ -112,8 +118,6 @@ def _class(text: str) -> int | str:
 
 def picture(raw: bytes) -> Any:
     """Bytes -> a PIL image that is decoded when its pixels are asked for and remembers its bytes."""
-    from PIL import Image
-
-    opened: Any = Image.open(io.BytesIO(raw))
+    opened: Any = open_picture(io.BytesIO(raw))
     opened.encoded = raw
     return opened

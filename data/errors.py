@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -42,18 +40,12 @@ def told(value: Any, most: int = 60) -> str:
     return f"a {type(value).__name__}"
 
 
-@contextmanager
-def blamed_on(what: str) -> Iterator[None]:
-    """Whatever goes wrong inside is the fault of the sample called `what`: a UserError of one line."""
-    try:
-        yield
-    except UserError as error:
+def blame(error: Exception, what: str) -> UserError:
+    """Whatever went wrong with the sample or field called `what`, as one line; a UserError's own, where it is short."""
+    if isinstance(error, UserError):
         line = one_line(error)
-        if line == str(error):
-            raise
-        raise UserError(line) from error
-    except Exception as error:  # a library's, of any kind: the sample is counted and named, the others go on
-        raise UserError(one_line(f"{what}: cannot be read ({type(error).__name__}: {error})")) from error
+        return error if line == str(error) else UserError(line)
+    return UserError(one_line(f"{what}: cannot be read ({type(error).__name__}: {error})"))
 
 
 class Unfinished(UserError):

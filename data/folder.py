@@ -6,7 +6,6 @@ photos/cat/1.jpg ...                                             split by a hash
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from unicodedata import normalize
 
 from data.errors import Unfinished, UserError
+from data.files import walk
 from data.kinds import counted_out, ending, is_junk, samples_among
 from data.source import Record, Records
 from data.splits import SPLITS, check_fractions, check_split, named_split, split_of
@@ -49,7 +49,8 @@ class Folder:
         refuse_others(root)
         root, given = self._splits(root)
         check_split(split, given or SPLITS, f"folder {self.path}")
-        every = {name: walked(base) for name, base in (given or {"": root}).items()}
+        skipped: list[str] = []
+        every = {name: walked(base, skipped) for name, base in (given or {"": root}).items()}
         try:
             wanted, word = self._wanted([file for files in every.values() for file in files])
         except UserError as error:
@@ -66,6 +67,8 @@ class Folder:
         texts = {t for f in taken for t in (f.with_suffix(e) for e in TEXTS)}
         if note := counted_out([f for f in every[split if given else ""] if f not in taken and f not in texts]):
             info["notes"] = [note]
+        if skipped:
+            info["notes"] = [*info.get("notes", []), f"no ordinary files, left out: {', '.join(skipped[:8])}"]
         if classes:
             info["classes"] = classes
         return Records(Files(chosen, files, self.name, classes), info)
@@ -113,12 +116,9 @@ def composed(name: str) -> str:
     return normalize("NFC", name)
 
 
-def walked(base: Path) -> list[Path]:
-    """All files below `base`, as paths relative to it, in order."""
-    found = [
-        Path(folder, name).relative_to(base) for folder, _, names in os.walk(base, followlinks=True) for name in names
-    ]
-    return sorted(found)
+def walked(base: Path, skipped: list[str]) -> list[Path]:
+    """All ordinary files below `base`, as paths relative to it, in order. skipped: takes the paths of the others."""
+    return sorted(Path(folder, name).relative_to(base) for folder, _, names in walk(base, skipped) for name in names)
 
 
 def refuse_others(root: Path) -> None:

@@ -28,7 +28,7 @@ def picture_of(value: Any) -> np.ndarray | None:
     if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
         value = Path(value)
     if isinstance(value, Path) and ending(value) in MEDIA["sounds"]:
-        value = mixed(read_sound(value)[0])
+        value = mixed(read_sound(value, whole=False)[0])
     if isinstance(value, dict):
         value = value.get("array")
     if hasattr(value, "detach"):

@@ -22,12 +22,12 @@ class Limits:
     """The defaults, and in the comments what they hold."""
 
     picture_mb: int = 200  # a decoded picture at four bytes a pixel; a larger JPEG is decoded at 1/2, 1/4 or 1/8
-    clip_mb: int = 600  # the frames taken of a film, likewise
+    clip_mb: int = 400  # the frames taken of a film, likewise
     sound_mb: int = 256  # a decoded sound, one channel of float32, at its own rate and at the model's
     low_hz: int = 1_000  # sampling rates of sounds
     high_hz: int = 1_000_000
     text_mb: int = 100  # a text file; of a long text no more is tokenised than the model reads
-    array_mb: int = 1_000  # an array in a .npy, .npz or .mat, unpacked
+    array_mb: int = 500  # an array in a .npy, .npz or .mat, unpacked, eight bytes a number
     member_mb: int = 1_000  # a member of a shard
     json_depth: int = 100  # brackets inside brackets
     json_mb: int = 1_000  # a JSON file
@@ -64,4 +64,4 @@ def over(what: str, name: str, found: str) -> UserError:
     """The error of a sample called `what` that is over the limit `name`; found: how much there is of it, in words."""
     value = getattr(limits(), name)
     unit = {"mb": " MB", "gb": " GB", "hz": " Hz", "s": " kB/s"}.get(name.rpartition("_")[2], "")
-    return UserError(f"{what}: {found}, the limit is {value:,}{unit}; mend it or set {VARIABLE}={name}=...")
+    return UserError(f"{what}: {found}, over the limit of {value:,}{unit}; mend it or set {VARIABLE}={name}=...")

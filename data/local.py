@@ -23,12 +23,15 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from data import arrays
 from data.columns import typed
 from data.errors import UserError, nearest
 from data.paths import beside
+from data.pictures import open_picture
 from data.readers import WRITTEN, read_raw
 from data.sounds import read_sound
 from data.source import Record, Records
+from data.table_limits import check_parquet
 
 SPLITS = ("train", "val", "test")
 
@@ -41,11 +44,11 @@ def load_columns(path: str) -> dict[str, Any]:
         raise UserError(f"no data file {path}; check the path")
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            return arrays.load_archive(file, path, limit="table_mb")
         import pandas
 
         if file.suffix == ".parquet":
+            check_parquet(file)
             frame = pandas.read_parquet(file)
         elif file.name.lower().endswith((*WRITTEN, ".jsonl", ".jsonl.gz")):
             frame = typed([read_raw(file)])[0][0].to_pandas()
@@ -232,12 +235,10 @@ def _slice(values: np.ndarray, offsets: np.ndarray, row: int) -> np.ndarray:
 
 
 def _picture(value: Any, how: str) -> Any:
-    from PIL import Image
-
     if not isinstance(value, bytes):
         raise UserError(f"field {how!r} holds {type(value).__name__}, not the bytes of a picture")
     try:
-        return Image.open(io.BytesIO(value))
+        return open_picture(io.BytesIO(value))
     except Exception as error:
         raise UserError(f"field {how!r}: not a picture ({error})") from error
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from data import arrays
 from data.codec import HEADS, PICTURES, SOUNDS, picture
 from data.errors import UserError
+from data.files import is_regular
 from data.kinds import CALLED, CLIPS, MEDIA, ending
-from data.pixels import pixels_of
+from data.pictures import open_picture
+from data.pixels import pixels_of, upright
 from data.sounds import heard, read_sound
 
 ARRAYS = ("npy",)
@@ -63,20 +66,20 @@ def names_file(name: str, value: str) -> bool:
 
 
 def _file(path: Path) -> Opened:
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(f"cannot read {path} (no such file)")
     kind = ending(path)
     size = {"kilobytes": path.stat().st_size / 1000}
     if kind in MEDIA["pictures"]:
         found = _picture(path)
     elif kind in MEDIA["sounds"]:
-        found = _sound(*read_sound(path), f"{path}: ")
+        found = _sound(*read_sound(path, whole=False), f"{path}: ")
     elif kind in CLIPS:
         found = _clip(path)
     elif kind in ARRAYS:
         try:
-            found = opened("", np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
+            found = opened("", arrays.load(path, str(path)))
+        except UserError as error:
             raise UserError(f"{path}: not a readable array ({error})") from error
     elif kind in TEXTS:
         try:
@@ -98,21 +101,20 @@ def _bytes(name: str, raw: bytes) -> Opened:
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{len(raw)} bytes that are no whole picture ({error})") from error
     if kind in SOUNDS or called == "sounds" or name.lower() in MEDIA["sounds"]:
-        return _sound(*read_sound(raw))
+        return _sound(*read_sound(raw, whole=False))
     return Opened(measures={"kilobytes": len(raw) / 1000}, notes=["not opened (bytes)"])
 
 
 def _picture(raw: Any) -> Opened:
-    from PIL import Image
-
     try:
-        seen = Image.open(raw) if isinstance(raw, Path) else raw
+        seen = open_picture(raw) if isinstance(raw, Path) else raw
+        size = upright(seen)
         pages = int(getattr(seen, "n_frames", 1))
-        pixels = pixels_of(seen)
+        pixels_of(seen, whole=False)
     except (OSError, SyntaxError, ValueError) as error:
         said = f"{raw} is no whole picture" if isinstance(raw, Path) else "a picture that is not whole"
         raise UserError(f"{said} ({error.__cause__ or error})") from error
-    height, width = pixels.shape[:2]
+    width, height = size
     notes = ["several pages, the first is read"] if pages > 1 else []
     return Opened("picture", {"width": width, "height": height}, notes, (width, height))
 

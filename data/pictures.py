@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError, told
-from data.files import check_regular
+from data.errors import told
+from data.files import check_regular, shown_path
 from data.limits import MB, limits, over
 
 BYTES = 4  # a pixel: what PIL keeps of a colour, what float32 takes of a grey
@@ -53,7 +53,4 @@ def bounded(picture: Any, what: str = "picture", whole: bool = True) -> Any:
 
 def named(raw: Any) -> str:
     """How an error names what a picture came from."""
-    return f"image {raw}" if isinstance(raw, Path) else f"image {told(raw)}"
-
-
-__all__ = ["UserError", "bounded", "named", "open_picture"]
+    return f"image {shown_path(raw)}" if isinstance(raw, str | Path) else f"image {told(raw)}"

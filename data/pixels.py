@@ -15,24 +15,22 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
+from data.pictures import bounded, named, open_picture
 
-MAX_PIXELS = 100_000_000  # larger pictures are refused before they are decoded (decompression bombs)
+ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes that PIL's own conversion to 8 bits would clip
 
 
-def pixels_of(raw: Any, background: float = 1.0, grey: bool = False) -> np.ndarray:
+def pixels_of(raw: Any, background: float = 1.0, grey: bool = False, whole: bool = True) -> np.ndarray:
     """PIL image or path -> uint8 [H, W, 3] or [H, W] (always, where `grey`), or float32 [H, W] in 0..1.
 
-    UserError: unreadable, too large.
+    whole=False: a JPEG that is too large may come smaller (`data.pictures`). UserError: unreadable, too large.
     """
     from PIL import Image, ImageOps
 
+    what = named(raw)
     try:
-        picture = raw if hasattr(raw, "convert") else Image.open(raw)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise UserError(
-                f"image {raw}: {picture.width} x {picture.height} pixels is over {MAX_PIXELS}; scale it down"
-            )
+        picture = bounded(raw if hasattr(raw, "convert") else open_picture(raw, "image"), what, whole)
         picture = ImageOps.exif_transpose(picture)
         if picture.mode in WIDE:
             return in_range(np.asarray(picture))
@@ -46,7 +44,7 @@ def pixels_of(raw: Any, background: float = 1.0, grey: bool = False) -> np.ndarr
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"image {raw}: cannot be read ({error}); is it a picture and complete?") from error
+        raise UserError(f"{what}: cannot be read ({error}); is it a picture and complete?") from error
 
 
 def plain_mode(mode: str) -> str:
@@ -71,11 +69,15 @@ def in_range(array: np.ndarray) -> np.ndarray:
     return ((found - low) / (high - low)).astype(np.float32)
 
 
+def upright(picture: Any) -> tuple[int, int]:
+    """(width, height) of a picture when it stands as EXIF says, before it is decoded."""
+    turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    return (picture.height, picture.width) if turned else (picture.width, picture.height)
+
+
 def pages(raw: Any) -> int:
     """How many pages or frames a picture (PIL image or its path) has, of which the first is read."""
-    from PIL import Image
-
     if isinstance(raw, Path):
-        with Image.open(raw) as opened:
+        with open_picture(raw) as opened:
             return pages(opened)
     return int(getattr(raw, "n_frames", 1))

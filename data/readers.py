@@ -17,6 +17,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.labels import name_of
+from data.table_limits import check_cells, check_table
 
 WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ENDINGS = (*WRITTEN, ".parquet", ".arrow", ".feather", ".jsonl", ".jsonl.gz", ".json")
@@ -35,13 +36,19 @@ class Raw:
 
 
 def read_raw(path: str | Path) -> Raw:
-    """UserError when the file is not there, or is no table."""
-    import pyarrow as pa
-
+    """UserError when the file is not there, is no table, or more than `data.limits` allows."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no table {path}")
-    lower = path.name.lower()
+    check_table(path)
+    found = _parsed(path, path.name.lower())
+    check_cells(found.table, f"table {path}")
+    return found
+
+
+def _parsed(path: Path, lower: str) -> Raw:
+    import pyarrow as pa
+
     try:
         if lower.endswith(".parquet") or path.is_dir():
             import pyarrow.parquet as pq

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
+from data.files import check_regular
+from data.limits import MB, limits, over
 
+PIECE = 1 << 20  # frames decoded at once
 SHORTEST = 0.025  # seconds: one frame of a spectrogram
 LOUDEST = 4.0  # of floats; beyond, they are integers
 FULL = (2.0**15, 2.0**23, 2.0**31)  # full scale of 16, 24 and 32 bits
@@ -22,23 +25,29 @@ LAST_PAGE = 4  # the flag of an Ogg page after which none follows
 UNKNOWN = 0x7FFF0000  # bytes of samples that a writer to a pipe says, who does not know how many will come
 
 
-def read_sound(raw: Any) -> tuple[np.ndarray, int]:
-    """Path, its text or bytes -> (float32 [t] or [t, channels], Hz). UserError: unreadable, cut off."""
+def read_sound(raw: Any, whole: bool = True) -> tuple[np.ndarray, int]:
+    """Path, its text or bytes -> (float32 [t] or [t, channels], Hz). UserError: unreadable, cut off, too long.
+
+    It is decoded a piece at a time. Of a recording that is longer than `sound_mb` the channels are mixed; one that
+    still is, is refused, or with whole=False (where stretches of it are wanted) its middle is read.
+    """
     try:
         import soundfile
     except (ImportError, OSError) as error:
         raise UserError(f"audio files need soundfile ({error}); pip install soundfile") from error
     what = "audio bytes" if isinstance(raw, bytes) else f"audio {raw}"
     if not isinstance(raw, bytes):
-        if not Path(raw).is_file():
-            raise UserError(f"{what}: no such file; check the path")
+        check_regular(raw, "audio")
         raw = Path(raw).read_bytes()
     if not raw:
         raise UserError(f"{what}: the file is empty; remove it or fetch it anew")
     try:
-        said = soundfile.info(io.BytesIO(raw)).frames
-        array, rate = soundfile.read(io.BytesIO(raw), dtype="float32")
-    except (RuntimeError, OSError, ValueError) as error:
+        with soundfile.SoundFile(io.BytesIO(raw)) as file:
+            rate = file.samplerate
+            array, said = _decoded(file, what, whole)
+    except UserError:
+        raise
+    except (RuntimeError, OSError, ValueError, TypeError) as error:
         reason = str(error).rpartition(": ")[2]  # without the object that it was read from
         raise UserError(f"{what}: not a readable sound file ({reason}); convert it to wav or flac") from error
     missing = bytes_missing(raw)
@@ -50,6 +59,25 @@ def read_sound(raw: Any) -> tuple[np.ndarray, int]:
     if LOUDEST < peak <= FULL[-1]:
         array = array / next(full for full in FULL if peak <= full)
     return array.astype(np.float32), int(rate)
+
+
+def _decoded(file: Any, what: str, whole: bool) -> tuple[np.ndarray, int]:
+    """The samples of an open file, and how many there should be."""
+    most = limits().sound_mb * MB // 4
+    if not limits().low_hz <= file.samplerate <= limits().high_hz:
+        low, high = limits().low_hz, limits().high_hz
+        raise UserError(f"{what}: sampling rate {file.samplerate}; expected a number of Hz, {low:,g} to {high:,g}")
+    if file.frames * file.channels <= most:
+        return file.read(dtype="float32"), file.frames
+    if file.frames > most and (whole or not file.seekable()):
+        raise over(what, "sound_mb", f"{file.frames:,} samples are {file.frames * 4 / MB:,.0f} MB")
+    file.seek(max(0, (file.frames - most) // 2))
+    found: list[np.ndarray] = []
+    length = 0
+    while length < most and len(piece := file.read(min(PIECE, most - length), dtype="float32", always_2d=True)):
+        found.append(mixed(piece))
+        length += len(piece)
+    return np.concatenate(found) if found else np.zeros(0, np.float32), min(most, file.frames)
 
 
 def bytes_missing(raw: bytes) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.errors import UserError, nearest
+from data.errors import UserError, blame, nearest
 from data.memory import Memory
 from data.order import records_at
 from data.schedule import Schedule
@@ -113,8 +113,8 @@ class Steps(Dataset):
                 record = feed.record(task, number)
                 name = record.get("id", number)
                 return feed.example(record, rng)
-            except UserError as error:
-                message = f"task {task}, record {name}: {error}"
+            except Exception as error:  # whatever a sample's reading raises is that sample's fault
+                message = f"task {task}, record {name}: {blame(error, 'the sample')}"
                 if self.corrupt == "stop":
                     raise UserError(f"{message} (corrupt=skip would leave it out and count it)") from error
                 skipped.append(message)

@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from data import arrays
 from data.errors import UserError
+from data.files import plain_name
+from data.limits import MB, limits, over
 
 BROKEN = "."  # the field of a sample that stands for what is lost of a shard; its key says why. No member is called so
 BLOCK = 512  # bytes; an archive ends with blocks of zeros
@@ -62,10 +65,10 @@ class TarIndex:
     @classmethod
     def load(cls, path: Path) -> TarIndex:
         try:
-            with np.load(path, allow_pickle=False) as found:
-                keys, fields = (found[n].tobytes().decode().split("\n") for n in ("keys", "fields"))
-                index = cls(keys, fields, found["offset"], found["size"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            found = arrays.load_archive(path, str(path), limit="table_mb")
+            keys, fields = (found[n].tobytes().decode().split("\n") for n in ("keys", "fields"))
+            index = cls(keys, fields, found["offset"], found["size"])
+        except Exception as error:  # bytes that are no text, arrays that are not there
             raise UserError(f"{path}: not an index of a shard ({error}); remove it and it is made anew") from error
         if index.offset.shape != (len(keys), len(fields)) or index.size.shape != index.offset.shape:
             raise UserError(f"{path}: an index of another shape; remove it and it is made anew")
@@ -88,6 +91,10 @@ class TarIndex:
         return {self.fields[i]: raw[int(offset[i]) - start : int(offset[i] + size[i]) - start] for i in has}
 
     def _piece(self, file: int, number: int, start: int, size: int) -> bytes:
+        if start < 0 or start + size > os.fstat(file).st_size:
+            raise UserError(f"sample {self.keys[number]}: the shard ends within it; fetch or write the shard anew")
+        if size > limits().member_mb * MB:
+            raise over(f"sample {self.keys[number]}", "member_mb", f"{size / MB:,.0f} MB")
         raw = os.pread(file, size, start)
         if len(raw) < size:
             raise UserError(f"sample {self.keys[number]}: the shard ends within it; fetch or write the shard anew")
@@ -124,7 +131,7 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
                 with tarfile.open(fileobj=file, mode="r:") as archive:
                     for member in archive:
                         if member.isfile() and not member.name.rpartition("/")[2].startswith("."):
-                            yield member.name, member.offset_data, member.size
+                            yield plain_name(member.name), member.offset_data, member.size
                     end = archive.offset
             except (tarfile.TarError, EOFError, ValueError) as error:
                 compressed = path.suffix in (".gz", ".tgz")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
 
-from data.errors import UserError, nearest
+from data.errors import UserError, blame, nearest
 from data.trust import trusting
 from data.types import Span
 from tasks.candidates import CandidateSet, Names, candidate_set
@@ -106,9 +107,17 @@ class GeneralistProcessor(ProcessorMixin):
         if not next(iter(lengths.values())):
             raise UserError("the batch is empty")
         return [
-            [self.summary(), *(self.span(name, column[i]) for name, column in columns.items() if column[i] is not None)]
+            [
+                self.summary(),
+                *(self._told(name, column[i]) for name, column in columns.items() if column[i] is not None),
+            ]
             for i in range(next(iter(lengths.values())))
         ]
+
+    def _told(self, name: str, raw: Any) -> Span:
+        """A span that asks nothing itself: the question is asked at the summary."""
+        span = self.span(name, raw)
+        return span if span.asked is None else replace(span, asked=None, labels=None)
 
     def padded(self, inputs: dict[str, Any]) -> BatchFeature:
         """Raw inputs by modality -> padded tensors, each modality by itself; words about padding are let pass."""
@@ -133,7 +142,7 @@ class GeneralistProcessor(ProcessorMixin):
             values = [modality.read(item) for item in (raw if isinstance(raw, list | tuple) else [raw])]
             if not values:
                 raise UserError("the batch is empty")
-            data |= modality.tensors(values)
+            data |= _blamed(name, modality.tensors, values)
         return BatchFeature({k: v.numpy() for k, v in data.items()}, tensor_type=kind)
 
     def summary(self) -> Span:
@@ -144,7 +153,7 @@ class GeneralistProcessor(ProcessorMixin):
         if modality not in self.built:
             raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.built)}")
         tokenizer = self.built[modality]
-        return tokenizer.span(tokenizer.read(raw))
+        return _blamed(modality, tokenizer.span, tokenizer.read(raw))
 
     def candidates(self, names: list[str]) -> list[list[Span]]:
         """Candidate names (two or more, each once) -> sequences [summary·, name]."""
@@ -155,3 +164,11 @@ class GeneralistProcessor(ProcessorMixin):
         if task not in self.candidate_sets:
             raise UserError(f"no candidate set for task {task!r}; {nearest(task, self.candidate_sets)}")
         return candidate_set(self.candidate_sets[task])
+
+
+def _blamed(name: str, make: Any, value: Any) -> Any:
+    """make(value), whose every error is one line about the modality `name`."""
+    try:
+        return make(value)
+    except Exception as error:
+        raise blame(error, name) from error

@@ -21,7 +21,7 @@ def test_the_environment_changes_those_it_names(monkeypatch):
     monkeypatch.setenv("GENERALIST_LIMITS", "picture_mb=7, json_depth=3")
     assert (limits().picture_mb, limits().json_depth, limits().horizon) == (7, 3, Limits().horizon)
     assert str(over("a.png", "picture_mb", "9 MB decoded")) == (
-        "a.png: 9 MB decoded, the limit is 7 MB; mend it or set GENERALIST_LIMITS=picture_mb=..."
+        "a.png: 9 MB decoded, over the limit of 7 MB; mend it or set GENERALIST_LIMITS=picture_mb=..."
     )
     for words, told in (("pictures_mb=7", "did you mean 'picture_mb'"), ("json_depth=-1", "at least 1")):
         monkeypatch.setenv("GENERALIST_LIMITS", words)

@@ -7,7 +7,6 @@ mel rows plus sine-cosine over time, so that any length works.
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +19,13 @@ from torch import Tensor, nn
 
 from data.constants import constant
 from data.errors import UserError
+from data.limits import limits
 from data.sounds import mixed, read_sound
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.image import places
 from tokenizers_mod.padded import stack_padded
+from tokenizers_mod.raw import as_array, as_rate, resampled
 from tokenizers_mod.views import check_windows, read_once, stretch
 
 FRAME, SHIFT = 0.025, 0.010  # seconds, Kaldi's defaults
@@ -159,11 +160,11 @@ class Audio(Modality):
         return {"array": self.read(raw).numpy(), "sampling_rate": self.rate}
 
     def _read(self, raw: Any) -> Float[Tensor, " t"]:
-        array, rate, what = _load(raw)
-        array = np.asarray(array)
+        array, rate, what = _load(raw, self._whole)
+        array = as_array(array, what)
         if array.size == 0:
             raise UserError(f"{what}: no samples; remove the clip")
-        if array.ndim > 2 or array.dtype.kind not in "iuf":
+        if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
             raise UserError(
                 f"{what}: {array.dtype} array of shape {array.shape}; expected numbers [t] or [t, channels]"
             )
@@ -176,19 +177,22 @@ class Audio(Modality):
             raise UserError(f"{what}: samples up to {np.abs(array).max():.3g}; scale the waveform to [-1, 1]")
         if array.ndim == 2:
             array = mixed(array.T if array.shape[1] > array.shape[0] else array)
-        if not (isinstance(rate, (int, np.integer)) or float(rate).is_integer()) or rate <= 0:
-            raise UserError(f"{what}: sampling rate {rate!r}; expected a positive whole number of Hz")
-        if int(rate) != self.rate:
-            from scipy.signal import resample_poly
-
-            common = math.gcd(int(rate), self.rate)
-            array = resample_poly(array, self.rate // common, int(rate) // common)
+        rate = as_rate(rate, what, limits().low_hz, limits().high_hz)
+        if not rate.is_integer():
+            raise UserError(f"{what}: sampling rate {rate:g}; expected a whole number of Hz")
+        if rate != self.rate:
+            array = resampled(array, rate, self.rate, what)
         frame = frame_size(self.rate)[0]
         if len(array) < frame:
             raise UserError(
                 f"{what}: {len(array)} samples at {self.rate} Hz are less than one frame ({frame}); use a longer clip"
             )
         return torch.from_numpy(np.array(array, dtype=np.float32))
+
+    @property
+    def _whole(self) -> bool:
+        """Whether all of a long recording is wanted, not stretches of it."""
+        return not self.max_seconds
 
     def span(self, value: Float[Tensor, " t"], rng: torch.Generator | None = None) -> Span:
         """Waveform [t] -> data {"patch": [T M, mel * time], "position": [T M, 2] (time, mel)}, grid (T, M).
@@ -292,8 +296,8 @@ def _mask_band(x: Tensor, widest: int, rng: torch.Generator) -> None:
         x[start : start + size] = 0
 
 
-def _load(raw: Any) -> tuple[Any, Any, str]:
-    """-> (samples, rate, name for errors)."""
+def _load(raw: Any, whole: bool) -> tuple[Any, Any, str]:
+    """-> (samples, rate, name for errors). whole: see `data.sounds`."""
     if isinstance(raw, dict):
         if raw.get("array") is not None and "sampling_rate" in raw:
             return raw["array"], raw["sampling_rate"], "audio array"
@@ -304,5 +308,5 @@ def _load(raw: Any) -> tuple[Any, Any, str]:
         raise UserError(
             f"audio: cannot read {type(raw).__name__}; give a path, (waveform, rate) or {{'array', 'sampling_rate'}}"
         )
-    array, rate = read_sound(raw)
+    array, rate = read_sound(raw, whole)
     return array, rate, "audio bytes" if isinstance(raw, bytes) else f"audio {raw}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError, nearest
+from data.errors import UserError, blame, nearest
+from data.files import check_regular, is_regular
 from data.types import Span
 from tokenizers_mod.padded import flat_rows, pad_spans
+from tokenizers_mod.raw import as_numbers
 
 
 @dataclass
@@ -34,6 +37,12 @@ class Modality:
     takes_input: ClassVar[bool] = True  # False: there is nothing to give, as of the summary token
     kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
     view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times (`views`)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Whatever a modality's `read` raises, a UserError leaves it: a sample is to blame for what it is."""
+        super().__init_subclass__(**kwargs)
+        if "read" in vars(cls):
+            cls.read = blamed(cls.read)  # type: ignore[method-assign]
 
     def read(self, raw: Any) -> Any:
         """What a person has in hand (path, array, PIL image, str ...) -> a checked value for `span`.
@@ -55,7 +64,7 @@ class Modality:
             return raw
         if isinstance(raw, Path):
             try:
-                return raw.read_bytes()
+                return raw.read_bytes() if is_regular(raw) else None
             except OSError:
                 return None
         return getattr(raw, "encoded", None)
@@ -77,7 +86,7 @@ class Modality:
 
     def from_command_line(self, word: str) -> Any:
         """A word of the command line -> what `read` takes; here the path of a file that must exist."""
-        if not is_file(word):
+        if not is_regular(word):
             raise UserError(f"--{self.name}: no file {word}; check the path")
         return word
 
@@ -158,12 +167,17 @@ class Modality:
         return cls(**settings)
 
 
-def is_file(word: str) -> bool:
-    """Whether a word names a file; a long text is none (the system refuses to look it up)."""
-    try:
-        return Path(word).is_file()
-    except OSError:
-        return False
+def blamed(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A modality's `read`, whose every error is one line that names the modality (`data.errors.blamed_on`)."""
+
+    @wraps(read)
+    def reading(self: Any, *args: Any, **named: Any) -> Any:
+        try:
+            return read(self, *args, **named)
+        except Exception as error:
+            raise blame(error, self.name) from error
+
+    return reading
 
 
 def check_finite(array: Any, what: str) -> None:
@@ -200,16 +214,12 @@ def load_numbers(
     plain: turns what was given or loaded into something array-like. UserError: no such file, unreadable, no numbers.
     """
     if isinstance(raw, str | Path):
+        check_regular(raw, what)
         path, what = Path(raw), f"{what} {raw}"
-        if not path.is_file():
-            raise UserError(f"{what}: no such file; check the path")
         try:
             raw = load_file(path, what)
         except UserError:
             raise
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{what}: not readable as {path.suffix} ({str(error).splitlines()[0]})") from error
-    try:
-        return np.asarray(raw if plain is None else plain(raw, what), dtype=np.float64), what
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what}: not an array of numbers ({error})") from error
+    return as_numbers(raw if plain is None else plain(raw, what), what), what

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
+from data.pictures import bounded, named, open_picture
 from data.types import Span
 from tokenizers_mod.image import Image
+from tokenizers_mod.raw import as_array
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Depth(Image):
         """
         if isinstance(raw, str) or hasattr(raw, "__fspath__") or hasattr(raw, "convert"):
             raw = _picture(raw)
-        array = np.asarray(raw)
+        array = as_array(raw, self.name)
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
         if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iuf":
@@ -92,21 +94,14 @@ class Depth(Image):
 
 def _picture(raw: Any) -> np.ndarray:
     """A 16-bit or 8-bit single-channel picture as an integer array, undistorted by PIL's conversions."""
-    from PIL import Image as PIL
-
-    from data.pixels import MAX_PIXELS
-
+    what = named(raw).replace("image", "depth", 1)
     try:
-        picture = raw if hasattr(raw, "convert") else PIL.open(raw)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise UserError(
-                f"depth {raw}: {picture.width} x {picture.height} pixels is over {MAX_PIXELS}; scale it down"
-            )
+        picture = bounded(raw if hasattr(raw, "convert") else open_picture(raw, "depth"), what)
         array = np.asarray(picture)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"depth {raw}: cannot be read ({error}); is it a picture and complete?") from error
+        raise UserError(f"{what}: cannot be read ({error}); is it a picture and complete?") from error
     if array.ndim != 2:
-        raise UserError(f"depth {raw}: mode {picture.mode} is a colour picture, not a depth map; give one channel")
+        raise UserError(f"{what}: mode {picture.mode} is a colour picture, not a depth map; give one channel")
     return array

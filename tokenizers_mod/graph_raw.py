@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError, nearest
+from data.errors import UserError, nearest, told
+from data.limits import limits, over
 from tokenizers_mod.base import check_finite
 
 KEYS = ("nodes", "node_values", "edges", "edge_codes", "edge_values", "center", "node_count")
@@ -173,6 +174,8 @@ def _smiles(text: str) -> dict[str, Any]:
         from rdkit import Chem, RDLogger
     except ImportError as error:
         raise UserError("graph: SMILES strings need rdkit; pip install 'generalist[chem]'") from error
+    if len(text) > limits().smiles:
+        raise over(f"graph: SMILES {told(text)}", "smiles", f"{len(text):,} characters")
     RDLogger.DisableLog("rdApp.error")  # type: ignore[attr-defined]  # the error below says it in one line
     molecule = Chem.MolFromSmiles(text.strip()) if text.strip() else None
     if molecule is None or molecule.GetNumAtoms() == 0:

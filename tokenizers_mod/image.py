@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from data import arrays
 from data.cells import cells
 from data.constants import constant
 from data.errors import UserError
@@ -23,6 +24,7 @@ from data.pixels import in_range, pixels_of
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, sincos
 from tokenizers_mod.padded import stack_padded
+from tokenizers_mod.raw import as_array
 from tokenizers_mod.stem import ConvStem
 from tokenizers_mod.views import read_once
 
@@ -30,21 +32,21 @@ LARGEST = 1e7  # values beyond are no grey levels, and their squares are no numb
 MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of the views, down and right
 
 
-def read_image(raw: Any, channels: int, background: float = 1.0) -> Tensor:
+def read_image(raw: Any, channels: int, background: float = 1.0, whole: bool = True) -> Tensor:
     """PIL image, path, or array [H, W] / [H, W, C] / [C, H, W] -> float32 [channels, H, W] in 0..1.
 
     Files as `data.pixels` reads them, .npy as the array in it. Arrays of numbers are taken to lie in 0..1 when their
     maximum is at most 1, in 0..255 up to there, and else in their own range. background: a grey in 0..1 that is seen
-    through what is transparent.
+    through what is transparent. whole=False: a JPEG that is too large decoded may come smaller (`data.pictures`).
     """
     if isinstance(raw, str | Path) and str(raw).lower().endswith(".npy"):
-        raw = _load_array(Path(raw))
+        raw = arrays.load(raw, f"image {raw}")
     if isinstance(raw, str | Path) or hasattr(raw, "convert"):
-        array = pixels_of(raw, background, grey=channels == 1)
+        array = pixels_of(raw, background, channels == 1, whole)
         image = torch.from_numpy(np.array(array)).float()
-        image = image / 255 if array.dtype == np.uint8 else image
+        image = image.div_(255) if array.dtype == np.uint8 else image
         return _fit_channels(image[None] if image.ndim == 2 else image.permute(2, 0, 1), channels, background)
-    array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+    array = as_array(raw, "image")
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or array.size == 0:
         raise UserError(f"image: expected [H, W], [H, W, C] or [C, H, W] with at least one pixel, got {array.shape}")
     check_finite(array, "image")
@@ -62,13 +64,6 @@ def read_image(raw: Any, channels: int, background: float = 1.0) -> Tensor:
         image = torch.from_numpy(array.astype(np.float32))
         image = image / 255 if image.max() > 1 else image
     return _fit_channels(image, channels, background)
-
-
-def _load_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"image {path}: cannot be read ({error}); is it an array and complete?") from error
 
 
 def _fit_channels(image: Tensor, channels: int, background: float) -> Tensor:
@@ -131,7 +126,7 @@ class Image(Modality):
             raise UserError(f"{self.name}: size {self.size} is not a multiple of patch {self.patch}")
 
     def read(self, raw: Any) -> Tensor:
-        return read_once(self, raw, lambda one: read_image(one, self.channels, self.background))
+        return read_once(self, raw, lambda one: read_image(one, self.channels, self.background, whole=False))
 
     def plain(self, raw: Any) -> Any:
         return {"pixels": self.read(raw).numpy()}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.types import Span
 from tokenizers_mod.base import Modality
+from tokenizers_mod.raw import as_rate, resampled
 from tokenizers_mod.series import load_array, step_positions
 from tokenizers_mod.views import check_windows, stretch
 
@@ -116,20 +117,12 @@ class Imu(Modality):
         return array, what
 
     def _resample(self, array: np.ndarray, rate: Any, what: str) -> np.ndarray:
-        if not np.isreal(rate) or not 0 < float(rate) < 1e7:
-            raise UserError(f"{what}: rate {rate!r}; expected a positive number of Hz")
-        if float(rate) == self.rate:
+        rate = as_rate(rate, what, 1e-3, 1e7)
+        if rate == self.rate:
             return array
         if np.isnan(array).any():
             raise UserError(f"{what}: gaps cannot be resampled from {rate:g} to {self.rate:g} Hz; fill them first")
-        from fractions import Fraction
-
-        from scipy.signal import resample_poly
-
-        ratio = Fraction(self.rate / float(rate)).limit_denominator(1000)
-        if ratio <= 0:
-            raise UserError(f"{what}: cannot resample {rate:g} to {self.rate:g} Hz; the rates are too far apart")
-        return resample_poly(array, ratio.numerator, ratio.denominator, axis=0, padtype="line")
+        return resampled(array, rate, self.rate, what, finest=1000, padtype="line")
 
     def span(self, value: Float[Tensor, "t channels"], rng: torch.Generator | None = None) -> Span:
         """[t, channels] -> data {"patch": [n, 2 channels patch] (values, then observed), "position": [n]}, grid (n,).

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, told
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, periodic
+from tokenizers_mod.raw import as_numbers
 
 LARGEST = 1e6  # beyond this, float32 has no phase left for the periodic features
 
@@ -49,9 +50,9 @@ class Number(Modality):
     def read(self, raw: Any) -> Float[Tensor, " k"]:
         """-> float32 [k]. UserError: empty, not numbers, NaN or infinite, beyond +-1e6."""
         try:
-            value = torch.as_tensor(raw, dtype=torch.float64).reshape(-1)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"number: {raw!r} is not a list of numbers ({error})") from error
+            value = torch.from_numpy(as_numbers(raw, "number")).reshape(-1)
+        except UserError as error:
+            raise UserError(f"number: {told(raw)} is not a list of numbers ({error})") from error
         if len(value) == 0:
             raise UserError("number: no values; give at least one")
         check_finite(value, "number")

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from data import arrays
 from data.errors import UserError
+from data.table_limits import check_lines
 from data.types import Span
 from tokenizers_mod.base import Modality, check_finite, load_numbers
 
@@ -178,17 +180,20 @@ class PointTokens(nn.Module):
 
 def _load_file(path: Path, what: str) -> Any:
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
+        return arrays.load(path, what)
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
+
+        def choose(names: list[str]) -> list[str]:
             name = next((n for n in ("points", "xyz", "pos") if n in names), names[0] if len(names) == 1 else None)
             if name is None:
-                raise UserError(f"{what}: which array of {names}? name it 'points' or pass the array itself")
-            return archive[name]
+                raise UserError(f"{what}: which array of {names[:20]}? name it 'points' or pass the array itself")
+            return [name]
+
+        return next(iter(arrays.load_archive(path, what, choose).values()))
     if path.suffix in (".csv", ".txt", ".xyz"):
         import pandas
 
+        check_lines(path)
         if not path.read_bytes().strip():
             raise UserError(f"{what}: no points; remove the cloud")
         separator = "," if path.suffix == ".csv" else r"\s+"

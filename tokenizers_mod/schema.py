@@ -5,6 +5,7 @@ Learnt once from training rows (`Schema.learn`) and then part of the settings: J
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
@@ -41,6 +42,8 @@ def to_number(value: Any) -> float | None:
         return None
     try:
         return float(value)
+    except OverflowError:  # a whole number that is too large for a float
+        return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         return None
 

@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data import arrays
 from data.errors import UserError
+from data.table_limits import check_lines, check_parquet
 from data.types import Span
 from tokenizers_mod.base import Modality, load_numbers, periodic
 
@@ -207,14 +209,16 @@ def _is_frame(raw: Any) -> bool:
 
 def _load_file(path: Path, what: str) -> Any:
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
+        return arrays.load(path, what)
     if path.suffix == ".parquet":
         import pandas
 
+        check_parquet(path)
         return pandas.read_parquet(path)
     if path.name.endswith((".csv", ".csv.gz")):
         import pandas
 
+        check_lines(path)
         return pandas.read_csv(path)
     raise UserError(f"{what}: unknown file type {path.suffix!r}; use .csv, .npy or .parquet")
 

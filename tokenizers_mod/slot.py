@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, told
+from data.limits import limits, over
 from data.types import Span
 from tokenizers_mod.base import Modality
+from tokenizers_mod.raw import as_numbers
 from tokenizers_mod.series import LONGEST, PERIODS, step_positions
 
 
@@ -54,14 +56,12 @@ class Slot(Modality):
         """-> the horizon, or the future's values float32 [horizon] (NaN = unknown, not asked)."""
         if isinstance(raw, int) or (isinstance(raw, float) and raw.is_integer()):
             if raw < 1:
-                raise UserError(f"slot: a horizon of {raw} steps; it must be at least 1")
-            return int(raw)
-        try:
-            value = torch.as_tensor(raw).float()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"slot: {raw!r} is neither a horizon nor future values ({error})") from error
+                raise UserError(f"slot: a horizon of {told(raw)} steps; it must be at least 1")
+            return check_horizon(int(raw), "slot")
+        value = torch.from_numpy(as_numbers(raw, f"slot: {told(raw)} is neither a horizon nor future values")).float()
         if value.ndim != 1 or len(value) == 0:
             raise UserError(f"slot: future values of shape {tuple(value.shape)}; expected [horizon], one channel")
+        check_horizon(len(value), "slot")
         if value.isinf().any():
             raise UserError("slot: infinite future values; use NaN for unknown ones")
         return value
@@ -95,6 +95,13 @@ class Slot(Modality):
 
     def build(self, width: int) -> SlotTokens:
         return SlotTokens(self, width)
+
+
+def check_horizon(steps: int, what: str) -> int:
+    """The steps of a forecast. UserError when there are more than a sample may ask for."""
+    if steps > limits().horizon:
+        raise over(what, "horizon", f"a horizon of {told(steps)} steps")
+    return steps
 
 
 class SlotTokens(nn.Module):

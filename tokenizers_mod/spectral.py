@@ -16,9 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data import arrays
+from data.arrays import check_claims
 from data.errors import UserError
+from data.files import check_regular
 from data.types import Span
 from tokenizers_mod.base import Modality, sincos
+from tokenizers_mod.raw import as_numbers
 
 LARGEST = 1e4  # standardised values are cut here
 
@@ -142,10 +146,7 @@ class Spectral(Modality):
         if isinstance(raw, str | Path):
             what = f"{self.name} {raw}"
             raw = _load(Path(raw), what)
-        try:
-            array = np.asarray(raw, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{what}: not an array of numbers ({error})") from error
+        array = as_numbers(raw, what)
         if array.ndim == 1:  # the spectrum of one pixel
             array = array[None, None]
         if array.ndim != 3 or array.shape[2] != self.bands or array.size == 0:
@@ -228,18 +229,18 @@ class SpectralTokens(nn.Module):
 
 
 def _load(path: Path, what: str) -> Any:
-    if not path.is_file():
-        raise UserError(f"{what}: no such file; check the path")
+    check_regular(path, what)
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            return arrays.load(path, what)
         if path.suffix == ".mat":
-            from scipy.io import loadmat
+            from scipy.io import loadmat, whosmat
 
-            arrays = {k: v for k, v in loadmat(path).items() if not k.startswith("__") and np.ndim(v) == 3}
-            if len(arrays) != 1:
-                raise UserError(f"{what}: {len(arrays)} three-dimensional arrays {list(arrays)}; pass the cube itself")
-            return next(iter(arrays.values()))
+            check_claims([shape for _, shape, _ in whosmat(path)], what)
+            cubes = {k: v for k, v in loadmat(path).items() if not k.startswith("__") and np.ndim(v) == 3}
+            if len(cubes) != 1:
+                raise UserError(f"{what}: {len(cubes)} three-dimensional arrays {list(cubes)}; pass the cube itself")
+            return next(iter(cubes.values()))
     except UserError:
         raise
     except Exception as error:

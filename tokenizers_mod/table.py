@@ -8,7 +8,6 @@ The category index of a token:  0 a number   1 missing   2 unknown   3... the ca
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from data.errors import UserError, nearest
+from data import jsons
+from data.errors import UserError, nearest, told
+from data.table_limits import check_lines
 from data.types import Span
 from tokenizers_mod.base import Modality
 from tokenizers_mod.schema import Column, Schema, category_name, is_missing, to_number
@@ -126,7 +127,9 @@ class Table(Modality):
             else:
                 number = to_number(cell)
                 if number is None or not math.isfinite(number):
-                    raise UserError(f"table {name}: column {column.name!r} holds {cell!r}; expected a finite number")
+                    raise UserError(
+                        f"table {name}: column {column.name!r} holds {told(cell)}; expected a finite number"
+                    )
                 value[i] = min(max(number / column.std - column.mean / column.std, -LARGEST), LARGEST)
         return {
             "column": torch.tensor([at for at, _, _ in table]),
@@ -216,16 +219,19 @@ def first_row(path: Path, what: str) -> dict[str, Any]:
     """The first row of a .csv or .json file; `what` names it in errors."""
     try:
         if path.suffix == ".json":
-            loaded = json.loads(path.read_text(encoding="utf-8"))
+            loaded = jsons.load(path, what)
             row = loaded[0] if isinstance(loaded, list) else loaded
         else:
             import pandas
 
+            check_lines(path)
             frame = pandas.read_csv(path, nrows=1)
             # more cells than the header has names: pandas would take the first ones as an index and shift the rest
             if not isinstance(frame.index, pandas.RangeIndex):
                 raise ValueError(f"{frame.index.nlevels} cells more than the header has names")
             row = frame.iloc[0].to_dict()
+    except UserError:
+        raise
     except (ValueError, IndexError, KeyError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{what}: {path} holds no row ({reason}); give a .csv with a header or a .json") from error

@@ -16,6 +16,7 @@ from torch import Tensor
 from data.errors import UserError
 from tokenizers_mod.base import check_finite
 from tokenizers_mod.image import Image
+from tokenizers_mod.raw import as_array
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Thermal(Image):
     def read(self, raw: Any) -> Tensor:
         """-> float [channels, H, W] in 0..1. UserError: empty, NaN, not a picture."""
         is_array = not (isinstance(raw, str | bytes) or hasattr(raw, "convert") or hasattr(raw, "__fspath__"))
-        array = np.asarray(raw) if is_array else None
+        array = as_array(raw, self.name) if is_array else None
         if array is None or array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or array.size == 0:
             return super().read(raw)
         radiometric = self.count_kelvin > 0 and array.dtype == np.uint16

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from data.cells import cells
 from data.errors import UserError
-from data.pixels import MAX_PIXELS
+from data.files import check_regular
+from data.limits import MB, limits, over
+from data.pictures import BYTES
 from data.types import Span
 from tokenizers_mod.augment import crop_and_flip, strong
 from tokenizers_mod.base import Modality, check_finite, sincos
@@ -32,7 +34,6 @@ from tokenizers_mod.views import clip, crop, read_once, spread
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
-MAX_CLIP = 2_000_000_000  # pixels of all frames taken of a file
 AUGMENTATIONS = ("none", "crop", "strong")
 
 
@@ -347,18 +348,16 @@ def read_clip(path: Path, frames: int, channels: int) -> Tensor:
         import av
     except ImportError as error:
         raise UserError(f"{path}: video files need PyAV; pip install 'generalist[video]'") from error
-    if not path.is_file():
-        raise UserError(f"video {path}: no such file; check the path")
+    check_regular(path, "video")
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             count = sum(1 for packet in container.demux(stream) if packet.size)
             chosen = set(spread(count, frames))
             pixels = stream.codec_context.width * stream.codec_context.height
-            if pixels > MAX_PIXELS or pixels * len(chosen) > MAX_CLIP:
-                raise UserError(
-                    f"video {path}: {len(chosen)} frames of {pixels} pixels are too many; scale it down or set sample"
-                )
+            if pixels * len(chosen) * BYTES > limits().clip_mb * MB:
+                size = f"{pixels * len(chosen) * BYTES / MB:,.0f} MB decoded; set `sample` for fewer"
+                raise over(f"video {path}", "clip_mb", f"{len(chosen)} frames of {pixels} pixels are too many, {size}")
             container.seek(0)
             decoded = enumerate(container.decode(stream))
             pictures = [read_image(frame.to_image(), channels) for i, frame in decoded if i in chosen]

@@ -17,6 +17,7 @@ from torch import Tensor
 from data.errors import UserError
 from tokenizers_mod.base import check_finite
 from tokenizers_mod.image import Image
+from tokenizers_mod.raw import as_array
 
 LARGEST = 3e38  # what float32 holds
 
@@ -69,7 +70,7 @@ class XRay(Image):
         """Arrays [H, W] of more than 8 bits, in their own units; None where 0..1 or 8 bits need no window."""
         if isinstance(raw, str | Path) or hasattr(raw, "convert"):
             return None
-        array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+        array = as_array(raw, self.name)
         if array.ndim != 2 or array.dtype.kind not in "iuf" or array.size == 0 or array.dtype == np.uint8:
             return None
         check_finite(array, self.name)
