@@ -20,6 +20,7 @@ import html
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -33,6 +34,7 @@ CLIP_MERGES = 49152 - 256 - 2  # lines 1 to 48,894 of the merge file; the rest i
 
 _PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # clitics, letter runs, single digits, others
 _END = "</w>"
+LONG = 20_000  # letters up to which a text is tokenised whole, whatever is read of it
 
 
 def clean(text: str) -> str:
@@ -46,6 +48,24 @@ def clean(text: str) -> str:
 
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
+
+
+def enough(backend: Tokenizer, text: str, pieces: int) -> tuple[str, Any]:
+    """As much of a text, cleaned, as holds more than `pieces` sub-words (or all of it), and its encoding.
+
+    Of a very long text that is its beginning up to a white space, doubled until it holds enough.
+    """
+    most = max(LONG, 64 * pieces)
+    while True:
+        part = text
+        if len(text) > most:
+            end = max(text.rfind(c, 0, most) for c in " \n\t")
+            part = text[: end if end > most // 2 else most]
+        cleaned = clean(part)
+        encoding = backend.encode(cleaned, add_special_tokens=False)
+        if len(part) == len(text) or len(encoding.ids) > pieces:
+            return cleaned, encoding
+        most *= 2
 
 
 def byte_symbols() -> list[str]:

@@ -21,11 +21,9 @@ from data.files import is_regular
 from data.limits import MB, limits, over
 from data.types import Span
 from tokenizers_mod.base import sincos
-from tokenizers_mod.bpe import EOT, SPE, clean, load_bpe, train_bpe
+from tokenizers_mod.bpe import EOT, SPE, clean, enough, load_bpe, train_bpe
 from tokenizers_mod.text_tensors import TextTensors
 from tokenizers_mod.text_tokens import TextTokens
-
-LONG = 20_000  # letters up to which a text is tokenised whole, whatever is read of it
 
 if TYPE_CHECKING:
     from tokenizers_mod.bpe_hf import BpeTokenizer
@@ -196,7 +194,7 @@ class Text(TextTensors):
         """Ids without the end; UserError when nothing of the text is left or nothing of it is known."""
         if not isinstance(text, str):
             raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")
-        cleaned, encoding = self._enough(text)
+        cleaned, encoding = enough(self.backend, text, self.positions)
         if not cleaned:
             raise UserError(f"text: {text[:40]!r} is empty after removing white space and control characters; drop it")
         unknown = getattr(self.backend.model, "unk_token", None)
@@ -205,23 +203,6 @@ class Text(TextTensors):
                 f"text: the tokenizer knows no symbol of {text[:40]!r}; train it on this script or use 'clip'"
             )
         return Pieces(encoding.ids, cast(list[int], encoding.word_ids), encoding.offsets)
-
-    def _enough(self, text: str) -> tuple[str, Any]:
-        """As much of a text, cleaned, as holds all that the model reads of it, and that in sub-words.
-
-        Of a very long text that is its beginning up to a white space, doubled until it holds enough.
-        """
-        most = max(LONG, 64 * self.positions)
-        while True:
-            part = text
-            if len(text) > most:
-                end = most if text[most].isspace() else max(most // 2, *(text.rfind(c, 0, most) for c in " \n\t"))
-                part = text[: end if end > most // 2 else most]
-            cleaned = clean(part)
-            encoding = self.backend.encode(cleaned, add_special_tokens=False)
-            if len(part) == len(text) or len(encoding.ids) > self.positions:
-                return cleaned, encoding
-            most *= 2
 
     def ids(self, text: str, max_length: int | None = None) -> Tensor:
         """Ids ending in <|endoftext|> (not doubled where the text already ends in it): Int[n], n <= max_length."""
