@@ -84,7 +84,9 @@ def evaluate_run(
     began, trained = time.time(), train_seconds or _trained(out)
     baseline = recipe.baseline_seconds if recipe.baseline else None
     wanted = Wanted(baseline, write, leaks, recipe.faults.bad_rate)
-    lines, shown, spaces = {}, {}, []
+    lines: dict[str, dict[str, Any]] = {}
+    shown: dict[str, list[dict[str, Any]]] = {}
+    spaces: list[dict[str, np.ndarray]] = []
     shutil.rmtree(out / "answers", ignore_errors=True)
     for split in ("test", "val"):
         (out / UNREAD.format(split=split)).unlink(missing_ok=True)
@@ -106,7 +108,8 @@ def evaluate_run(
     if (out / "model").is_dir():
         scale = objective.model.config.zero_shot_scale
         write_card(out / "model", recipe.name, prepared.processor(), scale, metrics)
-    np.savez_compressed(out / "space.npz", **evaluate.joined_space(spaces))
+    space: dict[str, Any] = evaluate.joined_space(spaces)
+    np.savez_compressed(out / "space.npz", **space)
     return metrics
 
 

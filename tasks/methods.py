@@ -96,13 +96,19 @@ def classifiers(x: Matrix, classes: int, boosting: bool = False) -> list[Method]
     def logistic(c: float) -> Any:
         return LogisticRegression(C=c, max_iter=200)
 
+    def even(c: float) -> Any:
+        return scaled(logistic(c))
+
+    def ridge(a: float) -> Any:
+        return scaled(RidgeClassifier(a))
+
     found = []
     if classes > MANY and sparse:
         found += [Method(f"linear support vectors C={c:g}", partial(LinearSVC, C=c), work / 4) for c in (1.0, 0.1, 10)]
     elif classes > MANY:
         squares = float(min(x.shape)) ** 2 * (max(x.shape) + classes)
-        found += [Method(f"ridge classifier {a:g}", lambda a=a: scaled(RidgeClassifier(a)), squares) for a in (1, 100)]
-    found += [Method(f"logistic regression C={c}", lambda c=c: scaled(logistic(c)), work) for c in STRENGTHS]
+        found += [Method(f"ridge classifier {a:g}", partial(ridge, a), squares) for a in (1, 100)]
+    found += [Method(f"logistic regression C={c}", partial(even, c), work) for c in STRENGTHS]
     if sparse or (x == 0).mean() > 0.9:  # counts of many rare things are better left as they are
         found += [
             Method(f"logistic regression, unscaled, C={c:g}", partial(logistic, c), work) for c in (1.0, 10.0, 100.0)
@@ -129,8 +135,11 @@ def regression_baseline(
     from sklearn.preprocessing import StandardScaler
 
     sparse = issparse(x_train)
-    scaled = partial(StandardScaler, with_mean=not sparse)
-    methods = [Method(f"ridge regression alpha={a:g}", lambda a=a: make_pipeline(scaled(), Ridge(a))) for a in RIDGE]
+
+    def scaled(a: float) -> Any:
+        return make_pipeline(StandardScaler(with_mean=not sparse), Ridge(a))
+
+    methods = [Method(f"ridge regression alpha={a:g}", partial(scaled, a)) for a in RIDGE]
     # counts of many rare things are better left as they are
     methods += [Method(f"ridge regression, unscaled, alpha={a:g}", partial(Ridge, a)) for a in RIDGE]
     if not sparse:

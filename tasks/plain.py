@@ -148,7 +148,7 @@ def _as_shape(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     if len(picture) != shape[0]:
         picture = np.repeat(picture.mean(0, keepdims=True), shape[0], axis=0)
-    return adaptive_avg_pool2d(torch.as_tensor(picture), shape[1:]).numpy()
+    return adaptive_avg_pool2d(torch.as_tensor(picture), (shape[1], shape[2])).numpy()
 
 
 def _arrays(train: list[Any]) -> Callable[[list[Any]], Matrix]:

@@ -140,7 +140,10 @@ def test_two_ranks_follow_the_curve_of_one_process_with_rates_by_share(two, alon
 
 def test_bf16_stays_near_the_curve_but_is_not_it(two, alone):
     losses = two["bf16"]["loss"]
-    assert losses == pytest.approx(alone["balanced"]["loss"], abs=0.1)
+    # bf16 keeps 8 bits, and what a processor does with the others differs: over five seeds the curve's root mean square
+    # distance was .005 to .031 (its largest .10, on another processor .11); between two seeds it is .97 to 1.37
+    off = [a - b for a, b in zip(losses, alone["balanced"]["loss"], strict=True)]
+    assert (sum(d * d for d in off) / len(off)) ** 0.5 < 0.1
     assert losses != pytest.approx(alone["balanced"]["loss"], abs=1e-5)
 
 
