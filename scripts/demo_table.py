@@ -1,4 +1,4 @@
-"""The demo's results, kept once: `bench_results/demo.json`, from which the README's table and the recipe's header follow.
+"""The demo's results, kept once in `bench_results/demo.json`: the README's table and the recipe's header follow.
 
 make demo && python -m scripts.demo_table runs/demo     # keep this run's results and write both anew
 python -m scripts.demo_table                            # print them as kept
