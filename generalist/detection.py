@@ -56,7 +56,11 @@ def detect(
     overlap: of boxes of one name with a larger intersection over union than this only the likeliest stays; 1 keeps all.
     """
     about = detection_task(processor, task)
-    chosen = processor.task_candidates(about["name"]) if names is None else ObjectNames([NOTHING, *names])
+    chosen = (
+        processor.task_candidates(about["name"])
+        if names is None
+        else ObjectNames([NOTHING, *([names] if isinstance(names, str) else names)])
+    )
     labels = chosen.labels(processor.built)
     region: Any = processor.built[about["regions"]]
     image = region.read(picture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,12 @@ from data.types import Batch, Packed, Span
 from generalist.candidates import POLICIES, SHARE_FROM, CandidateSpec, Compared, Exact, Members, sampled_loss
 from generalist.distributed import gather, gather_constant, world
 from generalist.model import GeneralistModel
-from tasks.candidates import CandidateSet
+from tasks.candidates import TEMPLATED, CandidateSet
 from tasks.likelihood import logits, negative_log_likelihood, symmetric
 from tokenizers_mod.aside import Aside
 from tokenizers_mod.base import Modality
 
+BARE = "{}"  # a name without a template
 CHUNK = 4096  # members encoded at once where no gradient is needed
 
 
@@ -52,10 +53,12 @@ class Objective(nn.Module):
         self.sets = sets
         self.specs = {name: (specs or {}).get(name, CandidateSpec()) for name in {**sets, **(specs or {})}}
         self.mixed = mixed
-        self._sequences = {name: chosen.sequences(modalities) for name, chosen in sets.items()}
-        self._variants = {name: chosen.variants(modalities) for name, chosen in sets.items()}
-        self._packed: dict[tuple[str, tuple[int, ...] | None], Packed] = {}
-        if any(self._variants.values()):
+        self._modalities = modalities
+        self._templates = {name: chosen.templates_of(modalities) for name, chosen in sets.items()}
+        self._worded = {(name, BARE): chosen.worded(modalities, BARE) for name, chosen in sets.items()}
+        self._packed: dict[tuple[str, str, tuple[int, ...] | None], Packed] = {}
+        self._draws = {name for name in sets if self._templates[name] or self._worded[name, BARE].variants}
+        if self._draws:
             # batches that names were drawn for: the same draw on every rank, and after a resume
             self.register_buffer("draws", torch.zeros(1, dtype=torch.long))
         width = model.config.output_size or model.config.hidden_size
@@ -63,7 +66,7 @@ class Objective(nn.Module):
         # by number: a task's name may hold what a module's name may not
         self._policy_of = {name: i for i, name in enumerate(sets)}
         self.policies = nn.ModuleList(
-            POLICIES[self.specs[n].policy](self.specs[n], len(self._sequences[n]), width) for n in sets
+            POLICIES[self.specs[n].policy](self.specs[n], self._count(n), width) for n in sets
         )
         for name in sets:
             self._check(name)
@@ -73,21 +76,31 @@ class Objective(nn.Module):
         if self.mixed and world() > 1 and spec.shard == "always":
             raise UserError(f"candidates.{name}.shard=always needs sampling=unmixed: ranks are at different tasks")
         whole = type(chosen).penalty is not CandidateSet.penalty
-        if spec.policy == "sampled" and whole and spec.size < len(self._sequences[name]):
+        if spec.policy == "sampled" and whole and spec.size < self._count(name):
             raise UserError(
                 f"candidates.{name}.policy=sampled: this set's loss looks at all its members; use exact or cached"
             )
+
+    def _count(self, name: str) -> int:
+        return len(self._worded[name, BARE].sequences)
 
     def packed(self, name: str) -> Packed:
         """The members of a shared set as one packed batch on the model's device."""
         return self._pack(name, None)
 
     def _drawn(self, name: str) -> list[list[Span]]:
-        """The members with one of their names each, drawn anew at every call."""
+        """The members in a template and with one of their names each, drawn anew at every call."""
         rng = torch.Generator().manual_seed(int(self.draws))
         self.draws += 1
-        own = list(self._sequences[name])
-        for number, others in self._variants[name].items():
+        templates, template = self._templates[name], BARE
+        if templates and float(torch.rand(1, generator=rng)) < TEMPLATED:
+            template = templates[int(torch.randint(len(templates), (1,), generator=rng))]
+        if (worded := self._worded.get((name, template))) is None:
+            worded = self._worded[name, template] = self.sets[name].worded(self._modalities, template)
+        if not worded.variants:
+            return worded.sequences
+        own = list(worded.sequences)
+        for number, others in worded.variants.items():
             if (chosen := int(torch.randint(1 + len(others), (1,), generator=rng))) > 0:
                 own[number] = others[chosen - 1]
         return own
@@ -96,23 +109,32 @@ class Objective(nn.Module):
         self, name: str, numbers: tuple[int, ...] | None, keep: bool = True, drawn: list[list[Span]] | None = None
     ) -> Packed:
         """All members of a set or some, by number; `keep` for the next step. drawn: instead of the set's own names."""
-        if drawn is not None or (found := self._packed.get((name, numbers))) is None:
-            own = self._sequences[name] if drawn is None else drawn
-            found = pack(own if numbers is None else [own[i] for i in numbers]).to(self.model.device)
-            found.role = self.sets[name].role(name)
-            if keep and drawn is None:
-                self._packed[name, numbers] = found
+        own = self._worded[name, BARE].sequences if drawn is None else drawn
+        # members that were drawn whole, in a template, come again; those with one of their names each do not
+        template = next((t for (of, t), w in self._worded.items() if of == name and w.sequences is own), None)
+        found = None if template is None else self._packed.get((name, template, numbers))
+        if found is None:
+            found = pack(own if numbers is None else [own[i] for i in numbers], self.sets[name].role(name))
+            found = found.to(self.model.device)
+            if keep and template is not None:
+                self._packed[name, template, numbers] = found
         return found
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A state from before anything was drawn begins with the first draw."""
+        if self._draws:
+            state_dict.setdefault(f"{prefix}draws", torch.zeros_like(self.draws))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def shards(self, name: str) -> bool:
         """Whether training encodes this set in shares over the ranks."""
-        shard, size = self.specs[name].shard, len(self._sequences[name])
+        shard, size = self.specs[name].shard, self._count(name)
         return world() > 1 and not self.mixed and (shard == "always" or (shard == "auto" and size >= SHARE_FROM))
 
     @torch.no_grad()
     def members(self, name: str) -> Tensor:
         """The features of every member, exactly and without gradient: Float[K D]."""
-        count = len(self._sequences[name])
+        count = self._count(name)
         if count <= CHUNK:
             return self.model.features(self.packed(name), candidate=True)
         runs = [tuple(range(i, min(i + CHUNK, count))) for i in range(0, count, CHUNK)]
@@ -152,9 +174,9 @@ class Objective(nn.Module):
         assert name is not None and batch.inputs.labels is not None
         chosen, training = self.sets[name], self.model.training
         policy = self.policies[self._policy_of[name]] if training else self._exact
-        drawn = self._drawn(name) if training and self._variants[name] else None
+        drawn = self._drawn(name) if training and name in self._draws else None
         choose = partial(self._pack, name, drawn=drawn)
-        members = Members(len(self._sequences[name]), choose, training and self.shards(name))
+        members = Members(self._count(name), choose, training and self.shards(name))
 
         def labels() -> tuple[Tensor, Aside | None]:
             """Those of the batch, or of the objects that its proposals matched in the pass just made."""

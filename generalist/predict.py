@@ -38,7 +38,7 @@ def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, 
     about = processor.tasks[task]
     if candidates is None and task not in processor.candidate_sets:
         raise UserError(f"task {task!r} ranks what you give it; add --candidates NAME NAME ...")
-    chosen = processor.task_candidates(task) if candidates is None else Names(list(candidates))
+    chosen = processor.task_candidates(task) if candidates is None else Names(candidates)
     if about.get("horizon") and candidates is None:
         return forecast(model, processor, chosen, raw, {**about, "name": task})
     sequences = processor(**{modality: [value] for modality, value in raw.items()})  # a batch of one

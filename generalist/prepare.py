@@ -52,7 +52,8 @@ class Prepared:
         if real:
             lines.append(f"  real data: {', '.join(real)}")
         for name, records in self.records.items():
-            lines += [f"  {name}: {note}" for note in records.info.get("notes", [])]
+            notes = [*records.info.get("notes", []), *self.tasks[name].notes(records)]
+            lines += [f"  {name}: {note}" for note in notes]
         if made_up:
             lines.append(f"  SYNTHETIC data, generated: {', '.join(made_up)}")
         return "\n".join(lines)
@@ -134,7 +135,7 @@ class Prepared:
 
 
 def _texts(task: Task, records: Records) -> list[str]:
-    return list(task.texts(records))
+    return [*task.texts(records), *task.wordings()]
 
 
 def prepare(recipe: Recipe) -> Prepared:

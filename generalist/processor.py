@@ -157,7 +157,7 @@ class GeneralistProcessor(ProcessorMixin):
 
     def candidates(self, names: list[str]) -> list[list[Span]]:
         """Candidate names (two or more, each once) -> sequences [summary·, name]."""
-        return Names(list(names)).sequences(self.built)
+        return Names(names).sequences(self.built)
 
     def task_candidates(self, task: str) -> CandidateSet:
         """The candidate set of a task that the model was trained on."""

@@ -174,7 +174,7 @@ class GeneralistClassifier(ClassifierMixin, _Estimator):
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs at least two classes, the data holds one class: {self.classes_[0]!r}")
         self.names_ = [f"class {c}" for c in self.classes_]
-        task = Classify(name="fit", source=None, inputs={self.input: "x"}, label="y", classes=self.names_)  # type: ignore[arg-type]
+        task = Classify(name="fit", source=None, inputs={self.input: "x"}, label="y", classes=self.names_, templates=[])  # type: ignore[arg-type]
         self._learn(task, {"text": Text(tokenizer="", learn=300, max_length=32, positions=32)}, x, index.tolist())
         return self
 

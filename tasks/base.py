@@ -110,6 +110,14 @@ class Task:
         """Training texts that a text tokenizer may learn its sub-words from."""
         yield from ()
 
+    def notes(self, records: Records) -> list[str]:
+        """What a reader should know before the first step, a line each; called once the task is bound."""
+        return []
+
+    def wordings(self) -> Iterator[str]:
+        """Texts that training puts around those, to learn sub-words from as well."""
+        yield from ()
+
     def candidate_set(self, records: Records) -> CandidateSet | None:
         """The shared candidates, made from training data; None when the batch's partners are the candidates."""
         return None

@@ -22,6 +22,17 @@ from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 
 
+@dataclass(frozen=True)
+class Worded:
+    """Members as training asks for them: their sequences, and for some, by number, other sequences of the same thing.
+
+    Training takes one of a member's sequences at random each batch.
+    """
+
+    sequences: list[list[Span]]
+    variants: dict[int, list[list[Span]]]
+
+
 @dataclass
 class CandidateSet(ABC):
     """Base of the shared sets: a dataclass of JSON values."""
@@ -35,13 +46,17 @@ class CandidateSet(ABC):
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
         """The K members as sequences of spans, each asked at its summary token."""
 
+    def templates_of(self, modalities: dict[str, Modality]) -> list[str]:
+        """Templates that training puts around all members of a batch now and then."""
+        return []
+
+    def worded(self, modalities: dict[str, Modality], template: str) -> Worded:
+        """The members in a template, "{}" for none."""
+        return Worded(self.sequences(modalities), {})
+
     @abstractmethod
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         """The K members in words."""
-
-    def variants(self, modalities: dict[str, Modality]) -> dict[int, list[list[Span]]]:
-        """Other sequences for a member, by its number: training takes one of them all at random each batch."""
-        return {}
 
     def target(self, labels: Tensor) -> Tensor:
         """Labels of asked tokens -> what `negative_log_likelihood` takes: int [...] or Float[... K]."""
@@ -63,19 +78,75 @@ class CandidateSet(ABC):
         return {"kind": self.kind, **asdict(self)}
 
 
+# The words that clients put around names: the defaults of transformers' zero-shot pipelines of pictures, sounds and
+# texts, and the commonest of CLIP's (2103.00020, section 3.1.4) and of those for sounds and texts. Many and unlike each
+# other, so that words which are not among them do little harm either.
+TEMPLATES = (
+    "This is a photo of {}.",
+    "This is a sound of {}.",
+    "This example is {}.",
+    "{}.",
+    "a {}",
+    "the {}",
+    "this is {}.",
+    "it is a {}",
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a photo of {}, a kind of object.",
+    "a photo of many {}.",
+    "a photo of a small {}.",
+    "a blurry photo of a {}.",
+    "a bad photo of the {}.",
+    "a close-up photo of {}.",
+    "a black and white photo of the {}.",
+    "a picture of a {}",
+    "a picture that shows the {}",
+    "an image of {}",
+    "a drawing of a {}.",
+    "a sketch of the {}.",
+    "a rendering of a {}.",
+    "a video of a person doing {}.",
+    "an example of {}",
+    "the sound of a {}",
+    "I can hear {}.",
+    "I see a {} here.",
+    "you can see {} in this picture",
+    "there is a {} in the scene.",
+    "a recording of {}, with noise",
+    "This text is about {}.",
+    "The topic of the text is {}",
+    "The answer is {}.",
+    "The class is {}.",
+    "label: {}",
+    "category: {}.",
+    "one of them, the number {}, was seen",
+    "which one? {}",
+    "{} is what it shows.",
+    "{} can be seen and heard here",
+    "{}, as it is called",
+)
+TEMPLATED = 0.3  # share of the training batches whose names stand in a template
+
+
 @dataclass
 class Names(CandidateSet):
     """Class names or answers as text: [summary, name].
 
     synonyms: {name: other names of the same thing}; training draws one of name and synonyms for each batch
     (Uni-Perceiver spec 1.9), evaluation and prediction ask for the name itself.
+    templates: words around the name, with {} in its place; training puts one of them around all names of some batches
+    (`TEMPLATED`), so that names are known in the words that clients put around them.
     """
 
     names: list[str]
     synonyms: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+    templates: list[str] = field(default_factory=list, kw_only=True)
     kind: ClassVar[str] = "names"
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):  # one name, not its letters
+            self.names = [self.names]
+        self.names = [str(name) for name in self.names]
         if len(self.names) < 2:
             raise UserError(f"{len(self.names)} candidate(s) given: a likelihood needs at least two to choose among")
         if len(set(self.names)) != len(self.names):
@@ -84,6 +155,9 @@ class Names(CandidateSet):
         if lost := sorted(set(self.synonyms) - set(self.names)):
             raise UserError(f"synonyms of {lost[0]!r}, which is no candidate; {nearest(lost[0], self.names)}")
 
+        if wrong := [template for template in self.templates if "{}" not in template]:
+            raise UserError(f"the template {wrong[0]!r} has no {{}} for the name")
+
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
         return [self.sequence(modalities, name) for name in self.names]
 
@@ -91,9 +165,20 @@ class Names(CandidateSet):
         summary, text = modalities["summary"], modalities["text"]
         return [summary.span(None).ask([0]), text.span(text.read(name))]
 
-    def variants(self, modalities: dict[str, Modality]) -> dict[int, list[list[Span]]]:
-        known = ((i, self.synonyms.get(name, [])) for i, name in enumerate(self.names))
-        return {i: [self.sequence(modalities, other) for other in others] for i, others in known if others}
+    def templates_of(self, modalities: dict[str, Modality]) -> list[str]:
+        """Those in which every name still fits into the text's length, the longest deciding."""
+        text: Any = modalities["text"]
+        words = [*self.names, *(other for others in self.synonyms.values() for other in others)]
+        longest = max(words, key=lambda word: text.span(text.read(word)).length)
+        return [t for t in self.templates if text.span(text.read(t.replace("{}", longest))).length < text.max_length]
+
+    def worded(self, modalities: dict[str, Modality], template: str) -> Worded:
+        def asked(name: str) -> list[Span]:
+            return self.sequence(modalities, template.replace("{}", name))
+
+        others = ((i, self.synonyms.get(name, [])) for i, name in enumerate(self.names))
+        variants = {i: [asked(other) for other in names] for i, names in others if names}
+        return Worded([asked(name) for name in self.names], variants)
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         return list(self.names)

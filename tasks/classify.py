@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import Mismatch, UserError
 from data.labels import Labels, is_empty, name_of, ordered
 from data.source import Record, Records
 from data.types import Batch, Example
 from tasks import baselines
 from tasks.base import Task, accuracy, learn_tables, surprise
-from tasks.candidates import CandidateSet, Names
+from tasks.candidates import TEMPLATES, CandidateSet, Names
 from tasks.metrics import Mean
 from tasks.mixup import Mixed, ask_mix, mix
 from tokenizers_mod.base import Modality
@@ -26,6 +27,8 @@ class Classify(Task):
     """label: the record's field with the class index (or name). classes: names; default those of the source.
 
     synonyms: {class name: other names for it}, of which training draws one for each batch; default the source's own.
+    templates: words around the names ("a photo of {}"), one of which three in ten training batches wear; default
+    the usual ones of zero-shot clients (`tasks.candidates.TEMPLATES`), [] for none. Evaluation asks for bare names.
 
     mixup, cutmix: alpha of their Beta distributions in training, 0 = off (`tasks.mixup`); both: each half of the time.
     mix_probability: share of the training samples that are mixed at all.
@@ -35,6 +38,7 @@ class Classify(Task):
     label: str = "label"
     classes: list[str] | None = None
     synonyms: dict[str, list[str]] | None = None
+    templates: list[str] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
@@ -54,13 +58,41 @@ class Classify(Task):
         for others in self.other_names(records).values():
             yield from others
 
+    def notes(self, records: Records) -> list[str]:
+        assert isinstance(self.candidates, Names)
+        found, names, templates = [], self.candidates.names, self.candidates.templates
+        column = records.column(self.label) if self.classes else None
+        if column is not None:
+            had = set()
+            for value in {v for v in column if not is_empty(v) and not isinstance(v, list | dict)}:
+                with suppress(Mismatch):  # a label that is no class is named where its sample is read
+                    had.add(names[self.labels.place(value)])
+            never = [name for name in names if name not in had]
+            if never:
+                shown = ", ".join(map(repr, never[:6])) + (" ..." if len(never) > 6 else "")
+                found.append(f"{len(never)} of {len(names)} given classes have no training row: {shown}")
+        fit = len(self.candidates.templates_of(self.modalities))
+        if fit < len(templates):
+            found.append(
+                f"names are taught in {fit} of {len(templates)} templates; text.max_length cuts the others off"
+            )
+        return found
+
+    def wordings(self) -> Iterator[str]:
+        yield from (template.replace("{}", "") for template in self.usual_templates)
+
+    @property
+    def usual_templates(self) -> list[str]:
+        """The templates that training draws from."""
+        return list(TEMPLATES if self.templates is None else self.templates)
+
     def candidate_set(self, records: Records) -> CandidateSet:
         names = self.class_names(records)
         if not names:
             raise UserError(
                 f"task {self.name}: the source knows no class names; give classes=[...] (--classes NAME ...)"
             )
-        return Names(names, synonyms=self.other_names(records))
+        return Names(names, synonyms=self.other_names(records), templates=self.usual_templates)
 
     def class_names(self, records: Records) -> list[str]:
         """Those given, else the source's, else what the labels of the records say."""

@@ -136,6 +136,7 @@ def _vision(root: str, processes: int) -> list[Task]:
     return [
         Classify(
             name="imagenet22k",
+            templates=[],  # the published recipe has none (spec 1.9)
             source=_shards(root, "imagenet22k", picture),
             inputs={"image_strong": "image"},
             batch=720 * processes,
@@ -147,6 +148,7 @@ def _vision(root: str, processes: int) -> list[Task]:
         ),
         Classify(
             name="kinetics700",
+            templates=[],  # the published recipe has none (spec 1.9)
             source=_shards(root, "kinetics700", clip),
             inputs={"video4": "video"},
             batch=64 * processes,
@@ -157,6 +159,7 @@ def _vision(root: str, processes: int) -> list[Task]:
         ),
         Classify(
             name="moments",
+            templates=[],  # the published recipe has none (spec 1.9)
             source=_shards(root, "moments", clip),
             inputs={"video3": "video"},
             batch=112 * processes,
@@ -268,6 +271,7 @@ def uni_perceiver_tiny(root: str = "shards", processes: int = PROCESSES) -> Reci
     tasks: list[Task] = [
         Classify(
             name="imagenet1k",
+            templates=[],  # the published recipe has none (spec 1.9)
             source=_shards(root, "imagenet1k", picture),
             inputs={"image_strong": "image"},
             batch=720 * processes,

@@ -65,6 +65,7 @@ def uni_perceiver_v2(size: str = "base", coco: str = "coco", shards: str = "shar
     tasks: list[Task] = [
         Classify(
             name="imagenet1k",
+            templates=[],
             source=Shards(path=f"{shards}/imagenet1k", fields={"image": "jpg;png", "label": "cls"}),
             inputs=inputs,
             batch=28 * processes,  # [guess]
