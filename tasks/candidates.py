@@ -99,6 +99,15 @@ TEMPLATES = (
     "a bad photo of the {}.",
     "a close-up photo of {}.",
     "a black and white photo of the {}.",
+    "a low resolution photo of the {}.",
+    "a cropped photo of the {}.",
+    "a photo of the large {}.",
+    "a photo of the hard to see {}.",
+    'a photo of the number: "{}".',
+    "itap of a {}.",
+    "art of the {}.",
+    "a painting of a {}.",
+    "a {} in a video game.",
     "a picture of a {}",
     "a picture that shows the {}",
     "an image of {}",
@@ -125,7 +134,7 @@ TEMPLATES = (
     "{} can be seen and heard here",
     "{}, as it is called",
 )
-TEMPLATED = 0.3  # share of the training batches whose names stand in a template
+TEMPLATED = 0.4  # share of the training batches whose names stand in a template
 
 
 @dataclass

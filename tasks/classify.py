@@ -27,7 +27,7 @@ class Classify(Task):
     """label: the record's field with the class index (or name). classes: names; default those of the source.
 
     synonyms: {class name: other names for it}, of which training draws one for each batch; default the source's own.
-    templates: words around the names ("a photo of {}"), one of which three in ten training batches wear; default
+    templates: words around the names ("a photo of {}"), one of which two in five training batches wear; default
     the usual ones of zero-shot clients (`tasks.candidates.TEMPLATES`), [] for none. Evaluation asks for bare names.
 
     mixup, cutmix: alpha of their Beta distributions in training, 0 = off (`tasks.mixup`); both: each half of the time.
