@@ -56,7 +56,7 @@ class Objective(nn.Module):
         self._modalities = modalities
         self._templates = {name: chosen.templates_of(modalities) for name, chosen in sets.items()}
         self._worded = {(name, BARE): chosen.worded(modalities, BARE) for name, chosen in sets.items()}
-        self._packed: dict[tuple[str, str, tuple[int, ...] | None], Packed] = {}
+        self._packed: dict[tuple[Any, ...], Packed] = {}  # by set and numbers, in a template by that too
         self._draws = {name for name in sets if self._templates[name] or self._worded[name, BARE].variants}
         if self._draws:
             # batches that names were drawn for: the same draw on every rank, and after a resume
@@ -112,12 +112,13 @@ class Objective(nn.Module):
         own = self._worded[name, BARE].sequences if drawn is None else drawn
         # members that were drawn whole, in a template, come again; those with one of their names each do not
         template = next((t for (of, t), w in self._worded.items() if of == name and w.sequences is own), None)
-        found = None if template is None else self._packed.get((name, template, numbers))
+        key = (name, numbers) if template == BARE else (name, numbers, template)
+        found = None if template is None else self._packed.get(key)
         if found is None:
             found = pack(own if numbers is None else [own[i] for i in numbers], self.sets[name].role(name))
             found = found.to(self.model.device)
             if keep and template is not None:
-                self._packed[name, template, numbers] = found
+                self._packed[key] = found
         return found
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
