@@ -33,7 +33,7 @@ from generalist.moe import ExpertLinear, has_experts
 from generalist.pooling import build_pooling
 from generalist.prompts import DeepPrompts, LinearHeads
 from generalist.routing import ROUTERS
-from generalist.sides import INPUT, SUMMARY, Sides, is_candidate, modalities_of
+from generalist.sides import INPUT, SIDES, SUMMARY, Sides, is_candidate, modalities_of
 from tasks import likelihood
 from tokenizers_mod.aside import Aside
 from tokenizers_mod.modalities import build_modalities
@@ -160,8 +160,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
             return packed.layout
         role = replace(packed.role, target=packed.role.target or candidate)
         if role.other is None and not role.task:  # whoever packed it did not say what it is compared with
-            own = set(packed.kinds) - {SUMMARY}
-            role = self.sides.roles(*((None, own) if role.target else (own, None)))[role.target]
+            role = self.sides.role(SIDES[role.target], set(packed.kinds) - {SUMMARY}, None)
         packed = replace(packed, role=role)
         return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
 
@@ -248,9 +247,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         self, sequences: Sequence[Sequence[Span]], side: str, other: Collection[str] | None, task: str | None
     ) -> Packed:
         """One side alone; `encode` says what the words mean."""
-        candidate, own = is_candidate(side), modalities_of(sequences)
-        given = (other, own) if candidate else (own, other)
-        return pack(sequences, self.sides.roles(*given, task)[candidate]).to(self.device)
+        return pack(sequences, self.sides.role(side, modalities_of(sequences), other, task)).to(self.device)
 
     @torch.no_grad()
     def encode(

@@ -65,9 +65,7 @@ class Objective(nn.Module):
         self._exact = Exact(CandidateSpec(), 0, width)
         # by number: a task's name may hold what a module's name may not
         self._policy_of = {name: i for i, name in enumerate(sets)}
-        self.policies = nn.ModuleList(
-            POLICIES[self.specs[n].policy](self.specs[n], self._count(n), width) for n in sets
-        )
+        self.policies = nn.ModuleList(POLICIES[self.specs[n].policy](self.specs[n], self.count(n), width) for n in sets)
         for name in sets:
             self._check(name)
 
@@ -76,12 +74,13 @@ class Objective(nn.Module):
         if self.mixed and world() > 1 and spec.shard == "always":
             raise UserError(f"candidates.{name}.shard=always needs sampling=unmixed: ranks are at different tasks")
         whole = type(chosen).penalty is not CandidateSet.penalty
-        if spec.policy == "sampled" and whole and spec.size < self._count(name):
+        if spec.policy == "sampled" and whole and spec.size < self.count(name):
             raise UserError(
                 f"candidates.{name}.policy=sampled: this set's loss looks at all its members; use exact or cached"
             )
 
-    def _count(self, name: str) -> int:
+    def count(self, name: str) -> int:
+        """Members of a shared set."""
         return len(self._worded[name, BARE].sequences)
 
     def packed(self, name: str) -> Packed:
@@ -129,13 +128,13 @@ class Objective(nn.Module):
 
     def shards(self, name: str) -> bool:
         """Whether training encodes this set in shares over the ranks."""
-        shard, size = self.specs[name].shard, self._count(name)
+        shard, size = self.specs[name].shard, self.count(name)
         return world() > 1 and not self.mixed and (shard == "always" or (shard == "auto" and size >= SHARE_FROM))
 
     @torch.no_grad()
     def members(self, name: str) -> Tensor:
         """The features of every member, exactly and without gradient: Float[K D]."""
-        count = self._count(name)
+        count = self.count(name)
         if count <= CHUNK:
             return self.model.features(self.packed(name), candidate=True)
         runs = [tuple(range(i, min(i + CHUNK, count))) for i in range(0, count, CHUNK)]
@@ -177,7 +176,7 @@ class Objective(nn.Module):
         policy = self.policies[self._policy_of[name]] if training else self._exact
         drawn = self._drawn(name) if training and name in self._draws else None
         choose = partial(self._pack, name, drawn=drawn)
-        members = Members(self._count(name), choose, training and self.shards(name))
+        members = Members(self.count(name), choose, training and self.shards(name))
 
         def labels() -> tuple[Tensor, Aside | None]:
             """Those of the batch, or of the objects that its proposals matched in the pass just made."""

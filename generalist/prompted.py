@@ -81,7 +81,8 @@ class PromptedModel:
 
         def scored(own: Sequences) -> tuple[Packed, Tensor]:
             asked, answers = self.model.packed_sides(own, candidates, task)
-            return asked, self.model.score(*self.model.encode_together([asked, answers]), scale)
+            queries, keys = self.model.encode_together([asked, answers])
+            return asked, self.model.score(queries, keys, scale)
 
         return self._each(inputs, prompts, scored)
 

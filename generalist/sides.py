@@ -77,6 +77,10 @@ class Sides:
         told = self.usual(inputs, candidates)
         return Role(other=told[0], task=task or ""), Role(target=True, other=told[1], task=task or "")
 
+    def role(self, side: str, own: Collection[str], other: Collection[str] | None, task: str | None = None) -> Role:
+        """The role of one side, of these modalities. other: those of the other side, None where it is not at hand."""
+        return self.roles(other, own, task)[1] if is_candidate(side) else self.roles(own, other, task)[0]
+
     def usual(self, inputs: Collection[str] | None, candidates: Collection[str] | None) -> list[tuple[str, ...] | None]:
         """What each side is told of the other: by the tasks that ask so, else by the modalities at hand."""
         fits = self.fitting(inputs, candidates) if self.by_side else []

@@ -95,7 +95,7 @@ def step_seconds(made: Recipe, repeats: int) -> dict[str, float]:
     middle = rest[len(rest) // 2]
     spec = made.candidates["words"]
     mean = (first + (spec.every - 1) * middle) / spec.every if spec.policy == "cached" else middle
-    return {"first": first, "later": middle, "mean": mean, "K": float(len(objective._sequences["words"]))}
+    return {"first": first, "later": middle, "mean": mean, "K": float(objective.count("words"))}
 
 
 def run_table(steps: int, words: int, more: int) -> None:

@@ -237,12 +237,17 @@ class PaddedFeatures:
         return self.one_side(modality, mine, side, task, **options)
 
     def one_side(
-        self, name: str, tensors: dict[str, Tensor], side: str, task: str | None = None, *options: Any, **words: Any
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        side: str,
+        task: str | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
         """`encode_padded` of inputs or of candidates, without the other side at hand."""
-        candidate = is_candidate(side)
-        roles = self.sides.roles(*((None, {name}) if candidate else ({name}, None)), task)  # type: ignore[attr-defined]
-        return self.encode_padded(name, tensors, candidate, *options, **words, role=roles[candidate])
+        role = self.sides.role(side, {name}, None, task)  # type: ignore[attr-defined]
+        return self.encode_padded(name, tensors, is_candidate(side), output_hidden_states, output_attentions, role)
 
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
