@@ -22,12 +22,13 @@ class GeneralistConfig(PreTrainedConfig):
     inputs or candidate_prompts.
     linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
     output_size: width of the compared features, 0 = hidden_size; output_bias: bias of their projection;
-    output_norm: the LayerNorm in front of it.
+    output_norm: the LayerNorm in front of it; output_act: an activation behind it, "" for none.
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default; of a question that
     tasks of one other scale were trained on, that one.
     writing_scale: the logit scale of the words of a caption (`generate`), zero_shot_scale by default.
     pooling: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its
-    "last" token, or "attention" over them, whose sizes `pooler` says (`generalist.pooling`).
+    "last" token, "mean_all", "max_all" or "weighted_all" of all of them, or "attention" over them, whose sizes `pooler`
+    says (`generalist.pooling`).
     post_norm: norms behind the residual sums, as in the first Transformer and BERT, instead of before the mixers.
     branch_norm: norms behind the mixers, inside the residual branch: x + norm(mixer(x)) (2111.09883, section 3.2).
     inner_norm: a LayerNorm in front of the last linear of both mixers ("sub-LN", 2210.06423, section 2).
@@ -70,6 +71,7 @@ class GeneralistConfig(PreTrainedConfig):
     linear_heads: dict[str, int] | None = None
     output_size: int = 0
     output_bias: bool = True
+    output_act: str = ""
     output_norm: bool = True
     post_norm: bool = False
     branch_norm: bool = False

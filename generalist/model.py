@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 
 from data.cells import places
 from data.errors import UserError, nearest
@@ -64,7 +65,7 @@ class GeneralistModel(PaddedFeatures, PreTrainedModel):
         self.pooling = build_pooling(config)
         pooled, compared = self.pooling.size, config.output_size or width
         self.head = (
-            OutputHead(pooled, eps, compared, config.output_bias, config.output_norm)
+            OutputHead(pooled, eps, compared, config.output_bias, config.output_norm, config.output_act)
             if config.output_head
             else nn.Identity()
         )
@@ -304,12 +305,16 @@ def stacked_linears(module: nn.Module) -> dict[nn.Module, int]:
 
 
 class OutputHead(nn.Module):
-    """Output norm and projection of every compared feature, inputs and candidates alike (spec 1.8)."""
+    """Output norm and projection of every compared feature, inputs and candidates alike (spec 1.8).
 
-    def __init__(self, width: int, eps: float, out: int, bias: bool = True, norm: bool = True) -> None:
+    act: the name of an activation behind the projection, "" for none.
+    """
+
+    def __init__(self, width: int, eps: float, out: int, bias: bool = True, norm: bool = True, act: str = "") -> None:
         super().__init__()
+        self.activation = ACT2FN[act] if act else nn.Identity()
         self.norm = nn.LayerNorm(width, eps=eps) if norm else nn.Identity()
         self.projection = nn.Linear(width, out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.norm(x))
+        return self.activation(self.projection(self.norm(x)))

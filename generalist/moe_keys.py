@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.errors import UserError
+
 LINEARS = {
     "self_attn.qkv_proj": "mixer.qkv",
     "self_attn.dense": "mixer.out",
@@ -31,20 +33,21 @@ GATE = {
     "tag_transform.1.bias": "norm.bias",
     "wg.weight": "gate.weight",
 }
-_EXPERT = re.compile(r"^(.*)\.experts\.deepspeed_experts\.(\d+)\.(weight|bias)$")
-_GATE = re.compile(r"^(.*)\.gate\.(.*)$")
+_LINEAR = "|".join(map(re.escape, LINEARS))
+_EXPERT = re.compile(rf"^({_LINEAR})\.experts\.deepspeed_experts\.(\d+)\.(weight|bias)$")
+_GATE = re.compile(rf"^({_LINEAR})\.gate\.(.*)$")
 _LAYER = re.compile(r"fused_encoder\.layers\.(\d+)\.(.*)$")
 
 
 def is_expert_key(name: str) -> bool:
-    """Whether an official name (inside a block or with its prefix) belongs to experts or routers."""
+    """Whether an official name inside a block belongs to experts or routers."""
     return bool(_EXPERT.match(name) or _GATE.match(name))
 
 
 def moe_state_dict(layer: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One block's official tensors, names without prefix -> (ours, without effect); dense names are left out.
 
-    Raises ValueError when a layer's experts are not numbered 0, 1, 2 ... without a gap.
+    UserError when a layer's experts are not numbered 0, 1, 2 ... without a gap.
     """
     ours: dict[str, Tensor] = {}
     dead: dict[str, Tensor] = {}
@@ -59,7 +62,9 @@ def moe_state_dict(layer: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
                 dead[name] = value
     for (linear, end), found in experts.items():
         if sorted(found) != list(range(len(found))):
-            raise ValueError(f"{linear} has experts {sorted(found)}, expected 0, 1, 2 ... without a gap")
+            raise UserError(f"{linear} has experts {sorted(found)}; the file lacks one of 0, 1, 2 ...: fetch it again")
+        if len({value.shape for value in found.values()}) > 1:
+            raise UserError(f"{linear} has experts of other sizes: {sorted({tuple(v.shape) for v in found.values()})}")
         ours[f"{LINEARS[linear]}.{end}"] = torch.stack([found[e] for e in range(len(found))])
     return ours, dead
 

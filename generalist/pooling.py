@@ -2,6 +2,7 @@
 
     asked      hidden[asked]                      the summary that attends to all; the default
     mean       mean of the sequence's other tokens
+    mean_all, max_all, weighted_all               mean, maximum or mean weighted by place over all tokens
     last       the sequence's last token          causal text encoders (CLIP, 2103.00020, section 2.4: the end token)
     attention  a learnt query attends to the others' keys and values   (SigLIP's MAP head, 2303.15343; 1810.00825)
 
@@ -44,6 +45,35 @@ class MeanOfOthers(Asked):
         counts = torch.bincount(owner, minlength=sequences).unsqueeze(1)
         own = owner[asked]
         return (sums[own] - hidden[asked]) / (counts[own] - 1).clamp(min=1)
+
+
+class MeanOfAll(Asked):
+    """The mean of all tokens of the asked token's sequence, itself among them."""
+
+    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+        sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden)
+        return (sums / torch.bincount(owner, minlength=sequences).clamp(min=1).unsqueeze(1))[owner[asked]]
+
+
+class MaxOfAll(Asked):
+    """The largest value of each channel over all tokens of the asked token's sequence."""
+
+    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+        index = owner.unsqueeze(1).expand_as(hidden)
+        low = hidden.new_full((sequences, hidden.shape[1]), -math.inf)
+        return low.scatter_reduce(0, index, hidden, "amax")[owner[asked]]
+
+
+class WeightedOfAll(Asked):
+    """The mean of all tokens, the first counted once, the second twice and so on (SGPT, 2202.08904, section 3.2)."""
+
+    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+        place = torch.arange(len(owner), device=owner.device)
+        first = torch.full((sequences,), len(owner), dtype=torch.long, device=owner.device)
+        weight = (place - first.scatter_reduce(0, owner, place, "amin")[owner] + 1).to(hidden.dtype)
+        sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden * weight.unsqueeze(1))
+        total = hidden.new_zeros(sequences).index_add(0, owner, weight)
+        return (sums / total.clamp(min=1).unsqueeze(1))[owner[asked]]
 
 
 class LastToken(Asked):
@@ -106,6 +136,9 @@ POOLER: dict[str, Any] = {"heads": 1, "size": 0, "hidden": 0, "norm": False, "ow
 POOLINGS: dict[str, type[nn.Module]] = {
     "asked": Asked,
     "mean": MeanOfOthers,
+    "mean_all": MeanOfAll,
+    "max_all": MaxOfAll,
+    "weighted_all": WeightedOfAll,
     "last": LastToken,
     "attention": AttentionPooling,
 }

@@ -96,7 +96,7 @@ def test_a_named_text_tower_converts_by_command_and_from_a_file(tmp_path):
     close(features(model, TEXTS), package.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")(TEXTS)))
     assert main([*arguments, "--tower", "texts"]) == 2
     assert main(["convert", "open-clip", "ViT-B-16-SigLIP", "--tower", "text", "--out", str(tmp_path / "n")]) == 2
-    with pytest.raises(UserError, match=r"does not fit RN50: (Missing|Unexpected) key"):
+    with pytest.raises(UserError, match=r"does not fit RN50: it (lacks|has) "):
         convert.text_tower(f"RN50:{tmp_path / 'w.pt'}")
 
 

@@ -48,6 +48,9 @@ def stem(words: Tensor, positions: Tensor) -> tuple[dict[str, Tensor], Text]:
 
     Entries of this framework's vocabulary that CLIP does not have (SPE and two more) start as the mean word.
     """
+    if words.ndim != 2 or positions.ndim != 2 or len(positions) < 2:
+        shapes = f"{tuple(words.shape)} and {tuple(positions.shape)}"
+        raise UserError(f"the tables of words and positions have shapes {shapes}; expected [words, D] and [n, D]")
     if len(words) != WORDS:
         raise UserError(f"the text tower has {len(words)} words, CLIP's tokenizer {WORDS}; only CLIP's texts convert")
     length = len(positions) - 1
@@ -62,7 +65,14 @@ def stem(words: Tensor, positions: Tensor) -> tuple[dict[str, Tensor], Text]:
 
 
 def build(
-    kind: str, tensors: dict[str, Tensor], text: Text, heads: int, activation: str, eps: float
+    kind: str,
+    tensors: dict[str, Tensor],
+    text: Text,
+    heads: int,
+    activation: str,
+    eps: float,
+    families: tuple[str, ...] = (),
+    lenient: bool = False,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
     """The model of a text tower, its tensors by this framework's names."""
     note = f"{text.vocabulary - WORDS} entries that CLIP's vocabulary lacks, <|spe|> among them, start as its mean word"
@@ -76,4 +86,6 @@ def build(
         pooling="last",
         text=text,
         notes=(note,),
+        families=families,
+        lenient=lenient,
     )

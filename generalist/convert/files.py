@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def load_folder(path: Path) -> dict[str, Tensor]:
     """All tensors of a model folder, sharded or not."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index} is no index of weight files ({_line(error)}); fetch the model again") from error
         if any(Path(name).name != name for name in names):
             raise UserError(f"{index} names files outside its folder; fetch the model again")
         return {k: v for name in names for k, v in _safetensors(path / name).items()}
@@ -59,6 +63,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _torch(path: Path) -> tuple[dict[str, Tensor], str]:
+    _check_sums(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -73,17 +78,35 @@ def _torch(path: Path) -> tuple[dict[str, Tensor], str]:
     return _unpack(loaded, path)
 
 
+def _check_sums(path: Path) -> None:
+    """UserError where a member of a zip file, which torch.save writes, differs from its checksum; torch reads past it.
+
+    Files of the old format are no zip files and hold no checksums.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except Exception as error:  # zipfile raises many kinds for a broken file
+        raise UserError(f"{path} is damaged ({_line(error)}); fetch it again") from error
+    if wrong is not None:
+        raise UserError(f"{path} is damaged: {wrong} differs from its checksum; fetch it again")
+
+
 def _unpack(loaded: Any, path: Path) -> tuple[dict[str, Tensor], str]:
     container = ""
+    beside: dict[str, Tensor] = {}
     for _ in range(3):
         if not isinstance(loaded, Mapping):
             break
         tensors = {str(k): v.detach() for k, v in loaded.items() if isinstance(v, Tensor)}
         inner = next((name for name in CONTAINERS if isinstance(loaded.get(name), Mapping)), None)
         if tensors and (inner is None or len(tensors) > 8):
-            return tensors, container
+            return beside | tensors, container
         if inner is None:
             break
+        beside |= tensors  # tensors beside the container stay to be named in the report
         loaded, container = loaded[inner], inner
     raise UserError(f"{path} holds no named tensors; give a checkpoint with a state dict")
 

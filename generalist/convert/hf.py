@@ -20,35 +20,41 @@ from torch.nn.functional import linear
 from data.errors import UserError, nearest
 from generalist.config import GeneralistConfig
 from generalist.convert import clip_text as clip_texts
-from generalist.convert import vit
+from generalist.convert import sentence, vit
 from generalist.convert.files import load_folder
 from generalist.convert.report import Report, fill, save
-from generalist.convert.vocabulary import numbers
+from generalist.convert.vocabulary import renamed_tokenizer
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
-from tokenizers_mod.bpe import EOT, SPE
 from tokenizers_mod.modalities import modality_settings
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 
-OPTIONS = ("tower",)
+OPTIONS = ("tower", "lenient")
 Built = tuple[GeneralistModel, GeneralistProcessor, Report]
 
 
-def convert(checkpoint: Path, out: Path, tower: str = "image") -> Report:
-    """A Hugging Face model folder as a model folder of this framework. tower: of CLIP, "image" or "text"."""
-    model, processor, report = build(checkpoint, tower)
+def convert(checkpoint: Path, out: Path, tower: str = "image", lenient: bool = False) -> Report:
+    """A Hugging Face model folder as a model folder of this framework. tower: of CLIP, "image" or "text".
+
+    lenient: keep fresh weights where the file lacks some, and name them.
+    """
+    if tower not in ("image", "text"):
+        raise UserError(f"tower {tower!r}; {nearest(tower, ('image', 'text'))}")
+    model, processor, report = build(checkpoint, tower, lenient)
     save(model, processor, report, out)
     return report
 
 
-def build(folder: Path, tower: str = "image") -> Built:
+def build(folder: Path, tower: str = "image", lenient: bool = False) -> Built:
     """The encoder of a folder, by its model type; of a model with two towers the named one."""
+    behind = sentence.read(folder)
+    folder = behind.folder
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no readable config.json; give a Hugging Face model folder") from error
-    kind = config.get("model_type", "")
+    kind = config.get("model_type", "") if isinstance(config, dict) else ""
     if kind not in READERS:
         raise UserError(f"models of type {kind!r} do not convert; {nearest(kind, READERS)}")
     reader, anchor = READERS[kind]
@@ -56,32 +62,38 @@ def build(folder: Path, tower: str = "image") -> Built:
         if reader is not clip:
             raise UserError(f"{kind} models have no text tower that converts; leave --tower out")
         reader, anchor = clip_text, TOKENS
-    tensors = Named.of(load_folder(folder), anchor)
-    model, processor, report = reader(folder, config, tensors)
+    tensors = Named.of(load_folder(folder), anchor, lenient)
+    if behind.settings and anchor != WORDS:
+        raise UserError(f"pooling of a {kind} model has no form here; take its text or picture tower alone")
+    tensors.behind = behind
+    try:
+        model, processor, report = reader(folder, config, tensors)
+    except (KeyError, TypeError, RuntimeError, IndexError) as error:  # a config.json or tensors of another kind
+        line = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise UserError(f"{folder}: config.json and weights do not make a {kind} model ({line})") from error
     report.unused += tensors.left()
     return model, processor, report
 
 
-def fused(tensors: dict[str, Tensor], prefix: str, names: tuple[str, str, str]) -> dict[str, Tensor]:
-    """Three matrices q, k, v -> one, with their biases."""
-    return {
-        f"mixer.qkv.{end}": torch.cat([tensors[f"{prefix}{name}.{end}"] for name in names])
-        for end in ("weight", "bias")
-    }
+def fused(tensors: Named, prefix: str, names: tuple[str, str, str]) -> dict[str, Tensor]:
+    """Three matrices q, k, v -> one, with their biases; a lenient file may lack one of them, and then all three."""
+    found = {end: [f"{prefix}{name}.{end}" for name in names] for end in ("weight", "bias")}
+    return {f"mixer.qkv.{end}": torch.cat([tensors[n] for n in own]) for end, own in found.items() if tensors.has(*own)}
 
 
-def pair(tensors: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
-    """weight and bias under another name; those that exist."""
-    return {f"{ours}.{end}": tensors[f"{theirs}.{end}"] for end in ("weight", "bias") if f"{theirs}.{end}" in tensors}
+def pair(tensors: Named, theirs: str, ours: str) -> dict[str, Tensor]:
+    """weight and bias under another name; UserError where the file lacks one and is not lenient."""
+    ends = [end for end in ("weight", "bias") if tensors.has(f"{theirs}.{end}")]
+    return {f"{ours}.{end}": tensors[f"{theirs}.{end}"] for end in ends}
 
 
-def layers(
-    tensors: dict[str, Tensor], prefix: str, qkv: tuple[str, str, str], names: dict[str, str]
-) -> dict[str, Tensor]:
+def layers(tensors: Named, prefix: str, qkv: tuple[str, str, str], names: dict[str, str]) -> dict[str, Tensor]:
     """All blocks `prefix`{i}. by our names."""
     numbers_ = {int(m[1]) for k in tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", k))}
     if not numbers_:
         raise UserError(f"the weights have no tensor {prefix}0.*; do they belong to the config.json beside them?")
+    if numbers_ != set(range(len(numbers_))):
+        raise UserError(f"the layers {prefix}* are {sorted(numbers_)}, expected 0, 1, 2 ... without a gap")
     out: dict[str, Tensor] = {}
     for i in sorted(numbers_):
         block = fused(tensors, f"{prefix}{i}.", qkv)
@@ -94,22 +106,34 @@ def layers(
 class Named(dict[str, Tensor]):
     """The tensors of a file by name, which remember which of them were read."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], lenient: bool = False) -> None:
         super().__init__(tensors)
         self.read: set[int] = set()
+        self.lenient = lenient
+        self.behind = sentence.Sentence(Path())
+
+    def has(self, *names: str) -> bool:
+        """Whether the file has these; UserError where not, unless it may lack some."""
+        if lacking := [name for name in names if name not in self]:
+            if not self.lenient:
+                raise UserError(f"the weights lack {lacking[0]}; --lenient keeps fresh ones there")
+            return False
+        return True
 
     @staticmethod
-    def of(tensors: dict[str, Tensor], anchor: str) -> Named:
+    def of(tensors: dict[str, Tensor], anchor: str, lenient: bool = False) -> Named:
         """Names from where `anchor` begins them, beside the full ones: "bert.embeddings.x" -> "embeddings.x"."""
         found = next((k[: k.index(anchor)] for k in tensors if anchor in k), None)
         if found is None:
             raise UserError(f"the weights have no tensor ...{anchor}; do they belong to the config.json beside them?")
-        return Named(tensors | {k[len(found) :]: v for k, v in tensors.items() if k.startswith(found)})
+        return Named(tensors | {k[len(found) :]: v for k, v in tensors.items() if k.startswith(found)}, lenient)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self:
             raise UserError(f"the weights lack {name}; do they belong to the config.json beside them?")
         value = super().__getitem__(name)
+        if not value.is_floating_point():
+            raise UserError(f"{name} is of {value.dtype} numbers, no weights; save them as float32 first")
         self.read.add(id(value))
         return value
 
@@ -154,6 +178,8 @@ def clip(folder: Path, config: dict[str, Any], t: Named) -> Built:
         activation=settings["hidden_act"],
         eps=settings["layer_norm_eps"],
         notes=notes,
+        families=("embedding_norm", "head.norm") if "visual_projection.weight" in t else ("embedding_norm",),
+        lenient=t.lenient,
     )
 
 
@@ -168,7 +194,9 @@ def clip_text(folder: Path, config: dict[str, Any], t: Named) -> Built:
     else:
         ours |= pair(t, "final_layer_norm", "encoder.norm")
     heads, eps = settings["num_attention_heads"], settings["layer_norm_eps"]
-    return clip_texts.build("Hugging Face CLIP text", ours, text, heads, settings["hidden_act"], eps)
+    last = "head.norm" if "text_projection.weight" in t else "encoder.norm"
+    kind, act = "Hugging Face CLIP text", settings["hidden_act"]
+    return clip_texts.build(kind, ours, text, heads, act, eps, families=(last,), lenient=t.lenient)
 
 
 def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
@@ -201,6 +229,8 @@ def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
         hidden_summary=True,
         fresh=("tokenizers.summary.",),
         notes=() if pooler else ("the file has no pooling: tokens are equal, the summary is to be trained",),
+        families=("encoder.norm",),
+        lenient=t.lenient,
     )
 
 
@@ -235,10 +265,18 @@ def plain_vit(folder: Path, config: dict[str, Any], t: Named) -> Built:
         picture=vit.picture(patch, bias is not None, len(positions) - 1, mean, std),
         activation=settings["hidden_act"],
         eps=settings["layer_norm_eps"],
+        families=("encoder.norm",),
+        lenient=t.lenient,
     )
 
 
-NEW_VIT_BLOCK = VIT_BLOCK | {"attention.o_proj": "mixer.out", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
+NEW_VIT_BLOCK = {
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.o_proj": "mixer.out",
+    "mlp.fc1": "mlp.up",
+    "mlp.fc2": "mlp.down",
+}
 NEW_QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 
 BERT_BLOCK = {
@@ -275,12 +313,16 @@ def _text_encoder(
 
     The start token with its position and type is the summary; words begin at the next position.
     """
+    if (kind := config.get("position_embedding_type") or "absolute") != "absolute" or config.get("is_decoder"):
+        what = "a decoder" if config.get("is_decoder") else f"positions of the kind {kind!r}"
+        raise UserError(f"{config['model_type']} with {what} does not convert; take an encoder with absolute positions")
     words = t["embeddings.word_embeddings.weight"]
     positions, types = t["embeddings.position_embeddings.weight"], t["embeddings.token_type_embeddings.weight"]
     entries, width = words.shape
-    tokenizer, ids, notes = _tokenizer(folder, entries, specials, default_ids)
-    length = len(positions) - first - 1
-    text = Text(tokenizer=tokenizer, max_length=length, positions=length)
+    tokenizer, ids, notes = renamed_tokenizer(folder, entries, specials, default_ids)
+    positioned = len(positions) - first - 1
+    length = min(positioned, t.behind.length - 1) if t.behind.length > 1 else positioned
+    text = Text(tokenizer=tokenizer, max_length=length, positions=positioned)
     ours = {
         "tokenizers.summary.token.weight": (words[ids[0]] + positions[first] + types[0]).reshape(1, width),
         "tokenizers.text.token.weight": words,
@@ -288,7 +330,7 @@ def _text_encoder(
         "tokenizers.text.type_row.weight": types[:1],
     }
     ours |= pair(t, "embeddings.LayerNorm", "embedding_norm")
-    ours |= layers(t, "encoder.layer.", BERT_QKV, BERT_BLOCK)
+    ours |= layers(t, "encoder.layer.", BERT_QKV, BERT_BLOCK) | t.behind.tensors
     model = GeneralistModel(
         GeneralistConfig(
             hidden_size=width,
@@ -298,35 +340,16 @@ def _text_encoder(
             hidden_act=config.get("hidden_act", "gelu"),
             layer_norm_eps=config.get("layer_norm_eps", 1e-12),
             post_norm=True,
-            output_head=False,
             modalities=modality_settings({"summary": Summary(), "text": text}),
             initial_scale=1 / 0.07,
+            **({"output_head": False} | t.behind.settings),
         )
     ).eval()
-    report = Report(f"Hugging Face {config['model_type']}", notes=notes)
+    report = Report(f"Hugging Face {config['model_type']}", notes=notes + t.behind.notes)
     kept = {k: v for k, v in model.state_dict().items() if k.startswith("log_scales.")}
-    fill(model, {**kept, **ours}, report)
+    fill(model, {**kept, **ours}, report, t.lenient)
     report.loaded -= len(kept)
     return model, GeneralistProcessor(tokenizer=text.hf_tokenizer(), modalities=model.config.modalities), report
-
-
-def _tokenizer(
-    folder: Path, entries: int, specials: tuple[str, str, str], default_ids: tuple[int, int, int]
-) -> tuple[str, list[int], list[str]]:
-    """The folder's tokenizer.json with its end and mask tokens under this framework's names; else ids as words."""
-    path = folder / "tokenizer.json"
-    renamed = {specials[1]: EOT, specials[2]: SPE}
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        vocabulary = json.loads(text)["model"]["vocab"]
-        if all(isinstance(vocabulary, dict) and s in vocabulary for s in specials):
-            for theirs, name in renamed.items():
-                text = text.replace(json.dumps(theirs), json.dumps(name))
-            return text, [vocabulary[s] for s in specials], []
-    if max(default_ids) >= entries:
-        default_ids = (0, entries - 2, entries - 1)
-    note = "no tokenizer.json in the folder: texts are ids in decimal digits"
-    return numbers(entries, {EOT: default_ids[1], SPE: default_ids[2]}), list(default_ids), [note]
 
 
 def _vision_defaults(name: str) -> dict[str, Any]:

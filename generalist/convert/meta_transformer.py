@@ -19,7 +19,7 @@ from torch import Tensor
 from data.errors import UserError
 from generalist.config import GeneralistConfig
 from generalist.convert.files import load_tensors
-from generalist.convert.report import Report, fill, save
+from generalist.convert.report import Report, fill, positive, real_numbers, save
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 from tokenizers_mod.text import Text
@@ -53,23 +53,33 @@ def encoder_name(name: str) -> str | None:
 
 
 def encoder_tensors(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """All block tensors under our names, and the names of the others."""
-    found, others = {}, []
-    for name, value in tensors.items():
-        ours = encoder_name(name)
-        if ours is None:
-            others.append(name)
-        else:
-            found[ours] = value
-    return found, others
+    """All block tensors under our names, and the names of the others.
+
+    A file of two towers has blocks under two beginnings of names: those of its picture tower are taken ("visual"), else
+    the first's. UserError where one name of ours has two tensors.
+    """
+    begins: dict[str, dict[str, str]] = {}
+    for name in tensors:
+        if (ours := encoder_name(name)) is not None:
+            match = PREFIXES.match(name)
+            own = begins.setdefault(match[0] if match else "", {})
+            if ours in own:
+                raise UserError(f"meta-transformer: {own[ours]} and {name} are one tensor; give a file with one")
+            own[ours] = name
+    chosen = next((b for b in begins if "visual" in b), next(iter(begins), ""))
+    taken = begins.get(chosen, {})
+    used = set(taken.values())
+    return {ours: tensors[name] for ours, name in taken.items()}, [name for name in tensors if name not in used]
 
 
 def sizes(tensors: dict[str, Tensor]) -> tuple[int, int, int]:
     """(layers, width, hidden) of block tensors under our names. UserError when there are none."""
     layers = {int(name.split(".")[1]) for name in tensors}
-    up = tensors.get("layers.0.mlp.up.weight")
+    up = next((value for name, value in sorted(tensors.items()) if name.endswith(".mlp.up.weight")), None)
     if up is None or layers != set(range(len(layers))):
         raise UserError("meta-transformer: the file holds no transformer blocks numbered from 0; is it the encoder?")
+    if up.ndim != 2 or not up.numel():
+        raise UserError(f"meta-transformer: the first linear map of a block has shape {tuple(up.shape)}, no matrix's")
     return len(layers), up.shape[1], up.shape[0]
 
 
@@ -78,17 +88,25 @@ def convert(
     out: Path,
     heads: int = 0,
     stem: str = "",
+    lenient: bool = False,
 ) -> Report:
     """Write a model folder with the file's blocks as the shared encoder.
 
     heads: 0 = width / 64 as released. stem: an open_clip image tower, ARCH:PRETRAINED or ARCH:FILE, whose patch
     kernel, class token, positions and pre-norm become the image tokenizer, the summary and the embedding norm.
+    lenient: keep fresh weights where the file lacks some, and name them.
     UserError: unreadable, missing or misshapen tensors; a stem of another width.
     """
     report = Report("meta-transformer")
+    positive(heads=heads)
     tensors, report.unexpected = encoder_tensors(load_tensors(checkpoint)[0])
+    real_numbers(tensors, report)
     layers, width, hidden = sizes(tensors)
-    heads = heads or max(1, width // HEAD)
+    if not heads:
+        if width % HEAD:
+            raise UserError(f"meta-transformer: the file does not say how many heads share width {width}; give --heads")
+        heads = width // HEAD
+        report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
     patch, size = (14, 224) if width == 1024 else (16, 224)
     clip = _stem(stem, report) if stem else None
     if clip is not None:
@@ -118,7 +136,7 @@ def convert(
     )
     torch.manual_seed(0)
     model = GeneralistModel(config)
-    fill(model.encoder, tensors, report)
+    fill(model.encoder, tensors, report, lenient)
     if clip is not None:
         fill_stem(model, clip)
         report.notes.append(f"image tokenizer, summary and embedding norm from {stem}")

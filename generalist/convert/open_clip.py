@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from data.errors import UserError, nearest
 from generalist.convert import clip_text, timm_vit, vit
 from generalist.convert.files import load_tensors
-from generalist.convert.report import Report, save
+from generalist.convert.report import Report, real_numbers, save
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
 
-OPTIONS = ("tower",)
+OPTIONS = ("tower", "lenient")
 BLOCK = {
     "ln_1.weight": "norm1.weight",
     "ln_1.bias": "norm1.bias",
@@ -41,19 +41,35 @@ BLOCK = {
 ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
 
 
-def convert(checkpoint: Path, out: Path, tower: str = "image") -> Report:
-    """A tower ("image" or "text") of ARCH, ARCH:PRETRAINED or ARCH:FILE as a model folder."""
+def convert(checkpoint: Path, out: Path, tower: str = "image", lenient: bool = False) -> Report:
+    """A tower ("image" or "text") of ARCH, ARCH:PRETRAINED or ARCH:FILE as a model folder.
+
+    lenient: keep fresh weights where the file lacks some, and name them.
+    """
     if tower not in ("image", "text"):
         raise UserError(f"tower {tower!r}; {nearest(tower, ('image', 'text'))}")
     name = str(checkpoint)
-    model, processor, report = from_visual(image_tower(name)) if tower == "image" else from_text(text_tower(name))
-    report.kind = f"open_clip {checkpoint}"
+    taken = Report("open_clip")
+    if tower == "image":
+        model, processor, report = from_visual(image_tower(name, taken, lenient))
+    else:
+        model, processor, report = from_text(text_tower(name, taken, lenient))
+    report.kind, report.dtype = f"open_clip {checkpoint}", taken.dtype
+    report.missing += taken.missing
+    report.unexpected += taken.unexpected
+    report.notes += taken.notes
+    if not name.partition(":")[2]:
+        report.notes.append("no weights were given: all are fresh")
     save(model, processor, report, out)
     return report
 
 
-def image_tower(name: str) -> nn.Module:
-    """The image tower of an open_clip model by its name. UserError for an unknown model or a file that does not fit."""
+def image_tower(name: str, report: Report | None = None, lenient: bool = False) -> nn.Module:
+    """The image tower of an open_clip model by its name. UserError for an unknown model or a file that does not fit.
+
+    report: is told what of the file was taken; lenient: of a file that lacks some weights fresh ones are kept.
+    """
+    report = report or Report("open_clip")
     import open_clip
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
@@ -66,12 +82,13 @@ def image_tower(name: str) -> nn.Module:
     visual = _build_vision_tower(settings["embed_dim"], vision, settings.get("quick_gelu", False))
     if weights:
         own = {k.removeprefix("visual."): v for k, v in read(weights).items() if k.startswith("visual.")}
-        take(visual, own, f"{weights} does not fit {arch}")
+        take(visual, own, f"{weights} does not fit {arch}", report, lenient)
     return visual.eval()
 
 
-def text_tower(name: str) -> nn.Module:
+def text_tower(name: str, report: Report | None = None, lenient: bool = False) -> nn.Module:
     """An open_clip model by its name, for its text tower. UserError where that does not convert."""
+    report = report or Report("open_clip text")
     import open_clip
     from open_clip.model import CLIPTextCfg, _build_text_tower
 
@@ -87,7 +104,8 @@ def text_tower(name: str) -> nn.Module:
     )
     if weights:  # some files hold the tower under "text.", some its parts beside the other tower
         tensors = {k.removeprefix("text."): v for k, v in read(weights).items() if not k.startswith("visual.")}
-        take(text, {k: v for k, v in tensors.items() if k not in BESIDE}, f"{weights} does not fit {arch}")
+        own = {k: v for k, v in tensors.items() if k not in BESIDE}
+        take(text, own, f"{weights} does not fit {arch}", report, lenient)
     return text.eval()
 
 
@@ -123,10 +141,22 @@ def read(weights: str) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v for k, v in load_tensors(Path(weights))[0].items()}
 
 
-def take(tower: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Load a tower's tensors, all of them and no others; UserError naming the first that does not fit."""
+def take(tower: nn.Module, tensors: dict[str, Tensor], what: str, report: Report, lenient: bool) -> None:
+    """Load a tower's tensors, all of them and no others; UserError naming the first that does not fit.
+
+    Lenient: those that the file lacks stay fresh, and those that the tower lacks are left out; the report names both.
+    """
+    state = tower.state_dict()
+    real_numbers({k: v for k, v in tensors.items() if k in state and state[k].is_floating_point()}, report)
+    lacking = [name for name in state if name not in tensors]
+    others = [name for name in tensors if name not in state]
+    if (lacking or others) and not lenient:
+        word = f"it lacks {lacking[0]}" if lacking else f"it has {others[0]} besides"
+        raise UserError(f"{what}: {word} ({len(lacking)} missing, {len(others)} unexpected); --lenient goes on without")
+    report.missing += lacking
+    report.unexpected += others
     try:
-        tower.load_state_dict(tensors)
+        tower.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise UserError(f"{what}: {str(error).splitlines()[1].strip()[:200]}") from error
 

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
+from generalist.auto import MODEL_TYPE
 
 
 @dataclass
 class Report:
     """kind: of the file. loaded: tensors of the model that were filled. missing: tensors of the model that the file
     lacks; unexpected: tensors of the file that nothing here takes; reshaped: tensors brought to another size, and
-    how; unused: tensors known to be without effect; notes: decisions, one line each.
+    how; unused: tensors known to be without effect; notes: decisions, one line each; dtype: of the file's numbers
+    where all have one. The model's are float32.
     """
 
     kind: str
@@ -28,6 +30,7 @@ class Report:
     reshaped: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    dtype: str = "float32"
 
     def __str__(self) -> str:
         lines = [f"{self.kind}: {self.loaded} tensors, {self.parameters:,} parameters"]
@@ -43,11 +46,12 @@ class Report:
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], report: Report, lenient: bool = False) -> None:
-    """Copy tensors into a model bit by bit; UserError naming the first that does not fit.
+    """Copy tensors into a model bit by bit; UserError naming the first that does not fit or is not of real numbers.
 
     A missing tensor is an error unless `lenient`, and is then left as initialised; both are in the report.
     """
     state = model.state_dict()
+    real_numbers({name: value for name, value in tensors.items() if name in state}, report)
     wrong = [
         f"{name} {tuple(value.shape)} instead of {tuple(state[name].shape)}"
         for name, value in tensors.items()
@@ -55,24 +59,72 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], report: Report, lenien
     ]
     if wrong:
         raise UserError(f"{report.kind}: {len(wrong)} tensors have another size than the model: {wrong[0]}")
+    report.unexpected += [name for name in tensors if name not in state]
     report.missing += [name for name in state if name not in tensors]
     if report.missing and not lenient:
         more = f" and {len(report.missing) - 1} more" if len(report.missing) > 1 else ""
         raise UserError(f"{report.kind}: the file lacks {report.missing[0]}{more}; --lenient keeps fresh ones there")
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not bool(torch.isfinite(value).all()):
             report.notes.append(f"{name} holds NaN or infinite values")
     model.load_state_dict(dict(tensors), strict=False)
     report.loaded += sum(name in state for name in tensors)
     report.parameters += sum(p.numel() for p in model.parameters())
 
 
+def real_numbers(tensors: Mapping[str, Tensor], report: Report) -> None:
+    """Say in the report what numbers the tensors are of; UserError for whole, complex and quantised ones."""
+    for name, value in tensors.items():
+        if not value.is_floating_point() or value.is_quantized:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{report.kind}: {name} is of {kind} numbers, no weights; save them as float32 first")
+    kinds = sorted({str(value.dtype).removeprefix("torch.") for value in tensors.values()})
+    if kinds and kinds != ["float32"]:
+        report.dtype = kinds[0] if len(kinds) == 1 else "float32"
+        rounded = ", those of float64 rounded" if "float64" in kinds else ""
+        note = f"the file's numbers are {' and '.join(kinds)}, the model's float32{rounded}"
+        report.notes += [] if note in report.notes else [note]
+
+
+def positive(**options: int | list[int]) -> None:
+    """UserError for an option below 0 (0 = not given)."""
+    for name, value in options.items():
+        if min(value if isinstance(value, list) else [value]) < 0:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; give a positive number")
+
+
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+# what a model of an earlier conversion may have left: weights and what belongs to them
+LEFT = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json", "conversion.json")
+
+
 def save(model: nn.Module, processor, report: Report, out: Path) -> None:
-    """Model, processor and report into one folder."""
+    """Model, processor and report into one folder, which may hold an earlier model of ours and no other."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        clear(out, report)
         model.save_pretrained(out)  # type: ignore[operator]
         processor.save_pretrained(out)
         report.write(out)
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror or error}); choose another --out") from error
+
+
+def clear(out: Path, report: Report) -> None:
+    """Make the folder and remove an earlier model's weights; UserError where they are not of this framework."""
+    if out.suffix in FILES and not out.is_dir():
+        raise UserError(f"--out {out} is the name of a file, a model is a folder: leave {out.suffix} out")
+    out.mkdir(parents=True, exist_ok=True)
+    old = sorted({path for pattern in LEFT for path in out.glob(pattern)})
+    if old or (out / "config.json").exists():
+        try:
+            ours = json.loads((out / "config.json").read_text(encoding="utf-8")).get("model_type") == MODEL_TYPE
+        except (OSError, ValueError, AttributeError):
+            ours = False
+        if not ours:
+            shown = old[0].name if old else "config.json"
+            raise UserError(f"{out} holds {shown} of another model, which is not overwritten; choose another --out")
+    for path in old:
+        path.unlink()
+    removed = [path.name for path in old if path.name not in ("model.safetensors", "conversion.json")]
+    if removed:
+        report.notes.append(f"removed, of the model that was in the folder: {', '.join(removed)}")

@@ -9,31 +9,31 @@ All sizes are read from the tensors. The number of heads is not in the file: wid
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import UserError, nearest
 from generalist.config import GeneralistConfig
 from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.files import load_tensors
-from generalist.convert.report import Report, fill, save
+from generalist.convert.report import Report, fill, positive, real_numbers, save
+from generalist.convert.uni_perceiver_back import UNUSED, export, official_names, to_official
 from generalist.convert.uni_perceiver_tables import arrange
-from generalist.convert.vocabulary import tokenizer_setting
+from generalist.convert.vocabulary import OFFICIAL, tokenizer_setting, usual
 from generalist.model import GeneralistModel
-from generalist.moe import has_experts
-from generalist.moe_keys import is_expert_key, moe_settings, moe_state_dict, official_state_dict
+from generalist.moe_keys import moe_settings, moe_state_dict
 from generalist.processor import GeneralistProcessor
+from tokenizers_mod.bpe import EOT, SPE
 from tokenizers_mod.modalities import modality_settings
 from tokenizers_mod.summary import Summary
 from tokenizers_mod.text import Text
 from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video
 
 OPTIONS = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "lenient", "dialect", "end_id", "spe_id")
-UNUSED = "unused.safetensors"  # tensors of the official file without effect, kept for the way back
+__all__ = ["build", "canonical", "convert", "export", "official_names", "to_official"]
 SHORT_SIDE = 256 / 224  # evaluation's resize before the centre crop (spec 1.14)
 
 
@@ -42,8 +42,14 @@ def convert(checkpoint: Path, out: Path, **options: Any) -> Report:
 
     Options as in `build`, and lenient=True to keep fresh weights where the file lacks some.
     """
+    dialect = options.pop("dialect", "")
     if (checkpoint / "config.json").is_file():
-        return export(checkpoint, out, options.get("dialect") or "torch")
+        if options:
+            name = next(iter(options)).replace("_", "-")
+            raise UserError(f"--{name} does not apply on the way back to an official file; leave it out")
+        return export(checkpoint, out, dialect or "torch")
+    if dialect:
+        raise UserError("--dialect applies on the way back to an official file, and is read off one; leave it out")
     tensors, container = load_tensors(checkpoint)
     model, processor, report, unused = build(tensors, container=container, **options)
     save(model, processor, report, out)
@@ -64,7 +70,6 @@ def build(
     vision_type: str = "auto",
     head_scale: str = "img_cls",
     lenient: bool = False,
-    dialect: str = "",
     end_id: int = 0,
     spe_id: int = 0,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report, dict[str, Tensor]]:
@@ -81,20 +86,21 @@ def build(
         ("vision_type", vision_type, ("auto", "fold", "ignore")),
     ):
         if value not in valid:
-            raise UserError(f"{key}={value!r}; valid: {', '.join(valid)}")
+            raise UserError(f"{key}={value!r}; {nearest(value, valid)}")
+    positive(heads=heads, size=size, frames=frames, end_id=end_id, spe_id=spe_id)
     official, report = canonical(tensors, container)
     if vision_type == "fold" or (vision_type == "auto" and "deepspeed" in report.kind):
         _fold_type(official, report)
     for name in (keys.CONV, keys.SPATIAL, keys.TEMPORAL):
         _need(official, name)
     side, scale = arrange(official, report, size, frames, spatial)
-    words = tokenizer_setting(len(_need(official, keys.ANCHOR)), end_id, spe_id)
-    config, unused = _config(official, report, heads, head_scale, side, scale, words)
-    scales = config.scales or []
-    if head_scale not in scales:
-        raise UserError(f"head_scale={head_scale!r} is no logit scale of the file: {', '.join(scales)}")
+    unused: dict[str, Tensor] = {}
+    words = _vocabulary(official, report, unused, end_id, spe_id)
+    if any(name in official for name in keys.HEAD) and head_scale not in keys.SCALES:
+        raise UserError(f"head_scale={head_scale!r} is no logit scale of the file; {nearest(head_scale, keys.SCALES)}")
+    config = _config(official, report, unused, heads, head_scale, side, scale, words)
     model = GeneralistModel(config).eval()
-    fill(model, _ours(official, report, unused, head_scale), report, lenient)
+    fill(model, _ours(official, unused, head_scale), report, lenient)
     report.unused += sorted(unused)
     processor = GeneralistProcessor(
         tokenizer=_text(config).hf_tokenizer(), modalities=config.modalities, tasks=_tasks(config)
@@ -122,19 +128,57 @@ def canonical(tensors: dict[str, Tensor], container: str = "") -> tuple[dict[str
             official[twin] = official.pop(name)
     bias = official.pop("s_token_bias", None)
     if bias is not None:
+        other = official.get("token_embed.s_token_bias", bias)
+        if other.shape != bias.shape or not torch.equal(other, bias):
+            report.notes.append("token_embed.s_token_bias differs from s_token_bias; the latter is taken")
         official["token_embed.s_token_bias"] = bias
     for name in list(official):
         head, _, rest = name.partition("fused_encoder.layers.")
         number, _, inner = rest.partition(".")
         if head == "" and inner in keys.MOE_DENSE:
             official[f"fused_encoder.layers.{number}.{keys.MOE_DENSE[inner]}"] = official.pop(name)
-    return official, report
+    known = {name: value for name, value in official.items() if keys.known(name)}
+    report.unexpected += [name for name in official if name not in known]
+    real_numbers(known, report)
+    for name, value in known.items():
+        keys.check_shape(name, value)
+    return {name: value.float() for name, value in known.items()}, report
+
+
+def _vocabulary(
+    official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], end_id: int, spe_id: int
+) -> str:
+    """The tokenizer of the file's words, and a line where it is not the official one.
+
+    Rows beyond the official vocabulary are a table's padding: they mean nothing and are kept for the way back.
+    """
+    entries = len(official[keys.ANCHOR])
+    if entries > OFFICIAL and not (end_id or spe_id):
+        unused[keys.ANCHOR] = official[keys.ANCHOR][OFFICIAL:]
+        official[keys.ANCHOR] = official[keys.ANCHOR][:OFFICIAL].clone()
+        report.notes.append(f"the first {OFFICIAL} of {entries} words are taken for the official ones, the rest unused")
+    elif entries != OFFICIAL:
+        end, spe = end_id or usual(entries, EOT), spe_id or usual(entries, SPE)
+        told = "as told" if end_id and spe_id else "assumed, the file does not say (--end-id, --spe-id)"
+        report.notes.append(f"{entries} words, not the official {OFFICIAL}: ids {EOT} {end}, {SPE} {spe} {told}")
+    return tokenizer_setting(len(official[keys.ANCHOR]), end_id, spe_id)
+
+
+def _heads(width: int, heads: int, report: Report) -> int:
+    """The number of attention heads, which no file says: as told, or that of the published sizes, and a line."""
+    if heads:
+        return heads
+    heads = width // 64 if width >= 192 and width % 64 == 0 else 4
+    if width % heads:
+        raise UserError(f"the file does not say how many attention heads share width {width}; give --heads")
+    report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
+    return heads
 
 
 def _fold_type(official: dict[str, Tensor], report: Report) -> None:
     """patch bias += vision type row: the same numbers as adding the row to every patch (spec 1.6)."""
     row, bias = official.get(keys.VISION_TYPE), "video_embed.embeddings.bias"
-    if row is not None and bias in official:
+    if row is not None and bias in official and row.shape[1:] == official[bias].shape:
         official[bias] = official[bias] + row[0]
         official[keys.VISION_TYPE] = torch.zeros_like(row)
         report.notes.append("the vision type row is folded into the patch bias")
@@ -143,43 +187,39 @@ def _fold_type(official: dict[str, Tensor], report: Report) -> None:
 def _config(
     official: dict[str, Tensor],
     report: Report,
+    unused: dict[str, Tensor],
     heads: int,
     head_scale: str,
     side: int | list[int],
     scale: float,
     tokenizer: str,
-) -> tuple[GeneralistConfig, dict[str, Tensor]]:
-    numbers = {int(m[1]) for k in official if (m := re.match(r"fused_encoder\.layers\.(\d+)\.", k))}
-    if not numbers or numbers != set(range(len(numbers))):
-        raise UserError(f"the file's encoder layers are {sorted(numbers)}, expected 0, 1, 2, ... without a gap")
-    width = _need(official, keys.ANCHOR).shape[1]
-    if not heads:
-        heads = width // 64 if width >= 192 and width % 64 == 0 else 4
-        report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
-    first = "fused_encoder.layers.0."
-    hidden = next(
-        (
-            v.shape[0]
-            for k, v in official.items()
-            if k.startswith(first + "linear1.") and v.ndim == 2 and k.endswith("weight") and "gate" not in k
-        ),
-        0,
-    )
+) -> GeneralistConfig:
+    """The configuration of a file, which has a part if it has any tensor of it; the useless goes to `unused`."""
+    layers: dict[int, dict[str, Tensor]] = {}
+    for name, value in official.items():
+        if match := keys.LAYERS.match(name):
+            layers.setdefault(int(match[1]), {})[match[2]] = value
+    if not layers or set(layers) != set(range(len(layers))):
+        raise UserError(f"the file's encoder layers are {sorted(layers)}, expected 0, 1, 2, ... without a gap")
+    width = official[keys.ANCHOR].shape[1]
+    inside = {name for layer in layers.values() for name in layer}
+    hidden = next((len(v) for layer in layers.values() for k, v in layer.items() if keys.HIDDEN.match(k)), 0)
+    if not hidden:
+        raise UserError("not a complete Uni-Perceiver checkpoint: no layer has linear1.weight")
     frames, channels, patch = len(official[keys.TEMPORAL]), *official[keys.CONV].shape[1:3]
-    prompt, candidate_prompt = official.get(first + keys.PROMPT), official.get(first + keys.CANDIDATE_PROMPT)
-    unused: dict[str, Tensor] = {}
-    types = official.pop(keys.TYPES, None)
-    if types is not None:
+    prompt, candidate_prompt = (_prompts(layers, name) for name in (keys.PROMPT, keys.CANDIDATE_PROMPT))
+    if (types := official.pop(keys.TYPES, None)) is not None:
         official["text.type"] = types[:1]
         unused |= {keys.TYPES: types[1:]} if len(types) > 1 else {}
     if keys.VISION_TYPE in official:
         unused[keys.VISION_TYPE] = official.pop(keys.VISION_TYPE)
+    classes = next((len(official[k]) for k in ("fc_prompt.weight", "fc_prompt.bias") if k in official), 0)
     positions = len(_need(official, "token_embed.embeddings_pos.position_embeddings.weight"))
     text = Text(
         tokenizer=tokenizer,
         max_length=min(128, positions),
         positions=positions,
-        type_row=types is not None,
+        type_row=True,
         spe_bias="token_embed.s_token_bias" in official,
         word_std=0.02,
         position_std=0.02,
@@ -193,38 +233,49 @@ def _config(
         coordinate_scale=scale,
     )
     clip = Video(**shape, shares="image")
-    scales = [k.rpartition("logit_scale_")[2] for k in official if "loss_prepare.logit_scale_" in k]
-    moe = moe_settings(official)
-    config = GeneralistConfig(
+    own = [k.rpartition("logit_scale_")[2] for k in official if "loss_prepare.logit_scale_" in k]
+    scales = sorted({*own, *keys.SCALES})
+    return GeneralistConfig(
         hidden_size=width,
-        num_hidden_layers=len(numbers),
-        num_attention_heads=heads,
+        num_hidden_layers=len(layers),
+        num_attention_heads=_heads(width, heads, report),
         intermediate_size=hidden,
-        layer_scale=1e-3 if first + "gamma_1" in official else 0.0,
+        layer_scale=1e-3 if inside & {"gamma_1", "gamma_2"} else 0.0,
         drop_path=0.0,
         initial_scale=1 / 0.07,
         embedding_norm=True,
         output_head=True,
-        prompts=0 if prompt is None else len(prompt),
-        candidate_prompts=None if candidate_prompt is None else len(candidate_prompt),
-        linear_heads={head_scale: len(official["fc_prompt.weight"])} if "fc_prompt.weight" in official else None,
+        prompts=prompt or 0,
+        candidate_prompts=candidate_prompt,
+        linear_heads={head_scale: classes} if classes else None,
         modalities=modality_settings(
             {"summary": Summary(as_text=text.spe), "text": text, "image": picture, "video": clip}
         ),
-        scales=["default", *sorted(scales)],
+        scales=["default", *scales],
         zero_shot_scale=next((name for name in keys.ZERO_SHOT if name in scales), "default"),
         writing_scale=next((name for name in keys.WRITING if name in scales), ""),
-        **moe,
+        **moe_settings(official),
     )
-    return config, unused
 
 
-def _ours(official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], head_scale: str) -> dict[str, Tensor]:
-    """Torch names -> this model's; what nothing takes goes to the report."""
+def _prompts(layers: dict[int, dict[str, Tensor]], name: str) -> int | None:
+    """How many prompts a layer has, None without. UserError where the layers differ."""
+    found = {number: len(layer[name]) for number, layer in layers.items() if name in layer}
+    if not found:
+        return None
+    if len(found) < len(layers):
+        raise UserError(f"the file lacks fused_encoder.layers.{min(set(layers) - set(found))}.{name}; fetch it again")
+    if len(set(found.values())) > 1:
+        raise UserError(f"layers have other numbers of prompts: {found}; one number is needed")
+    return next(iter(found.values()))
+
+
+def _ours(official: dict[str, Tensor], unused: dict[str, Tensor], head_scale: str) -> dict[str, Tensor]:
+    """Torch names -> this model's; what has no effect goes to `unused`."""
     out: dict[str, Tensor] = {}
     layers: dict[int, dict[str, Tensor]] = {}
     for name, value in official.items():
-        if match := re.match(r"fused_encoder\.layers\.(\d+)\.(.*)$", name):
+        if match := keys.LAYERS.match(name):
             layers.setdefault(int(match[1]), {})[match[2]] = value
         elif name in keys.TOP:
             out[keys.TOP[name]] = value
@@ -238,8 +289,6 @@ def _ours(official: dict[str, Tensor], report: Report, unused: dict[str, Tensor]
             out[f"linear_heads.{head_scale}.linear.{name.rpartition('.')[2]}"] = value
         elif name == "similarity_weight":
             out[f"linear_heads.{head_scale}.alpha"] = value.reshape(1)
-        else:
-            report.unexpected.append(name)
     # questions of the user's own: the official "downstream" scale serves tasks that training never saw
     out["log_scales.default"] = out.get("log_scales.downstream", torch.tensor([1 / 0.07]).log()).clone()
     for number, layer in sorted(layers.items()):
@@ -251,88 +300,16 @@ def _ours(official: dict[str, Tensor], report: Report, unused: dict[str, Tensor]
                 unused[f"fused_encoder.layers.{number}.{name}"] = value
             if name in keys.LAYER:
                 out[f"encoder.layers.{number}.{keys.LAYER[name]}"] = value
-            elif name not in (keys.PROMPT, keys.CANDIDATE_PROMPT) and not is_expert_key(name):
-                report.unexpected.append(f"fused_encoder.layers.{number}.{name}")
     for name, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
         found = [layer[name] for _, layer in sorted(layers.items()) if name in layer]
         if found:
+            if len({value.shape for value in found}) > 1:
+                raise UserError(f"{name} has other sizes in other layers: {sorted({tuple(v.shape) for v in found})}")
             out[ours] = torch.stack(found)
     if "prompts.candidate_vectors" in out and "prompts.vectors" not in out:  # candidates alone have prompts
         candidates = out["prompts.candidate_vectors"]
         out["prompts.vectors"] = candidates.new_zeros(len(candidates), 0, candidates.shape[2])
     return out
-
-
-# --- and back ---
-
-
-def to_official(model: GeneralistModel, unused: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """A model of this layout -> the official torch names. unused: tensors without effect, zeros where not given."""
-    return official_names(model.state_dict(), model.config, unused)
-
-
-def official_names(
-    state: dict[str, Tensor], config: GeneralistConfig, unused: dict[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Tensors by this model's names (weights, or their gradients) -> by the official torch names."""
-    width, patch = config.hidden_size, _image(config).patch
-    unused = unused or {}
-    out: dict[str, Tensor] = {}
-    mixed = has_experts(config)  # files with experts name the attention's linears differently in all layers
-    names = {old: new for new, old in keys.MOE_DENSE.items()} if mixed else {}
-    for number in range(config.num_hidden_layers):
-        prefix, theirs_prefix = f"encoder.layers.{number}.", f"fused_encoder.layers.{number}."
-        block = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        experts = set()
-        if mixed:
-            dead = {k[len(theirs_prefix) :]: v for k, v in unused.items() if k.startswith(theirs_prefix)}
-            found = official_state_dict(block, dead)
-            experts = {k.partition(".experts.")[0] for k in found if ".experts." in k}
-            out |= {
-                theirs_prefix + k: v for k, v in found.items() if re.split(r"\.(?:gate|experts)\.", k)[0] in experts
-            }
-        for theirs, ours in keys.LAYER.items():
-            theirs = names.get(theirs, theirs)
-            if ours in block and theirs.rpartition(".")[0] not in experts:
-                out[theirs_prefix + theirs] = block[ours]
-        for theirs, ours in ((keys.PROMPT, "prompts.vectors"), (keys.CANDIDATE_PROMPT, "prompts.candidate_vectors")):
-            name = theirs_prefix + theirs
-            if ours in state and (len(state[ours][number]) or name in unused):
-                out[name] = state[ours][number]
-    for theirs, ours in keys.TOP.items():
-        if ours in state:
-            out[theirs] = state[ours]
-    out[keys.CONV] = state["tokenizers.image.projection.weight"].reshape(width, -1, patch, patch)
-    rest = unused.get(keys.TYPES, torch.zeros(1, width))
-    out[keys.TYPES] = torch.cat([state["tokenizers.text.type_row.weight"], rest.to(out[keys.ANCHOR].dtype)])
-    out[keys.VISION_TYPE] = unused.get(keys.VISION_TYPE, torch.zeros(1, width))
-    for end in ("weight", "bias"):
-        out[f"video_embed.embeddings_norm.{end}"] = out[f"token_embed.embeddings_norm.{end}"]
-    if "token_embed.s_token_bias" in out:
-        out["s_token_bias"] = out["token_embed.s_token_bias"]
-    for name in (config.scales or [])[:]:
-        if name in keys.SCALES:
-            out[f"loss_prepare.logit_scale_{name}"] = state[f"log_scales.{name}"].reshape(())
-    for name in config.linear_heads or {}:
-        out |= {f"fc_prompt.{end}": state[f"linear_heads.{name}.linear.{end}"] for end in ("weight", "bias")}
-        out["similarity_weight"] = state[f"linear_heads.{name}.alpha"].reshape(())
-    return out
-
-
-def export(folder: Path, out: Path, dialect: str = "torch") -> Report:
-    """A model folder -> an official checkpoint file ({"model": ...}, or {"module": ...} in the DeepSpeed dialect)."""
-    from safetensors.torch import load_file
-
-    model = GeneralistModel.from_pretrained(folder)
-    unused = load_file(folder / UNUSED) if (folder / UNUSED).is_file() else None
-    official = to_official(model, unused)
-    official = keys.to_deepspeed_dialect(official) if dialect == "deepspeed" else official
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"module" if dialect == "deepspeed" else "model": official}, out)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {out} ({error}); choose another --out file") from error
-    return Report(f"to uni-perceiver, {dialect} dialect", len(official), sum(v.numel() for v in official.values()))
 
 
 # --- small parts ---
@@ -346,11 +323,6 @@ def _need(official: dict[str, Tensor], name: str) -> Tensor:
 
 def _text(config: GeneralistConfig) -> Text:
     return Text.from_settings(config.modalities["text"])  # type: ignore[index,return-value]
-
-
-def _image(config: GeneralistConfig) -> Video:
-    settings = {k: v for k, v in config.modalities["image"].items() if k != "class"}  # type: ignore[index]
-    return Picture.from_settings(settings)  # type: ignore[return-value]
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> list[float] | float:

@@ -10,6 +10,9 @@ import re
 
 from torch import Tensor
 
+from data.errors import UserError
+from generalist.moe_keys import is_expert_key
+
 SCALES = (
     "img_cls",
     "video_cls",
@@ -100,6 +103,39 @@ TEMPORAL = "video_embed.embeddings_st_pos.temporal_pos_embed.weight"
 PROMPT = "deep_prompt_embedding.embedding.weight"
 CANDIDATE_PROMPT = "deep_prompt_embedding.target_embedding.weight"
 ANCHOR = "token_embed.embeddings.weight"  # every dialect has it: what stands in front of it is a prefix
+
+
+LAYERS = re.compile(r"fused_encoder\.layers\.(\d+)\.(.*)$")
+HIDDEN = re.compile(r"linear1\.(experts\.deepspeed_experts\.\d+\.)?weight$")
+HEAD = ("fc_prompt.weight", "fc_prompt.bias", "similarity_weight")
+SCALE = "loss_prepare.logit_scale_"
+# tensors with more axes than one; scales and similarity_weight are single numbers
+AXES = {ANCHOR: 2, TYPES: 2, VISION_TYPE: 2, CONV: 4, SPATIAL: 2, TEMPORAL: 2, "fc_prompt.weight": 2}
+AXES |= {"token_embed.embeddings_pos.position_embeddings.weight": 2, "loss_prepare.proj.weight": 2}
+
+
+def known(name: str) -> bool:
+    """Whether a torch-dialect name is one of an official file."""
+    if match := LAYERS.match(name):
+        inner = match[2]
+        return inner in LAYER or inner in (PROMPT, CANDIDATE_PROMPT) or is_expert_key(inner)
+    return name in TOP or name in AXES or name in HEAD or name.startswith(SCALE)
+
+
+def check_shape(name: str, value: Tensor) -> None:
+    """UserError for a tensor that has too few or too many axes, no entry, or a patch that is not square."""
+    one = name.startswith(SCALE) or name == "similarity_weight"
+    if one and value.numel() != 1:
+        raise UserError(f"{name} has shape {tuple(value.shape)}, it is one number")
+    if name in AXES and (value.ndim != AXES[name] or not value.numel()):
+        raise UserError(f"{name} has shape {tuple(value.shape)}, it has {AXES[name]} axes")
+    match = LAYERS.match(name)
+    inner = match[2] if match else ""
+    wanted = 2 if inner in (PROMPT, CANDIDATE_PROMPT) or HIDDEN.match(inner) else 0
+    if wanted and (value.ndim != wanted or not value.shape[1]):
+        raise UserError(f"{name} has shape {tuple(value.shape)}, it has {wanted} axes")
+    if name == CONV and value.shape[2] != value.shape[3]:
+        raise UserError(f"{name} has shape {tuple(value.shape)}; only square patches convert")
 
 
 def strip_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

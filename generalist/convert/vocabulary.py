@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -63,3 +64,22 @@ def numbers(entries: int, specials: dict[str, int] | None = None) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
     return tokenizer.to_str()
+
+
+def renamed_tokenizer(
+    folder: Path, entries: int, specials: tuple[str, str, str], default_ids: tuple[int, int, int]
+) -> tuple[str, list[int], list[str]]:
+    """The folder's tokenizer.json with its end and mask tokens under this framework's names; else ids as words."""
+    path = folder / "tokenizer.json"
+    renamed = {specials[1]: EOT, specials[2]: SPE}
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        vocabulary = json.loads(text)["model"]["vocab"]
+        if all(isinstance(vocabulary, dict) and s in vocabulary for s in specials):
+            for theirs, name in renamed.items():
+                text = text.replace(json.dumps(theirs), json.dumps(name))
+            return text, [vocabulary[s] for s in specials], []
+    if max(default_ids) >= entries:
+        default_ids = (0, entries - 2, entries - 1)
+    note = "no tokenizer.json in the folder: texts are ids in decimal digits"
+    return numbers(entries, {EOT: default_ids[1], SPE: default_ids[2]}), list(default_ids), [note]
