@@ -23,7 +23,7 @@ KINDS[[ord(c) for c in "{["]], KINDS[[ord(c) for c in "}]"]], KINDS[ord('"')] = 
 def loads(raw: bytes | str, what: str) -> Any:
     """json.loads within the limits. UserError: too deep, or no JSON."""
     data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-    check_depth([data], what)
+    check_depth(data, what)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

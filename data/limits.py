@@ -23,7 +23,7 @@ class Limits:
 
     picture_mb: int = 200  # a decoded picture at four bytes a pixel; a larger JPEG is decoded at 1/2, 1/4 or 1/8
     clip_mb: int = 400  # the frames taken of a film, likewise
-    sound_mb: int = 256  # a decoded sound, one channel of float32, at its own rate and at the model's
+    sound_mb: int = 128  # a decoded sound, one channel of float32, at its own rate and at the model's
     low_hz: int = 1_000  # sampling rates of sounds
     high_hz: int = 1_000_000
     text_mb: int = 100  # a text file; of a long text no more is tokenised than the model reads

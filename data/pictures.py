@@ -39,12 +39,9 @@ def bounded(picture: Any, what: str = "picture", whole: bool = True) -> Any:
     """
     most = limits().picture_mb * MB // BYTES
     if not whole and picture.width * picture.height > most and getattr(picture, "format", None) == "JPEG":
-        share = (most / (picture.width * picture.height)) ** 0.5
-        picture.draft(None, (int(picture.width * share), int(picture.height * share)))
-        for _ in range(3):  # draft keeps at least what it is asked for
-            if picture.width * picture.height <= most:
-                break
-            picture.draft(None, (picture.width // 2, picture.height // 2))
+        width, height = picture.width, picture.height
+        scale = next((s for s in (2, 4) if width * height <= most * s * s), 8)
+        picture.draft(None, (max(1, width // scale), max(1, height // scale)))  # once: it counts from the full size
     if picture.width * picture.height > most:
         size = picture.width * picture.height * BYTES / MB
         raise over(what, "picture_mb", f"{picture.width} x {picture.height} pixels are {size:,.0f} MB decoded")

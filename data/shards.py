@@ -182,6 +182,15 @@ def expand(places: str | list[str]) -> list[str]:
     return found
 
 
+def check_bytes(shard: Shard, path: Path) -> None:
+    """UserError where a shard's file is not the one that its index tells of."""
+    size = path.stat().st_size
+    if shard.bytes and size != shard.bytes:
+        raise UserError(f"{shard.place}: {size} bytes came, the index says {shard.bytes}")
+    if shard.sha256 and remote.checksum(path) != shard.sha256:
+        raise UserError(f"{shard.place}: its checksum is not that of the index; write or upload it anew")
+
+
 class ShardRows(Sequence[Record]):
     """Records of shards by number, numbered through the shards. Pickles without its open files."""
 
@@ -193,6 +202,7 @@ class ShardRows(Sequence[Record]):
             self.ends.append((self.ends[-1] if self.ends else 0) + shard.samples)
         self._open: OrderedDict[int, tuple[int, TarIndex]] = OrderedDict()
         self._ahead: tuple[ThreadPoolExecutor, set[int]] | None = None
+        self._wrong: dict[int, str] = {}  # local shards that are not what their index says, and why
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict(), "_ahead": None}
@@ -250,6 +260,8 @@ class ShardRows(Sequence[Record]):
             except FileNotFoundError as error:  # evicted by another process since it was fetched
                 if last or not remote.is_remote(self.shards[at].place):
                     raise UserError(f"no shard {path}; is the folder complete?") from error
+        if not remote.is_remote(self.shards[at].place):
+            self._check(at, path)
         index = self._index(at, path)
         if self.shards[at].samples and len(index) != self.shards[at].samples:
             raise UserError(
@@ -269,11 +281,24 @@ class ShardRows(Sequence[Record]):
         return self.store.get(f"{content_key(shard.place, shard.sha256)}.tar", lambda path: self._fetch(shard, path))
 
     def _fetch(self, shard: Shard, path: Path) -> None:
-        remote.fetch(shard.place, path, self.retries)
-        if shard.bytes and path.stat().st_size != shard.bytes:
-            raise UserError(f"{shard.place}: {path.stat().st_size} bytes came, the index says {shard.bytes}")
-        if shard.sha256 and remote.checksum(path) != shard.sha256:
-            raise UserError(f"{shard.place}: its checksum is not that of the index; write or upload it anew")
+        sure = remote.fetch(shard.place, path, self.retries)
+        check_bytes(shard, path)
+        if not sure and not shard.sha256:  # a tar ends with zeros: it can be told whether this one does
+            scan(path)
+
+    def _check(self, at: int, path: Path) -> None:
+        """UserError where a local shard is not what its index says; read whole once, as long as it stays unchanged."""
+        shard = self.shards[at]
+        if at in self._wrong:
+            raise UserError(self._wrong[at])
+        if not shard.sha256:
+            return
+        key = f"{content_key(str(path.resolve()), _state(str(path)), shard.sha256)}.whole"
+        try:
+            self.store.get(key, lambda target: check_bytes(shard, path))
+        except UserError as error:
+            self._wrong[at] = str(error)
+            raise
 
     def _index(self, at: int, path: Path) -> TarIndex:
         beside = path.with_name(path.name + ".idx")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -20,9 +21,13 @@ COLOURS = (
 )  # fmt: skip
 
 
+# control characters, and those that turn the direction of what follows
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+
+
 def esc(text: object) -> str:
     """Safe in HTML text and in quoted attributes."""
-    return escape(str(text), quote=True)
+    return escape(HIDDEN.sub(" ", str(text)), quote=True)
 
 
 def shorten(text: object, most: int) -> str:

@@ -278,8 +278,33 @@ def learn_tables(
     for modality in task.inputs if chosen is None else chosen:
         name = task.inputs[modality]
         learn = getattr(modalities.get(modality), "learn_rows", None)
-        if learn is not None:
-            learn(task.name, [records[i][name] for i in range(len(records))])
+        if learn is None:
+            continue
+        rows = [records[i][name] for i in range(len(records))]
+        try:
+            learn(task.name, rows)
+        except UserError:
+            sound, note = learnable(modalities[modality], records, rows)
+            if note:
+                records.info["notes"] = [*records.info.get("notes", []), f"{modality} is learnt without {note}"]
+            learn(task.name, sound)
+
+
+def learnable(modality: Modality, records: Records, rows: list[Any]) -> tuple[list[Any], str]:
+    """The rows that can be read, and how many cannot, with the first of them; "" where all or none can.
+
+    They are not lost in silence: whoever draws one of them in training counts and lists it.
+    """
+    sound, broken = [], []
+    for number, row in enumerate(rows):
+        try:
+            modality.learnable(row)
+            sound.append(row)
+        except UserError as error:
+            broken.append(f"record {records[number].get('id', number)}: {error}")
+    if not broken or not sound:
+        return rows, ""
+    return sound, f"{len(broken)} of {len(rows)} records that cannot be read, such as {broken[0]}"
 
 
 def surprise(log_p: Tensor, labels: Tensor) -> Mean:

@@ -140,6 +140,9 @@ class Modality:
         """A raw value as JSON that the report can draw: {"kind": ..., ...}."""
         return {"kind": "text", "text": str(raw)}
 
+    def learnable(self, raw: Any) -> None:
+        """UserError for a raw value that cannot be read, whatever is learnt; nothing where that is not known."""
+
     def learn_texts(self, texts: list[str]) -> None:
         """Learn sub-words from training texts, where the modality has any and has not learnt them yet."""
 

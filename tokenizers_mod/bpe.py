@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import gzip
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def clean(text: str) -> str:
     return " ".join(text.split()).lower()
 
 
-def enough(backend: Tokenizer, text: str, pieces: int) -> tuple[str, Any]:
+def enough(backend: Tokenizer, text: str, pieces: int, clean: Callable[[str], str] = clean) -> tuple[str, Any]:
     """As much of a text, cleaned, as holds more than `pieces` sub-words (or all of it), and its encoding.
 
     Of a very long text that is its beginning up to a white space, doubled until it holds enough.

@@ -93,6 +93,9 @@ class Graph(Modality):
         if not (0 <= self.drop < 1 and 0 <= self.hide < 1):
             raise UserError(f"{self.name}: drop={self.drop}, hide={self.hide}; they are shares, 0 <= share < 1")
 
+    def learnable(self, raw: Any) -> None:
+        read_graph(raw, self.name)
+
     def learn_rows(self, name: str, rows: list[Any]) -> None:
         """Sizes of all columns from training graphs; what is set stays. Graphs must agree in their columns."""
         if self.learnt or self.node_columns or self.edge_columns or self.node_values or self.edge_values:

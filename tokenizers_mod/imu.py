@@ -68,6 +68,9 @@ class Imu(Modality):
         """How often evaluation looks at a recording."""
         return self.windows
 
+    def learnable(self, raw: Any) -> None:
+        self._array(raw)
+
     def learn_rows(self, name: str, rows: list[Any]) -> None:
         """Mean and standard deviation of every channel from training recordings; kept where they are set."""
         if self.mean and self.std:

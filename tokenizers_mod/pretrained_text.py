@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from data.errors import UserError
 from data.types import Span
+from tokenizers_mod.bpe import enough
 from tokenizers_mod.text import Pieces, Text
 from tokenizers_mod.text_tokens import NO_POSITION
 
@@ -112,8 +113,7 @@ class PretrainedText(Text):
     def _split(self, text: Any) -> Pieces:
         if not isinstance(text, str):
             raise UserError(f"text: expected a str, got {type(text).__name__}; decode bytes and join lists first")
-        cleaned = " ".join(text.split())
-        encoding = self.backend.encode(cleaned, add_special_tokens=False)
+        _, encoding = enough(self.backend, text, self.positions, lambda part: " ".join(part.split()))
         if not encoding.ids:
             raise UserError(f"text: {text[:40]!r} is empty after removing white space; drop it")
         return Pieces(encoding.ids, cast(list[int], encoding.word_ids), encoding.offsets)

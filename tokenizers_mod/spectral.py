@@ -109,6 +109,9 @@ class Spectral(Modality):
         if any(s <= 0 for s in self.std) or any(w <= 0 for w in self.wavelengths):
             raise UserError(f"{self.name}: std and wavelengths must be > 0")
 
+    def learnable(self, raw: Any) -> None:
+        self._cube(raw)
+
     def learn_rows(self, name: str, rows: list[Any]) -> None:
         """Mean and standard deviation of every band from training cubes; kept where they are set."""
         if self.mean and self.std:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,30 @@ def model_card(title: str, processor: Any, scale: str, metrics: dict[str, Any] |
     names = [name for name, modality in processor.built.items() if modality.takes_input]
     shown = next((n for n in names if processor.built[n].tensor_names), names[0] if names else "text")
     text = HEAD.format(
-        title=title, modalities=", ".join(names) or "no modality", path=path, example=f"{shown}=...", scale=scale
+        title=plain(title),
+        modalities=plain(", ".join(names)) or "no modality",
+        path=path,
+        example=f"{word(shown)}=...",
+        scale=word(scale),
     )
     from generalist.any_to_any import trained_pairs
 
     pairs = trained_pairs(processor)
     if pairs:
-        text += f"\nTrained together: {', '.join(sorted(' - '.join(sorted(pair)) for pair in pairs))}.\n"
+        text += f"\nTrained together: {plain(', '.join(sorted(' - '.join(sorted(pair)) for pair in pairs)))}.\n"
     return text + "\n## Measured results\n\n" + (results(metrics) if metrics else "None were measured.\n")
+
+
+def plain(text: Any) -> str:
+    """A name or title as it is read in Markdown: one line, no HTML, no mark-up, no end of a table's cell."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))
+    line = re.sub(r"([\\`*\[\]|~#$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def word(name: str) -> str:
+    """A name within the example's code: letters, digits and signs that end neither the code nor the line."""
+    return "".join(c if c.isalnum() or c in "_-." else "_" for c in name)
 
 
 def results(metrics: dict[str, Any]) -> str:
@@ -49,10 +66,11 @@ def results(metrics: dict[str, Any]) -> str:
     for name, line in metrics["tasks"].items():
         arrow = "higher is better" if line["higher_is_better"] else "lower is better"
         value, chance, base = ("-" if line[k] is None else f"{line[k]:.4g}" for k in ("value", "chance", "baseline"))
-        value = f"failed: {line['error']}" if "error" in line else value
+        value = f"failed: {plain(line['error'])}" if "error" in line else value
         data = "synthetic" if line["synthetic"] else "real"
         rows.append(
-            f"| {name} | {line['metric']} ({arrow}) | {value} | {chance} | {base} ({line['baseline_name']}) "
+            f"| {plain(name)} | {plain(line['metric'])} ({arrow}) | {value} | {chance} "
+            f"| {base} ({plain(line['baseline_name'])}) "
             f"| {line['n_test']} | {data} |"
         )
     facts = f"\n{metrics['parameters']:,} parameters, {metrics['steps']} training steps.\n"
