@@ -1,13 +1,17 @@
 """Samples that are nearly the same: a picture saved again, resized or brightened, a text with other case or marks.
 
-A picture's perceptual hash is the sign pattern of its lowest 8 x 8 frequencies but the mean (pHash, Zauner 2010).
-Hashes that agree in one of four parts are compared; those of at most DISTANCE different bits are confirmed by the
-correlation of the two pictures at 16 x 16, so that drawings of one kind (digits) do not count as one.
+A picture is described by the lowest frequencies (DCT-II) of its greys at 16 x 16, each times its frequency, so that
+what all pictures have in common (light above, dark below) counts no more than what is its own. Two are alike where the
+descriptions agree at two scales, the frequencies below 8 and those below 12, or where one is nearer than any other by
+far. Every pair is compared, which costs 0.1 Gflop a million pairs.
+
+Of 800 pictures of CIFAR-10, of icons, of Fashion-MNIST and of chest X-rays each and 148 of COCO, saved again at .5 to 3
+times their size, as JPEG of quality 40 to 75, both, brighter or grey, at least 98.9 % are found. Of different pictures
+1, 7, 1, 0 and 0 are called alike (variants of one icon mostly). Of digits of 8 x 8 pixels JPEG leaves too little: 18 %.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +21,25 @@ import numpy as np
 from data.codec import HEADS, PICTURES, picture
 from data.errors import UserError
 from data.pictures import bounded, open_picture
+from data.pixels import pixels_of
 
-SIDE, LOW, THUMB = 32, 8, 16
-DISTANCE = 6  # bits; up to 3 are found for certain, since one of the four parts is then equal
-CORRELATION = 0.98
+SIDE, LOW = 16, 8  # of the greys, and the smallest side of an array that is a picture
+COARSE, FINE = 8, 12  # frequencies below these are compared
+SURE = (0.99, 0.97)  # agreement of the coarse and of the fine frequencies
+LIKELY, FAR, OTHERS = 0.9, 0.2, 16  # agreement where the next of at least so many others is five times as far away
+BLOCK = 1024
 LEAST = 24  # letters of a text below which equal words say little
 _n = np.arange(SIDE)
-COSINES = np.cos(np.pi * (2 * _n[None, :] + 1) * np.arange(LOW)[:, None] / (2 * SIDE))  # DCT-II: [8, 32]
+COSINES = np.cos(np.pi * (2 * _n[None, :] + 1) * _n[:, None] / (2 * SIDE))  # DCT-II: [16, 16]
+COSINES[0] /= np.sqrt(2)
+_radius = np.hypot(*np.meshgrid(_n, _n, indexing="ij")).ravel()
+_order = np.argsort(_radius, kind="stable")
+KEPT = _order[(_radius[_order] > 0) & (_radius[_order] < FINE)]  # the mean, which is brightness, is left out
+FIRST = int((_radius[KEPT] < COARSE).sum())
 
 
 def grey(value: Any) -> np.ndarray | None:
-    """A picture (PIL image, its file or bytes, uint8 array) as Float[32 32]; None for what is no picture."""
+    """A picture (PIL image, its file or bytes, uint8 array) as greys 0..255, Float[16 16]; None for no picture."""
     from PIL import Image
 
     if isinstance(value, bytes):
@@ -53,20 +65,17 @@ def grey(value: Any) -> np.ndarray | None:
     if not hasattr(value, "convert"):
         return None
     bounded(value, whole=False)
-    return np.asarray(value.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    pixels = pixels_of(value, grey=True)
+    pixels = pixels.astype(np.float32) * (1 if pixels.dtype == np.uint8 else 255)
+    # bicubic with a wide support: the same greys come of the picture at any size
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
-def perceptual(pixels: np.ndarray) -> tuple[int, np.ndarray] | None:
-    """(64-bit hash, int8 [256] thumbnail) of Float[32 32]; None for a picture of one shade, which is like any other."""
+def described(pixels: np.ndarray) -> np.ndarray | None:
+    """Float[16 16] -> float32 [frequencies], the coarse ones first; None for one shade, which is like any other."""
     if pixels.std() < 1.0:
         return None
-    low = (COSINES @ pixels @ COSINES.T).ravel()
-    bits = low > np.median(low[1:])
-    bits[0] = False  # the mean: brightness
-    code = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    small = pixels.reshape(THUMB, SIDE // THUMB, THUMB, SIDE // THUMB).mean((1, 3)).ravel()
-    small = (small - small.mean()) / max(small.std(), 1e-9)
-    return code, (small * 32).clip(-127, 127).astype(np.int8)
+    return ((COSINES @ pixels @ COSINES.T).ravel()[KEPT] * _radius[KEPT]).astype(np.float32)
 
 
 def plain_words(text: str) -> str:
@@ -79,8 +88,7 @@ class Looks:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.codes: list[int] = []
-        self.thumbs: list[np.ndarray] = []
+        self.seen: list[np.ndarray] = []
         self.texts: dict[str, str] = {}  # words -> the first sample that has them
 
     def add(self, name: str, record: dict[str, Any]) -> str | None:
@@ -91,11 +99,10 @@ class Looks:
                 before = self.texts.setdefault(f"{key} {plain_words(value)}", name)
                 continue
             pixels = grey(value)
-            found = None if pixels is None else perceptual(pixels)
+            found = None if pixels is None else described(pixels)
             if found is not None:
                 self.names.append(name)
-                self.codes.append(found[0])
-                self.thumbs.append(found[1])
+                self.seen.append(found)
         return before if before != name else None
 
     def said(self, record: dict[str, Any]) -> str | None:
@@ -105,39 +112,40 @@ class Looks:
 
     def pairs(self, other: Looks | None = None) -> Iterator[tuple[str, str]]:
         """(sample, the first earlier sample that it looks like), or the first such one of another split."""
-        if not self.codes or (other is not None and not other.codes):
-            return
-        codes, thumbs = np.array(self.codes, dtype=np.uint64), np.stack(self.thumbs)
         theirs = self if other is None else other
-        their_codes = codes if other is None else np.array(theirs.codes, dtype=np.uint64)
-        their_thumbs = thumbs if other is None else np.stack(theirs.thumbs)
-        buckets = [_buckets(their_codes, part) for part in range(4)]
-        for i, code in enumerate(codes):
-            near = np.unique(np.concatenate([b.get(_part(int(code), p), _NONE) for p, b in enumerate(buckets)]))
-            if other is None:
-                near = near[near < i]
-            near = near[np.bitwise_count(their_codes[near] ^ code) <= DISTANCE]
-            if len(near) and (likely := near[_correlation(thumbs[i], their_thumbs[near]) >= CORRELATION]).size:
-                first = theirs.names[int(likely[0])]
-                if other is not None or first != self.names[i]:
-                    yield self.names[i], first
+        if not self.seen or not theirs.seen:
+            return
+        coarse, fine = _units(self.seen)
+        their_coarse, their_fine = (coarse, fine) if other is None else _units(theirs.seen)
+        for start in range(0, len(self.seen), BLOCK):
+            agree = coarse[start : start + BLOCK] @ their_coarse.T
+            for row, i in zip(agree, range(start, start + BLOCK), strict=False):
+                row = row if other is not None else row[:i]
+                j = _like(row, fine[i], their_fine)
+                if j is not None and (other is not None or theirs.names[j] != self.names[i]):
+                    yield self.names[i], theirs.names[j]
 
 
-_NONE = np.zeros(0, dtype=np.int64)
+def _units(seen: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The descriptions of length 1: their coarse frequencies [n, FIRST], and all."""
+    fine = np.stack(seen)
+    coarse = fine[:, :FIRST]
+    lengths = (np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-9) for v in (coarse, fine))
+    return coarse / next(lengths), fine / next(lengths)
 
 
-def _part(code: int, part: int) -> int:
-    return code >> (16 * part) & 0xFFFF
-
-
-def _buckets(codes: np.ndarray, part: int) -> dict[int, np.ndarray]:
-    held: dict[int, list[int]] = defaultdict(list)
-    for i, code in enumerate(codes.tolist()):
-        held[_part(code, part)].append(i)
-    return {key: np.array(numbers) for key, numbers in held.items()}
-
-
-def _correlation(one: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """int8 [256] and [n, 256], both of mean zero -> [n]."""
-    a, b = one.astype(np.float32), many.astype(np.float32)
-    return b @ a / (np.linalg.norm(a) * np.linalg.norm(b, axis=1) + 1e-9)
+def _like(agree: np.ndarray, own: np.ndarray, fine: np.ndarray) -> int | None:
+    """The first of the samples that one is like. agree: its coarse agreement with each; own, fine: all frequencies."""
+    if not len(agree):
+        return None
+    best = int(agree.argmax())
+    if agree[best] < LIKELY:
+        return None
+    near = np.flatnonzero(agree >= SURE[0])
+    sure = near[fine[near] @ own >= SURE[1]]
+    if len(sure):
+        return int(sure[0])
+    if len(agree) <= OTHERS:
+        return None
+    next_best = float(np.partition(agree, -2)[-2])
+    return best if 1 - agree[best] < FAR * (1 - next_best) else None

@@ -59,7 +59,9 @@ def samples_among(files: Sequence[PurePath], called: str) -> tuple[set[str], str
     others = {e for e in counted if e not in BESIDE}
     if others:
         return others, "files"
-    held = ", ".join(f"{n} .{e}" if e else f"{n} without ending" for e, n in counted.most_common(5)) or "nothing"
+    if not counted:
+        raise UserError("no files in it")
+    held = ", ".join(f"{n} .{e}" if e else f"{n} without ending" for e, n in counted.most_common(5))
     many = [e for e in counted if e in CONTAINERS]
     hint = f"; a .{many[0]} file holds many samples, give such a file as the data" if many else ""
     raise UserError(f"no pictures, sounds or clips, only {held}{hint}")

@@ -61,6 +61,7 @@ def said(found: dict[str, Any], metric: str) -> str:
     """The result in a line or two."""
     of = found["compared"]
     head = f"leakage: {found['count']} of {of['evaluation']} samples are among {of['training']} training samples"
+    head += f", {of['with']}" if "with" in of else ""
     if not found["count"]:
         return head
     head += f" ({found['exact']} exact, {found['alike']} alike)"

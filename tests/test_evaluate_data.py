@@ -293,7 +293,8 @@ def test_leaked_samples_are_listed_and_the_measures_given_without_them(model, tm
     right = [line["label"] == line["answer"] for line in lines if not line["id"].endswith(leaked.name)]
     assert found["leakage"]["measures"]["accuracy"]["value"] == pytest.approx(np.mean(right))
     assert main([*words, str(place)]) == 0
-    assert "leakage: 1 of 5 samples are among 6 training samples (0 exact, 1 alike)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"leakage: 1 of 5 samples are among 6 training samples, {place} (0 exact, 1 alike)" in said
 
 
 # --- mistakes ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="TRAIN",
-        help="look for the samples in this training data (the data's own without TRAIN) and measure without",
+        help="look for the samples in this training data and measure without; without TRAIN in what the run trained on",
     )
     parser.add_argument("--cache", type=Path, help="where encoded candidates are kept (default: OUT/candidates)")
     parser.add_argument("--out", type=Path, help="where result.json, predictions.jsonl and reliability.svg go")
@@ -80,7 +81,8 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     """Evaluate as `kind`, print the table and, with --out, save everything."""
     import json
 
-    from generalist.leakage import compared_fields, leakage, said
+    from data.source import from_sound
+    from generalist.leakage import leakage, said
     from generalist.measures import table
     from generalist.unread import Unread
     from generalist.written import measured
@@ -102,8 +104,10 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
         if getattr(args, "write", False):
             result["measures"] |= measured(model, answers, args.out and args.out / "captions.jsonl")
     if args.leakage is not None:
-        found = leakage(answers.task.line_kind, columns, training(args), answers.records, compared_fields(answers.task))
-        result["leakage"] = found
+        known, fields, where = training(args, answers.task)
+        look = partial(leakage, answers.task.line_kind, columns, records=answers.records, fields=fields)
+        result["leakage"] = from_sound(lambda sound: look(training=sound), known)
+        result["leakage"]["compared"]["with"] = where
     if args.out:
         save_result(args.out, result, answers, columns)
     print(json.dumps(result, indent=1) if args.json else table(result))
@@ -130,9 +134,22 @@ def any_to_any(args: argparse.Namespace) -> int:
     return 0
 
 
-def training(args: argparse.Namespace) -> Any:
-    """The training records to compare with: those of --leakage TRAIN, or the data's own training split."""
-    return source_of(args, args.leakage or args.data).open("train")
+def training(args: argparse.Namespace, task: Any) -> tuple[Any, set[str], str]:
+    """The training records to compare with, the fields, and where they come from.
+
+    Those of --leakage TRAIN, or of the run's recipe; of a model without a recipe, the data's own training split.
+    """
+    from generalist.leakage import compared_fields
+    from generalist.trained_on import trained_on
+
+    fields = compared_fields(task)
+    if args.leakage:
+        return source_of(args, args.leakage).open("train"), fields, args.leakage
+    found = trained_on(args.run, task.inputs | getattr(task, "partners", {})) if fields else None
+    if found is not None:
+        return *found, "what the run was trained on (recipe.json)"
+    own = "the training split of the same data, for no recipe.json says what the model was trained on"
+    return source_of(args, args.data).open("train"), fields, own
 
 
 def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
