@@ -20,7 +20,7 @@ import numpy as np
 
 from data.codec import HEADS, PICTURES, picture
 from data.errors import UserError
-from data.pictures import bounded, open_picture
+from data.pictures import open_picture
 from data.pixels import pixels_of
 
 SIDE, LOW = 16, 8  # of the greys, and the smallest side of an array that is a picture
@@ -64,8 +64,7 @@ def grey(value: Any) -> np.ndarray | None:
         value = Image.fromarray(value)
     if not hasattr(value, "convert"):
         return None
-    bounded(value, whole=False)
-    pixels = pixels_of(value, grey=True)
+    pixels = pixels_of(value, grey=True, whole=False)
     pixels = pixels.astype(np.float32) * (1 if pixels.dtype == np.uint8 else 255)
     # bicubic with a wide support: the same greys come of the picture at any size
     return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
