@@ -255,6 +255,7 @@ def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")  # a baseline need not be exact
         warnings.filterwarnings("ignore", message="Liblinear failed to converge")
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         for method in methods:
             if over or (kept is not None and method.work / RATE > clock().left):
                 left_out.append(method.name)

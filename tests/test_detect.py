@@ -245,7 +245,7 @@ def test_the_detector_learns_rectangles_and_their_colours(tmp_path):
     answers = evaluate.answer(task, records, objective)
     assert answers.metrics["AP50"] > 0.5 and answers.metrics["named right"] > 0.9
     turned = Records([{**records[i], "classes": 1 - records[i]["classes"]} for i in range(len(records))], records.info)
-    # where names tell nothing it is 1 time the AP50; measured over seeds and on two kinds of processor .09 to .39 times
+    # where names tell nothing it is 1 time the AP50; over five seeds and two kinds of processor it was .09 to .39
     assert evaluate.answer(task, turned, objective).metrics["AP50"] < 0.6 * answers.metrics["AP50"]
 
 
