@@ -8,7 +8,7 @@ import torch
 from test_detect import parts, pictures
 
 from data.source import Records
-from generalist import evaluate, measures, predictions, results
+from generalist import evaluate, heldout, measures, predictions
 from tasks import average_precision, lines
 from tasks.base import Task
 from tasks.candidates import Names, Numbers
@@ -104,9 +104,9 @@ def test_average_precision_is_compared_once_for_the_table_and_its_lines(tmp_path
     compared = []
     once = average_precision._compared
     monkeypatch.setattr(average_precision, "_compared", lambda *a: compared.append(1) or once(*a))
-    monkeypatch.setattr(results, "RESAMPLES", 0)
+    monkeypatch.setattr(heldout, "RESAMPLES", 0)
     answers = evaluate.answer(task, records, objective)
-    line = evaluate.row(answers, {}) | results.measured(answers, predictions.kept(answers), tmp_path / "a.jsonl")
+    line = evaluate.row(answers, {}) | heldout.measured(answers, predictions.kept(answers), tmp_path / "a.jsonl")
     assert len(compared) == 1
     written = json.loads(json.dumps(line))
     assert np.isfinite(written["value"]) and written["value"] == written["measures"]["AP50"]["value"]
