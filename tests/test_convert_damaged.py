@@ -1,5 +1,6 @@
 """Damaged checkpoints of every converter: a true report or one line, never a bare error, never a part lost unsaid."""
 
+import random
 import zipfile
 
 import pytest
@@ -8,13 +9,104 @@ from safetensors.torch import load_file
 
 from data.errors import UserError
 from generalist.cli import main
-from generalist.convert import meta_transformer
+from generalist.convert import hf, meta_transformer
 from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.files import load_tensors
 from generalist.convert.uni_perceiver import build, convert
 from generalist.model import GeneralistModel
 from tests.test_convert_meta_transformer import released
 from tests.test_uni_perceiver_convert import official
+
+
+def damages(value, rng):
+    """One tensor, a dozen ways."""
+    yield "dropped", None
+    yield "one axis more", value[None]
+    yield "flat", value.flatten() if value.ndim != 1 else value[:, None]
+    yield "transposed", value.mT.contiguous() if value.ndim > 1 else value.reshape(-1)[:-1]
+    yield "shorter", value[: len(value) // 2] if value.ndim else value.expand(2).clone()
+    yield "empty", value[:0] if value.ndim else value.new_zeros(0)
+    yield "whole numbers", value.long()
+    yield "complex", value.to(torch.complex64)
+    yield "half", value.half()
+    yield "double", value.double()
+    broken = value.clone()
+    broken.view(-1)[rng.randrange(value.numel())] = float("nan")
+    yield "NaN", broken
+
+
+def family(name):
+    """A name without its numbers."""
+    return ".".join("#" if part.isdigit() else part for part in name.split("."))
+
+
+def cases(tensors, rng):
+    """(name, damage, damaged tensors): the first and one more name of every family."""
+    families = {}
+    for name in tensors:
+        families.setdefault(family(name), []).append(name)
+    for names in families.values():
+        for name in {names[0], rng.choice(names)}:
+            for damage, value in damages(tensors[name], rng):
+                if damage == "transposed" and value.shape == tensors[name].shape:  # a square matrix looks as good
+                    continue
+                changed = dict(tensors)
+                if value is None:
+                    del changed[name]
+                else:
+                    changed[name] = value
+                yield name, damage, changed
+        yield names[0], "renamed", {(k + "x" if k == names[0] else k): v for k, v in tensors.items()}
+    yield "a.b", "extra", tensors | {"a.b": torch.ones(2)}
+
+
+def told(report):
+    """All that a report says besides its counts."""
+    return " ".join([*report.missing, *report.unexpected, *report.notes, *report.unused])
+
+
+SAID = {"half": "float16", "double": "float64", "extra": "a.b"}
+
+
+def check(make, tensors, seed, count):
+    """Of all damages `count`, drawn: each ends in a UserError of one line or in a report that tells of it."""
+    rng, errors = random.Random(seed), 0
+    for name, damage, changed in rng.sample(list(cases(tensors, rng)), count):
+        try:
+            report = make(changed)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) > 10, (name, damage)
+            errors += 1
+            continue
+        assert damage not in ("whole numbers", "complex") or "embeddings_norm" in name, (name, damage)
+        if damage in SAID and "embeddings_norm" not in name:  # of the norm under two names the other one is taken
+            assert SAID[damage] in told(report), (name, damage)
+    assert errors > count // 4
+
+
+def test_damaged_uni_perceiver_files():
+    torch.manual_seed(0)
+    check(lambda changed: build(changed, heads=3)[2], official(words=40), 1, 60)
+
+
+@pytest.mark.parametrize("kind", ["bert", "siglip"])
+def test_damaged_hugging_face_folders(tmp_path, kind, monkeypatch):
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+    if kind == "bert":
+        config = transformers.BertConfig(vocab_size=40, max_position_embeddings=20, **sizes)
+        model = transformers.BertModel(config, add_pooling_layer=False)
+    else:
+        model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(image_size=8, patch_size=4, **sizes))
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+
+    def make(changed):
+        monkeypatch.setattr(hf, "load_folder", lambda _: changed)
+        return hf.build(tmp_path)[2]
+
+    check(make, tensors, 4, 40 if kind == "bert" else 12)
 
 
 def test_a_family_without_its_first_tensor_is_missing_and_not_gone():

@@ -22,7 +22,7 @@ from generalist.config import GeneralistConfig
 from generalist.convert import clip_text as clip_texts
 from generalist.convert import sentence, vit
 from generalist.convert.files import load_folder
-from generalist.convert.report import Report, fill, save
+from generalist.convert.report import Report, fill, real_numbers, save
 from generalist.convert.vocabulary import renamed_tokenizer
 from generalist.model import GeneralistModel
 from generalist.processor import GeneralistProcessor
@@ -68,9 +68,18 @@ def build(folder: Path, tower: str = "image", lenient: bool = False) -> Built:
     tensors.behind = behind
     try:
         model, processor, report = reader(folder, config, tensors)
-    except (KeyError, TypeError, RuntimeError, IndexError) as error:  # a config.json or tensors of another kind
+    except UserError:
+        raise
+    except (
+        KeyError,
+        TypeError,
+        RuntimeError,
+        IndexError,
+        ValueError,
+    ) as error:  # a config.json or tensors of another kind
         line = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         raise UserError(f"{folder}: config.json and weights do not make a {kind} model ({line})") from error
+    real_numbers({name: value for name, value in tensors.items() if id(value) in tensors.read}, report)
     report.unused += tensors.left()
     return model, processor, report
 
