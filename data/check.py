@@ -18,10 +18,13 @@ import numpy as np
 from data.alike import Looks
 from data.cache import content_key
 from data.errors import UserError
+from data.identity import tells
 from data.media import Opened, opened
+from data.outliers import inside
 from data.remote import checksum
 from data.source import Record, Records
 
+TOLD = 0.95  # of what a label leaves open: a column that tells so much alone is worth a look
 LONG = 24  # characters from which an equal text counts as the same sample
 SHOWN = 8  # samples named of each kind of problem
 
@@ -133,6 +136,8 @@ def check(
     whole: set[str] = set()
     ids: set[str] = set()
     exact: set[tuple[str, str]] = set()  # (sample, other set or "") that are equal and so not nearly equal
+    columns: dict[str, dict[int, Any]] = defaultdict(dict)
+    rows: list[tuple[int, str]] = []
     names = records.info.get("classes") or []
     for line in records.info.get("skipped", []):
         report.problems["left out when written"].append(str(line))
@@ -158,6 +163,10 @@ def check(
             report.fields[key] += value is not None
             if isinstance(value, str) and not value.strip():
                 report.problems["blank text"].append(f"{name}: {key}")
+        for key, value in record.items():
+            if isinstance(value, str | int | float) and (key != "id" or "id" in records.info.get("naming", ())):
+                columns[key][number] = value
+        rows.append((number, name))
         label = record.get("label")
         if label is not None and not isinstance(label, float) and np.ndim(label) == 0:
             sound = isinstance(label, int | np.integer) and 0 <= label < len(names)
@@ -183,6 +192,7 @@ def check(
         for one, like in report.looks.pairs(held):
             if (one, other) not in exact:
                 report.problems["nearly leaked"].append(f"{one} is like {like} of {other}")
+    _look_at_columns(report, columns, dict(rows), records.info)
     if len(report.classes) > 1:
         few, many = min(report.classes.values()), max(report.classes.values())
         if many >= 10 * few:
@@ -196,6 +206,37 @@ def check(
     for missing in [n for n in names if n not in report.classes] if report.classes else []:
         report.problems["class without samples"].append(str(missing))
     return report, whole
+
+
+def _look_at_columns(
+    report: Report, columns: dict[str, dict[int, Any]], names: dict[int, str], info: dict[str, Any]
+) -> None:
+    """Numbers far from all others, columns that give the label away, and classes that differ in case or spaces only."""
+    answer = info.get("answer") or "label"
+    for key, held in columns.items():
+        if key == "id" or (key == "label" and (info.get("classes") or answer != key)):  # the answer has its own column
+            continue
+        plain = [n for n, v in held.items() if isinstance(v, int | float) and not isinstance(v, bool) and v == v]
+        values = np.nan_to_num(np.array([float(held[n]) for n in plain]))
+        far = [n for n, near in zip(plain, inside(values), strict=True) if not near]
+        report.problems["far from the others"] += [f"{names[n]}: {key} is {held[n]:g}" for n in far]
+    labels = columns.get("label", {})
+    if 1 < len(report.classes) <= max(20, report.read // 4):
+        for key, held in columns.items():
+            if key in ("label", answer):
+                continue
+            share = tells([as_number(held.get(n)) for n in labels], list(labels.values()))
+            if share >= TOLD:
+                report.problems["tells the label"].append(f"{key}: {share:.0%} of it alone")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in report.classes:
+        alike[" ".join(name.casefold().split())].append(name)
+    report.problems["classes alike"] += [", ".join(map(repr, sorted(n))) for n in alike.values() if len(n) > 1]
+
+
+def as_number(value: Any) -> Any:
+    """A word of digits as its number, so that keys in order are seen to be so."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and value.isascii() else value
 
 
 def check_shards(folder: Path) -> Iterable[str]:

@@ -93,6 +93,7 @@ class Tabular:
             told = f"another value in every row, left out of row (keep={naming} takes it in)"
             notes.append(f"{', '.join(naming)}: {told}")
         names = [str(v) for v in table[self.id].to_pylist()] if self.id else [str(i) for i in range(len(table))]
+        own_id = "id" in naming and not self.id  # its names are kept, though rows are split by their number
         place = Path(self.splits.get(split, self.path) if self.frame is None else ".").parent
         named = Named(place, frozenset(file_columns(table, place)))
         answers, classes, told = self._answers(table, tables, label)
@@ -105,8 +106,11 @@ class Tabular:
             table, names = table.take(pa.array(chosen, pa.int64())), [names[i] for i in chosen]
             answers = None if answers is None else [answers[i] for i in chosen]
             notes += how
+        if own_id:
+            names = [name if v is None else str(v) for name, v in zip(names, table["id"].to_pylist(), strict=True)]
         info: dict[str, Any] = {"about": f"rows of {Path(self.path).name or 'a table'}", "synthetic": False}
         info |= {"classes": classes} if classes else {}
+        info |= {"answer": self.label, "naming": naming}
         info |= {"notes": [*notes, *told]} if notes or told else {}
         return Records(TableRows(table, names, answers, left_out | set(naming) | media_columns(table), named), info)
 

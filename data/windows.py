@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.clock import clock_of, grid
 from data.errors import UserError, nearest
 from data.local import SPLITS, load_columns
 from data.source import Record, Records
@@ -19,9 +20,11 @@ from data.source import Record, Records
 class Windows:
     """Forecasting windows of the columns of a file: {"past": [context], "future": [horizon], "series", "period"}.
 
-    Values are standardised by the mean and deviation of the column's training rows. rows: {split: [from, to]} of the
-    FUTURE's rows; the past may reach back into the rows before. columns: names, or empty = all numeric ones; `array`
-    names an npz array [t, ...] whose trailing axes, thinned to every `every`-th value, are the series.
+    Values are standardised by the mean and deviation of the column's training rows; NaN is a missing one. rows:
+    {split: [from, to]} of the FUTURE's rows in order of time; the past may reach back into the rows before. Without
+    rows the oldest seven tenths are for training and the newest two for the test. columns: names, or empty = all
+    numeric ones but the one that tells the time (`time`, else found): it orders the rows, and steps of time that have
+    no row are missing values. `array` names an npz array [t, ...] whose trailing axes, thinned to every `every`-th value, are the series.
     stride: steps from one training window to the next; other splits take every window (`test_stride`).
     around: of an `array` of frames [t, H, W], every window also holds the past of the pixels up to `around` pixels away
     in both directions, every `around_every`-th: {"around": [context, n * n]}, row by row, in the units of the window's
@@ -29,7 +32,7 @@ class Windows:
     """
 
     path: str
-    rows: dict[str, list[int]]
+    rows: dict[str, list[int]] = field(default_factory=dict)
     context: int = 336
     horizon: int = 96
     columns: list[str] = field(default_factory=list)
@@ -41,14 +44,17 @@ class Windows:
     about: str = ""
     around: int = 0
     around_every: int = 1
+    time: str = ""
 
     def open(self, split: str) -> Records:
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; {nearest(split, SPLITS)}")
         if self.around < 0 or self.around_every < 1:
             raise UserError(f"{self.path}: around must be >= 0 and around_every >= 1 pixels")
-        names, values, frames = self._series()
-        low, high = self.rows[split]
+        names, values, frames, rows, notes = self._series()
+        if split not in rows:
+            raise UserError(f"{self.path}: rows= says nothing of {split!r}; {nearest(split, rows)}")
+        low, high = rows[split]
         first = max(low, self.context)
         last = min(high, len(values)) - self.horizon
         if last < first:
@@ -56,19 +62,41 @@ class Windows:
                 f"{self.path}: rows {low} to {high} hold no window of {self.context} + {self.horizon} steps"
             )
         origins = np.arange(first, last + 1, self.stride if split == "train" else self.test_stride)
-        train = values[slice(*self.rows["train"])]
-        mean, deviation = train.mean(0), train.std(0)
+        train = values[slice(*rows["train"])]
+        if (empty := np.isnan(train).all(0)).any():
+            raise UserError(f"{self.path}: column {names[int(empty.argmax())]!r} has no value in its training rows")
+        mean, deviation = np.nanmean(train, 0), np.nanstd(train, 0)
         deviation = np.where(deviation > 0, deviation, 1.0)  # 1: a column that stands still
         near = None
         if self.around:
             wide = len(range(self.every // 2, frames.shape[2], self.every))
             places = np.stack(np.divmod(np.array(names, dtype=int), wide), axis=1) * self.every + self.every // 2
             near = Nearby(frames, places, mean, deviation, self.around, self.around_every)
-        rows = Cut(self, names, (values - mean) / deviation, origins, near)
-        return Records(rows, {"synthetic": False, "about": self.about or self.path})
+        cut = Cut(self, names, (values - mean) / deviation, origins, near)
+        kept = cut.known() if np.isnan(values).any() else None
+        if kept is not None and len(kept) < len(cut):
+            notes = [
+                *notes,
+                f"{len(cut) - len(kept)} of {len(cut)} {split} windows have no past or no future; left out",
+            ]
+        if kept is not None and not kept:
+            raise UserError(f"{self.path}: no {split} window has a value in its past and in its future")
+        info = {"synthetic": False, "about": self.about or self.path} | ({"notes": notes} if notes else {})
+        records = Records(cut, info)
+        return records if kept is None or len(kept) == len(cut) else records.only(kept)
 
-    def _series(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Names and values [t, series] in the file's units, and the whole `array` [t, ...] (empty without one)."""
+    def _rows(self, total: int, place: np.ndarray | None = None) -> dict[str, list[int]]:
+        """Rows of every split. place: where the file's rows stand on the grid of time."""
+        first, last = round(total * 0.7), round(total * 0.8)
+        given = self.rows or {"train": [0, first], "val": [first, last], "test": [last, total]}
+        if place is None or not self.rows:
+            return given
+        ends = np.append(place, total)
+        return {name: [int(ends[min(max(at, 0), len(place))]) for at in rows] for name, rows in given.items()}
+
+    def _series(self) -> tuple[list[str], np.ndarray, np.ndarray, dict[str, list[int]], list[str]]:
+        """Names and values [t, series] in the file's units, the whole `array` [t, ...] (empty without one), the rows of
+        every split, and what was odd."""
         columns = load_columns(self.path)
         if self.array:
             if self.array not in columns:
@@ -78,15 +106,27 @@ class Windows:
                 raise UserError(f"{self.path}: {self.array} has shape {frames.shape}; around= needs frames [t, H, W]")
             values = frames[(slice(None), *([slice(self.every // 2, None, self.every)] * (frames.ndim - 1)))]
             values = values.reshape(len(values), -1)
-            keep = values[slice(*self.rows["train"])].std(0) > 0  # the others have no scale
-            return [str(i) for i in np.flatnonzero(keep)], values[:, keep], frames
+            rows = self._rows(len(values))
+            keep = values[slice(*rows["train"])].std(0) > 0  # the others have no scale
+            return [str(i) for i in np.flatnonzero(keep)], values[:, keep], frames, rows, []
         if self.around:
             raise UserError(f"{self.path}: around= is of pixels of frames; name them with array=")
-        names = self.columns or [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
+        clock = clock_of({n: v for n, v in columns.items() if n not in self.columns}, self.time)
+        numeric = [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
+        names = self.columns or [n for n in numeric if clock is None or n != clock[0]]
+        if not names:
+            raise UserError(f"{self.path}: no column of numbers besides the time; it holds {', '.join(columns)}")
         if lacking := [n for n in names if n not in columns]:
             raise UserError(f"{self.path}: no column {lacking[0]!r}; {nearest(lacking[0], columns)}")
         values = np.stack([np.asarray(columns[n], dtype=np.float64) for n in names], axis=1)
-        return names, values, np.empty((len(values), 0))
+        rows, notes = self._rows(len(values)), []
+        if clock is not None:
+            order, place, notes = grid(clock[1])
+            notes = [f"{clock[0]}: {note}" for note in notes]
+            even = np.full((int(place[-1]) + 1, values.shape[1]), np.nan)
+            even[place] = values[order]
+            values, rows = even, self._rows(len(even), place)
+        return names, values, np.empty((len(values), 0)), rows, notes
 
 
 class Nearby:
@@ -129,6 +169,13 @@ class Cut(Sequence):
 
     def __len__(self) -> int:
         return len(self.origins) * len(self.names)
+
+    def known(self) -> list[int]:
+        """The windows that have a value in their past and in their future."""
+        real = np.concatenate([np.zeros((1, len(self.names)), int), (~np.isnan(self.values)).cumsum(0)])
+        at, source = self.origins, self.source
+        past, future = real[at] - real[at - source.context], real[at + source.horizon] - real[at]
+        return np.flatnonzero(((past > 0) & (future > 0)).ravel()).tolist()
 
     def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
         at, which = divmod(range(len(self))[index], len(self.names))

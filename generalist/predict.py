@@ -62,14 +62,13 @@ def _task_for(processor: GeneralistProcessor, given: list[str], candidates: list
 
 
 def read_off(log_p: torch.Tensor, chosen: Any, names: list[str]) -> list[list[Any]]:
-    """Names with probabilities; of number candidates the quantiles."""
+    """What a set of candidates says of its members; of number candidates the quantiles."""
     if isinstance(chosen, Numbers):
         unit = [chosen.quantile(log_p, q) * chosen.std + chosen.mean for q in (0.1, 0.5, 0.9)]
         mean = chosen.expectation(log_p) * chosen.std + chosen.mean
         shown = {"mean": mean, "median": unit[1], "10 % quantile": unit[0], "90 % quantile": unit[2]}
         return [[name, f"{float(value):.6g}"] for name, value in shown.items()]
-    p, order = log_p.exp().sort(descending=True)
-    return [[names[i], float(v)] for v, i in zip(p[:10].tolist(), order[:10].tolist(), strict=True)]
+    return chosen.read(log_p, names)
 
 
 def forecast(

@@ -54,6 +54,7 @@ class Prepared:
         for name, records in self.records.items():
             notes = [*records.info.get("notes", []), *self.tasks[name].notes(records)]
             lines += [f"  {name}: {note}" for note in notes]
+        lines += [f"  {name}: {told}" for name, m in self.modalities.items() for told in m.told()]
         if made_up:
             lines.append(f"  SYNTHETIC data, generated: {', '.join(made_up)}")
         return "\n".join(lines)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data.errors import UserError
 from data.schedule import Schedule
 from data.stream import Steps, loader
-from generalist import checkpoint, control, ranks, stop_file
+from generalist import checkpoint, control, grown, ranks, stop_file
 from generalist.compiled import compile_layers
 from generalist.engine import Engine, LocalEngine, recompute_activations
 from generalist.events import EventLog, read_log
@@ -64,13 +64,18 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
         notes = ranks.on_first(lambda: preflight(prepared, recipe))
         if not quiet and ranks.is_first():
             print("\n".join([prepared.describe(recipe), *notes]), file=sys.stderr, flush=True)
+        folder = checkpoint.latest(out)[1] if resume else out
+        if resume and (note := grown.check_same(prepared, out, folder / "model")) and ranks.is_first():
+            print(note, file=sys.stderr, flush=True)
+        elif not resume and ranks.is_first():
+            write_json(out / grown.COUNTS, grown.counts(prepared))
         objective = prepared.objective(recipe)
         if recipe.init and not resume:
             start_from(recipe, objective, out)
         engine = build_engine(recipe, objective, device)
         torch.manual_seed(recipe.seed + 1 + engine.rank)
         if resume:
-            engine.load(checkpoint.latest(out)[1])
+            engine.load(folder)
         _train(recipe, as_given, prepared, objective, engine, out, first, quiet or engine.rank > 0)
         weights = engine.weights() if distributed else None
         ranks.barrier()  # nobody parts while another still reads

@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from data.source import Record, Records
-from tasks import features
+from tasks import features, marks
+from tasks.budget import clock
 from tasks.methods import (
     Result,
     classification_baseline,
     dense,
     matching_baseline,
     regression_baseline,
+    result_of,
     retrieval_baseline,
 )
 from tasks.naive import Window, forecasting_baseline, linear_forecast, masked_word_baseline, scaled_mae
@@ -66,6 +69,38 @@ def classification(
     y = np.split(codes, np.cumsum([len(t) for t in told])[:-1])
     x, boosting = _sides(inputs, parts, modalities)
     return classification_baseline(x[0], y[0], x[1], y[1], *_val(x, y), boosting, name)
+
+
+def multilabel(
+    inputs: dict[str, str],
+    tell: Callable[[Record], Any],
+    train: Records,
+    test: Records,
+    name: str = "",
+    modalities: Modalities | None = None,
+) -> Result:
+    """mAP of a logistic regression for each name on simple features of the inputs. tell: a record's 0 or 1 a name."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    parts, answers = _answered([train, test], tell)
+    y = [np.array(answer) for answer in answers]
+    x, _ = _sides(inputs, parts, modalities)
+    clock().begin()
+    found, shares = [], []
+    for number in range(y[0].shape[1]):
+        fit, asked = y[0][:, number], y[1][:, number]
+        if not asked.any():
+            continue
+        p = np.full(len(asked), fit.mean())
+        if 0 < fit.mean() < 1:
+            model = make_pipeline(StandardScaler(with_mean=not issparse(x[0])), LogisticRegression(max_iter=200))
+            p = model.fit(x[0], fit).predict_proba(x[1])[:, 1]
+        found.append(float(marks.average_precision(asked, p, np.ones((1, len(p))))[0]))
+        shares.append(float(asked.mean()))
+        clock().check()
+    return result_of(name, "mAP", np.mean(found), np.mean(shares), "a logistic regression for each name", len(y[1]))
 
 
 def regression(

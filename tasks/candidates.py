@@ -70,6 +70,11 @@ class CandidateSet(ABC):
         """A term added to the summed negative log-likelihood, or None."""
         return None
 
+    def read(self, log_p: Tensor, names: list[str]) -> list[list[Any]]:
+        """The ten likeliest members in words with their probabilities. log_p: Float[K], names: as `labels` gives them."""
+        p, order = log_p.exp().sort(descending=True)
+        return [[names[i], float(v)] for v, i in zip(p[:10].tolist(), order[:10].tolist(), strict=True)]
+
     def role(self, task: str = "") -> Role:
         """What a mixture of experts is told of the members."""
         return Role(target=True, other=self.asked_of, task=task)
@@ -168,7 +173,16 @@ class Names(CandidateSet):
             raise UserError(f"the template {wrong[0]!r} has no {{}} for the name")
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
-        return [self.sequence(modalities, name) for name in self.names]
+        found = [self.sequence(modalities, name) for name in self.names]
+        seen: dict[tuple[bytes, ...], str] = {}
+        for name, spans in zip(self.names, found, strict=True):
+            tokens = tuple(value.numpy().tobytes() for value in spans[1].data.values())
+            if (other := seen.setdefault(tokens, name)) != name:
+                raise UserError(
+                    f"candidates {other!r} and {name!r} are the same to the text tokenizer, so neither could be "
+                    "answered; write them alike in the data, or as words that differ"
+                )
+        return found
 
     def sequence(self, modalities: dict[str, Modality], name: str) -> list[Span]:
         summary, text = modalities["summary"], modalities["text"]
@@ -313,7 +327,10 @@ class Residuals(Numbers):
 
 SETS: tuple[type[CandidateSet], ...] = (Names, ObjectNames, Vocabulary, Numbers, Residuals)
 KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in SETS}
-ELSEWHERE = {"codes": "tasks.codebook:Codes"}  # sets in files of their own, which import this one
+ELSEWHERE = {
+    "codes": "tasks.codebook:Codes",
+    "marks": "tasks.multilabel:Marks",
+}  # sets in files of their own, which import this one
 
 
 def candidate_set(values: dict[str, Any]) -> CandidateSet:

@@ -9,6 +9,7 @@ Float[R M] - how often an answer counts in each of R resamples - and gives R val
     gallery  the candidates are the partners   direction rank right choices
     boxes    objects of a picture (COCO AP)    truth found named matched       masks: the same with masks
     captions a written text of a record        written references
+    marks    whether a name is right of it     label truth p (`tasks.marks`)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks import captioning
+from tasks import captioning, marks
 from tasks.average_precision import resampled
 from tasks.candidates import Numbers
 
@@ -252,6 +253,7 @@ KINDS: dict[str, tuple[Measures, Callable[[Columns], dict[str, float]]]] = {
     "boxes": (object_measures("bbox"), lambda columns: {}),
     "masks": (object_measures("segm"), lambda columns: {}),
     "captions": (caption_measures, lambda columns: {}),
+    "marks": (marks.measures, marks.chance),
 }
 
 # --- lines and columns ---

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
+from data.outliers import inside
 from data.source import Record, Records
+from data.typed import number
 from data.types import Example
 from tasks import baselines, lines
 from tasks.base import Task, learn_tables
@@ -18,6 +20,11 @@ from tasks.metrics import Mean, mean_of
 from tokenizers_mod import bins
 from tokenizers_mod.base import Modality
 from tokenizers_mod.schema import to_number
+
+
+def as_number(value: Any) -> float | None:
+    """A target as a number, however it was written ($1,234); None where it is none."""
+    return number(value) if isinstance(value, str) else to_number(value)
 
 
 @dataclass(kw_only=True)
@@ -44,12 +51,20 @@ class Regress(Task):
         learn_tables(self, modalities, records)
 
     def candidate_set(self, records: Records) -> CandidateSet:
-        found = [to_number(records[i][self.target]) for i in range(len(records))]
+        found = [as_number(records[i][self.target]) for i in range(len(records))]
         values = torch.tensor([float("nan") if v is None else v for v in found], dtype=torch.float64)
         if not values.isfinite().all():
             bad = int((~values.isfinite()).nonzero()[0])
             name, value = records[bad].get("id", bad), records[bad][self.target]
             raise UserError(f"task {self.name}: the target of record {name} is {value!r}; remove it")
+        near = torch.from_numpy(inside(values.numpy()))
+        if not bool(near.all()):  # their scale would leave one bin to all others
+            far, count = values[~near], int((~near).sum())
+            told = f"{count} of {len(values)} targets lie far from the others (such as {float(far[0]):g}); "
+            told += "they count as the outermost bin and set no scale"
+            if told not in records.info.get("notes", []):
+                records.info["notes"] = [*records.info.get("notes", []), told]
+            values = values[near]
         mean, std = float(values.mean()), float(values.std())
         if not std > 0:
             raise UserError(f"task {self.name}: all training targets equal {mean:g}; there is nothing to regress")
@@ -60,7 +75,7 @@ class Regress(Task):
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         labels = None
         if self.has_answer(record, self.target, rng is not None):
-            value = to_number(record[self.target])
+            value = as_number(record[self.target])
             if value is None or not abs(value) < float("inf"):
                 raise UserError(f"target {self.target!r} is {record[self.target]!r}; it must be a finite number")
             numbers = self.candidates
@@ -93,11 +108,11 @@ class Regress(Task):
         return [(f"{mid:.4g} ({low:.4g} to {high:.4g})", 0.8)]
 
     def truth(self, record: Record) -> str:
-        return f"{float(record[self.target]):.4g}"
+        return f"{as_number(record[self.target]):.4g}"
 
     def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
 
         def told(record: Record) -> float | None:
-            return to_number(record.get(self.target))
+            return as_number(record.get(self.target))
 
         return baselines.regression(self.inputs, told, train, val, test, self.name, self.modalities)

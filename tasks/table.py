@@ -9,6 +9,7 @@ from tasks.describe import Describe
 from tasks.detect import Detect
 from tasks.fill import Fill
 from tasks.forecast import Forecast
+from tasks.multilabel import MultiLabel
 from tasks.regress import Regress
 from tasks.restore import Restore, RestoreCodes
 from tasks.retrieve import Retrieve
@@ -16,5 +17,18 @@ from tasks.segment import Segment
 
 TASKS: dict[str, type[Task]] = {
     kind.kind: kind
-    for kind in (Classify, Retrieve, Fill, Describe, Answer, Regress, Forecast, Detect, Segment, Restore, RestoreCodes)
+    for kind in (
+        Classify,
+        MultiLabel,
+        Retrieve,
+        Fill,
+        Describe,
+        Answer,
+        Regress,
+        Forecast,
+        Detect,
+        Segment,
+        Restore,
+        RestoreCodes,
+    )
 }

@@ -39,6 +39,7 @@ from tasks.answer import Answer
 from tasks.classify import Classify
 from tasks.describe import Describe
 from tasks.detect import Detect
+from tasks.multilabel import MultiLabel
 from tasks.restore import Restore, RestoreCodes
 from tasks.segment import Segment
 from tokenizers_mod.modalities import build_modalities
@@ -154,10 +155,23 @@ def regions(folder: Path, kind: type[Detect], masks: bool) -> Recipe:
     return recipe
 
 
+def tags(_: Path) -> Recipe:
+    """Several names a record."""
+    names = [["red"], ["red", "big"], [], ["big"], ["round"], ["big", "round"]]
+    rows = [{"id": str(i), "row": {"a": i / 3, "b": (i * i) % 5 / 2}, "label": given} for i, given in enumerate(names)]
+    text = {"tokenizer": "", "learn": 270, "max_length": 8, "positions": 8}
+    made = build_modalities({"summary": {}, "text": text, "table": {}})
+    tasks = [MultiLabel(name="tags", source=Listed({"train": rows}), inputs={"table": "row"}, batch=4)]
+    recipe = Recipe(name="tags", about="golden", steps=4, modalities=made, tasks=tasks)
+    override(recipe, "model.width=16", "model.layers=1", "model.heads=2", "model.hidden=24", "optimizer.warmup=2")
+    return recipe
+
+
 RUNS: dict[str, Callable[[Path], Recipe]] = {
     "tiny": lambda folder: tiny(),
     "demo": demo,
     "rarer": rarer,
+    "tags": tags,
     "boxes": lambda folder: regions(folder, Detect, masks=False),
     "masks": lambda folder: regions(folder, Segment, masks=True),
 }

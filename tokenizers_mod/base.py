@@ -143,6 +143,10 @@ class Modality:
     def learnable(self, raw: Any) -> None:
         """UserError for a raw value that cannot be read, whatever is learnt; nothing where that is not known."""
 
+    def told(self) -> list[str]:
+        """What a person should know of how training data were read, a line each."""
+        return []
+
     def learn_texts(self, texts: list[str]) -> None:
         """Learn sub-words from training texts, where the modality has any and has not learnt them yet."""
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from data.dates import PARTS, moment, parts_of, style_of
 from data.errors import UserError, nearest
+from data.outliers import EXTREME, inside
+from data.typed import decimal_of, is_gap, number, reading
 
 MISSING = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "<NA>"})  # words that tables use for a missing value
 
@@ -50,7 +53,11 @@ def to_number(value: Any) -> float | None:
 
 @dataclass
 class Column:
-    """kind "numeric": mean, std and quantiles (increasing, in the column's unit); "categorical": categories."""
+    """kind "numeric": mean, std and quantiles (increasing, in the column's unit); "categorical": categories.
+
+    of, part, style: a number made of the dates of the table's column `of`, written in this style (`data.dates`).
+    decimal: the mark of numbers written as text. odd: training cells that were no number or date; it is missing.
+    """
 
     name: str
     kind: str
@@ -58,6 +65,23 @@ class Column:
     std: float = 1.0
     quantiles: list[float] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
+    of: str = ""
+    part: str = ""
+    style: str = ""
+    decimal: str = "."
+    odd: int = 0
+
+    @property
+    def source(self) -> str:
+        """The column of a row that it is read from."""
+        return self.of or self.name
+
+    def number(self, cell: Any) -> float | None:
+        """A cell of a numeric column as a number; None where it is none."""
+        if self.part:
+            when = moment(cell, self.style)
+            return None if when is None else parts_of(when)[self.part]
+        return number(cell, self.decimal) if isinstance(cell, str) else to_number(cell)
 
 
 @dataclass
@@ -78,9 +102,9 @@ class Schema:
     ) -> Schema:
         """From training rows only: list of dicts, or a data frame of pandas or polars.
 
-        A column is numeric when every value that is not missing reads as a number and it is not named in
-        `categorical`. bins: quantile bins of numeric columns. most: only this many most frequent categories
-        are kept, the others become unknown.
+        A column is numeric when its values read as numbers (nine in ten where they are text, `data.typed`) and it is
+        not named in `categorical`. A column of dates becomes several numbers. bins: quantile bins of numeric columns.
+        most: only this many most frequent categories are kept, the others become unknown.
         UserError: no rows, rows with different columns, an infinite value, a column without any value.
         """
         table = _columns(rows)
@@ -94,13 +118,7 @@ class Schema:
             present = [v for v in values if not is_missing(v)]
             if not present:
                 raise UserError(f"table: column {name!r} has no value at all; drop it")
-            numbers = None if name in categorical else [to_number(v) for v in present]
-            if numbers is None or None in numbers:
-                counts = Counter(category_name(v) for v in present)
-                kept = sorted(counts, key=lambda c: (-counts[c], c))[:most]
-                columns.append(Column(name, "categorical", categories=sorted(kept)))
-            else:
-                columns.append(_numeric(name, np.asarray(numbers, dtype=np.float64), bins))
+            columns += _learnt(name, present, bins, most, name in categorical)
         return cls(columns, target)
 
     def to_json(self) -> dict[str, Any]:
@@ -124,6 +142,51 @@ class Schema:
         if double := [name for name, count in names.items() if count > 1]:
             raise UserError(f"table: column {double[0]!r} appears twice in the schema")
         return schema
+
+
+def _learnt(name: str, present: list[Any], bins: int, most: int, categorical: bool) -> list[Column]:
+    """What a column of the table becomes: itself, or the numbers of its dates."""
+    if categorical:
+        return [_categorical(name, present, most)]
+    if any(isinstance(v, str) for v in present):
+        counts = Counter(v if isinstance(v, str) else category_name(v) for v in present)
+        decimal = decimal_of(counts)
+        read = reading(counts, decimal)
+        if read.kind == "date":
+            return _dates(name, present, bins)
+        if read.kind not in ("integer", "number"):
+            return [_categorical(name, present, most)]
+        found = [v for v in present if not (isinstance(v, str) and is_gap(v))]
+        column = Column(name, "numeric", decimal=decimal)
+    else:
+        if style_of(present) is not None:
+            return _dates(name, present, bins)
+        found, column = present, Column(name, "numeric")
+    values = [column.number(v) for v in found]
+    if any(v is None and not isinstance(cell, str) for v, cell in zip(values, found, strict=True)):
+        return [_categorical(name, present, most)]
+    numbers = np.asarray([v for v in values if v is not None], dtype=np.float64)
+    return [_numeric(replace(column, odd=len(values) - len(numbers)), numbers, bins)]
+
+
+def _categorical(name: str, present: list[Any], most: int) -> Column:
+    counts = Counter(category_name(v) for v in present)
+    kept = sorted(counts, key=lambda c: (-counts[c], c))[:most]
+    return Column(name, "categorical", categories=sorted(kept))
+
+
+def _dates(name: str, present: list[Any], bins: int) -> list[Column]:
+    """The numbers of a column of dates: the moment, and those of the others that differ in training."""
+    style = (style_of(present) or ("iso", False))[0]
+    found = [when for v in present if (when := moment(v, style)) is not None]
+    told = [parts_of(when) for when in found]
+    out = []
+    for part in PARTS:
+        values = np.asarray([one[part] for one in told], dtype=np.float64)
+        if part == PARTS[0] or np.ptp(values) > 0:
+            column = Column(f"{name}: {part}", "numeric", of=name, part=part, style=style)
+            out.append(_numeric(replace(column, odd=len(present) - len(found)), values, bins))
+    return out
 
 
 def _columns(rows: Any) -> dict[str, list]:
@@ -158,12 +221,13 @@ def _edges(values: np.ndarray, bins: int) -> np.ndarray:
     return edges
 
 
-def _numeric(name: str, values: np.ndarray, bins: int) -> Column:
+def _numeric(column: Column, values: np.ndarray, bins: int) -> Column:
     if not np.isfinite(values).all():
-        raise UserError(f"table: column {name!r} has infinite values; replace or remove them")
+        raise UserError(f"table: column {column.name!r} has infinite values; replace or remove them")
+    edges = _edges(values, bins)
+    values = values[inside(values, EXTREME)]  # one wild value leaves float32 nothing of the others
     size = np.abs(values).max() or 1.0  # squares of very large numbers overflow
     std = float((values / size).std() * size)
-    edges = _edges(values, bins)
     # a constant column's std is rounding noise
     std = std if std > 1e-12 * size else 1.0
-    return Column(name, "numeric", mean=float((values / size).mean() * size), std=std, quantiles=edges.tolist())
+    return replace(column, mean=float((values / size).mean() * size), std=std, quantiles=edges.tolist())

@@ -22,6 +22,8 @@ from torch.nn.functional import embedding_bag
 from data import jsons
 from data.errors import UserError, nearest, told
 from data.table_limits import check_lines
+from data.tabular import read_table
+from data.typed import is_gap
 from data.types import Span
 from tokenizers_mod.base import Modality
 from tokenizers_mod.schema import Column, Schema, category_name, is_missing, to_number
@@ -82,11 +84,24 @@ class Table(Modality):
                 lookup = {c: category_at + i for i, c in enumerate(column.categories)}
                 self._tables[name].append((column_at, column, lookup))
                 column_at, category_at = column_at + 1, category_at + len(lookup)
-        self._columns = {n: dict.fromkeys(c.name for _, c, _ in table) for n, table in self._tables.items()}
+        self._columns = {n: dict.fromkeys(c.source for _, c, _ in table) for n, table in self._tables.items()}
         self._categories = category_at
 
     def steady(self) -> tuple[str, ...]:
         return ("read",) if self.unknown or self.noise or self.drop else ("read", "span")
+
+    def told(self) -> list[str]:
+        """Columns that were no plain numbers or words, and how they are read."""
+        out = []
+        for table in self._tables.values():
+            parts: dict[str, list[str]] = {}
+            for _, column, _ in table:
+                if column.part:
+                    parts.setdefault(column.of, []).append(column.part)
+                elif column.odd:
+                    out.append(f"{column.name}: {column.odd} cells of the training rows are no number and missing")
+            out += [f"{name}: dates, read as {', '.join(found)}" for name, found in parts.items()]
+        return out
 
     def learn_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Learn the schema of table `name` from training rows; a schema that is there already stays."""
@@ -115,21 +130,23 @@ class Table(Modality):
             raise UserError(f"table {name}: the row lacks {missing}; give None where a value is missing")
         value, category = np.zeros(len(table)), np.zeros(len(table), dtype=np.int64)
         for i, (_, column, lookup) in enumerate(table):
-            cell = row[column.name]
+            cell = row[column.source]
             if not isinstance(cell, str | float | int) and np.ndim(cell) != 0:
                 raise UserError(
-                    f"table {name}: column {column.name!r} holds a {type(cell).__name__}; expected one value"
+                    f"table {name}: column {column.source!r} holds a {type(cell).__name__}; expected one value"
                 )
             if is_missing(cell):
                 category[i] = MISSING
             elif column.kind == "categorical":
                 category[i] = lookup.get(category_name(cell), UNKNOWN)
             else:
-                number = to_number(cell)
+                number = column.number(cell)
+                if isinstance(cell, str) and number is None and (column.odd or is_gap(cell)):
+                    category[i] = MISSING  # as in training, where it was counted
+                    continue
                 if number is None or not math.isfinite(number):
-                    raise UserError(
-                        f"table {name}: column {column.name!r} holds {told(cell)}; expected a finite number"
-                    )
+                    wanted = "date" if column.part else "finite number"
+                    raise UserError(f"table {name}: column {column.source!r} holds {told(cell)}; expected a {wanted}")
                 value[i] = min(max(number / column.std - column.mean / column.std, -LARGEST), LARGEST)
         return {
             "column": torch.tensor([at for at, _, _ in table]),
@@ -147,9 +164,15 @@ class Table(Modality):
         self.read(raw)
         row = {str(k): v for k, v in raw.items()}
         out: dict[str, Any] = {}
-        for name in self._columns[self._which(row, None)]:
-            number = None if isinstance(row[name], bool) else to_number(row[name])
-            out[name] = None if is_missing(row[name]) else row[name] if number is None else number
+        for _, column, _ in self._tables[self._which(row, None)]:
+            cell = row[column.source]
+            if is_missing(cell):
+                out[column.name] = None
+            elif column.kind == "numeric":
+                out[column.name] = column.number(cell)
+            else:
+                number = None if isinstance(cell, bool | str) else to_number(cell)
+                out[column.name] = cell if number is None else number
         return out
 
     def _which(self, row: dict[str, Any], schema: str | None) -> str:
@@ -167,8 +190,8 @@ class Table(Modality):
             return fit[0]
         if fit:
             raise UserError(f"table: the row fits the schemas {fit}; say which")
-        closest = max(self._tables, key=lambda n: len(given & {column.name for _, column, _ in self._tables[n]}))
-        odd = sorted(given ^ {column.name for _, column, _ in self._tables[closest]})
+        closest = max(self._tables, key=lambda n: len(given & self._columns[n].keys()))
+        odd = sorted(given ^ self._columns[closest].keys())
         raise UserError(f"table: the row fits none of {list(self._tables)}; nearest is {closest!r}, differing in {odd}")
 
     def span(self, value: dict[str, Tensor], rng: torch.Generator | None = None) -> Span:
@@ -222,16 +245,10 @@ def first_row(path: Path, what: str) -> dict[str, Any]:
             loaded = jsons.load(path, what)
             row = loaded[0] if isinstance(loaded, list) else loaded
         else:
-            import pandas
-
             check_lines(path)
-            frame = pandas.read_csv(path, nrows=1)
-            # more cells than the header has names: pandas would take the first ones as an index and shift the rest
-            if not isinstance(frame.index, pandas.RangeIndex):
-                raise ValueError(f"{frame.index.nlevels} cells more than the header has names")
-            row = frame.iloc[0].to_dict()
-    except UserError:
-        raise
+            row = read_table(path).slice(0, 1).to_pylist()[0]
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
     except (ValueError, IndexError, KeyError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{what}: {path} holds no row ({reason}); give a .csv with a header or a .json") from error
