@@ -51,7 +51,7 @@ def ticks(name: str, values: Any) -> np.ndarray | None:
 
 
 def clock_of(columns: dict[str, Any], wanted: str = "") -> tuple[str, np.ndarray] | None:
-    """The column that tells the time and its moments: the `wanted` one, else the first of dates, else of whole steps."""
+    """The column of time and its moments: the `wanted` one, else the first of dates, else of whole steps."""
     names = [wanted] if wanted else list(columns)
     for read in (lambda name: seconds(columns[name]), lambda name: ticks(name, columns[name])):
         for name in names:

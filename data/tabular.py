@@ -110,7 +110,7 @@ class Tabular:
             names = [name if v is None else str(v) for name, v in zip(names, table["id"].to_pylist(), strict=True)]
         info: dict[str, Any] = {"about": f"rows of {Path(self.path).name or 'a table'}", "synthetic": False}
         info |= {"classes": classes} if classes else {}
-        info |= {"answer": self.label, "naming": naming}
+        info |= {"answer": label, "naming": naming}
         info |= {"notes": [*notes, *told]} if notes or told else {}
         return Records(TableRows(table, names, answers, left_out | set(naming) | media_columns(table), named), info)
 

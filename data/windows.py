@@ -24,7 +24,8 @@ class Windows:
     {split: [from, to]} of the FUTURE's rows in order of time; the past may reach back into the rows before. Without
     rows the oldest seven tenths are for training and the newest two for the test. columns: names, or empty = all
     numeric ones but the one that tells the time (`time`, else found): it orders the rows, and steps of time that have
-    no row are missing values. `array` names an npz array [t, ...] whose trailing axes, thinned to every `every`-th value, are the series.
+    no row are missing values. `array` names an npz array [t, ...] whose trailing axes, thinned to every `every`-th
+    value, are the series.
     stride: steps from one training window to the next; other splits take every window (`test_stride`).
     around: of an `array` of frames [t, H, W], every window also holds the past of the pixels up to `around` pixels away
     in both directions, every `around_every`-th: {"around": [context, n * n]}, row by row, in the units of the window's

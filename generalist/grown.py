@@ -62,7 +62,9 @@ def _settings(modality: str, before: dict[str, Any], now: dict[str, Any]) -> lis
         if one == other:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
-            changed += [f"{modality}: {key} of {n}{_columns(one.get(n), other.get(n))}" for n in other if one.get(n) != other[n]]
+            changed += [
+                f"{modality}: {key} of {n}{_columns(one.get(n), other.get(n))}" for n in other if one.get(n) != other[n]
+            ]
         else:
             changed.append(f"{modality}: {key}")
     return changed

@@ -71,7 +71,7 @@ class CandidateSet(ABC):
         return None
 
     def read(self, log_p: Tensor, names: list[str]) -> list[list[Any]]:
-        """The ten likeliest members in words with their probabilities. log_p: Float[K], names: as `labels` gives them."""
+        """The ten likeliest members with their probabilities. log_p: Float[K]; names: as `labels` gives them."""
         p, order = log_p.exp().sort(descending=True)
         return [[names[i], float(v)] for v, i in zip(p[:10].tolist(), order[:10].tolist(), strict=True)]
 

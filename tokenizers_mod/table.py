@@ -71,6 +71,7 @@ class Table(Modality):
         if self.bins < 1:
             raise UserError(f"table: bins is {self.bins}; a numeric column has at least one bin")
         self.schemas = {n: s.to_json() if isinstance(s, Schema) else s for n, s in self.schemas.items()}
+        self._adopted: dict[str, Any] = {}
         self._tables: dict[str, list[tuple[int, Column, dict[str, int]]]] = {}
         self._targets: dict[str, str | None] = {}
         column_at, category_at = 0, FIRST
@@ -104,10 +105,22 @@ class Table(Modality):
         return out
 
     def learn_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Learn the schema of table `name` from training rows; a schema that is there already stays."""
-        if name not in self.schemas:
-            self.schemas[name] = Schema.learn(rows, bins=self.bins).to_json()
-            self.__post_init__()
+        """Learn the schema of table `name` from training rows; a schema that is there already stays.
+
+        One that was adopted for a table of this name is taken where it has the same columns: weights belong to it.
+        """
+        if name in self.schemas:
+            return
+        adopted = self._adopted
+        found = adopted.get(name)
+        fits = found is not None and {c.source for c in Schema.from_json(found).columns} == {str(k) for k in rows[0]}
+        self.schemas[name] = found if found is not None and fits else Schema.learn(rows, bins=self.bins).to_json()
+        self.__post_init__()
+        self._adopted = adopted
+
+    def adopt_words(self, settings: dict[str, Any]) -> None:
+        """The schemas of a saved table, for tables of the same names."""
+        self._adopted = dict(settings.get("schemas", {}))
 
     def read(self, raw: Any, schema: str | None = None) -> dict[str, Tensor]:
         """A row -> {"column": [n], "value": [n], "category": [n]}, what `span` takes.
