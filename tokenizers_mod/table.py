@@ -21,7 +21,6 @@ from torch.nn.functional import embedding_bag
 
 from data import jsons
 from data.errors import UserError, nearest, told
-from data.table_limits import check_lines
 from data.tabular import read_table
 from data.typed import is_gap
 from data.types import Span
@@ -258,7 +257,6 @@ def first_row(path: Path, what: str) -> dict[str, Any]:
             loaded = jsons.load(path, what)
             row = loaded[0] if isinstance(loaded, list) else loaded
         else:
-            check_lines(path)
             row = read_table(path).slice(0, 1).to_pylist()[0]
     except UserError as error:
         raise UserError(f"{what}: {error}") from error
