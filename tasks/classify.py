@@ -71,6 +71,9 @@ class Classify(Task):
             if never:
                 shown = ", ".join(map(repr, never[:6])) + (" ..." if len(never) > 6 else "")
                 found.append(f"{len(never)} of {len(names)} given classes have no training row: {shown}")
+        labels = records.column(self.label) or ()
+        if self.labels.note and any(not isinstance(value, str) for value in labels if not is_empty(value)):
+            found.append(self.labels.note)
         fit = len(self.candidates.templates_of(self.modalities))
         if fit < len(templates):
             found.append(
