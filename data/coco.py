@@ -92,9 +92,9 @@ def read_coco(
     left_out, seen, twice = 0, set(), []
     for note in _objects(loaded["annotations"], path, "annotations"):
         where = f"{path.name}, annotation {note.get('id')} of image {note.get('image_id')}"
-        row = rows.get(id_key(note.get("image_id")))
-        if row is None:
+        if id_key(note.get("image_id")) not in rows:
             raise UserError(f"{where}: no such image in the file")
+        row = rows[id_key(note["image_id"])]
         kind = id_key(note.get("category_id"))
         if kind not in number:
             raise UserError(f"{where}: no category {note.get('category_id')} in the file's categories")
@@ -136,15 +136,16 @@ def _image(image: dict[str, Any], path: Path, files: Pictures) -> dict[str, Any]
             image["width"], image["height"] = size_of(found)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    width, height = image.get("width"), image.get("height")
-    if not all(isinstance(v, int | float) and 1 <= v < 2**31 and v == int(v) for v in (width, height)):
-        raise UserError(f"{where}: width {width} and height {height} must be whole pixels, at least 1")
+    size = [image.get("width"), image.get("height")]
+    whole = [int(v) for v in size if isinstance(v, int | float) and 1 <= v < 2**31 and v == int(v)]
+    if len(whole) < 2:
+        raise UserError(f"{where}: width {size[0]} and height {size[1]} must be whole pixels, at least 1")
     return {
         "id": str(image["file_name"]),
         "image": found,
         "image_id": image["id"],
-        "height": int(height),
-        "width": int(width),
+        "height": whole[1],
+        "width": whole[0],
         "found": [],
     }
 

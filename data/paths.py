@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from unicodedata import normalize
 
+from data.files import is_regular
+
 
 def beside(folder: Path, name: str) -> Path:
     """The file called `name` in `folder`, or where the name stands for itself; `folder / name` where there is none.
@@ -14,8 +16,7 @@ def beside(folder: Path, name: str) -> Path:
     written = [name, name.replace("\\", "/")] if "\\" in name else [name]
     for base in (folder, Path()):
         for one in written:
-            for form in ("", "NFC", "NFD"):
-                path = base / (normalize(form, one) if form else one)
-                if path.is_file():
-                    return path
+            for spelt in (one, normalize("NFC", one), normalize("NFD", one)):
+                if is_regular(base / spelt):
+                    return base / spelt
     return folder / written[-1]

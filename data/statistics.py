@@ -25,7 +25,7 @@ def measures(name: str, value: Any) -> dict[str, Any]:
     if value is None or (isinstance(value, float) and value != value):
         return {f"{name}: missing": 1}
     found = opened(name, value)
-    counted = {f"{name}: {measure}": number for measure, number in found.measures.items()}
+    counted: dict[str, Any] = {f"{name}: {measure}": number for measure, number in found.measures.items()}
     counted |= {f"{name}: {note}": ODD for note in found.notes}
     if found.kind or found.notes:
         return counted

@@ -90,8 +90,8 @@ class Tabular:
         left_out = {self.label or (label if label == "label" else ""), self.id, *self.drop} - {""}
         naming = self._naming(table, left_out)
         if naming:
-            told = f"another value in every row, left out of row (keep={naming} takes it in)"
-            notes.append(f"{', '.join(naming)}: {told}")
+            left = f"another value in every row, left out of row (keep={naming} takes it in)"
+            notes.append(f"{', '.join(naming)}: {left}")
         names = [str(v) for v in table[self.id].to_pylist()] if self.id else [str(i) for i in range(len(table))]
         own_id = "id" in naming and not self.id  # its names are kept, though rows are split by their number
         place = Path(self.splits.get(split, self.path) if self.frame is None else ".").parent
