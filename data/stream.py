@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.errors import UserError, blame, nearest
 from data.memory import Memory
@@ -123,18 +124,56 @@ class Steps(Dataset):
 
 
 def outlive_stop(worker: int) -> None:
-    """In a loader's worker: SIGTERM and Ctrl-C are the trainer's to answer, which still needs batches to end its step.
+    """In a loader's worker: what asks a run to stop is the trainer's to answer, which needs batches to end its step.
 
     SLURM signals every process of a job, a terminal every process of its group, and torch's loader fails in the
     trainer when a worker dies of it. A handler, not SIG_IGN, which programs behind `pipe:` would inherit.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
-def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
-    """Batches of steps first..last-1 in order, each step as `accumulate` micro batches."""
-    indices: Sequence[int] = range(first * steps.accumulate, last * steps.accumulate)
+class WorkerLost(UserError):
+    """A loader worker was killed after one had been replaced already; nothing of a step is half done."""
+
+
+def loader(
+    steps: Steps,
+    first: int,
+    last: int,
+    workers: int = 0,
+    pin: bool = False,
+    tell: Callable[[int, str], None] = lambda step, what: None,
+) -> Iterator[Batch]:
+    """Batches of steps first..last-1 in order, each step as `accumulate` micro batches.
+
+    A worker that is killed is replaced once: `tell` hears the step and what happened, and what is delivered stays the
+    same to the byte, for a batch is a function of its number. The second time it is a WorkerLost.
+    """
+    at, end = first * steps.accumulate, last * steps.accumulate
+    for left in (1, 0):
+        batches = started(steps, range(at, end), workers, pin)
+        try:
+            for batch in batches:
+                yield unpacked(batch) if workers else batch
+                at += 1
+            return
+        except Exception as error:
+            if (number := killed(batches, error)) is None:
+                raise
+            step = at // steps.accumulate
+            what = f"a loader worker was killed ({signal.strsignal(-number) or number}) before step {step}"
+            if not left:
+                raise WorkerLost(f"{what}, the second one; lower workers if memory ran out") from error
+            tell(step, f"{what}; another one goes on there")
+
+
+def started(steps: Steps, indices: Sequence[int], workers: int, pin: bool) -> Iterator[Any]:
+    """A DataLoader's iterator. A worker's death is found when its batch is asked for, not in the middle of a step.
+
+    torch's own handler of SIGCHLD raises wherever the program is, also while the optimiser is moving the weights.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
     batches = iter(
         DataLoader(
             steps,
@@ -150,4 +189,18 @@ def loader(steps: Steps, first: int, last: int, workers: int = 0, pin: bool = Fa
             generator=torch.Generator().manual_seed(steps.seed),
         )
     )
-    return map(unpacked, batches) if workers else batches
+    if signal.getsignal(signal.SIGCHLD) is not handler:
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return batches
+
+
+def killed(batches: Iterator[Any], error: Exception) -> int | None:
+    """The exit code of a worker of this loader that died, None where none did: then the error is another one."""
+    if not isinstance(batches, _MultiProcessingDataLoaderIter) or isinstance(error, UserError):
+        return None
+    for worker in batches._workers:
+        if isinstance(error, OSError | EOFError):  # its end of a pipe closed a moment ago
+            worker.join(0.5)
+        if worker.exitcode:
+            return int(worker.exitcode)
+    return None

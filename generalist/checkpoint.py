@@ -1,8 +1,9 @@
 """Checkpoints: a folder a step, written aside and renamed, so that a kill leaves the last good one.
 
-The state of the data and of the schedule is the step itself (both are functions of seed and step), so a
-folder holds the engine's files, the recipe, the list of steps to leave out, and the model as a Hugging
-Face folder. `asynchronous`: tensors are copied to the CPU at once and written while training goes on.
+Every file has its checksum in the folder's manifest, which is written last; what is read is checked against it, and a
+damaged checkpoint gives way to the one before. The state of the data and of the schedule is the step itself (both are
+functions of seed and step), so a folder holds the engine's files, the recipe, the list of steps to leave out, and the
+model as a Hugging Face folder. `asynchronous`: tensors are copied to the CPU at once and written as training goes on.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import errno
 import json
 import os
 import queue
-import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +25,17 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
-from generalist.engine import Engine, read_meta
-from generalist.ranks import barrier, first_line
+from generalist import manifest, owned
+from generalist.engine import Engine
+from generalist.portable import Write
+from generalist.ranks import barrier, first_line, gathered
+from generalist.sound import checkpoints, folders, latest, newest_sound, verify
 
-NAME = re.compile(r"step-(\d{8})$")
+__all__ = ["Saver", "checkpoints", "folders", "latest", "newest_sound", "verify"]
+
 HOPELESS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.EEXIST)
 FULL = 1 << 20  # bytes: a disk with less is taken for full
 RETRIES = (1.0, 2.0, 4.0, 8.0)  # seconds between tries at a path that does not answer
-
-
-def checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """Complete checkpoints of a run, oldest first."""
-    folder = run / "checkpoints"
-    found = [
-        (int(m.group(1)), p) for p in folder.glob("step-*") if (m := NAME.search(p.name)) and (p / "done").exists()
-    ]
-    return sorted(found)
-
-
-def latest(run: Path) -> tuple[int, Path]:
-    """The newest complete checkpoint. UserError when the run has none."""
-    found = checkpoints(run)
-    if not found:
-        raise UserError(f"{run} holds no checkpoint to resume from; start it without --resume")
-    return found[-1]
 
 
 class Saver:
@@ -70,18 +58,20 @@ class Saver:
         self.asynchronous, self.export = asynchronous, export
         self.step: int | None = None
         self._writer = Writer() if asynchronous else None
+        self._sums: dict[str, dict[str, Any]] = {}  # of this rank's files
 
     def save(self, step: int, skip: list[int]) -> None:
         """Start (and, unless asynchronous, end) writing the state after `step` steps."""
         self.finish()
         partial = self.path(step).with_suffix(".partial")
-        write = self._writer.put if self._writer else write_tensors
+        self._sums = {}
         try:
             if self.engine.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
                 retry(lambda: partial.mkdir(parents=True))
+                owned.claim(self.run, [f"{partial.relative_to(self.run).as_posix()}/"])
             barrier()
-            self.engine.save(partial, write)
+            self.engine.save(partial, partial_write(partial, self._writer, self._sums))
             weights = self.engine.weights()
             if self.engine.rank == 0:
                 (partial / "recipe.json").write_text(json.dumps(self.recipe, indent=1))
@@ -103,6 +93,8 @@ class Saver:
 
         try:
             self.export(folder, weights)
+            for name in manifest.files(folder):
+                self._sums[f"{folder.name}/{name}"] = manifest.digest(folder / name)
         except SafetensorError as error:
             raise disk_error(folder, error) from error
 
@@ -119,14 +111,14 @@ class Saver:
         try:
             if self._writer:
                 self._writer.wait()
-            barrier()
+            sums = gathered(self._sums)  # also: every rank has written
             if self.engine.rank == 0:
-                (partial / "done").write_text(str(step))
+                manifest.write(partial, step, {name: one for part in sums for name, one in part.items()})
                 sync_tree(partial)
-                shutil.rmtree(final, ignore_errors=True)
-                retry(lambda: partial.rename(final))
-                for _, old in checkpoints(self.run)[: -self.keep] if self.keep > 0 else []:
-                    shutil.rmtree(old, ignore_errors=True)
+                retry(lambda: owned.install(self.run, partial, final.relative_to(self.run).as_posix()))
+                older = [folder for number, folder in checkpoints(self.run) if number <= step]
+                for old in older[: -self.keep] if self.keep > 0 else []:
+                    owned.remove(self.run, old.relative_to(self.run).as_posix())
             barrier()
         except OSError as error:
             raise self._failed(step, error) from error
@@ -136,13 +128,26 @@ class Saver:
 
     def _failed(self, step: int, error: OSError) -> UserError:
         shutil.rmtree(self.path(step).with_suffix(".partial"), ignore_errors=True)
-        held = checkpoints(self.run)
-        last = f"the last good one is after step {held[-1][0]}" if held else "there is none yet"
-        why = error.strerror or first_line(error)
-        return UserError(
-            f"cannot write the checkpoint {self.path(step)} ({why}); {last}; "
-            "free disk space (or choose another --out) and go on with --resume"
-        )
+        return stopped(self.run, f"the checkpoint {self.path(step)}", error)
+
+
+def stopped(run: Path, what: str, error: OSError) -> UserError:
+    """What a run says that cannot write any more."""
+    held = checkpoints(run)
+    last = f"of the checkpoints the last good one is after step {held[-1][0]}" if held else "there is no checkpoint yet"
+    why = error.strerror or first_line(error)
+    return UserError(
+        f"cannot write {what} ({why}); {last}; free disk space (or choose another --out) and go on with --resume"
+    )
+
+
+@contextmanager
+def kept(run: Path) -> Iterator[None]:
+    """Around what a run writes beside its checkpoints: a disk that is full or gone is a UserError, they are kept."""
+    try:
+        yield
+    except OSError as error:
+        raise stopped(run, str(error.filename or run), error) from error
 
 
 class Writer:
@@ -164,10 +169,6 @@ class Writer:
             finally:
                 self._jobs.task_done()
 
-    def put(self, value: Any, path: Path) -> None:
-        kept = on_cpu(value)
-        self.call(lambda: write_tensors(kept, path), path)
-
     def call(self, job: Callable[[], Any], written: Path) -> None:
         """A job that writes a file or a folder, brought to the disk here: at the end training would wait for it."""
 
@@ -186,6 +187,21 @@ class Writer:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+
+def partial_write(folder: Path, writer: Writer | None, sums: dict[str, dict[str, Any]]) -> Write:
+    """How an engine writes a file of a checkpoint: now, or a copy of it by the writer; its digest goes to `sums`."""
+
+    def put(value: Any, path: Path) -> None:
+        write_tensors(value, path)
+        sums[path.relative_to(folder).as_posix()] = manifest.digest(path)
+
+    def put_later(value: Any, path: Path) -> None:
+        assert writer is not None
+        kept = on_cpu(value)
+        writer.call(lambda: put(kept, path), path)
+
+    return put_later if writer else put
 
 
 def write_tensors(value: Any, path: Path) -> None:
@@ -240,44 +256,3 @@ def sync_tree(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """Read every file of a checkpoint. UserError names the first that is missing or broken; else what it holds."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    meta = read_meta(folder)
-    tensors = numbers = files = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            if path.suffix == ".safetensors":
-                held: Any = load_file(path)
-            elif path.suffix == ".pt":
-                held = torch.load(path, map_location="cpu", weights_only=False)
-            elif path.suffix == ".json":
-                held = json.loads(path.read_text())
-            else:
-                continue
-        except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
-            raise UserError(
-                f"{path} is broken ({first_line(error)}); resume from an older checkpoint: remove {folder}"
-            ) from error
-        files += 1
-        for tensor in tensors_of(held):
-            tensors, numbers = tensors + 1, numbers + tensor.numel()
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise UserError(
-                    f"{path} holds numbers that are not finite; resume from an older checkpoint: remove {folder}"
-                )
-    for name in ("recipe.json", "skip.json", "model/config.json"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} lacks {name}; resume from an older checkpoint: remove {folder}")
-    return {"files": files, "tensors": tensors, "numbers": numbers} | {k: meta[k] for k in ("engine", "world", "stage")}
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
-    return [t for part in parts for t in tensors_of(part)]

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.types import Batch
-from generalist import deepspeed_disk, portable
+from generalist import deepspeed_disk, deepspeed_files, portable
 from generalist.deepspeed_config import deepspeed_config, zero_stage
 from generalist.distributed import rank, world
 from generalist.engine import (
     check_precision,
     finish_gradient,
     group_names,
+    one_order,
     read_meta,
     recompute_activations,
     rng_state,
@@ -91,6 +92,7 @@ class DeepSpeedEngine:
         except (ValueError, AssertionError) as error:
             what = recipe.engine.deepspeed or "this recipe"
             raise UserError(f"DeepSpeed refuses {what}: {error}") from error
+        self.engine._copy_recovery_script = lambda path: None  # a checkpoint holds no programs
         self.gate.zero = self.zero if self.stage else None
         if self.world == 1 and self.stage == 0:  # nobody to exchange gradients with
             self.engine.enable_backward_allreduce = False
@@ -161,7 +163,8 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         if self.micro:
             self.engine.step()  # ends the micro step before; DeepSpeed only counts here
-        self.engine.backward(loss, scale_wrt_gas=False)  # or it would divide by the micro steps once more
+        with one_order(self.device):
+            self.engine.backward(loss, scale_wrt_gas=False)  # or it would divide by the micro steps once more
         self.micro += 1
 
     def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
@@ -192,7 +195,7 @@ class DeepSpeedEngine:
             write_meta(folder, {**about, "groups": self.groups, "shapes": self.shapes})
         kept, on_disk = self.engine.checkpoint_engine, self.engine.zero_nvme_offload_optimizer
         whole = deepspeed_disk.filled(self.zero, write) if self.offloads_to_disk else write
-        self.engine.checkpoint_engine = files(whole)
+        self.engine.checkpoint_engine = deepspeed_files.engine(whole)
         self.engine.zero_nvme_offload_optimizer = lambda: False  # or it would copy the files of the disk, too
         try:
             self.engine.save_checkpoint(str(folder), tag=portable.TAG, save_latest=False)
@@ -200,22 +203,26 @@ class DeepSpeedEngine:
             self.engine.checkpoint_engine, self.engine.zero_nvme_offload_optimizer = kept, on_disk
         write(rng_state(), folder / f"rng-{self.rank}.pt")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, trust: bool = False) -> None:
         if not folder.is_dir():
             raise UserError(f"rank {self.rank} does not see {folder}; --out must lie on a disk that all nodes share")
         meta = read_meta(folder)
         alike = (meta["engine"], meta["world"], meta["stage"]) == ("deepspeed", self.world, self.stage)
         if alike and not self.offloads_to_disk:
-            self.engine.load_checkpoint(str(folder), tag=portable.TAG)
+            kept, self.engine.checkpoint_engine = self.engine.checkpoint_engine, deepspeed_files.engine(trust=trust)
+            try:
+                self.engine.load_checkpoint(str(folder), tag=portable.TAG)
+            finally:
+                self.engine.checkpoint_engine = kept
         else:
             shared = folder.parent / "universal.pt"
-            on_first(lambda: torch.save(portable.read(folder, meta), shared))
+            on_first(lambda: torch.save(portable.read(folder, meta, trust), shared))
             self.set_portable(torch.load(shared, map_location="cpu", mmap=True, weights_only=True))
             barrier()
             if self.rank == 0:
                 shared.unlink()
         if alike:  # last, so that nothing above draws from it
-            set_rng_state(torch.load(folder / f"rng-{self.rank}.pt", weights_only=True))
+            set_rng_state(portable.load(folder / f"rng-{self.rank}.pt"))
 
     def weights(self) -> dict[str, Tensor]:
         if self.stage == 3:
@@ -320,17 +327,3 @@ def fresh_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
     count = 0 if isinstance(optimizer, BalancedAdamW) else torch.tensor(0.0)
     moments = {key: torch.zeros_like(parameter, dtype=torch.float32) for key in portable.MOMENTS}
     optimizer.state[parameter] = {"step": count, **moments}
-
-
-def files(write: portable.Write) -> Any:
-    """DeepSpeed's checkpoint engine over `write`."""
-    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-
-    class Files(TorchCheckpointEngine):
-        def __init__(self) -> None:
-            self.name = "files"
-
-        def save(self, state_dict: Any, path: str) -> None:
-            write(state_dict, Path(path))
-
-    return Files()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,8 +54,11 @@ class Engine(Protocol):
         """Hand every file of the state to `write(value, path)`; all ranks call it together."""
         ...
 
-    def load(self, folder: Path) -> None:
-        """The inverse of `save`, also from another engine, stage or number of processes."""
+    def load(self, folder: Path, trust: bool = False) -> None:
+        """The inverse of `save`, also from another engine, stage or number of processes.
+
+        trust: read files of an earlier version too, in which there may be objects (`generalist.manifest`).
+        """
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -89,7 +94,8 @@ class LocalEngine:
             return self.objective(batch)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        with one_order(self.device):
+            loss.backward()
 
     def step(self, lr: float, share: float, omega: float, apply: bool = True) -> float:
         set_rate(self.optimizer, lr)
@@ -108,18 +114,38 @@ class LocalEngine:
         write_meta(folder, {"engine": "local", "world": 1, "stage": 0, "groups": self.groups})
         write(self.state(), folder / "state.pt")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, trust: bool = False) -> None:
         meta = read_meta(folder)
         if meta["engine"] == "local":
-            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+            state = portable.load(folder / "state.pt")
         else:
-            state = portable.to_torch(portable.read(folder, meta), self.groups, self.optimizer)
+            state = portable.to_torch(portable.read(folder, meta, trust), self.groups, self.optimizer)
         self.objective.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         set_rng_state(state.get("rng"))
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu() for name, value in self.objective.state_dict().items()}
+
+
+@contextmanager
+def one_order(device: torch.device) -> Iterator[None]:
+    """Gradients that fall on one row are added in one order, however many threads a CPU has: the same bytes every time.
+
+    The framework's own tables are looked up in ways that are exact anyway; this also holds for code of others, where
+    the gradient of `table[index]` is added atomically by all threads at once (torch 2.14, measured).
+    """
+    if device.type != "cpu":
+        yield
+        return
+    mode, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode(max(mode, 1))
+    torch.utils.deterministic.fill_uninitialized_memory = fill and bool(mode)  # as it was: filling takes time
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -6,12 +6,14 @@ of the steps that will be done again are dropped first.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from generalist import owned
 
 LOG = "log.jsonl"
 # One value for the whole run whatever the task; every other scalar gets one TensorBoard curve a task.
@@ -29,10 +31,10 @@ class EventLog:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / LOG
-        self._writer = _summary_writer(self.folder / "tensorboard", resume_at) if tensorboard else None
+        self._writer = _summary_writer(self.folder, resume_at) if tensorboard else None
         _repair(self.path, resume_at)
-        # Line buffering: every event reaches the system whole, so a killed process loses none.
-        self._file = self.path.open("a", buffering=1, encoding="utf-8", newline="\n")
+        # No buffer: every event reaches the system whole, so a killed process loses none, and a full disk is seen here.
+        self._file = self.path.open("ab", buffering=0)
 
     def write(self, step: int, task: str | None = None, **values: Any) -> None:
         """One event. Numbers (Python's, numpy's or 0-dimensional tensors) are also drawn in TensorBoard.
@@ -43,7 +45,9 @@ class EventLog:
         if task is not None:
             event["task"] = str(task)
         event.update({key: _plain(value) for key, value in values.items()})
-        self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+        if self._file.write(line) != len(line):  # the disk filled up within the line
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         if self._writer is None:
             return
         for key, value in event.items():
@@ -53,7 +57,6 @@ class EventLog:
 
     def flush(self) -> None:
         """Everything written so far is on the disk: call it before a checkpoint is declared complete."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         if self._writer is not None:
             self._writer.flush()
@@ -62,10 +65,12 @@ class EventLog:
         """Flushes and closes; closing twice does nothing."""
         if self._file.closed:
             return
-        self.flush()
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+            if self._writer is not None:
+                self._writer.close()
 
     def __enter__(self) -> EventLog:
         return self
@@ -124,11 +129,14 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _summary_writer(folder: Path, resume_at: int | None):
+def _summary_writer(run: Path, resume_at: int | None):
+    folder = run / "tensorboard"
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(f"TensorBoard cannot be loaded ({error}): pip install tensorboard") from None
     # Two writers started in one second on one host would share a file name: the count keeps them apart.
-    number = len(list(folder.glob("events.*"))) if folder.exists() else 0
-    return SummaryWriter(str(folder), purge_step=resume_at, filename_suffix=f".{number}")
+    before = set(folder.glob("events.*"))
+    writer = SummaryWriter(str(folder), purge_step=resume_at, filename_suffix=f".{len(before)}")
+    owned.claim(run, [path.relative_to(run).as_posix() for path in set(folder.glob("events.*")) - before])
+    return writer

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import defaultdict, deque
 from pathlib import Path
 from statistics import median
@@ -100,6 +101,11 @@ class Faults:
         self._write(fault.steps[-1], fault.task, "rolled back", to=checkpoint, leave_out=fault.steps)
         if self.rank == 0:
             (self.out / "skip.json").write_text(json.dumps(sorted(self.skip)))
+
+    def worker_lost(self, step: int, what: str) -> None:
+        """A loader worker died and was replaced before this step."""
+        print(what, file=sys.stderr, flush=True)
+        self._write(step, "", "worker restarted", what=what)
 
     def _samples(self, result: StepResult) -> None:
         self.seen += result.samples + result.unread

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
 from data.errors import UserError, nearest
 from data.types import Group, Layout, Routes
@@ -59,9 +59,10 @@ class ExpertLinear(nn.Module):
 
     def merge(self, choice: Choice) -> tuple[Tensor, Tensor]:
         """One weight and bias a row: Float[R out in], Float[R out]."""
-        w = choice.weights.to(self.weight.dtype)
-        weight = (self.weight[choice.experts] * w[..., None, None]).sum(1)
-        return weight, (self.bias[choice.experts] * w[..., None]).sum(1)
+        w, shape = choice.weights.to(self.weight.dtype), choice.experts.shape
+        chosen = self.weight.index_select(0, choice.experts.flatten()).unflatten(0, shape)
+        weight = (chosen * w[..., None, None]).sum(1)
+        return weight, (embedding(choice.experts, self.bias) * w[..., None]).sum(1)
 
 
 @dataclass
@@ -108,7 +109,7 @@ class PerToken:
         order = torch.argsort(flat, stable=True)
         counts = torch.bincount(flat, minlength=len(of.weight)).tolist()
         token = order // k
-        parts = x[token].split(counts)
+        parts = x.index_select(0, token).split(counts)
         out = torch.cat([linear(part, w, b) for part, w, b in zip(parts, of.weight, of.bias, strict=True)])
         out = out * self.choice.weights.flatten()[order].unsqueeze(1).to(out.dtype)
         return out.new_zeros(len(x), out.shape[1]).index_add_(0, token, out)

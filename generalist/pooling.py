@@ -44,7 +44,7 @@ class MeanOfOthers(Asked):
         sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden)
         counts = torch.bincount(owner, minlength=sequences).unsqueeze(1)
         own = owner[asked]
-        return (sums[own] - hidden[asked]) / (counts[own] - 1).clamp(min=1)
+        return (sums.index_select(0, own) - hidden[asked]) / (counts[own] - 1).clamp(min=1)
 
 
 class MeanOfAll(Asked):
@@ -82,7 +82,7 @@ class LastToken(Asked):
     def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
         place = torch.arange(len(owner), device=owner.device)
         last = torch.zeros(sequences, dtype=torch.long, device=owner.device).scatter_reduce(0, owner, place, "amax")
-        return hidden[last[owner[asked]]]
+        return hidden.index_select(0, last[owner[asked]])
 
 
 class AttentionPooling(nn.Module):
@@ -126,9 +126,9 @@ class AttentionPooling(nn.Module):
         top = scores.new_full((sequences, self.heads), -math.inf).scatter_reduce(0, index, scores.detach(), "amax")
         weights = (scores - top[owner]).exp()
         total = torch.zeros_like(top).index_add(0, owner, weights)
-        share = (weights / total[owner]).to(v.dtype).unsqueeze(-1)
+        share = (weights / total.index_select(0, owner)).to(v.dtype).unsqueeze(-1)
         summed = v.new_zeros(sequences, *v.shape[1:]).index_add(0, owner, share * v)
-        x = self.out(summed.flatten(1)[owner[asked]])
+        x = self.out(summed.flatten(1).index_select(0, owner[asked]))
         return x if self.norm2 is None else x + self.down(self.activation(self.up(self.norm2(x))))
 
 

@@ -8,6 +8,7 @@ sharded files through its universal checkpoint (2406.18820), everything else dir
 from __future__ import annotations
 
 import argparse
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import torch
 from torch.optim import Optimizer
 
 from data.errors import UserError
+from generalist.ranks import first_line
 
 Write = Callable[[Any, Path], None]
 Portable = dict[str, dict[str, Any]]
@@ -26,15 +28,30 @@ TAG = "deepspeed"
 STAGE_0 = "mp_rank_00_model_states.pt"
 
 
-def read(folder: Path, meta: dict[str, Any]) -> Portable:
-    """A checkpoint folder of any engine -> the portable state (on the CPU)."""
+def read(folder: Path, meta: dict[str, Any], trust: bool = False) -> Portable:
+    """A checkpoint folder of any engine -> the portable state (on the CPU). trust: as in `load`."""
     if meta["engine"] == "local":
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        state = load(folder / "state.pt", trust)
         return from_torch(state["model"], state["optimizer"], meta["groups"])
     if meta["stage"] == 0:
-        state = torch.load(folder / TAG / STAGE_0, map_location="cpu", weights_only=False)
+        state = load(folder / TAG / STAGE_0, trust)
         return from_torch(state["module"], state["optimizer"], meta["groups"])
-    return read_universal(folder, meta)
+    return read_universal(folder, meta, trust)
+
+
+def load(path: Path, trust: bool = False) -> Any:
+    """A file of tensors and plain values, on the CPU; with `trust` also of objects, which can run code.
+
+    UserError for a file that is missing, broken or holds what it may not.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is broken or holds more than tensors and plain values; it is not read") from error
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is broken ({first_line(error)})") from error
 
 
 def from_torch(model: dict[str, Any], optimizer: dict[str, Any], groups: list[list[str]]) -> Portable:
@@ -63,15 +80,19 @@ def to_torch(state: Portable, groups: list[list[str]], optimizer: Optimizer) -> 
     }
 
 
-def read_universal(folder: Path, meta: dict[str, Any]) -> Portable:
+def read_universal(folder: Path, meta: dict[str, Any], trust: bool = False) -> Portable:
     """DeepSpeed's ZeRO files -> universal checkpoint (in a temporary folder) -> the portable state."""
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
+    from generalist.deepspeed_files import readable_copy
+
     target = Path(tempfile.mkdtemp(prefix="universal-", dir=folder.parent))
+    own = target / TAG
     try:
+        readable_copy(folder / TAG, own, trust)
         convert(
             argparse.Namespace(
-                input_folder=str(folder / TAG),
+                input_folder=str(own),
                 output_folder=str(target / "out"),
                 num_extract_workers=1,
                 num_merge_workers=1,
@@ -81,14 +102,14 @@ def read_universal(folder: Path, meta: dict[str, Any]) -> Portable:
             )
         )
         model = folder / TAG / (STAGE_0 if meta["stage"] < 3 else "zero_pp_rank_0_" + STAGE_0)
-        kept = torch.load(model, map_location="cpu", weights_only=False)
+        kept = load(model, trust)
         buffers = kept.get("buffer_names") or []
         out: Portable = {name: {"fp32": kept["module"][name]} for name in buffers}
         for name in (name for group in meta["groups"] for name in group):
             part = target / "out" / "zero" / name
             out[name] = {"step": meta["steps"]}
             for key in ("fp32", *MOMENTS):
-                value = torch.load(part / f"{key}.pt", map_location="cpu", weights_only=False)
+                value = torch.load(part / f"{key}.pt", map_location="cpu", weights_only=True)
                 value = value["param"] if isinstance(value, dict) else value
                 out[name][key] = value.reshape(meta["shapes"][name])
         return out

@@ -121,6 +121,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def gathered(value: T) -> list[T]:
+    """The values of all ranks, on every rank; what pickles."""
+    if world() == 1:
+        return [value]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def on_first(do: Callable[[], T]) -> T:
     """`do()` on rank 0, its result on every rank; when it fails, it fails on every rank."""
     if world() == 1:
@@ -150,8 +159,7 @@ def agree(recipe: dict[str, Any]) -> None:
         "code": code_hash(),
         "torch": torch.__version__,
     }
-    everyone: list[Any] = [None] * world()
-    dist.all_gather_object(everyone, own)
+    everyone = gathered(own)
     for other, values in enumerate(everyone):
         for name, value in values.items():
             if value != everyone[0][name]:

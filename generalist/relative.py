@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from data.types import Layout, Offsets
 
@@ -53,7 +53,7 @@ def added(bias: Tensor, index: Tensor, mask: Tensor | None, prompts: int) -> Ten
 
     bias: Float[T + 1, H] of this layer; index: Int[count n n]; mask: Bool[count 1 1|n n] or None.
     """
-    found = bias[index].permute(0, 3, 1, 2)
+    found = embedding(index, bias).permute(0, 3, 1, 2)
     if mask is not None:
         found = found.masked_fill(~mask, -torch.inf)
     return pad(found, (prompts, 0)) if prompts else found

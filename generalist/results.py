@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from tqdm import tqdm
 
 from data.errors import UserError
-from generalist import evaluate
+from generalist import evaluate, owned
 from generalist.control import add_control
 from generalist.freeze import trainable
 from generalist.heldout import Wanted, hold_out
@@ -56,10 +57,10 @@ def save_model(prepared: Prepared, model: Any, out: Path) -> Path:
     """The Hugging Face folder: config, safetensors, processor and tokenizer files; replaced as a whole."""
     folder, partial = out / "model", out / "model.partial"
     try:
+        owned.claim(out, [f"{partial.name}/"])
         shutil.rmtree(partial, ignore_errors=True)
         export(prepared, model, partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        owned.install(out, partial, folder.name)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}); free disk space or choose another --out") from error
     return folder
@@ -87,11 +88,13 @@ def evaluate_run(
     lines: dict[str, dict[str, Any]] = {}
     shown: dict[str, list[dict[str, Any]]] = {}
     spaces: list[dict[str, np.ndarray]] = []
-    shutil.rmtree(out / "answers", ignore_errors=True)
+    owned.remove(out, "answers")
     for split in ("test", "val"):
         (out / UNREAD.format(split=split)).unlink(missing_ok=True)
     metrics: dict[str, Any] = {"tasks": lines}
     for name, task in prepared.tasks.items():
+        if owned.is_run(out):  # one of an earlier version has no list
+            owned.claim(out, [f"answers/{quote(name, safe='')}{end}" for end in (".jsonl", ".captions.jsonl")])
         with tqdm(desc=f"evaluate {name}", unit="sample", disable=quiet, file=sys.stderr, leave=False) as bar:
             found = hold_out(task, prepared.records[name], objective, out, wanted, bar.update)
         lines[name], shown[name] = found.line, found.shown

@@ -198,7 +198,7 @@ class ContextRouter(Router):
         count = int(owner[-1]) + 1
         sums = x.new_zeros(count, x.shape[1]).index_add_(0, owner, x * seen)
         number = x.new_zeros(count, 1).index_add_(0, owner, seen)
-        return torch.cat([x, (sums / number.clamp(min=1))[owner]], dim=1)
+        return torch.cat([x, (sums / number.clamp(min=1)).index_select(0, owner)], dim=1)
 
 
 ROUTERS: dict[str, type[Router]] = {

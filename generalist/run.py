@@ -5,8 +5,7 @@ The same on one process and on many: rank 0 alone writes, every rank trains.
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
 import signal
 import sys
 import time
@@ -21,8 +20,8 @@ from tqdm import tqdm
 
 from data.errors import UserError
 from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist import checkpoint, control, grown, ranks, stop_file
+from data.stream import Steps, WorkerLost, loader
+from generalist import checkpoint, control, grown, manifest, ranks, stop_file
 from generalist.compiled import compile_layers
 from generalist.engine import Engine, LocalEngine, recompute_activations
 from generalist.events import EventLog, read_log
@@ -37,6 +36,7 @@ from generalist.prepare import Prepared, prepare
 from generalist.profile import profiled
 from generalist.recipe import Recipe, to_json
 from generalist.results import evaluate_run, exporter, load_run, save_model, table, write_json
+from generalist.run_folder import RunFolder
 
 __all__ = ["Interrupted", "evaluate_run", "load_run", "save_model", "table", "train_run", "write_json"]
 
@@ -45,8 +45,22 @@ class Interrupted(Exception):
     """The run was asked to stop and has saved: (step, the signal's number)."""
 
 
-def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> dict:
-    """Train, evaluate, write the run's folder. Returns what metrics.json holds; {} on every rank but the first."""
+def train_run(
+    recipe: Recipe, out: Path, resume: bool = False, overwrite: bool = False, quiet: bool = False, trust: bool = False
+) -> dict:
+    """Train, evaluate, write the run's folder. Returns what metrics.json holds; {} on every rank but the first.
+
+    trust: a resume also reads a checkpoint of an earlier version, whose files can run code.
+    """
+    folder = RunFolder(out)
+    try:
+        return _run(recipe, folder, resume, overwrite, quiet, trust)
+    finally:
+        folder.release()
+
+
+def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet: bool, trust: bool) -> dict:
+    out = folder.out
     recipe.check()
     control.check_control(recipe, ranks.launched_world())
     if recipe.engine.threads:
@@ -58,25 +72,25 @@ def train_run(recipe: Recipe, out: Path, resume: bool = False, overwrite: bool =
     as_given = to_json(recipe)  # before anything is learnt from data: a resume compares it with what it is given
     try:
         ranks.agree(as_given)
-        first = ranks.on_first(lambda: open_run(recipe, out, resume, overwrite))
+        world = ranks.launched_world()
+        first, start = ranks.on_first(lambda: folder.open(recipe, resume, overwrite, trust, world))
         began = time.time()
         prepared = prepare(recipe)
         notes = ranks.on_first(lambda: preflight(prepared, recipe))
         if not quiet and ranks.is_first():
             print("\n".join([prepared.describe(recipe), *notes]), file=sys.stderr, flush=True)
-        folder = checkpoint.latest(out)[1] if resume else out
-        if resume and (note := grown.check_same(prepared, out, folder / "model")) and ranks.is_first():
+        if start and (note := grown.check_same(prepared, out, start / "model")) and ranks.is_first():
             print(note, file=sys.stderr, flush=True)
-        elif not resume and ranks.is_first():
+        elif start is None and ranks.is_first():
             write_json(out / grown.COUNTS, grown.counts(prepared))
         objective = prepared.objective(recipe)
         if recipe.init and not resume:
             start_from(recipe, objective, out)
         engine = build_engine(recipe, objective, device)
         torch.manual_seed(recipe.seed + 1 + engine.rank)
-        if resume:
-            engine.load(folder)
-        _train(recipe, as_given, prepared, objective, engine, out, first, quiet or engine.rank > 0)
+        if start is not None:
+            engine.load(start, trust and manifest.is_old(start))
+        _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0)
         weights = engine.weights() if distributed else None
         ranks.barrier()  # nobody parts while another still reads
         is_first = engine.rank == 0
@@ -99,7 +113,7 @@ def _train_control(as_given: dict[str, Any], out: Path, resume: bool, quiet: boo
     folder = out / control.FOLDER
     if resume and (folder / "metrics.json").is_file():
         return
-    going_on = resume and bool(checkpoint.checkpoints(folder))
+    going_on = resume and bool(checkpoint.folders(folder))
     train_run(control.control_recipe(as_given), folder, going_on, not going_on, quiet)
 
 
@@ -161,67 +175,29 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-# --- the run's folder ---
-
-
-def open_run(recipe: Recipe, out: Path, resume: bool, overwrite: bool) -> int:
-    """Check and create the run's folder; the first step to do."""
-    held = checkpoint.checkpoints(out)
-    if resume:
-        step, folder = checkpoint.latest(out)
-        saved = json.loads((folder / "recipe.json").read_text())
-        changed = differences(saved, to_json(recipe))
-        if changed:
-            raise UserError(
-                f"{out} was trained with another recipe ({'; '.join(changed[:3])}); give the same keys or another --out"
-            )
-        return step
-    if held and not overwrite:
-        raise UserError(
-            f"{out} already holds a run; --resume goes on with it, --overwrite or another --out starts anew"
-        )
-    try:
-        checkpoint.retry(lambda: out.mkdir(parents=True, exist_ok=True))
-        if overwrite or (out / "recipe.json").is_file():  # a run that was killed before its first checkpoint
-            _clear(out)
-        (out / "recipe.json").write_text(json.dumps(to_json(recipe), indent=1))
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out} ({error.strerror}); choose a folder you may write to with --out"
-        ) from error
-    return 0
-
-
-def _clear(out: Path) -> None:
-    """Remove what an earlier run wrote here, and only that."""
-    for name in ("checkpoints", "model", "tensorboard", control.FOLDER, "answers"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    written = ["metrics.json", "predictions.json", "space.npz", "report.html", "log.jsonl", "faults.jsonl", "skip.json"]
-    written += ["interference.json", "init.json"]
-    for path in [*(out / name for name in written), *out.glob("bad_samples*.jsonl")]:
-        path.unlink(missing_ok=True)
-
-
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
-    """Where two JSON trees differ, as "key: old -> new"; the loader's workers may change."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        free = {"workers", "checkpoint", "engine", "faults", "profile", "cache_gb", "memory_gb"}
-        free |= {"baseline", "baseline_seconds"}
-        keys = [k for k in {**a, **b} if f"{path}{k}" not in free]
-        return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}{k}.")]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}{i}.")]
-    return [] if a == b else [f"{path.rstrip('.')}: {a!r:.60} -> {b!r:.60}"]
+# --- asked to stop ---
 
 
 @contextmanager
 def stop_flag() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM fill the list instead of cutting a step in half."""
+    """Ctrl-C, SIGTERM and a terminal that is closed fill the list instead of cutting a step in half."""
     asked: list[int] = []
     kept = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def ask(number: int, _frame: object) -> None:
+        asked.append(number)
+        if number == signal.SIGHUP and terminals:  # nobody reads there any more, and writing would fail
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue  # nohup
         with suppress(ValueError):  # not the main thread: the caller keeps its own handling
-            kept[number] = signal.signal(number, lambda n, _frame: asked.append(n))
+            kept[number] = signal.signal(number, ask)
     try:
         yield asked
     finally:
@@ -240,19 +216,19 @@ def _train(
     prepared: Prepared,
     objective: Objective,
     engine: Engine,
-    out: Path,
+    folder: RunFolder,
     first: int,
     quiet: bool,
 ) -> None:
     """Steps first..recipe.steps-1, from the last checkpoint again where a fault asks for it."""
-    spec = recipe.checkpoint
+    spec, out = recipe.checkpoint, folder.out
     saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, exporter(prepared, objective.model))
     events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
     faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
     with stop_flag() as asked:
         while first < recipe.steps:
             try:
-                _attempt(recipe, prepared, engine, out, first, quiet, saver, faults, asked)
+                _attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked)
                 return
             except RollBack as fault:
                 first = _roll_back(out, engine, saver, faults, fault)
@@ -261,42 +237,56 @@ def _train(
 def _roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults, fault: RollBack) -> int:
     """Load the last checkpoint and leave the steps that failed out from now on; the step to go on with."""
     saver.finish()
-    held = ranks.on_first(lambda: checkpoint.checkpoints(out))
-    faults.roll_back(fault, held[-1][0] if held else None)
-    engine.load(held[-1][1])
-    return held[-1][0]
+    held = ranks.on_first(lambda: checkpoint.newest_sound(out) if checkpoint.folders(out) else None)
+    faults.roll_back(fault, None if held is None else held[0])
+    engine.load(held[1])
+    return held[0]
 
 
 def _attempt(
     recipe: Recipe,
     prepared: Prepared,
     engine: Engine,
-    out: Path,
+    folder: RunFolder,
     first: int,
     quiet: bool,
     saver: checkpoint.Saver,
     faults: Faults,
     asked: list[int],
 ) -> None:
-    tasks, every = prepared.tasks, recipe.checkpoint.every
+    out, tasks, every = folder.out, prepared.tasks, recipe.checkpoint.every
     schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed, recipe.sampling == "mixed")
     steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, recipe.engine.accumulate, "skip")
-    log = EventLog(out, resume_at=first) if engine.rank == 0 else None
+    with checkpoint.kept(out):
+        log = EventLog(out, resume_at=first) if engine.rank == 0 else None
     meter = meter_for(recipe.optimizer.interference, engine)
     bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=quiet, file=sys.stderr, dynamic_ncols=True)
-    done = first
+    done, whole = first, True
 
     def save(step: int) -> None:
+        nonlocal whole
+        whole = folder.check()
         if log is not None:
             log.flush()
         saver.save(step, sorted(faults.skip))
+        if not whole:
+            finish_saving()
 
     def finish_saving() -> None:
         saver.finish()
         if engine.rank == 0:
             stop_file.answer(out)
+        if not whole:
+            raise UserError(
+                f"{out} was removed while the run wrote in it; the state after step {done} is saved there again, "
+                "go on with --resume"
+            )
 
     def after(result: StepResult) -> None:
+        with checkpoint.kept(out):
+            record(result)
+
+    def record(result: StepResult) -> None:
         nonlocal done
         rate = result.samples / max(result.seconds, 1e-9)
         bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s", refresh=False)
@@ -326,7 +316,8 @@ def _attempt(
             raise Interrupted(done, asked[0] if asked else signal.SIGTERM)
 
     try:
-        batches = loader(steps, first, recipe.steps, recipe.workers, pin=engine.device.type == "cuda")
+        pin = engine.device.type == "cuda"
+        batches = loader(steps, first, recipe.steps, recipe.workers, pin, faults.worker_lost)
         train(
             *profiled(engine, batches, out, recipe.profile),
             tasks,
@@ -347,7 +338,14 @@ def _attempt(
         if done < recipe.steps:  # the last steps were left out
             save(recipe.steps)
         finish_saving()
+    except WorkerLost as lost:
+        if engine.world > 1 or done == first:
+            raise
+        save(done)  # between two steps: the state is that of the last one
+        finish_saving()
+        raise UserError(f"{lost}; saved after step {done}, go on with --resume") from lost
     finally:
         bar.close()
         if log is not None:
-            log.close()
+            with checkpoint.kept(out):
+                log.close()

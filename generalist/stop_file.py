@@ -18,7 +18,8 @@ def ask(out: Path) -> None:
 
 
 def is_asked(out: Path) -> bool:
-    return (out / NAME).exists()
+    """Also where the folder is gone: the run saves what it can still save."""
+    return (out / NAME).exists() or not out.is_dir()
 
 
 def answer(out: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from data.constants import constant
 from data.errors import UserError
@@ -284,7 +285,7 @@ class AudioTokens(nn.Module):
         """{"patch": [N, size], "position": [N, 2] (time, mel)} -> [N, width]."""
         patch, position = data["patch"], data["position"]
         x = self.project(patch.to(self.project.weight.dtype))
-        return x + self.mel[position[:, 1]] + sincos(position[:, 0], x.shape[-1]).to(x.dtype)
+        return x + embedding(position[:, 1], self.mel) + sincos(position[:, 0], x.shape[-1]).to(x.dtype)
 
 
 def _mask_band(x: Tensor, widest: int, rng: torch.Generator) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from data.errors import UserError
 from data.types import Span
@@ -52,7 +52,7 @@ class LinearTokens(nn.Module):
         x = self.proj(data["patch"].to(self.proj.weight.dtype))
         if self.fixed:
             x = x + position_table(data["index"], x.shape[-1]).to(x.dtype)
-        return x if self.pos_embed is None else x + self.pos_embed[data["index"]]
+        return x if self.pos_embed is None else x + embedding(data["index"], self.pos_embed)
 
 
 @dataclass
@@ -320,7 +320,8 @@ class ProgressiveStage(nn.Module):
         from tokenizers_mod.points import sample_groups
 
         centre, near = sample_groups(xyz, len(xyz) // 4, size)
-        columns = torch.cat([xyz[near] - xyz[centre].unsqueeze(1), features[near] - features[centre].unsqueeze(1)], -1)
+        apart = embedding(near, features) - embedding(centre, features).unsqueeze(1)
+        columns = torch.cat([xyz[near] - xyz[centre].unsqueeze(1), apart], -1)
         g, k = near.shape
         x = self.first(columns.reshape(g * k, -1)).view(g, k, -1)
         x = torch.cat([x.amax(1, keepdim=True).expand_as(x), x], dim=-1)

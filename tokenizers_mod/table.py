@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding, embedding_bag
 
 from data import jsons
 from data.errors import UserError, nearest, told
@@ -298,7 +298,7 @@ class TableTokens(nn.Module):
         index = column.unsqueeze(-1) * size + torch.arange(size, device=column.device)
         # sum_f features[n, f] * weight[column[n], f]: a bag, so that no [N, f, width] is laid out
         x = embedding_bag(index, self.weight, mode="sum", per_sample_weights=features)
-        return x + self.column[column] + self.category[category] * ~number
+        return x + embedding(column, self.column) + embedding(category, self.category) * ~number
 
 
 def _plain(value: Any) -> Any:

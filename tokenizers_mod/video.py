@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from data.cells import cells
 from data.errors import UserError
@@ -330,7 +331,7 @@ class VideoTokens(nn.Module):
         frame, cell = data["place"].unbind(-1)
         patches = self.projection(data["patch"].to(next(self.projection.parameters()).dtype))
         time = sincos(frame, patches.shape[-1]).to(patches.dtype) if self.temporal is None else self.temporal(frame)
-        return patches + time + self.spatial[cell].to(patches.dtype)
+        return patches + time + embedding(cell, self.spatial).to(patches.dtype)
 
 
 def _is_picture(raw: Any) -> bool:

@@ -9,20 +9,23 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--all", action="store_true", help="every checkpoint, not the newest alone")
+    parser.add_argument(
+        "--trust", action="store_true", help="read a checkpoint of an earlier version too, whose files can run code"
+    )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from generalist.checkpoint import checkpoints, latest, verify
+    from generalist.checkpoint import folders, latest, verify
     from generalist.model import GeneralistModel
     from generalist.recipe import from_json
 
-    newest = latest(args.run)
+    held = folders(args.run) or [latest(args.run)]
     found = []
-    for step, folder in checkpoints(args.run) if args.all else [newest]:
-        about = verify(folder)
+    for step, folder in held if args.all else held[-1:]:
+        about = verify(folder, args.trust)
         recipe = from_json(json.loads((folder / "recipe.json").read_text()))
         model = GeneralistModel.from_pretrained(folder / "model")
         found.append({"step": step, "recipe": recipe.name, "parameters": model.num_parameters(), **about})

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from data.errors import UserError
-    from generalist.checkpoint import checkpoints
+    from generalist.checkpoint import folders
     from generalist.heldout import failed
     from generalist.ranks import is_first
     from generalist.recipe import load_recipe, override
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or recipe.folder
     resume, overwrite = args.resume, args.overwrite
     if args.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-        resume = bool(checkpoints(out))
+        resume = bool(folders(out))
         overwrite = not resume
     try:
-        metrics = train_run(recipe, out, resume, overwrite, args.quiet)
+        metrics = train_run(recipe, out, resume, overwrite, args.quiet, args.trust)
     except Interrupted as stop:
         step, number = stop.args
         keys = " ".join([args.recipe, *args.keys])
