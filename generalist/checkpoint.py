@@ -29,9 +29,9 @@ from generalist import manifest, owned
 from generalist.engine import Engine
 from generalist.portable import Write
 from generalist.ranks import barrier, first_line, gathered
-from generalist.sound import checkpoints, folders, latest, newest_sound, verify
+from generalist.sound import check, checkpoints, folders, latest, newest_sound, verify
 
-__all__ = ["Saver", "checkpoints", "folders", "latest", "newest_sound", "verify"]
+__all__ = ["Saver", "check", "checkpoints", "folders", "latest", "newest_sound", "verify"]
 
 HOPELESS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.EEXIST)
 FULL = 1 << 20  # bytes: a disk with less is taken for full

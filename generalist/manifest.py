@@ -46,6 +46,8 @@ def write(folder: Path, step: int, known: dict[str, dict[str, Any]]) -> list[str
 def read(folder: Path) -> dict[str, Any]:
     """The manifest. UserError where it is missing or not what was written."""
     try:
+        if not stat.S_ISREG((folder / NAME).stat().st_mode):
+            raise ValueError("it is no file any more")
         found = json.loads((folder / NAME).read_bytes())
         body = {"step": found["step"], "files": found["files"]}
         if found["sha256"] != _sum(body):

@@ -2,7 +2,8 @@
 
 import os
 
-# Before torch is imported anywhere: thread pools are sized once, and sums over several threads differ in last bits.
+# Before torch is imported anywhere: thread pools are sized once, and two workers of pytest share the cores. Runs are as
+# exact with two threads (tests/test_threads.py); another number of threads rounds differently.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
