@@ -143,10 +143,15 @@ def stopped(run: Path, what: str, error: OSError) -> UserError:
 
 @contextmanager
 def kept(run: Path) -> Iterator[None]:
-    """Around what a run writes beside its checkpoints: a disk that is full or gone is a UserError, they are kept."""
+    """Around what a run writes beside its checkpoints: a full disk is a UserError, and they are kept.
+
+    Where the whole folder is gone nothing is said: the run finds it so at its next step, saves there anew and ends.
+    """
     try:
         yield
     except OSError as error:
+        if not run.is_dir():
+            return
         raise stopped(run, str(error.filename or run), error) from error
 
 

@@ -46,7 +46,7 @@ def _kinds() -> dict[str, Kind]:
 
 
 def _with_fields(kind: type, **fields: Any) -> Any:
-    made = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     vars(made).update(fields)
     return made
 

@@ -138,14 +138,14 @@ def one_order(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
-    mode, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    mode, fill = torch.get_deterministic_debug_mode(), torch._C._get_deterministic_fill_uninitialized_memory()
     torch.set_deterministic_debug_mode(max(mode, 1))
-    torch.utils.deterministic.fill_uninitialized_memory = fill and bool(mode)  # as it was: filling takes time
+    torch._C._set_deterministic_fill_uninitialized_memory(fill and bool(mode))  # as it was: filling takes time
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch._C._set_deterministic_fill_uninitialized_memory(fill)
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -199,6 +199,13 @@ def read_meta(folder: Path) -> dict[str, Any]:
         return json.loads((folder / META).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a checkpoint of this version ({error}); start the run anew") from error
+
+
+def seed_all(seed: int) -> None:
+    """Every generator whose state a checkpoint holds starts from the same place."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def rng_state() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class EventLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / LOG
         self._writer = _summary_writer(self.folder, resume_at) if tensorboard else None
+        self._threads, threading.excepthook = threading.excepthook, self._untold
         _repair(self.path, resume_at)
         # No buffer: every event reaches the system whole, so a killed process loses none, and a full disk is seen here.
         self._file = self.path.open("ab", buffering=0)
@@ -55,6 +57,11 @@ class EventLog:
                 tag = key if task is None or key in RUN_WIDE else f"{key}/{task}"
                 self._writer.add_scalar(tag, value, event["step"])
 
+    def _untold(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread cannot write: the next event raises it here, so that its traceback says nothing more."""
+        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard.")):
+            self._threads(failed)
+
     def flush(self) -> None:
         """Everything written so far is on the disk: call it before a checkpoint is declared complete."""
         os.fsync(self._file.fileno())
@@ -71,6 +78,7 @@ class EventLog:
             self._file.close()
             if self._writer is not None:
                 self._writer.close()
+            threading.excepthook = self._threads
 
     def __enter__(self) -> EventLog:
         return self

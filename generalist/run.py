@@ -23,7 +23,7 @@ from data.schedule import Schedule
 from data.stream import Steps, WorkerLost, loader
 from generalist import checkpoint, control, grown, manifest, ranks, stop_file
 from generalist.compiled import compile_layers
-from generalist.engine import Engine, LocalEngine, recompute_activations
+from generalist.engine import Engine, LocalEngine, recompute_activations, seed_all
 from generalist.events import EventLog, read_log
 from generalist.faults import Faults, RollBack, read_skip
 from generalist.initial import load_initial
@@ -87,7 +87,7 @@ def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet
         if recipe.init and not resume:
             start_from(recipe, objective, out)
         engine = build_engine(recipe, objective, device)
-        torch.manual_seed(recipe.seed + 1 + engine.rank)
+        seed_all(recipe.seed + 1 + engine.rank)
         if start is not None:
             engine.load(start, trust and manifest.is_old(start))
         _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0)
@@ -237,10 +237,13 @@ def _train(
 def _roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults, fault: RollBack) -> int:
     """Load the last checkpoint and leave the steps that failed out from now on; the step to go on with."""
     saver.finish()
-    held = ranks.on_first(lambda: checkpoint.newest_sound(out) if checkpoint.folders(out) else None)
-    faults.roll_back(fault, None if held is None else held[0])
-    engine.load(held[1])
-    return held[0]
+    begun = ranks.on_first(lambda: bool(checkpoint.folders(out)))
+    if not begun:
+        faults.roll_back(fault, None)  # which ends the run
+    step, folder = ranks.on_first(lambda: checkpoint.newest_sound(out))
+    faults.roll_back(fault, step)
+    engine.load(folder)
+    return step
 
 
 def _attempt(
@@ -265,9 +268,10 @@ def _attempt(
 
     def save(step: int) -> None:
         nonlocal whole
-        whole = folder.check()
         if log is not None:
-            log.flush()
+            with checkpoint.kept(out):
+                log.flush()
+        whole = folder.check()
         saver.save(step, sorted(faults.skip))
         if not whole:
             finish_saving()
@@ -283,10 +287,6 @@ def _attempt(
             )
 
     def after(result: StepResult) -> None:
-        with checkpoint.kept(out):
-            record(result)
-
-    def record(result: StepResult) -> None:
         nonlocal done
         rate = result.samples / max(result.seconds, 1e-9)
         bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s", refresh=False)
@@ -294,20 +294,22 @@ def _attempt(
         if log is not None:
             extra: dict[str, Any] = {} if result.applied else {"applied": False}
             extra |= {} if meter is None else meter.after(result.task)
-            log.write(
-                result.step,
-                result.task,
-                loss=result.loss,
-                gradient_norm=result.gradient_norm,
-                lr=result.lr,
-                samples_per_second=rate,
-                seconds=result.seconds,
-                waited=result.waited,
-                **extra,
-            )
+            with checkpoint.kept(out):
+                log.write(
+                    result.step,
+                    result.task,
+                    loss=result.loss,
+                    gradient_norm=result.gradient_norm,
+                    lr=result.lr,
+                    samples_per_second=rate,
+                    seconds=result.seconds,
+                    waited=result.waited,
+                    **extra,
+                )
         if result.saved:
             saver.finish()
-        faults.after(result)
+        with checkpoint.kept(out):
+            faults.after(result)
         done = result.step + 1
         if result.stop or done == recipe.steps or (every and done % every == 0):
             save(done)
@@ -347,5 +349,5 @@ def _attempt(
     finally:
         bar.close()
         if log is not None:
-            with checkpoint.kept(out):
+            with checkpoint.kept(out) if whole else suppress(OSError):
                 log.close()
