@@ -9,9 +9,6 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--all", action="store_true", help="every checkpoint, not the newest alone")
-    parser.add_argument(
-        "--trust", action="store_true", help="read a checkpoint of an earlier version too, whose files can run code"
-    )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
 
 
