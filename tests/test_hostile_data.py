@@ -28,9 +28,12 @@ from data.errors import UserError
 from data.folder import Folder
 from data.local import load_columns
 from data.shards import Shards
+from data.source import Records
 from data.tabular import read_table
 from data.tar import TarIndex, scan, write_tar
 from generalist.hf.card import plain, results
+from tasks.base import learn_tables
+from tasks.classify import Classify
 from tokenizers_mod.bpe import train_bpe
 from tokenizers_mod.graph import Graph
 from tokenizers_mod.image import Image
@@ -323,3 +326,15 @@ def test_names_put_no_html_and_no_lines_into_a_card():
     row = text.splitlines()[2].replace("\\|", "")
     assert row.count("|") == 8
     assert plain("snake_case _x_ *y*") == r"snake_case \_x\_ \*y\*"
+
+
+def test_one_molecule_that_is_none_does_not_stop_what_is_learnt():
+    rows = [{"id": f"m{i}", "smiles": "C" * (i + 1) if i != 17 else "C(("} for i in range(40)]
+    records, graph = Records(rows), Graph()
+    task = Classify(name="mol", source=Folder("nowhere"), inputs={"graph": "smiles"})
+    learn_tables(task, {"graph": graph}, records)
+    assert graph.learnt and graph.read("CCO").code.shape == (3, 7)
+    (note,) = records.info["notes"]
+    assert note.startswith(
+        "graph is learnt without 1 of 40 records that cannot be read, such as record m17: graph: 'C(('"
+    )

@@ -178,7 +178,8 @@ class Audio(Modality):
             raise UserError(f"{what}: samples up to {np.abs(array).max():.3g}; scale the waveform to [-1, 1]")
         if array.ndim == 2:
             array = mixed(array.T if array.shape[1] > array.shape[0] else array)
-        rate = as_rate(rate, what, limits().low_hz, limits().high_hz)
+        held = limits()
+        rate = as_rate(rate, what, held.low_hz, held.high_hz)
         if not rate.is_integer():
             raise UserError(f"{what}: sampling rate {rate:g}; expected a whole number of Hz")
         if rate != self.rate:

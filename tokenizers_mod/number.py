@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Number(Modality):
     def read(self, raw: Any) -> Float[Tensor, " k"]:
         """-> float32 [k]. UserError: empty, not numbers, NaN or infinite, beyond +-1e6."""
         try:
-            value = torch.from_numpy(as_numbers(raw, "number")).reshape(-1)
+            value = torch.from_numpy(np.ascontiguousarray(as_numbers(raw, "number"))).reshape(-1)
         except UserError as error:
             raise UserError(f"number: {told(raw)} is not a list of numbers ({error})") from error
         if len(value) == 0:

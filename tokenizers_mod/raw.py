@@ -13,6 +13,8 @@ from torch import Tensor
 from data.errors import UserError, told
 from data.limits import MB, limits, over
 
+FEW = 10_000  # numbers that are within any limit
+PLAIN = frozenset(np.dtype(kind) for kind in ("f4", "f8", "u1", "i8", "i4", "u2", "i2", "?"))
 FINEST = 10_000  # the denominator of a resampling ratio: the filter is twenty times as long
 
 
@@ -21,6 +23,8 @@ def as_array(raw: Any, what: str) -> np.ndarray:
 
     Kinds that torch does not have (long double, other byte orders) become those that it has. UserError: no array.
     """
+    if type(raw) is np.ndarray and raw.dtype in PLAIN:  # nearly all are: nothing to ask
+        return raw
     if isinstance(raw, Tensor):
         return _of_tensor(raw.detach(), what)
     try:
@@ -47,12 +51,12 @@ def _of_tensor(tensor: Tensor, what: str) -> np.ndarray:
 def as_numbers(raw: Any, what: str) -> np.ndarray:
     """The same as float64. UserError: no numbers, or too many of them."""
     array = as_array(raw, what)
-    if array.size * 8 > limits().array_mb * MB:
+    if array.size > FEW and array.size * 8 > limits().array_mb * MB:
         raise over(what, "array_mb", f"{array.size:,} numbers")
     if array.dtype.kind not in "biufO" and not (array.dtype.kind in "US" and array.size):
         raise UserError(f"{what}: not an array of numbers ({array.dtype} of shape {array.shape})")
     try:
-        return array.astype(np.float64)
+        return array.astype(np.float64, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{what}: not an array of numbers ({error})") from error
 

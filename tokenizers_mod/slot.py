@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,7 +59,8 @@ class Slot(Modality):
             if raw < 1:
                 raise UserError(f"slot: a horizon of {told(raw)} steps; it must be at least 1")
             return check_horizon(int(raw), "slot")
-        value = torch.from_numpy(as_numbers(raw, f"slot: {told(raw)} is neither a horizon nor future values")).float()
+        given = as_numbers(raw, f"slot: {told(raw)} is neither a horizon nor future values")
+        value = torch.from_numpy(np.ascontiguousarray(given)).float().view(given.shape)
         if value.ndim != 1 or len(value) == 0:
             raise UserError(f"slot: future values of shape {tuple(value.shape)}; expected [horizon], one channel")
         check_horizon(len(value), "slot")
