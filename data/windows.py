@@ -120,7 +120,8 @@ class Windows:
         if lacking := [n for n in names if n not in columns]:
             raise UserError(f"{self.path}: no column {lacking[0]!r}; {nearest(lacking[0], columns)}")
         values = np.stack([np.asarray(columns[n], dtype=np.float64) for n in names], axis=1)
-        rows, notes = self._rows(len(values)), []
+        rows = self._rows(len(values))
+        notes: list[str] = []
         if clock is not None:
             order, place, notes = grid(clock[1])
             notes = [f"{clock[0]}: {note}" for note in notes]

@@ -100,7 +100,9 @@ def multilabel(
         found.append(float(marks.average_precision(asked, p, np.ones((1, len(p))))[0]))
         shares.append(float(asked.mean()))
         clock().check()
-    return result_of(name, "mAP", np.mean(found), np.mean(shares), "a logistic regression for each name", len(y[1]))
+    return result_of(
+        name, "mAP", float(np.mean(found)), float(np.mean(shares)), "a logistic regression for each name", len(y[1])
+    )
 
 
 def regression(

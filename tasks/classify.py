@@ -71,6 +71,11 @@ class Classify(Task):
             if never:
                 shown = ", ".join(map(repr, never[:6])) + (" ..." if len(never) > 6 else "")
                 found.append(f"{len(never)} of {len(names)} given classes have no training row: {shown}")
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+        if double := [", ".join(map(repr, some)) for some in alike.values() if len(some) > 1]:
+            found.append(f"classes that differ in case or spaces only: {'; '.join(double[:4])}; are they one?")
         labels = records.column(self.label) or ()
         if self.labels.note and any(not isinstance(value, str) for value in labels if not is_empty(value)):
             found.append(self.labels.note)

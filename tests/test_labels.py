@@ -140,3 +140,9 @@ def test_a_batch_with_a_question_without_a_label_cannot_be_built():
     for labels in ([1, None, 0], [None, 1], [0, None]):
         with pytest.raises(ValueError, match=f"sequence {labels.index(None)} asks without a label"):
             collate("t", [example(label) for label in labels], "t")
+
+
+def test_classes_that_differ_in_case_or_spaces_only_are_said_before_the_first_step():
+    for names, said in ((["cat", "Cat ", "dog"], True), (["a b", "a  b"], True), (["cat", "cats"], False)):
+        task, records = ready([{"text": "t", "label": name} for name in names])
+        assert any("differ in case or spaces only" in note for note in task.notes(records)) == said
