@@ -22,6 +22,7 @@ class Limits:
     """The defaults, and in the comments what they hold."""
 
     picture_mb: int = 200  # a decoded picture at four bytes a pixel; a larger JPEG is decoded at 1/2, 1/4 or 1/8
+    picture_side: int = 65_535  # pixels of a picture's longer side: resized one axis at a time, a line is a bomb too
     clip_mb: int = 400  # the frames taken of a film, likewise
     sound_mb: int = 128  # a decoded sound, one channel of float32, at its own rate and at the model's
     low_hz: int = 1_000  # sampling rates of sounds

@@ -42,10 +42,17 @@ def bounded(picture: Any, what: str = "picture", whole: bool = True) -> Any:
         width, height = picture.width, picture.height
         scale = next((s for s in (2, 4) if width * height <= most * s * s), 8)
         picture.draft(None, (max(1, width // scale), max(1, height // scale)))  # once: it counts from the full size
+    check_side(picture.height, picture.width, what)
     if picture.width * picture.height > most:
         size = picture.width * picture.height * BYTES / MB
         raise over(what, "picture_mb", f"{picture.width} x {picture.height} pixels are {size:,.0f} MB decoded")
     return picture
+
+
+def check_side(height: int, width: int, what: str) -> None:
+    """UserError for a picture that is too long: resizing one axis lays the other one out whole."""
+    if max(height, width) > limits().picture_side:
+        raise over(what, "picture_side", f"{width} x {height} pixels")
 
 
 def named(raw: Any) -> str:

@@ -99,7 +99,8 @@ def npz(path):
 
 
 BOMBS = {
-    "a column of pixels": ("image", {"size": 32, "patch": 8}, ".png", png(1, 99_000_000), "picture_mb"),
+    "a column of pixels": ("image", {"size": 32, "patch": 8}, ".png", png(1, 99_000_000), "picture_side"),
+    "a line": ("region", {"height": 32, "width": 32, "mode": "global"}, ".png", png(1, 16_000_000), "picture_side"),
     "a large picture": ("image", {"size": 32, "patch": 8, "channels": 3}, ".png", png(9990, 9990), "picture_mb"),
     "a large depth map": ("depth", {"size": 32, "patch": 8}, ".png", png(9990, 9990), "picture_mb"),
     "a long silence": ("audio", {}, ".flac", flac, "sound_mb"),
