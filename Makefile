@@ -33,7 +33,7 @@ test: $(STAMP) ## the tests (ARGS="-k word" picks some)
 lint: $(STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m scripts.types
 
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -1,30 +1,36 @@
 """One shared encoder and one likelihood for any modality: the model, its training, evaluation and the command.
 
 Importing this package is cheap: the classes below are imported on first access, and transformers' Auto classes
-learn of the model when they are first used (``generalist.auto``).
+learn of the model when they are first used (``generalist.hf.auto``).
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generalist.auto import register_on_use
-from generalist.startup import check_environment, check_shadows
+# In a checkout data/, tokenizers_mod/, tasks/ and scripts/ stand beside this folder; in an installed package inside it.
+if not (Path(__file__).parent / "data").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+from generalist.data.base.moved import install
+from generalist.hf.auto import register_on_use
+from generalist.machine.startup import check_environment
 
 if TYPE_CHECKING:
-    from generalist.config import GeneralistConfig
-    from generalist.model import GeneralistModel
-    from generalist.processor import GeneralistProcessor
+    from generalist.hf.model import GeneralistModel
+    from generalist.hf.processor import GeneralistProcessor
+    from generalist.model.config import GeneralistConfig
 
 __version__ = "0.1.0"
 __all__ = ["GeneralistConfig", "GeneralistModel", "GeneralistProcessor", "__version__"]
 
 _HOMES = {
-    "GeneralistConfig": "generalist.config",
-    "GeneralistModel": "generalist.model",
-    "GeneralistProcessor": "generalist.processor",
+    "GeneralistConfig": "generalist.model.config",
+    "GeneralistModel": "generalist.hf.model",
+    "GeneralistProcessor": "generalist.hf.processor",
 }
 
-check_shadows()
 register_on_use()
+install()
 
 
 def __getattr__(name: str) -> Any:
@@ -32,7 +38,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'generalist' has no attribute '{name}'")
     import importlib
 
-    from generalist.auto import register
+    from generalist.hf.auto import register
 
     try:
         register()

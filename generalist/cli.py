@@ -8,10 +8,10 @@ import re
 import sys
 from typing import NoReturn
 
-from data.errors import UserError, nearest
-from data.trust import trusting
-from generalist.launched import launched_world
-from generalist.startup import hush
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.trust import trusting
+from generalist.machine.launched import launched_world
+from generalist.machine.startup import hush
 
 # name -> (module with add_arguments(parser) and run(args), one line, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -147,7 +147,7 @@ def _one_line(error: BaseException) -> str:
 if __name__ == "__main__":
     code = main()
     if launched_world() > 1:  # a rank of a launch
-        from generalist.ranks import end
+        from generalist.machine.ranks import end
 
         end(code)
     sys.exit(code)

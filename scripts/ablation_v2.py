@@ -36,24 +36,24 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from data.coco import CocoObjects
-from data.embedded import Embedded
-from data.errors import UserError
-from data.local import Arrays
-from data.schedule import Schedule
-from data.source import Records
-from data.stream import Steps
-from generalist import evaluate
-from generalist.objective import Objective
-from generalist.optimizer import BalancedAdamW, learning_rate, parameter_groups
-from generalist.prepare import Prepared, prepare
-from generalist.recipe import Recipe
+from generalist.data.base.errors import UserError
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.sources.embedded import Embedded
+from generalist.data.sources.local import Arrays
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Steps
+from generalist.evaluate import answer as evaluate
+from generalist.model.objective import Objective
+from generalist.recipe.recipe import Recipe
 from generalist.recipes.detect_tiny import detect_tiny
-from scripts.ablation_table import MEASURES, SAMPLING, agreement, claims, markdown, plot, summary, verdict
-from scripts.timing import keep, machine
-from tasks.classify import Classify
-from tasks.detect import Detect
-from tasks.retrieve import Retrieve
+from generalist.scripts.ablation_table import MEASURES, SAMPLING, agreement, claims, markdown, plot, summary, verdict
+from generalist.scripts.timing import keep, machine
+from generalist.tasks.classify import Classify
+from generalist.tasks.detect import Detect
+from generalist.tasks.retrieve import Retrieve
+from generalist.train.optimizer import BalancedAdamW, learning_rate, parameter_groups
+from generalist.train.prepare import Prepared, prepare
 
 PROCESSES = 4
 VARIANTS = ("mixed", "unmixed", "gathered", "balanced", "moe", "global", "regional", "alone")

@@ -54,17 +54,18 @@ from typing import Any
 
 import torch
 
-from data.embedded import Embedded
-from data.local import Arrays
 from generalist.cli import main as generalist
-from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
-from generalist.run import train_run
-from tasks.classify import Classify
-from tasks.retrieve import Retrieve
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.image import Image
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.sources.embedded import Embedded
+from generalist.data.sources.local import Arrays
+from generalist.recipe.recipe import CheckpointSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.run.train import train_run
+from generalist.tasks.classify import Classify
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 METHODS = ("zero-shot", "prompts", "probe", "lora", "full")
 

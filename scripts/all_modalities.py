@@ -20,14 +20,15 @@ from typing import Any
 
 import torch
 
-from data.errors import UserError, nearest
-from data.schedule import Schedule
-from generalist.checkpoint import checkpoints
-from generalist.recipe import Recipe, override
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.stream.schedule import Schedule
+from generalist.recipe.keys import override
+from generalist.recipe.recipe import Recipe
 from generalist.recipes.all_modalities import recipe
-from generalist.run import train_run
-from tasks.forecast import Forecast
-from tokenizers_mod.text import Text
+from generalist.run.train import train_run
+from generalist.tasks.forecast import Forecast
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.checkpoints.checkpoint import checkpoints
 
 
 def trained(made: Recipe, out: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from scripts import bench_encoder, bench_gpu, bench_training
-from scripts.timing import keep, machine
+from generalist.scripts import bench_encoder, bench_gpu, bench_training
+from generalist.scripts.timing import keep, machine
 
 
 def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, Any]]]]:

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.shard_writer import Plan, write_split
-from data.shards import Shards
-from data.source import Record, Records
-from scripts.bench_training import folder
-from scripts.timing import keep, machine
+from generalist.data.sources.shards import Shards
+from generalist.data.stream.source import Record, Records
+from generalist.data.tools.shard_writer import Plan, write_split
+from generalist.scripts.bench_training import folder
+from generalist.scripts.timing import keep, machine
 
 BATCH = 50
 

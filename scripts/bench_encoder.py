@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.pack import pack
-from data.types import Packed
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from scripts.timing import Timing, alternate
-from tokenizers_mod.image import Image
-from tokenizers_mod.summary import Summary
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Packed
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.scripts.timing import Timing, alternate
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.vision.image import Image
 
 
 @dataclass(frozen=True)

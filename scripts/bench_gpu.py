@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from scripts.bench_encoder import Shape, ours, step
-from scripts.timing import wait
+from generalist.scripts.bench_encoder import Shape, ours, step
+from generalist.scripts.timing import wait
 
 SHAPES = (
     Shape("base: ViT-B/16 at 224 px", 224, 16, 768, 12, 12, 128),

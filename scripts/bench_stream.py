@@ -24,16 +24,16 @@ from typing import Any
 
 import torch
 
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from data.types import Batch
-from generalist.loop import StepResult, train
-from generalist.prepare import Prepared
-from generalist.recipe import Recipe
-from generalist.run import build_engine
-from scripts import mixed_stream
-from scripts.bench_training import HERE, demo, folder, objective
-from scripts.timing import keep, machine
+from generalist.data.batch.types import Batch
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.recipe.recipe import Recipe
+from generalist.scripts import mixed_stream
+from generalist.scripts.bench_training import HERE, demo, folder, objective
+from generalist.scripts.timing import keep, machine
+from generalist.train.engines.build import build_engine
+from generalist.train.loop import StepResult, train
+from generalist.train.prepare import Prepared
 
 POOL = 8  # batches whose samples are sorted by length together, when bucketed
 

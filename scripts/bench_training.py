@@ -15,23 +15,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.pack import pack
-from data.schedule import Schedule
-from data.stream import Steps
-from data.types import Batch, Span
-from generalist import ranks
-from generalist.checkpoint import Saver
-from generalist.compiled import compile_layers
-from generalist.config import GeneralistConfig
-from generalist.encoder import Encoder
-from generalist.objective import Objective
-from generalist.optimizer import build_optimizer
-from generalist.padded import PaddedLayout
-from generalist.prepare import Prepared, prepare
-from generalist.recipe import Recipe, load_recipe, override, to_json
-from generalist.results import exporter
-from generalist.run import build_engine
-from scripts.timing import Timing, alternate
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Batch, Span
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps
+from generalist.machine import ranks
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.nn.attention.padded import PaddedLayout
+from generalist.nn.encoder import Encoder
+from generalist.recipe.json import to_json
+from generalist.recipe.keys import override
+from generalist.recipe.load import load_recipe
+from generalist.recipe.recipe import Recipe
+from generalist.run.results import exporter
+from generalist.scripts.timing import Timing, alternate
+from generalist.train.checkpoints.checkpoint import Saver
+from generalist.train.engines.build import build_engine
+from generalist.train.engines.compiled import compile_layers
+from generalist.train.optimizer import build_optimizer
+from generalist.train.prepare import Prepared, prepare
 
 HERE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
@@ -284,9 +287,9 @@ def start_up() -> list[dict[str, Any]]:
     """Seconds from the command to the end of the demo's first training step, in a fresh process."""
     code = (
         "import time, sys; start = time.time()\n"
-        "import generalist.run as run\n"
+        "import generalist.run.train as run\n"
         "from pathlib import Path\n"
-        "from generalist.recipe import load_recipe\n"
+        "from generalist.recipe.load import load_recipe\n"
         "times = {'import': time.time() - start}\n"
         "recipe = load_recipe('demo')\n"
         "inner = run.train\n"

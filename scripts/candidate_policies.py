@@ -18,19 +18,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from data.embedded import Embedded
-from data.schedule import Schedule
-from data.stream import Steps
-from generalist.candidates import CandidateSpec
-from generalist.engine import LocalEngine
-from generalist.evaluate import answer
-from generalist.loop import train
-from generalist.optimizer import parameter_groups
-from generalist.prepare import prepare
-from generalist.recipe import ModelSpec, Recipe
-from tasks.fill import Fill
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.sources.embedded import Embedded
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps
+from generalist.evaluate.answer import answer
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import CandidateSpec, ModelSpec
+from generalist.tasks.fill import Fill
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.engines.local import LocalEngine
+from generalist.train.loop import train
+from generalist.train.optimizer import parameter_groups
+from generalist.train.prepare import prepare
 
 MODEL = ModelSpec(width=96, layers=4, heads=4, hidden=384, embedding_norm=False)  # the demo's
 

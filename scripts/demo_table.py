@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = Path(__file__).resolve().parent / "bench_results" / "demo.json"

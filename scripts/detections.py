@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from generalist.detection import detect, draw
-from generalist.predict import load_model
+from generalist.hf.detection import detect, draw
+from generalist.hf.predict import load_model
 
 GAP = 8  # pixels between two pictures
 

@@ -19,22 +19,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.schedule import Schedule
-from data.source import Records
-from data.stream import Steps, loader
-from data.windows import Windows
-from generalist import evaluate
-from generalist.objective import Objective
-from generalist.optimizer import learning_rate, parameter_groups
-from generalist.prepare import prepare
-from generalist.recipe import ModelSpec, OptimizerSpec, Recipe
-from tasks.baselines import linear_forecast
-from tasks.forecast import Forecast
-from tokenizers_mod.number import Number
-from tokenizers_mod.series import Series
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.sources.windows import Windows
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Steps, loader
+from generalist.evaluate import answer as evaluate
+from generalist.model.objective import Objective
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tasks.baselines import linear_forecast
+from generalist.tasks.forecast import Forecast
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.optimizer import learning_rate, parameter_groups
+from generalist.train.prepare import prepare
 
 ROWS = {"train": [0, 8640], "val": [8640, 11520], "test": [11520, 14400]}
 CONTEXT, HORIZON = 512, 96

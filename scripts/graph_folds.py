@@ -23,20 +23,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.local import Arrays
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist import evaluate
-from generalist.loop import train
-from generalist.prepare import prepare
-from generalist.recipe import ModelSpec, OptimizerSpec, Recipe
-from generalist.run import build_engine
-from tasks.classify import Classify
-from tasks.features import values
-from tasks.plain import plain_features
-from tokenizers_mod.graph import Graph
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.sources.local import Arrays
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.evaluate import answer as evaluate
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tasks.classify import Classify
+from generalist.tasks.features import values
+from generalist.tasks.plain import plain_features
+from generalist.tokenizers_mod.geometry.graph import Graph
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.engines.build import build_engine
+from generalist.train.loop import train
+from generalist.train.prepare import prepare
 
 FOLDS = 10
 FIELDS = {"graph": {"nodes": "node_label@node_offsets", "edges": "edge_index@edge_offsets"}, "label": "y"}

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from data.shard_writer import Plan, write_split
-from data.shards import Shards
-from data.source import Record, Records, Source
-from generalist.prepare import Prepared, prepare
-from generalist.recipe import ModelSpec, Recipe
-from tasks.classify import Classify
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.image import Image
-from tokenizers_mod.points import Points
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.data.sources.shards import Shards
+from generalist.data.stream.source import Record, Records, Source
+from generalist.data.tools.shard_writer import Plan, write_split
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.geometry.points import Points
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.train.prepare import Prepared, prepare
 
 CLASSES = ["red", "green", "blue"]
 RATE = 8000

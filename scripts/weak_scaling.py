@@ -23,16 +23,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist import ranks
-from generalist.loop import StepResult, train
-from generalist.objective import Objective
-from generalist.plan import efficiency, weak_scaling
-from generalist.prepare import Prepared, prepare
-from generalist.recipe import Recipe, load_recipe, override
-from generalist.run import build_engine
-from scripts.timing import keep, machine
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.machine import ranks
+from generalist.model.objective import Objective
+from generalist.recipe.keys import override
+from generalist.recipe.load import load_recipe
+from generalist.recipe.recipe import Recipe
+from generalist.scripts.timing import keep, machine
+from generalist.train.engines.build import build_engine
+from generalist.train.loop import StepResult, train
+from generalist.train.plan import efficiency, weak_scaling
+from generalist.train.prepare import Prepared, prepare
 
 WARM = 4  # steps that are not counted
 CPU = torch.device("cpu")

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.source import Record, Records
-from data.types import IGNORE, Example
-from tasks import lines
-from tasks.base import Task, accuracy, surprise
-from tasks.candidates import CandidateSet, Names
-from tasks.metrics import Mean
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import IGNORE, Example
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import lines
+from generalist.tasks.base import Task, accuracy, surprise
+from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.metrics import Mean
 
 SIDES = {"left": "right", "right": "left"}
 

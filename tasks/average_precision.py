@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 
 NAMES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 
@@ -70,7 +70,7 @@ def average_precision(
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise UserError(
-            "average precision needs pycocotools; install it: pip install 'generalist[detection]'"
+            "average precision needs pycocotools; install it: pip install 'generalist-encoder[detection]'"
         ) from error
 
     names = {c["id"]: c["name"] for c in tree["categories"]}

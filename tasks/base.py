@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data.errors import UserError, nearest
-from data.labels import is_empty
-from data.pack import collate
-from data.source import Record, Records, Source
-from data.types import Batch, Example, Role, Span
-from tasks import lines
-from tasks.candidates import CandidateSet, Names
-from tasks.metrics import Mean, mean_of
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.labels import is_empty
+from generalist.data.batch.pack import collate
+from generalist.data.batch.types import Batch, Example, Role, Span
+from generalist.data.stream.source import Record, Records, Source
+from generalist.tasks import lines
+from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.metrics import Mean, mean_of
+from generalist.tokenizers_mod.base.base import Modality
 
 
 @dataclass(kw_only=True)
@@ -49,7 +49,7 @@ class Task:
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     symmetric: ClassVar[bool] = False
-    line_kind: ClassVar[str] = "named"  # the kind of line that is kept of an answer (`tasks.lines`)
+    line_kind: ClassVar[str] = "named"  # the kind of line that is kept of an answer (`generalist.tasks.lines`)
     also_called: ClassVar[dict[str, str]] = {}  # {a measure's own name here: that of the lines' measures}
 
     def __post_init__(self) -> None:
@@ -158,7 +158,7 @@ class Task:
         """UserError for what records say of themselves and no step could take, found before the first one."""
 
     def sides(self) -> dict[str, Any]:
-        """What each side of its question is told of the other; JSON, saved with the model (`generalist.sides`).
+        """What each side of its question is told of the other; JSON, saved with the model (`generalist.model.sides`).
 
         inputs, answers: modalities. input, candidate: kinds that stand on the other side of such a one. given: how a
         client can give other candidates: "names", "pairs" of two directions, or "" not at all.
@@ -264,7 +264,8 @@ class Task:
         return ""
 
     def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        """An ordinary method on the same splits: {"value", "chance", "baseline" (its name)}, see `tasks.baselines`.
+        """An ordinary method on the same splits: {"value", "chance", "baseline" (its name)}, see
+        `generalist.tasks.baselines`.
 
         val: None where the data has none; what is chosen is then chosen on training data.
         """

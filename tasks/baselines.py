@@ -3,7 +3,7 @@
 Every function returns one flat dict: name, metric, better ("higher" or "lower"), value (the baseline's),
 chance (of a guess that ignores the input), baseline (which method), n_test. Where there are several
 methods or strengths the choice is made on validation data, or without any on a fifth of the training
-data, never on test data. Inputs are read by their modality (`tasks.plain`), whatever form they came in.
+data, never on test data. Inputs are read by their modality (`generalist.tasks.plain`), whatever form they came in.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from data.source import Record, Records
-from tasks import features, marks
-from tasks.budget import clock
-from tasks.methods import (
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import features, marks
+from generalist.tasks.budget import clock
+from generalist.tasks.methods import (
     Result,
     classification_baseline,
     dense,
@@ -26,9 +26,9 @@ from tasks.methods import (
     result_of,
     retrieval_baseline,
 )
-from tasks.naive import Window, forecasting_baseline, linear_forecast, masked_word_baseline, scaled_mae
-from tasks.plain import sides
-from tokenizers_mod.base import Modality
+from generalist.tasks.naive import Window, forecasting_baseline, linear_forecast, masked_word_baseline, scaled_mae
+from generalist.tasks.plain import sides
+from generalist.tokenizers_mod.base.base import Modality
 
 __all__ = [
     "Result",

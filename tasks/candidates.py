@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data.errors import UserError, nearest
-from data.types import Role, Span
-from tasks import ridge
-from tokenizers_mod import bins
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.types import Role, Span
+from generalist.tasks import ridge
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.numbers import bins
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Numbers(CandidateSet):
 class Residuals(Numbers):
     """Number candidates for what a linear forecast leaves over: label = z - location(past).
 
-    weights: the matrix of `tasks.ridge` as text; context: its rows, the past values that it reads.
+    weights: the matrix of `generalist.tasks.ridge` as text; context: its rows, the past values that it reads.
     """
 
     weights: str = ""
@@ -328,8 +328,8 @@ class Residuals(Numbers):
 SETS: tuple[type[CandidateSet], ...] = (Names, ObjectNames, Vocabulary, Numbers, Residuals)
 KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in SETS}
 ELSEWHERE = {
-    "codes": "tasks.codebook:Codes",
-    "marks": "tasks.multilabel:Marks",
+    "codes": "generalist.tasks.codebook:Codes",
+    "marks": "generalist.tasks.multilabel:Marks",
 }  # sets in files of their own, which import this one
 
 

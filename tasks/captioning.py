@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 
 # what the reference's own wrapper removes behind its tokenizer
 DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"]) | {'"', "“", "”", "‘", "’"}
@@ -68,7 +68,9 @@ def _scorers(written: Sequence[str], references: Sequence[Sequence[str]]) -> tup
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
         from pycocoevalcap.cider.cider_scorer import CiderScorer
     except ImportError as error:
-        raise UserError("BLEU and CIDEr need pycocoevalcap; install it: pip install 'generalist[captions]'") from error
+        raise UserError(
+            "BLEU and CIDEr need pycocoevalcap; install it: pip install 'generalist-encoder[captions]'"
+        ) from error
 
     if not len(written) or len(written) != len(references):
         raise UserError(f"{len(written)} written captions for {len(references)} pictures; give one a picture")

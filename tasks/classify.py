@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data.errors import Mismatch, UserError
-from data.labels import Labels, is_empty, name_of, ordered
-from data.source import Record, Records
-from data.types import Batch, Example
-from tasks import baselines
-from tasks.base import Task, accuracy, learn_tables, surprise
-from tasks.candidates import TEMPLATES, CandidateSet, Names
-from tasks.metrics import Mean
-from tasks.mixup import Mixed, ask_mix, mix
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import Mismatch, UserError
+from generalist.data.base.labels import Labels, is_empty, name_of, ordered
+from generalist.data.batch.types import Batch, Example
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import baselines
+from generalist.tasks.base import Task, accuracy, learn_tables, surprise
+from generalist.tasks.candidates import TEMPLATES, CandidateSet, Names
+from generalist.tasks.metrics import Mean
+from generalist.tasks.mixup import Mixed, ask_mix, mix
+from generalist.tokenizers_mod.base.base import Modality
 
 
 @dataclass(kw_only=True)
@@ -28,10 +28,11 @@ class Classify(Task):
 
     synonyms: {class name: other names for it}, of which training draws one for each batch; default the source's own.
     templates: words around the names ("a photo of {}"), one of which two in five training batches wear; default
-    the usual ones of zero-shot clients (`tasks.candidates.TEMPLATES`), [] for none. Evaluation asks for bare names.
+    the usual ones of zero-shot clients (`generalist.tasks.candidates.TEMPLATES`), [] for none. Evaluation asks for
+    bare names.
 
-    mixup, cutmix: alpha of their Beta distributions in training, 0 = off (`tasks.mixup`); both: each half of the time.
-    mix_probability: share of the training samples that are mixed at all.
+    mixup, cutmix: alpha of their Beta distributions in training, 0 = off (`generalist.tasks.mixup`); both: each half
+    of the time. mix_probability: share of the training samples that are mixed at all.
     """
 
     kind: ClassVar[str] = "classify"
@@ -144,7 +145,7 @@ class Classify(Task):
         return batch
 
     def index(self, record: Record) -> int:
-        """The place of a record's class among the candidates (`data.labels`)."""
+        """The place of a record's class among the candidates (`generalist.data.base.labels`)."""
         return self.labels.place(record[self.label])
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.types import IGNORE, Span
-from tasks.candidates import CandidateSet
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import IGNORE, Span
+from generalist.tasks.candidates import CandidateSet
+from generalist.tokenizers_mod.base.base import Modality
 
 TOKENS = 20000  # training tokens that a codebook is learnt from
 

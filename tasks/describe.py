@@ -1,6 +1,6 @@
 """Captioning: [summary, x, words·] among the vocabulary, each word asked before it is seen (spec 1.9).
 
-Trained in one pass over all words (`Text.caption_span`); written word by word by `generalist.decode`.
+Trained in one pass over all words (`Text.caption_span`); written word by word by `generalist.model.decode`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.source import Record, Records
-from data.types import Example, Span
-from tasks.base import Task, accuracy, surprise
-from tasks.candidates import CandidateSet, Vocabulary
-from tasks.captioning import caption_metrics
-from tasks.metrics import Mean
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Example, Span
+from generalist.data.stream.source import Record, Records
+from generalist.tasks.base import Task, accuracy, surprise
+from generalist.tasks.candidates import CandidateSet, Vocabulary
+from generalist.tasks.captioning import caption_metrics
+from generalist.tasks.metrics import Mean
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,8 @@ class Describe(Task):
         return {"nll": surprise(log_p, labels), "next word accuracy": accuracy(log_p, labels)}
 
     def compare(self, written: Sequence[str], records: Records) -> dict[str, float]:
-        """BLEU-4 and CIDEr of one written caption a record against all captions of the record (`tasks.captioning`)."""
+        """BLEU-4 and CIDEr of one written caption a record against all captions of the record
+        (`generalist.tasks.captioning`)."""
         return caption_metrics(written, [self.captions(records[i]) for i in range(len(records))])
 
     def truth(self, record: Record) -> str:

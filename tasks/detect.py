@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.source import Record, Records
-from data.types import Batch, Example, Span
-from tasks import lines
-from tasks.base import Task
-from tasks.candidates import CandidateSet, ObjectNames
-from tasks.metrics import Mean
-from tokenizers_mod.base import Modality
-from tokenizers_mod.objects import PixelObjects, to_pixels
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Batch, Example, Span
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import lines
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import CandidateSet, ObjectNames
+from generalist.tasks.metrics import Mean
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.regions.objects import PixelObjects, to_pixels
 
 NOTHING = "nothing"
 SHOWN = 100  # detections an image, COCO's limit

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from data.source import Records
+from generalist.data.stream.source import Records
 
 SIDE = 16  # pictures of unequal or large sizes are averaged to this many cells a side
 SMALL = 1024  # pixels up to which a picture is kept as it is

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.source import Record, Records
-from data.types import IGNORE, Example
-from tasks import baselines
-from tasks.base import Task, accuracy, surprise
-from tasks.candidates import CandidateSet, Vocabulary
-from tasks.metrics import Mean
+from generalist.data.batch.types import IGNORE, Example
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import baselines
+from generalist.tasks.base import Task, accuracy, surprise
+from generalist.tasks.candidates import CandidateSet, Vocabulary
+from generalist.tasks.metrics import Mean
 
 
 @dataclass(kw_only=True)

@@ -15,16 +15,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data.errors import UserError, nearest
-from data.source import Record, Records
-from data.types import Example
-from tasks import baselines, lines, ridge
-from tasks.base import Task, learn_tables
-from tasks.candidates import CandidateSet, Numbers, Residuals
-from tasks.metrics import Mean, mean_of
-from tasks.origin import Origin
-from tokenizers_mod import bins
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.types import Example
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import baselines, lines, ridge
+from generalist.tasks.base import Task, learn_tables
+from generalist.tasks.candidates import CandidateSet, Numbers, Residuals
+from generalist.tasks.metrics import Mean, mean_of
+from generalist.tasks.origin import Origin
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.numbers import bins
 
 UNITS = ("past", "data")
 
@@ -37,8 +37,8 @@ class Forecast(Task):
     of those covariates [t, k] that are in the past's units; newest: how many of their steps the linear forecast reads
     (0 = all).
 
-    linear: ridge strength of the linear forecast under the answers, 0 = none (`tasks.ridge`); windows whose past hardly
-    moves count little in it. slot: the modality that
+    linear: ridge strength of the linear forecast under the answers, 0 = none (`generalist.tasks.ridge`); windows
+    whose past hardly moves count little in it. slot: the modality that
     asks. units: of the measured errors, "past" (deviations of each window's past) or "data" (the record's own).
     """
 

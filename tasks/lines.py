@@ -9,7 +9,7 @@ Float[R M] - how often an answer counts in each of R resamples - and gives R val
     gallery  the candidates are the partners   direction rank right choices
     boxes    objects of a picture (COCO AP)    truth found named matched       masks: the same with masks
     captions a written text of a record        written references
-    marks    whether a name is right of it     label truth p (`tasks.marks`)
+    marks    whether a name is right of it     label truth p (`generalist.tasks.marks`)
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks import captioning, marks
-from tasks.average_precision import resampled
-from tasks.candidates import Numbers
+from generalist.tasks import captioning, marks
+from generalist.tasks.average_precision import resampled
+from generalist.tasks.candidates import Numbers
 
 Columns = dict[str, np.ndarray]
 Values = dict[str, np.ndarray]  # {measure: Float[R]}

@@ -1,6 +1,6 @@
 """Ordinary methods on features, for classification, regression and retrieval: the cheapest first, within a budget.
 
-Results as in `tasks.baselines`. A method for which the processor seconds do not last is named in the result.
+Results as in `generalist.tasks.baselines`. A method for which the processor seconds do not last is named in the result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from tasks.budget import OutOfTime, clock
+from generalist.tasks.budget import OutOfTime, clock
 
 Result = dict[str, Any]
 Matrix = Any  # Float[n d], dense or sparse by rows

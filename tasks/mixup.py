@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data.types import Example, Span
+from generalist.data.batch.types import Example, Span
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import UserError, nearest
-from data.labels import is_empty, name_of, ordered
-from data.source import Record, Records
-from data.types import Example, Span
-from tasks import baselines, lines
-from tasks.base import Task, learn_tables
-from tasks.candidates import CandidateSet, Names
-from tasks.metrics import Mean, mean_of
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.labels import is_empty, name_of, ordered
+from generalist.data.batch.types import Example, Span
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import baselines, lines
+from generalist.tasks.base import Task, learn_tables
+from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.metrics import Mean, mean_of
+from generalist.tokenizers_mod.base.base import Modality
 
 SAID = 0.5  # probability from which a name is an answer
 

@@ -1,6 +1,6 @@
 """Baselines that need no features: forecasts from the past alone, hidden words from their neighbours.
 
-Results as in `tasks.baselines`.
+Results as in `generalist.tasks.baselines`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.types import IGNORE
-from tasks import ridge
-from tasks.methods import Result, result_of
+from generalist.data.batch.types import IGNORE
+from generalist.tasks import ridge
+from generalist.tasks.methods import Result, result_of
 
 Window = tuple[np.ndarray, np.ndarray, np.ndarray]
 

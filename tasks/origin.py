@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from data.errors import UserError
-from data.types import Span
-from tasks.candidates import Numbers, Residuals
-from tokenizers_mod.base import Modality
-from tokenizers_mod.series import load_array
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Span
+from generalist.tasks.candidates import Numbers, Residuals
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.numbers.series import load_array
 
 
 class Origin:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, hstack, issparse
 
-from data.source import Records
-from tasks import features
-from tasks.budget import clock
-from tokenizers_mod.base import Modality
+from generalist.data.stream.source import Records
+from generalist.tasks import features
+from generalist.tasks.budget import clock
+from generalist.tokenizers_mod.base.base import Modality
 
 Matrix = Any  # Float[n d], dense or sparse by rows
 Fit = Callable[[list[Any]], Callable[[list[Any]], Matrix]]

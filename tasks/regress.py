@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.outliers import inside
-from data.source import Record, Records
-from data.typed import number
-from data.types import Example
-from tasks import baselines, lines
-from tasks.base import Task, learn_tables
-from tasks.candidates import CandidateSet, Numbers
-from tasks.metrics import Mean, mean_of
-from tokenizers_mod import bins
-from tokenizers_mod.base import Modality
-from tokenizers_mod.schema import to_number
+from generalist.data.base.errors import UserError
+from generalist.data.base.outliers import inside
+from generalist.data.batch.types import Example
+from generalist.data.stream.source import Record, Records
+from generalist.data.tables.typed import number
+from generalist.tasks import baselines, lines
+from generalist.tasks.base import Task, learn_tables
+from generalist.tasks.candidates import CandidateSet, Numbers
+from generalist.tasks.metrics import Mean, mean_of
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.numbers import bins
+from generalist.tokenizers_mod.tables.schema import to_number
 
 
 def as_number(value: Any) -> float | None:

@@ -20,16 +20,16 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.source import Record, Records
-from data.types import Example, Span
-from tasks import lines
-from tasks.base import Task, accuracy, learn_tables, surprise
-from tasks.candidates import CandidateSet, Numbers
-from tasks.codebook import Codes, learn_codes
-from tasks.metrics import Mean, mean_of
-from tokenizers_mod import bins
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Example, Span
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import lines
+from generalist.tasks.base import Task, accuracy, learn_tables, surprise
+from generalist.tasks.candidates import CandidateSet, Numbers
+from generalist.tasks.codebook import Codes, learn_codes
+from generalist.tasks.metrics import Mean, mean_of
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.numbers import bins
 
 
 @dataclass(kw_only=True)
@@ -165,7 +165,8 @@ class Restore(Hiding):
 
 @dataclass(kw_only=True)
 class RestoreCodes(Hiding):
-    """Hidden tokens among a codebook: `codes` kinds of token, learnt from training records (`tasks.codebook`)."""
+    """Hidden tokens among a codebook: `codes` kinds of token, learnt from training records
+    (`generalist.tasks.codebook`)."""
 
     kind: ClassVar[str] = "restore_codes"
     codes: int = 64

@@ -10,12 +10,12 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.source import Record, Records
-from data.types import Example
-from tasks import baselines, lines
-from tasks.base import Task
-from tasks.metrics import Mean, mean_of
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Example
+from generalist.data.stream.source import Record, Records
+from generalist.tasks import baselines, lines
+from generalist.tasks.base import Task
+from generalist.tasks.metrics import Mean, mean_of
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 
 
 def newest(past: Float[Tensor, " t"], context: int) -> Float[Tensor, " context"]:

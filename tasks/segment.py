@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from data.coco import decode_mask
-from data.errors import UserError
-from data.source import Record
-from data.types import Example
-from tasks.average_precision import decode_mask_code, encode_mask
-from tasks.detect import Detect
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Example
+from generalist.data.sources.coco import decode_mask
+from generalist.data.stream.source import Record
+from generalist.tasks.average_precision import decode_mask_code, encode_mask
+from generalist.tasks.detect import Detect
 
 
 @dataclass(kw_only=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from tasks.answer import Answer
-from tasks.base import Task
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.detect import Detect
-from tasks.fill import Fill
-from tasks.forecast import Forecast
-from tasks.multilabel import MultiLabel
-from tasks.regress import Regress
-from tasks.restore import Restore, RestoreCodes
-from tasks.retrieve import Retrieve
-from tasks.segment import Segment
+from generalist.tasks.answer import Answer
+from generalist.tasks.base import Task
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.detect import Detect
+from generalist.tasks.fill import Fill
+from generalist.tasks.forecast import Forecast
+from generalist.tasks.multilabel import MultiLabel
+from generalist.tasks.regress import Regress
+from generalist.tasks.restore import Restore, RestoreCodes
+from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.segment import Segment
 
 TASKS: dict[str, type[Task]] = {
     kind.kind: kind

@@ -12,13 +12,13 @@ ROWS = [{"age": 31.0 + i, "job": job} for i, job in enumerate(("cook", "smith", 
 
 
 def modalities() -> dict:
-    from tokenizers_mod.audio import Audio
-    from tokenizers_mod.image import Image
-    from tokenizers_mod.points import Points
-    from tokenizers_mod.series import Series
-    from tokenizers_mod.summary import Summary
-    from tokenizers_mod.table import Table
-    from tokenizers_mod.text import Text
+    from generalist.tokenizers_mod.audio.audio import Audio
+    from generalist.tokenizers_mod.geometry.points import Points
+    from generalist.tokenizers_mod.numbers.series import Series
+    from generalist.tokenizers_mod.tables.table import Table
+    from generalist.tokenizers_mod.text.summary import Summary
+    from generalist.tokenizers_mod.text.text import Text
+    from generalist.tokenizers_mod.vision.image import Image
 
     text = Text(tokenizer="", learn=300, max_length=40, positions=40)
     text.learn_texts(TEXTS)
@@ -37,10 +37,10 @@ def modalities() -> dict:
 
 def model_and_processor(**config):
     """A fresh model (width 24, two layers, three heads) and its processor."""
-    from generalist.config import GeneralistConfig
-    from generalist.model import GeneralistModel
-    from generalist.processor import GeneralistProcessor
-    from tokenizers_mod.modalities import modality_settings
+    from generalist.hf.model import GeneralistModel
+    from generalist.hf.processor import GeneralistProcessor
+    from generalist.model.config import GeneralistConfig
+    from generalist.tokenizers_mod.base.modalities import modality_settings
 
     built = modalities()
     settings = modality_settings(built)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if os.environ.get("GENERALIST_TYPECHECK") == "1":
     from jaxtyping import install_import_hook
 
-    install_import_hook(["data", "tokenizers_mod", "tasks", "generalist"], "beartype.beartype")
+    install_import_hook(["generalist"], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

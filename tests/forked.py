@@ -73,11 +73,11 @@ def load() -> None:
     from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 
     import generalist.cli
-    import generalist.report
-    import generalist.results
-    from generalist.deepspeed_engine import load_deepspeed
-    from generalist.prepare import prepare
-    from generalist.recipe import load_recipe
+    import generalist.report.report
+    import generalist.run.results
+    from generalist.recipe.load import load_recipe
+    from generalist.train.engines.deepspeed import load_deepspeed
+    from generalist.train.prepare import prepare
 
     load_deepspeed()
     # torchrun's rendezvous names the caller in its log by walking through every module that is imported, which are

@@ -28,21 +28,23 @@ from regions import CONVNEXT, RT_DETR
 from small import Listed
 from tiny import tiny
 
-from data.coco import CocoObjects
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist.loop import StepResult, train
-from generalist.prepare import prepare
-from generalist.recipe import Recipe, load_recipe, override
-from generalist.run import build_engine
-from tasks.answer import Answer
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.detect import Detect
-from tasks.multilabel import MultiLabel
-from tasks.restore import Restore, RestoreCodes
-from tasks.segment import Segment
-from tokenizers_mod.modalities import build_modalities
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.recipe.keys import override
+from generalist.recipe.load import load_recipe
+from generalist.recipe.recipe import Recipe
+from generalist.tasks.answer import Answer
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.detect import Detect
+from generalist.tasks.multilabel import MultiLabel
+from generalist.tasks.restore import Restore, RestoreCodes
+from generalist.tasks.segment import Segment
+from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.train.engines.build import build_engine
+from generalist.train.loop import StepResult, train
+from generalist.train.prepare import prepare
 
 FILE = Path(__file__).parent / "golden" / "losses.json"
 # Relative, sixteen times the widest that a step moved (boxes 6e-5, rarer 3e-5, the others under 6e-6) between AVX-512,

@@ -7,9 +7,9 @@ import sys
 import unittest
 
 import generalist  # noqa: F401
-from generalist.auto import register
+from generalist.hf.auto import register
+from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
-from generalist.processor import GeneralistProcessor
 
 from ...test_feature_extraction_common import FeatureExtractionSavingTestMixin
 from ...test_image_processing_common import ImageProcessingTester, ImageProcessingTestMixin

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data.pack import pack
-from data.types import Span
-from generalist.config import GeneralistConfig
 from generalist.convert.meta_transformer import encoder_tensors, sizes
-from generalist.encoder import Encoder
-from generalist.parts import equal
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.model.config import GeneralistConfig
+from generalist.nn.attention.parts import equal
+from generalist.nn.encoder import Encoder
 
 CLOSE = {"atol": 2e-6, "rtol": 2e-6}
 ENCODED = {"atol": 2e-6, "rtol": 1e-5}  # two blocks of float32 sums in another order

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from generalist.checkpoint import latest
-from generalist.events import LOG
-from generalist.ranks import VARIABLES
+from generalist.machine.ranks import VARIABLES
+from generalist.train.checkpoints.checkpoint import latest
+from generalist.train.events import LOG
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "tests" / "tiny.py"

@@ -11,24 +11,24 @@ import numpy as np
 from PIL import Image as Pictures
 from small import Listed
 
-from data.captions import CocoCaptions
-from data.coco import CocoObjects
-from data.folder import Folder
-from data.hub import Hub
-from data.local import Arrays
-from data.shards import Shards
-from data.tabular import Tabular
-from data.windows import Chunks, Neighbourhoods, Windows
-from tasks.answer import Answer
-from tasks.base import Task
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.detect import Detect
-from tasks.fill import Fill
-from tasks.forecast import Forecast
-from tasks.regress import Regress
-from tasks.restore import Restore, RestoreCodes
-from tasks.retrieve import Retrieve
+from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.sources.folder import Folder
+from generalist.data.sources.hub import Hub
+from generalist.data.sources.local import Arrays
+from generalist.data.sources.shards import Shards
+from generalist.data.sources.tabular import Tabular
+from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows
+from generalist.tasks.answer import Answer
+from generalist.tasks.base import Task
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.detect import Detect
+from generalist.tasks.fill import Fill
+from generalist.tasks.forecast import Forecast
+from generalist.tasks.regress import Regress
+from generalist.tasks.restore import Restore, RestoreCodes
+from generalist.tasks.retrieve import Retrieve
 
 Cases = dict[str, Callable[[Path], Task]]
 KINDS = ["square", "stripe"]
@@ -202,7 +202,7 @@ def coco(folder: Path) -> Path:
 
 def shards(folder: Path, source: Any) -> Shards:
     """The source's splits as shards."""
-    from data.shard_writer import Plan, write_split
+    from generalist.data.tools.shard_writer import Plan, write_split
 
     for split in SPLIT_SIZES:
         write_split(Plan(source, split, folder / "shards", per=8))

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy, gelu, layer_norm, linear, normalize
 
-from generalist.convert.uni_perceiver_keys import SCALES
-from scripts.parity_files import CASES
-from tokenizers_mod.frames import spatial_table
+from generalist.convert.uni_perceiver.keys import SCALES
+from generalist.scripts.parity_files import CASES
+from generalist.tokenizers_mod.vision.frames import spatial_table
 
 
 @dataclass

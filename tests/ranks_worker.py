@@ -17,15 +17,16 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from tiny import tiny  # noqa: E402
 
-from data.schedule import Schedule  # noqa: E402
-from data.stream import Steps, loader  # noqa: E402
-from generalist import checkpoint, ranks  # noqa: E402
-from generalist.loop import StepResult, train  # noqa: E402
-from generalist.objective import Objective  # noqa: E402
-from generalist.prepare import prepare  # noqa: E402
-from generalist.recipe import to_json  # noqa: E402
-from generalist.results import exporter  # noqa: E402
-from generalist.run import build_engine, needs_group  # noqa: E402
+from generalist.data.stream.schedule import Schedule  # noqa: E402
+from generalist.data.stream.stream import Steps, loader  # noqa: E402
+from generalist.machine import ranks  # noqa: E402
+from generalist.model.objective import Objective  # noqa: E402
+from generalist.recipe.json import to_json  # noqa: E402
+from generalist.run.results import exporter  # noqa: E402
+from generalist.train.checkpoints import checkpoint  # noqa: E402
+from generalist.train.engines.build import build_engine, needs_group  # noqa: E402
+from generalist.train.loop import StepResult, train  # noqa: E402
+from generalist.train.prepare import prepare  # noqa: E402
 
 
 class Stop(Exception):

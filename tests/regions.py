@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from tokenizers_mod.proposers import Objects
-from tokenizers_mod.region import Region
+from generalist.tokenizers_mod.regions.proposers import Objects
+from generalist.tokenizers_mod.regions.region import Region
 
 CONVNEXT = {
     "model_type": "convnext",

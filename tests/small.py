@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.source import Records
-from generalist.recipe import Recipe
-from tokenizers_mod.base import Modality
-from tokenizers_mod.modalities import build_modalities
+from generalist.data.stream.source import Records
+from generalist.recipe.recipe import Recipe
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import build_modalities
 
 COLOURS = ["red", "green", "blue"]
 

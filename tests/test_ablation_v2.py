@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import UserError
-from scripts import ablation_table, ablation_v2
+from generalist.data.base.errors import UserError
+from generalist.scripts import ablation_table, ablation_v2
 from tests.test_detect import pictures
 
 

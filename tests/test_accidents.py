@@ -20,11 +20,13 @@ import pytest
 from test_faults import only_training, small_disk  # noqa: F401  fixtures
 from test_resume import untimed
 
-from data.errors import UserError
-from generalist import checkpoint, manifest, stop_file
 from generalist.cli import main
-from generalist.engine import LocalEngine
-from generalist.run import Interrupted, train_run
+from generalist.data.base.errors import UserError
+from generalist.machine import stop_file
+from generalist.run.attempt import Interrupted
+from generalist.run.train import train_run
+from generalist.train.checkpoints import checkpoint, manifest
+from generalist.train.engines.local import LocalEngine
 from tests.tiny import tiny
 
 RECIPE = str(Path(__file__).with_name("tiny.py"))
@@ -90,7 +92,7 @@ def test_a_second_killed_worker_ends_the_run_behind_its_last_step_and_a_resume_c
 
 
 def test_an_error_of_the_data_is_no_killed_worker(tmp_path, monkeypatch):
-    from tasks.classify import Classify
+    from generalist.tasks.classify import Classify
 
     monkeypatch.setattr(Classify, "example", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.source import Records
-from generalist.adapt import METHODS, Tuning, curve, tune, with_controls, with_random_encoder
-from generalist.fewshot import draw
-from generalist.model import GeneralistModel
-from generalist.predictions import derived
-from generalist.tuned import read_part, save_part, wearing
-from tasks.classify import Classify
+from generalist.adapt.fewshot import draw
+from generalist.adapt.kept import read_part, save_part, wearing
+from generalist.adapt.methods import METHODS, Tuning, curve, tune, with_controls, with_random_encoder
+from generalist.data.base.errors import UserError
+from generalist.data.stream.source import Records
+from generalist.evaluate.predictions import derived
+from generalist.hf.model import GeneralistModel
+from generalist.tasks.classify import Classify
 
 
 def coloured(count: int, seed: int) -> Records:
@@ -170,7 +170,7 @@ def photos(place, **counts: int) -> None:
 
 
 def test_the_script_tunes_prompts_with_a_hundredth_of_the_data_in_several_draws(tmp_path, capsys):
-    from scripts.prompt_tune import main
+    from generalist.scripts.prompt_tune import main
 
     clients.save(tmp_path / "base", scales=["default", "classify"])
     photos(tmp_path / "photos", train=12, test=6)
@@ -231,7 +231,7 @@ def test_the_command_tunes_on_a_folder_of_pictures_and_saves_what_predicts(tmp_p
 def test_lora_weights_are_saved_apart_in_kilobytes_and_peft_puts_them_on_the_model_they_came_from(tmp_path):
     import peft
 
-    from generalist.tuned import Keeper
+    from generalist.adapt.kept import Keeper
 
     model, processor = clients.save(tmp_path / "base", scales=["default", "classify"])
     how, asked, test = Tuning("lora", shots=4, steps=8, warmup=2, rank=2), task(), coloured(9, 1)
@@ -251,7 +251,7 @@ def test_lora_weights_are_saved_apart_in_kilobytes_and_peft_puts_them_on_the_mod
 
 
 def test_a_probe_leaves_its_answers_and_no_model_that_would_answer_otherwise(tmp_path):
-    from generalist.tuned import Keeper, save_tuned
+    from generalist.adapt.kept import Keeper, save_tuned
 
     model, processor = clients.model_and_processor(scales=["default", "classify"])
     asked, test, how = task(), coloured(9, 1), Tuning("probe", shots=4)

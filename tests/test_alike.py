@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.alike import Looks, plain_words
-from data.check import check
-from data.source import Records
 from generalist.cli import main
+from generalist.data.stream.source import Records
+from generalist.data.tools.alike import Looks, plain_words
+from generalist.data.tools.check import check
 
 
 def picture(number: int) -> Image.Image:

@@ -6,12 +6,13 @@ import clients
 import numpy as np
 import pytest
 
-from data.errors import UserError
-from data.source import Records
-from generalist.any_to_any import ask, table, trained_pairs
 from generalist.cli import main
-from generalist.measures import values
-from generalist.predictions import derived, read
+from generalist.data.base.errors import UserError
+from generalist.data.stream.source import Records
+from generalist.evaluate.any_to_any import ask, table
+from generalist.evaluate.measures import values
+from generalist.evaluate.predictions import derived, read
+from generalist.hf.card import trained_pairs
 
 FIELDS = {"image": "photo", "text": "said", "audio": "heard"}
 
@@ -74,8 +75,8 @@ def test_pairs_trained_together_are_read_off_the_folder_s_tasks(both):
 def test_a_trained_folder_s_card_says_which_pairs_its_recipe_trained_and_what_was_measured(tmp_path):
     from tiny import tiny
 
-    from generalist.processor import GeneralistProcessor
-    from generalist.run import train_run
+    from generalist.hf.processor import GeneralistProcessor
+    from generalist.run.train import train_run
 
     train_run(tiny(steps=1), tmp_path, quiet=True)
     processor = GeneralistProcessor.from_pretrained(tmp_path / "model")

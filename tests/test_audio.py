@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.audio.audio import Audio, fbank
 from tests.references import META_TRANSFORMER
-from tokenizers_mod.audio import Audio, fbank
 
 
 def tone(samples: int, rate: int = 16000, hertz: float = 440.0) -> np.ndarray:

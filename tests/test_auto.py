@@ -17,16 +17,16 @@ class GeneralistProcessor:
     @classmethod
     def from_pretrained(cls, folder, **kwargs):
         self = cls(); self.folder = folder; return self
-fake = types.ModuleType("generalist.processor"); fake.GeneralistProcessor = GeneralistProcessor
-sys.modules["generalist.processor"] = fake
+fake = types.ModuleType("generalist.hf.processor"); fake.GeneralistProcessor = GeneralistProcessor
+sys.modules["generalist.hf.processor"] = fake
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A small saved model with the name of a processor beside it."""
-    from generalist.config import GeneralistConfig
-    from generalist.model import GeneralistModel
+    from generalist.hf.model import GeneralistModel
+    from generalist.model.config import GeneralistConfig
 
     path = tmp_path_factory.mktemp("model")
     config = GeneralistConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=3, intermediate_size=20)
@@ -48,7 +48,7 @@ AUTO = "from transformers import AutoModel, AutoConfig, AutoProcessor"
 ORDERS = {
     "ours first": f"import generalist\n{AUTO}",
     "theirs first": f"{AUTO}\nimport generalist",
-    "one of our modules first": f"import generalist.model\n{AUTO}",
+    "one of our modules first": f"import generalist.model.model\n{AUTO}",
     "in the middle": f"from transformers import AutoConfig\nfrom generalist import GeneralistModel\n{AUTO}",
 }
 
@@ -60,7 +60,7 @@ print(type(AutoModel.from_pretrained(folder)).__module__, type(AutoConfig.from_p
 print(type(AutoProcessor.from_pretrained(folder)) is GeneralistProcessor)
 print(AutoModel.from_config(AutoConfig.from_pretrained(folder)).config.hidden_size)
 """
-    assert python(code, folder) == ["generalist.model", "generalist.config", "True", "12"]
+    assert python(code, folder) == ["generalist.hf.model", "generalist.model.config", "True", "12"]
 
 
 def test_the_processor_loads_before_anything_else_is_used(folder):
@@ -75,7 +75,7 @@ def test_a_configuration_is_made_by_its_type(folder):
 from transformers import AutoConfig
 config = AutoConfig.for_model("generalist", hidden_size=24)
 print(type(config).__module__, config.hidden_size, isinstance(config, generalist.GeneralistConfig))"""
-    assert python(code, folder) == ["generalist.config", "24", "True"]
+    assert python(code, folder) == ["generalist.model.config", "24", "True"]
 
 
 def test_importing_twice_or_reloading_changes_nothing(folder):
@@ -91,5 +91,5 @@ print(type(AutoModel.from_pretrained(folder)).__name__)"""
 def test_other_models_still_load_their_own_configuration(folder):
     code = """import generalist
 from transformers import AutoConfig
-print(type(AutoConfig.for_model("bert")).__name__, "generalist.model" in sys.modules)"""
+print(type(AutoConfig.for_model("bert")).__name__, "generalist.model.model" in sys.modules)"""
     assert python(code, folder) == ["BertConfig", "False"]

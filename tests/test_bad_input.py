@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from small import Listed
 
-from data.errors import UserError
-from data.schedule import Schedule
-from data.stream import Feed, Steps
-from generalist.evaluate import batches
-from tasks.classify import Classify
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.modalities import MODALITIES, build_modalities
-from tokenizers_mod.schema import Schema
+from generalist.data.base.errors import UserError
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Feed, Steps
+from generalist.evaluate.answer import batches
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.text.bpe import train_bpe
 
 NAN, INF = float("nan"), float("inf")
 SETTINGS = {

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from data.embedded import Embedded
-from data.source import Records
-from data.types import IGNORE
-from tasks import baselines, features
+from generalist.data.batch.types import IGNORE
+from generalist.data.sources.embedded import Embedded
+from generalist.data.stream.source import Records
+from generalist.tasks import baselines, features
 
 KEYS = {"name", "metric", "better", "value", "chance", "baseline", "n_test"}
 

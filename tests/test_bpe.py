@@ -11,9 +11,9 @@ import regex
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.text.bpe import CLIP_SPECIALS, EOT, SPE, clean, clip_bpe, load_bpe, train_bpe
 from tests.references import UNI_PERCEIVER
-from tokenizers_mod.bpe import CLIP_SPECIALS, EOT, SPE, clean, clip_bpe, load_bpe, train_bpe
 
 META = UNI_PERCEIVER / "v1_tiny_meta.json"
 LINES = ["The cat sat on the mat.", "Isn't it 12 dogs?", "A man's dog, and a cat's mat", "犬 — dog"]
@@ -149,7 +149,7 @@ REPAIRED = ["“curly” caf\u00c3\u00a9 &amp;amp; co", "  HELLO\n World ", "ﬁ
 def hf():
     from transformers import PreTrainedConfig
 
-    from tokenizers_mod import bpe_hf
+    from generalist.tokenizers_mod.text import bpe_hf
 
     class BpeTestConfig(PreTrainedConfig):
         model_type = "bpe_test"

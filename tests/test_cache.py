@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from data.cache import SizedCache, content_key
-from data.errors import UserError
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.cached import cache_reads
-from tokenizers_mod.image import Image
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.files.cache import SizedCache, content_key
+from generalist.tokenizers_mod.base.cached import cache_reads
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 
 def test_the_cache_stays_under_its_limit_and_drops_what_was_not_used_for_longest(tmp_path):

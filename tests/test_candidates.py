@@ -3,21 +3,23 @@
 import pytest
 import torch
 
-from data.errors import UserError
-from data.pack import pack
-from data.types import Batch
-from generalist.candidates import CandidateSpec, Compared, answers, corrected, draw, restrict, sampled_loss
-from generalist.config import GeneralistConfig
-from generalist.keys import override
-from generalist.model import GeneralistModel
-from generalist.objective import Objective
-from generalist.recipe import from_json, load_recipe, to_json
-from tasks.candidates import Names, Numbers
-from tasks.likelihood import log_likelihood, negative_log_likelihood
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.number import Number
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Batch
+from generalist.hf.model import GeneralistModel
+from generalist.model.candidates import Compared, answers, corrected, draw, restrict, sampled_loss
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.recipe.json import from_json, to_json
+from generalist.recipe.keys import override
+from generalist.recipe.load import load_recipe
+from generalist.recipe.specs import CandidateSpec
+from generalist.tasks.candidates import Names, Numbers
+from generalist.tasks.likelihood import log_likelihood, negative_log_likelihood
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 
 WORDS = [f"{a}{b}" for a in "bcdfg" for b in ("at", "et", "it", "ot", "ut", "an", "en")]  # 35
 
@@ -197,7 +199,7 @@ def test_members_encoded_in_runs_are_those_encoded_at_once(shared_modalities, mo
     made = objective(shared_modalities)
     made.model.eval()
     at_once = made.members("words")
-    monkeypatch.setattr("generalist.objective.CHUNK", 8)
+    monkeypatch.setattr("generalist.model.objective.CHUNK", 8)
     assert torch.allclose(made.members("words"), at_once, atol=1e-6)
 
 
@@ -225,7 +227,7 @@ def test_recipe_keys_choose_the_policy_and_are_saved():
 
 
 def test_a_recipes_policy_reaches_its_objective():
-    from generalist.prepare import prepare
+    from generalist.train.prepare import prepare
 
     recipe = load_recipe("demo")
     recipe.tasks = [t for t in recipe.tasks if t.name == "wine"]

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from data.errors import UserError
-from tasks.captioning import caption_metrics, words
-from tasks.describe import Describe
+from generalist.data.base.errors import UserError
+from generalist.tasks.captioning import caption_metrics, words
+from generalist.tasks.describe import Describe
 from tests.small import Listed
 
 DOG, CAT = "A dog runs on the grass.", "Two cats sleep in a bed"
@@ -85,7 +85,7 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch):
         return ordinary(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(UserError, match=r"pip install 'generalist\[captions\]'"):
+    with pytest.raises(UserError, match=r"pip install 'generalist-encoder\[captions\]'"):
         caption_metrics([DOG], [[DOG]])
 
 

@@ -12,23 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import UserError
 from generalist.cli import COMMANDS, main, parser
+from generalist.data.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # A model of every modality that a person can mistake, trained for two steps: enough to be asked the wrong things.
 RECIPE = """
-from data.embedded import Embedded
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, Recipe
-from tasks.classify import Classify
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.image import Image
-from tokenizers_mod.points import Points
-from tokenizers_mod.series import Series
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.data.sources.embedded import Embedded
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.geometry.points import Points
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.text import Text
 
 def recipe():
     return Recipe(
@@ -238,7 +239,7 @@ def written(folder: Path, name: str, text: str) -> str:
 
 def wine_row(folder: Path, **changes: str | None) -> str:
     """A row of the wine table as .csv, columns changed, added, or (None) left out."""
-    from data.embedded import Embedded
+    from generalist.data.sources.embedded import Embedded
 
     row = {k: str(v) for k, v in Embedded("wine").open("test")[0]["row"].items()}
     row = {k: v for k, v in (row | changes).items() if v is not None}

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from data.errors import UserError
-from data.pack import pack
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
 
 CLASSES = ["red seven", "blue nine", "sound of two"]
 TEMPLATES = ["a {c}", "{c} on a table"]
@@ -45,8 +45,8 @@ def picture(i: int) -> np.ndarray:
 
 
 def test_clip_benchmark_scores_a_local_webdataset_as_the_law_does(folder, shards, tmp_path, monkeypatch):
-    pytest.importorskip("clip_benchmark", reason="pip install generalist[benchmarks]")
-    from generalist.hf.clip_benchmark import main
+    pytest.importorskip("clip_benchmark", reason="pip install generalist-encoder[benchmarks]")
+    from generalist.clients.clip_benchmark import main
 
     out = tmp_path / "result.json"
     words = ["eval", "--model_type", "generalist", "--model", str(folder), "--pretrained", "none", "--no_amp"]
@@ -67,7 +67,7 @@ def test_clip_benchmark_scores_a_local_webdataset_as_the_law_does(folder, shards
 
 
 def test_pictures_of_any_shape_keep_their_features_in_a_batch_of_squares(folder):
-    from generalist.hf.clip_benchmark import load
+    from generalist.clients.clip_benchmark import load
 
     clip, transform, tokenize = load(str(folder))
     model, processor = clients.model_and_processor()
@@ -91,7 +91,7 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> Path:
     """A multiple-choice task of the harness that lies on this disk: its YAML beside its questions."""
-    pytest.importorskip("lm_eval", reason="pip install generalist[benchmarks]")
+    pytest.importorskip("lm_eval", reason="pip install generalist-encoder[benchmarks]")
     home = tmp_path_factory.mktemp("task")
     (home / "questions.jsonl").write_text("\n".join(json.dumps(q) for q in QUESTIONS))
     (home / "colours.yaml").write_text(f"""
@@ -116,7 +116,7 @@ def test_the_harness_ranks_the_choices_of_a_local_task_by_the_law(folder, task):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    import generalist.hf.lm_eval  # noqa: F401
+    import generalist.clients.lm_eval  # noqa: F401
 
     manager = TaskManager(include_path=str(task), include_defaults=False)
     words = {"tasks": ["colours"], "task_manager": manager, "bootstrap_iters": 0}
@@ -133,7 +133,7 @@ def test_the_harness_ranks_the_choices_of_a_local_task_by_the_law(folder, task):
 
 
 def test_the_harness_own_command_runs_with_the_model_known_to_it(folder, task, monkeypatch, capsys):
-    from generalist.hf.lm_eval import main
+    from generalist.clients.lm_eval import main
 
     words = ["run", "--model", "generalist", "--model_args", f"pretrained={folder}", "--tasks", "colours"]
     monkeypatch.setattr("sys.argv", ["lm_eval", *words, "--include_path", str(task)])
@@ -149,8 +149,8 @@ def request(kind, *args, document=0):
 
 
 def test_words_one_after_another_are_the_likelihood_of_what_greedy_decoding_writes(folder, task):
-    from generalist.decode import decode
-    from generalist.hf.lm_eval import GeneralistLM
+    from generalist.clients.lm_eval import GeneralistLM
+    from generalist.model.decode import decode
 
     lm = GeneralistLM(str(folder), by="words", batch_size=2)
     inputs = [lm._asked(context, False) for context in ("a red seven", "some other words on a table")]
@@ -173,7 +173,7 @@ def test_words_one_after_another_are_the_likelihood_of_what_greedy_decoding_writ
 
 
 def test_greedy_answers_stop_where_the_harness_says(folder, task):
-    from generalist.hf.lm_eval import GeneralistLM
+    from generalist.clients.lm_eval import GeneralistLM
 
     lm = GeneralistLM(str(folder), by="words")
     (whole,) = lm.generate_until([request("generate_until", "a red seven", {"until": [], "max_gen_toks": 6})])
@@ -183,7 +183,7 @@ def test_greedy_answers_stop_where_the_harness_says(folder, task):
 
 
 def test_what_the_harness_cannot_ask_is_refused_in_one_line(folder, task):
-    from generalist.hf.lm_eval import GeneralistLM
+    from generalist.clients.lm_eval import GeneralistLM
 
     with pytest.raises(UserError, match="candidates, words"):
         GeneralistLM(str(folder), by="candidate")

@@ -95,7 +95,7 @@ def tests(tmp_path_factory) -> Path:
 
 @pytest.mark.soak  # a minute, and it fetches from the package index
 def test_transformers_common_tests_pass_and_every_skip_is_explained(tests, tmp_path):
-    pytest.importorskip("parameterized", reason="pip install generalist[test]")
+    pytest.importorskip("parameterized", reason="pip install generalist-encoder[test]")
     report = tmp_path / "report.xml"
     words = ["-q", "-p", "no:cacheprovider", "--timeout", "300", f"--junitxml={report}", str(tests / "models")]
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}

@@ -51,7 +51,7 @@ print("p", *model.rank(processor(text=["some other words"]), candidates)[0].toli
 
 
 def test_pipelines_and_sentence_transformers_run_by_remote_code_alone(folder, tmp_path):
-    pytest.importorskip("sentence_transformers", reason="pip install generalist[clients]")
+    pytest.importorskip("sentence_transformers", reason="pip install generalist-encoder[clients]")
     code = f"""
 import numpy as np
 from PIL import Image

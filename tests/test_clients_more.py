@@ -68,7 +68,7 @@ def test_a_pipeline_for_a_modality_that_the_model_lacks_says_so_in_one_line(tmp_
     from transformers import AutoModel, pipeline
 
     import generalist  # noqa: F401
-    from data.errors import UserError
+    from generalist.data.base.errors import UserError
 
     every = clients.modalities
     for lacks in ("image", "audio"):
@@ -97,7 +97,7 @@ def test_flash_attention_says_what_it_needs_where_it_cannot_run(folder, monkeypa
     from transformers import AutoModel, PreTrainedModel
 
     import generalist  # noqa: F401
-    from data.errors import UserError
+    from generalist.data.base.errors import UserError
 
     if torch.cuda.is_available():
         pytest.skip("flash attention can run here")
@@ -122,7 +122,7 @@ def test_flex_attention_on_a_cpu_answers_and_says_that_it_cannot_learn(folder, m
     from transformers import AutoModel
 
     import generalist  # noqa: F401
-    from data.errors import UserError
+    from generalist.data.base.errors import UserError
 
     if torch.cuda.is_available():
         pytest.skip("flex attention can learn here")
@@ -139,7 +139,7 @@ def test_flex_attention_on_a_cpu_answers_and_says_that_it_cannot_learn(folder, m
 
 def test_one_request_after_another_wears_its_own_prompts_and_none_leaks(tmp_path):
     """Three parts held at once on one running model, requests interleaved."""
-    from generalist.tuned import read_part, save_part, wearing
+    from generalist.adapt.kept import read_part, save_part, wearing
 
     model, processor = clients.model_and_processor(prompts=3, linear_heads={"default": 2})
     owners = []

@@ -6,8 +6,8 @@ from sklearn.datasets import load_diabetes, load_wine
 from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from data.errors import UserError
-from generalist.sklearn import GeneralistClassifier, GeneralistRegressor
+from generalist.clients.sklearn import GeneralistClassifier, GeneralistRegressor
+from generalist.data.base.errors import UserError
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "steps": 60, "batch": 48, "lr": 1e-2, "random_state": 0}
 

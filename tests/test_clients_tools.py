@@ -37,7 +37,7 @@ def batch(size: int, length: int, seed: int = 0):
 
 
 def test_sentence_transformers_loads_the_folder_and_encodes_texts_as_the_model_does(folder):
-    package = pytest.importorskip("sentence_transformers", reason="pip install generalist[clients]")
+    package = pytest.importorskip("sentence_transformers", reason="pip install generalist-encoder[clients]")
 
     import generalist  # noqa: F401
 
@@ -51,7 +51,7 @@ def test_sentence_transformers_loads_the_folder_and_encodes_texts_as_the_model_d
 
 
 def test_lora_through_peft_trains_saves_loads_and_merges(tmp_path):
-    peft = pytest.importorskip("peft", reason="pip install generalist[lora]")
+    peft = pytest.importorskip("peft", reason="pip install generalist-encoder[lora]")
     model, processor = clients.model_and_processor()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     settings = peft.LoraConfig(r=4, target_modules=["qkv", "mixer.out", "up", "down"], init_lora_weights=True)
@@ -169,9 +169,9 @@ def test_torch_export_keeps_number_and_size_of_pictures_and_sounds_dynamic(kind)
 @pytest.mark.soak  # half a minute each: the exporter
 @pytest.mark.parametrize("kind", WHOLE)
 def test_onnx_gives_the_features_of_pictures_and_sounds_in_onnxruntime_at_any_size(kind, tmp_path):
-    pytest.importorskip("onnx", reason="pip install generalist[clients]")
-    runtime = pytest.importorskip("onnxruntime", reason="pip install generalist[clients]")
-    pytest.importorskip("onnxscript", reason="pip install generalist[clients]")
+    pytest.importorskip("onnx", reason="pip install generalist-encoder[clients]")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install generalist-encoder[clients]")
+    pytest.importorskip("onnxscript", reason="pip install generalist-encoder[clients]")
     model, _ = clients.model_and_processor()
     given, dynamic, more = dynamic_axes(kind)
     wrapped = kind(model).eval()
@@ -183,9 +183,9 @@ def test_onnx_gives_the_features_of_pictures_and_sounds_in_onnxruntime_at_any_si
 
 
 def test_onnx_gives_the_same_features_in_onnxruntime_at_any_batch_and_length(tmp_path):
-    pytest.importorskip("onnx", reason="pip install generalist[clients]")
-    runtime = pytest.importorskip("onnxruntime", reason="pip install generalist[clients]")
-    pytest.importorskip("onnxscript", reason="pip install generalist[clients]")
+    pytest.importorskip("onnx", reason="pip install generalist-encoder[clients]")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install generalist-encoder[clients]")
+    pytest.importorskip("onnxscript", reason="pip install generalist-encoder[clients]")
     from torch.export import Dim
 
     model, _ = clients.model_and_processor()

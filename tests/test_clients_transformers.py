@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from data.pack import pack
+from generalist.data.batch.pack import pack
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["a red seven", "a blue nine", "some words"]
@@ -82,8 +82,8 @@ def test_every_attention_implementation_gives_the_same_features(both, folder, im
 
 
 def test_an_unknown_attention_implementation_is_refused_by_name(both):
-    from data.errors import UserError
-    from generalist.kernels import kernel
+    from generalist.data.base.errors import UserError
+    from generalist.nn.attention.kernels import kernel
 
     with pytest.raises(UserError, match="sdpa"):
         kernel("sdpaa")
@@ -166,7 +166,7 @@ AutoConfig.from_pretrained({str(folder)!r}, trust_remote_code=True)
     )
     env = {**os.environ, "PYTHONPATH": str(hide), "HF_HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd="/")
-    assert run.returncode != 0 and "pip install generalist" in run.stderr
+    assert run.returncode != 0 and "pip install generalist-encoder" in run.stderr
 
 
 def test_zero_shot_image_pipeline_ranks_by_the_law(folder):
@@ -210,7 +210,7 @@ def test_one_candidate_is_refused_by_the_pipeline_of_pictures_and_warned_of_by_t
     from transformers import pipeline
 
     import generalist  # noqa: F401
-    from data.errors import UserError
+    from generalist.data.base.errors import UserError
 
     picture = Image.fromarray(clients.picture(20, 7))
     look = pipeline("zero-shot-image-classification", model=str(folder))
@@ -285,7 +285,7 @@ def test_the_trainer_trains_a_dual_model_and_saves_a_folder_that_loads(tmp_path)
 
 
 def test_a_modality_or_tensor_that_the_model_lacks_is_named(both):
-    from data.errors import UserError
+    from generalist.data.base.errors import UserError
 
     model, processor = both
     with pytest.raises(UserError, match="thermal"):

@@ -4,8 +4,9 @@ import clients
 import pytest
 import torch
 
-from data.errors import UserError
-from generalist.decode import captions, decode, vocabulary_features
+from generalist.data.base.errors import UserError
+from generalist.hf.predict import captions
+from generalist.model.decode import decode, vocabulary_features
 
 PICTURES = [clients.picture(12, 8), clients.picture(7, 12, 1), clients.picture(12, 12, 2)]
 
@@ -20,7 +21,7 @@ def writer(folder):
 
 
 def own(writer, pictures, **options):
-    """What `generalist.decode` writes."""
+    """What `generalist.model.decode` writes."""
     model, processor = writer
     text, summary = processor.built["text"], processor.built["summary"]
     inputs = [[summary.span(None), processor.span("image", picture)] for picture in pictures]
@@ -127,9 +128,9 @@ def test_a_converted_model_writes_what_the_official_code_writes(shared, tmp_path
     """Its scales are set, so that `generate` and the pipelines' forward need no word about them."""
     from safetensors.torch import load_file
 
-    from generalist.convert.uni_perceiver import build
+    from generalist.convert.uni_perceiver.checkpoint import build
     from generalist.hf.writing import GeneralistForImageTextToText
-    from tasks.likelihood import scale_of
+    from generalist.tasks.likelihood import scale_of
 
     file = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_dense.safetensors")
     model, _, _, _ = build({k[2:]: v for k, v in file.items() if k.startswith("w.")}, heads=4)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.coco import CocoObjects, decode_mask, read_coco, rle_covers
-from data.errors import UserError
-from tasks.average_precision import average_precision, encode_mask, resampled, truth
+from generalist.data.base.errors import UserError
+from generalist.data.sources.coco import CocoObjects, decode_mask, read_coco, rle_covers
+from generalist.tasks.average_precision import average_precision, encode_mask, resampled, truth
 
 SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]]
 
@@ -177,7 +177,7 @@ def test_compressed_run_lengths_are_checked_before_they_are_decoded():
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "I;16", "RGBA", "P"])
 def test_pictures_of_any_mode_become_three_channels(tmp_path, mode):
-    from tokenizers_mod.image import read_image
+    from generalist.tokenizers_mod.vision.image import read_image
 
     grey = np.arange(70, dtype=np.uint8).reshape(7, 10) * 3
     picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.coco import CocoObjects
-from data.errors import UserError
 from generalist.cli import main
+from generalist.data.base.errors import UserError
+from generalist.data.sources.coco import CocoObjects
 
 POLYGON = [[4, 5, 24, 5, 24, 15, 4, 15]]
 
@@ -122,7 +122,7 @@ def test_boxes_of_pictures_that_are_shown_turned_are_those_of_the_shown_picture(
 
 
 def test_objects_go_into_shards_with_the_bytes_of_their_pictures(tmp_path):
-    from data.shards import Shards
+    from generalist.data.sources.shards import Shards
 
     write(tmp_path / "set", lambda t: None)
     words = ["--splits", "train", "--in-order", "--quiet"]

@@ -8,16 +8,16 @@ import pytest
 import torch
 from small import Listed, modalities
 
-from data.check import check
-from data.errors import UserError
-from data.outliers import inside
-from data.source import Records
-from data.tabular import Tabular
-from tasks.candidates import Names
-from tasks.regress import Regress
-from tokenizers_mod import bins
-from tokenizers_mod.schema import Schema
-from tokenizers_mod.table import MISSING, NUMBER, Table
+from generalist.data.base.errors import UserError
+from generalist.data.base.outliers import inside
+from generalist.data.sources.tabular import Tabular
+from generalist.data.stream.source import Records
+from generalist.data.tools.check import check
+from generalist.tasks.candidates import Names
+from generalist.tasks.regress import Regress
+from generalist.tokenizers_mod.numbers import bins
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.tables.table import MISSING, NUMBER, Table
 
 START = datetime.datetime(2023, 1, 2, 8)  # a Monday
 

@@ -3,8 +3,8 @@
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from data.constants import constant
-from data.types import Span
+from generalist.data.base.constants import constant
+from generalist.data.batch.types import Span
 
 
 def test_a_constant_is_made_once_and_the_oldest_goes_when_there_are_too_many():

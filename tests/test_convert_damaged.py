@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data.errors import UserError
 from generalist.cli import main
 from generalist.convert import hf, meta_transformer
-from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.files import load_tensors
-from generalist.convert.uni_perceiver import build, convert
-from generalist.model import GeneralistModel
+from generalist.convert.uni_perceiver import keys
+from generalist.convert.uni_perceiver.checkpoint import build, convert
+from generalist.data.base.errors import UserError
+from generalist.hf.model import GeneralistModel
 from tests.test_convert_meta_transformer import released
 from tests.test_uni_perceiver_convert import official
 
@@ -215,7 +215,7 @@ def test_a_vocabulary_with_padding_rows_is_the_official_one_and_comes_back():
     tensors = official(words=49411 + 5, layers=1)
     model, processor, report, unused = build(tensors, heads=3)
     assert len(processor.tokenizer) == 49411 and "the rest unused" in " ".join(report.notes)
-    from generalist.convert.uni_perceiver import to_official
+    from generalist.convert.uni_perceiver.checkpoint import to_official
 
     assert torch.equal(to_official(model, unused)[keys.ANCHOR], tensors[keys.ANCHOR])
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from data.errors import UserError
-from data.pack import pack
 from generalist.convert import hf, open_clip
-from generalist.model import GeneralistModel
-from tokenizers_mod.text import text_span
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.tokenizers_mod.text.text import text_span
 
 SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
 

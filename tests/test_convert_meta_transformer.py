@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
-from data.errors import UserError
-from data.pack import pack
-from data.types import Span
-from generalist.config import GeneralistConfig
 from generalist.convert.meta_transformer import convert, encoder_name, encoder_tensors, fill_stem
-from generalist.model import GeneralistModel
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
 
 CLOSE = {"atol": 4e-6, "rtol": 1e-5}
 
@@ -97,7 +97,13 @@ def test_the_stem_and_blocks_of_a_clip_tower_give_its_image_features(tmp_path):
     text = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
     tower = open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text).visual.eval()
     state = tower.state_dict()
-    picture = {"class": "tokenizers_mod.video:Picture", "size": 32, "patch": 8, "frames": 1, "table": "learned"}
+    picture = {
+        "class": "generalist.tokenizers_mod.vision.video:Picture",
+        "size": 32,
+        "patch": 8,
+        "frames": 1,
+        "table": "learned",
+    }
     config = GeneralistConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, output_head=False,
         modalities={"summary": {}, "image": picture | {"mean": 0.0, "std": 1.0}},

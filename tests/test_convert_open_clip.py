@@ -13,12 +13,12 @@ from open_clip import timm_model
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from torch import nn
 
-from data.errors import UserError
-from data.pack import pack
 from generalist.convert import open_clip as convert
-from generalist.model import GeneralistModel
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.tokenizers_mod.text.summary import Summary
 from tests.test_convert_encoders import close, features, patches, shaken
-from tokenizers_mod.summary import Summary
 
 NAMES = open_clip.list_models()
 # as many towers as convert, of as many as this version of the package lists

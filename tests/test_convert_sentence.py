@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from data.errors import UserError
-from data.pack import pack
 from generalist.convert import hf
-from generalist.model import GeneralistModel
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "cat", "sits", "on", "the", "red", "mat", "two"]
 TEXTS = ["a dog", "the red cat sits on the mat", "two", "a cat sits on a red dog on the mat on the mat"]

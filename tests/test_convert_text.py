@@ -5,12 +5,13 @@ import pytest
 import torch
 from open_clip.model import CLIPTextCfg, _build_text_tower
 
-from data.errors import UserError
-from data.pack import pack
 from generalist.cli import main
-from generalist.convert import clip_text, hf
+from generalist.convert import hf
 from generalist.convert import open_clip as convert
-from generalist.model import GeneralistModel
+from generalist.convert.towers import clip_text
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
 from tests.test_convert_encoders import close, shaken
 
 TEXTS = ["a dog", "two cats asleep on a very long red sofa, seen from above!", "x"]

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image as Picture
 from tiny import tiny
 
-from data import remote
-from data.errors import UserError
-from data.shards import Shards
-from data.tar import scan, write_tar
-from generalist.faults import bad_samples
-from generalist.recipe import Recipe
-from generalist.run import train_run
-from tasks.classify import Classify
+from generalist.data.base.errors import UserError
+from generalist.data.files import remote
+from generalist.data.files.tar import scan, write_tar
+from generalist.data.sources.shards import Shards
+from generalist.recipe.recipe import Recipe
+from generalist.run.train import train_run
+from generalist.tasks.classify import Classify
+from generalist.train.faults import bad_samples
 
 CLASSES = ["dark", "light"]
 

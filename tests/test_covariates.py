@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.source import Records
-from data.windows import Windows
 from generalist.cli import main
-from generalist.recipe import CheckpointSpec, ModelSpec, Recipe
-from generalist.run import train_run
-from tasks.candidates import Residuals
-from tasks.forecast import Forecast
-from tokenizers_mod.imu import Imu
-from tokenizers_mod.number import Number
-from tokenizers_mod.series import Series
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.sources.windows import Windows
+from generalist.data.stream.source import Records
+from generalist.recipe.recipe import CheckpointSpec, Recipe
+from generalist.recipe.specs import ModelSpec
+from generalist.run.train import train_run
+from generalist.tasks.candidates import Residuals
+from generalist.tasks.forecast import Forecast
+from generalist.tokenizers_mod.numbers.imu import Imu
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 
 ROWS = {"train": [0, 30], "val": [30, 36], "test": [36, 44]}
 

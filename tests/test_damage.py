@@ -14,11 +14,12 @@ import pytest
 import torch
 from tiny import tiny
 
-from data.errors import UserError
-from generalist import checkpoint, manifest, run
 from generalist.cli import main
-from generalist.engine import LocalEngine
-from generalist.run import train_run
+from generalist.data.base.errors import UserError
+from generalist.run import train as run
+from generalist.run.train import train_run
+from generalist.train.checkpoints import checkpoint, manifest
+from generalist.train.engines.local import LocalEngine
 
 RECIPE = str(Path(__file__).with_name("tiny.py"))
 # every file of a checkpoint of one process; the tokenizer's and the processor's belong to the exported model

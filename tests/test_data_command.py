@@ -7,19 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
-from data.check import check
-from data.embedded import Embedded
-from data.schedule import Schedule
-from data.shards import Shards
-from data.source import Records
-from data.stream import Steps, loader
-from data.tabular import Tabular
 from generalist.cli import main
-from generalist.loop import train
-from generalist.prepare import prepare
-from generalist.profile import profiled
-from generalist.recipe import load_recipe, override
-from generalist.run import build_engine
+from generalist.data.sources.embedded import Embedded
+from generalist.data.sources.shards import Shards
+from generalist.data.sources.tabular import Tabular
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Steps, loader
+from generalist.data.tools.check import check
+from generalist.recipe.keys import override
+from generalist.recipe.load import load_recipe
+from generalist.train.engines.build import build_engine
+from generalist.train.loop import train
+from generalist.train.prepare import prepare
+from generalist.train.profile import profiled
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ import pytest
 import torch
 from tiny import tiny
 
-from data.errors import UserError
-from generalist import ranks
-from generalist.deepspeed_config import deepspeed_config
+from generalist.data.base.errors import UserError
+from generalist.machine import ranks
+from generalist.train.engines.deepspeed_config import deepspeed_config
 
 HERE = Path(__file__).resolve().parent
 STEPS, HALF = 20, 10
@@ -168,8 +168,8 @@ def test_a_checkpoint_of_two_ranks_goes_on_in_one_process(two, alone, half):
 
 
 def test_every_checkpoint_carries_a_model_that_transformers_loads(two):
-    from generalist.checkpoint import latest, verify
-    from generalist.model import GeneralistModel
+    from generalist.hf.model import GeneralistModel
+    from generalist.train.checkpoints.checkpoint import latest, verify
 
     for half in ("half1", "half3"):
         _, folder = latest(two["folder"] / half)
@@ -183,7 +183,7 @@ def test_every_checkpoint_carries_a_model_that_transformers_loads(two):
 
 def test_no_memory_that_was_never_written_gets_into_a_checkpoint(two):
     """Stage 3 fills the last rank's part of an uneven parameter up; NaN there would make a good checkpoint suspect."""
-    from generalist.checkpoint import latest, verify
+    from generalist.train.checkpoints.checkpoint import latest, verify
 
     assert "error" not in two["poisoned"]
     assert verify(latest(two["folder"] / "poisoned")[1])["stage"] == 3
@@ -270,7 +270,7 @@ def test_an_own_configuration_that_contradicts_the_recipe_is_refused(tmp_path, c
 
 
 def test_a_device_that_deepspeed_is_told_not_to_use_is_named(monkeypatch):
-    from generalist.deepspeed_engine import check_accelerator
+    from generalist.train.engines.deepspeed import check_accelerator
 
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     check_accelerator(torch.device("cpu"))
@@ -283,7 +283,7 @@ def test_a_device_that_deepspeed_is_told_not_to_use_is_named(monkeypatch):
 
 
 def test_the_operator_that_needs_a_compiler_is_off_and_deepspeed_still_asks_for_it_by_that_name():
-    from generalist.deepspeed_engine import SHARED_MEMORY, load_deepspeed
+    from generalist.train.engines.deepspeed import SHARED_MEMORY, load_deepspeed
 
     deepspeed = load_deepspeed()
     assert deepspeed.ops.__compatible_ops__[SHARED_MEMORY] is False
@@ -298,7 +298,7 @@ def test_the_operator_that_needs_a_compiler_is_off_and_deepspeed_still_asks_for_
 def test_offload_to_nvme_without_its_library_says_what_to_install(monkeypatch, tmp_path):
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
-    from generalist.deepspeed_disk import check_disk_reader
+    from generalist.train.engines.deepspeed_disk import check_disk_reader
 
     keys = {"engine__zero_stage": 3, "engine__offload": "nvme", "engine__nvme_path": str(tmp_path)}
     config = deepspeed_config(tiny(**keys), 2)
@@ -323,7 +323,7 @@ def test_an_optimiser_on_nvme_trains_the_curve_of_one_in_memory_and_goes_on_with
     """
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
-    from generalist.deepspeed_engine import load_deepspeed
+    from generalist.train.engines.deepspeed import load_deepspeed
 
     load_deepspeed()
     if not AsyncIOBuilder().is_compatible(verbose=False):
@@ -360,7 +360,7 @@ def test_an_optimiser_on_nvme_trains_the_curve_of_one_in_memory_and_goes_on_with
 
 
 def test_no_parameter_is_a_scalar(alone):
-    from generalist.prepare import prepare
+    from generalist.train.prepare import prepare
 
     recipe = tiny()
     assert not [n for n, p in prepare(recipe).model(recipe).named_parameters() if p.ndim == 0]

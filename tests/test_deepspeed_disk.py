@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generalist import deepspeed_disk, portable
+from generalist.train.engines import deepspeed_disk, portable
 
 SIZES = (2, 3)  # this rank's parts of two parameters, one group
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.embedded import Embedded
 from generalist.cli import main
-from generalist.predictions import derived
-from generalist.recipe import load_recipe
+from generalist.data.sources.embedded import Embedded
+from generalist.evaluate.predictions import derived
+from generalist.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {"digits", "glyphs", "masked_words", "wine", "breast_cancer", "diabetes", "series", "tones", "solids"}
@@ -204,8 +204,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
     keys = [key for key in SMALL if not key.startswith("steps")] + ["steps=3"]
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        from generalist.recipe import override
-        from generalist.run import train_run
+        from generalist.recipe.keys import override
+        from generalist.run.train import train_run
 
         recipe = load_recipe("demo")
         override(recipe, *keys, f"seed={seed}")
@@ -220,11 +220,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
     "keys", [["sampling=mixed"], ["optimizer.kind=adamw"], ["sampling=mixed", "optimizer.kind=adamw"]]
 )
 def test_mixed_sampling_and_plain_adamw_are_a_key_each(tmp_path, keys):
-    from generalist.objective import Objective
-    from generalist.optimizer import BalancedAdamW, build_optimizer
-    from generalist.prepare import prepare
-    from generalist.recipe import override
-    from generalist.run import train_run
+    from generalist.model.objective import Objective
+    from generalist.recipe.keys import override
+    from generalist.run.train import train_run
+    from generalist.train.optimizer import BalancedAdamW, build_optimizer
+    from generalist.train.prepare import prepare
 
     recipe = load_recipe("demo")
     override(recipe, *SMALL, *keys)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 from generalist.recipes import demo
-from scripts import demo_table
+from generalist.scripts import demo_table
 
 
 def test_the_readme_and_the_recipe_say_what_is_kept():

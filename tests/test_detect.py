@@ -8,22 +8,23 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from data.coco import CocoObjects
-from data.errors import UserError
-from data.source import Records
-from generalist import evaluate, measures
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from generalist.objective import Objective
-from tasks.candidates import ObjectNames, candidate_set
-from tasks.detect import Detect
-from tasks.likelihood import log_likelihood, negative_log_likelihood
-from tasks.lines import Kept
-from tasks.segment import Segment
+from generalist.data.base.errors import UserError
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.stream.source import Records
+from generalist.evaluate import answer as evaluate
+from generalist.evaluate import measures
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.tasks.candidates import ObjectNames, candidate_set
+from generalist.tasks.detect import Detect
+from generalist.tasks.likelihood import log_likelihood, negative_log_likelihood
+from generalist.tasks.lines import Kept
+from generalist.tasks.segment import Segment
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 from tests.regions import region
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
 
 
 def pictures(folder: Path, count: int = 6, size: tuple[int, int] = (128, 96)) -> Path:
@@ -158,7 +159,7 @@ def test_a_picture_that_is_stored_turned_is_read_upright_as_its_annotations_say(
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "I;16"])
 def test_grey_cmyk_and_deep_pictures_are_found_in_like_any_other(tmp_path, mode):
-    from tokenizers_mod.objects import to_pixels
+    from generalist.tokenizers_mod.regions.objects import to_pixels
 
     task, records, _, objective = parts(pictures(tmp_path))
     objective.eval()
@@ -252,8 +253,9 @@ def test_the_detector_learns_rectangles_and_their_colours(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of a few steps of the small recipe on rectangles, with masks."""
-    from generalist.recipe import load_recipe, override
-    from generalist.run import train_run
+    from generalist.recipe.keys import override
+    from generalist.recipe.load import load_recipe
+    from generalist.run.train import train_run
 
     folder = pictures(tmp_path_factory.mktemp("pictures"))
     recipe = load_recipe("detect_tiny")
@@ -288,8 +290,8 @@ def test_predict_finds_names_that_the_training_never_saw_and_draws_them(run, cap
 def test_of_boxes_of_one_name_that_overlap_only_the_likeliest_stays(run, tmp_path):
     from torchvision.ops import box_iou
 
-    from generalist.detection import detect
-    from generalist.predict import load_model
+    from generalist.hf.detection import detect
+    from generalist.hf.predict import load_model
 
     def boxes(hits):
         return torch.tensor([list(hit["box"].values()) for hit in hits])
@@ -307,7 +309,7 @@ def test_of_boxes_of_one_name_that_overlap_only_the_likeliest_stays(run, tmp_pat
 
 
 def test_several_pictures_stand_side_by_side_in_one_small_file(run, tmp_path):
-    from scripts import detections
+    from generalist.scripts import detections
 
     folder = pictures(tmp_path)
     files = [str(folder / f"{i}.png") for i in (1, 2)]
@@ -320,8 +322,8 @@ def test_the_same_through_the_pipeline_of_transformers(run, tmp_path):
     """From the folder alone, from what the pipeline saves, and with a model in hand; one picture or a list of paths."""
     from transformers import pipeline
 
-    from generalist.detection import DetectionPipeline, detect
-    from generalist.predict import load_model
+    from generalist.hf.detection import DetectionPipeline, detect
+    from generalist.hf.predict import load_model
 
     kind, names = "zero-shot-object-detection", ["red", "blue"]
     model, processor = load_model(run)
@@ -347,8 +349,8 @@ def test_the_same_through_the_pipeline_of_transformers(run, tmp_path):
 
 
 def test_a_model_that_detects_nothing_says_so(run):
-    from generalist.detection import detection_task
-    from generalist.predict import load_model
+    from generalist.hf.detection import detection_task
+    from generalist.hf.predict import load_model
 
     processor = load_model(run)[1]
     assert detection_task(processor)["name"] == "cells"
@@ -366,7 +368,7 @@ def test_the_report_draws_the_detections(run):
 
 
 def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
-    from generalist.report_inputs import CROWD, show
+    from generalist.report.inputs import CROWD, show
 
     task, records, _, _ = parts(pictures(tmp_path), Segment, masks=True)
     record = next(records[i] for i in range(len(records)) if len(records[i]["boxes"]) > 1)
@@ -388,7 +390,7 @@ def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
 
 
 def test_runs_of_a_mask_are_its_pixels():
-    from tasks.segment import runs
+    from generalist.tasks.segment import runs
 
     mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]], dtype=bool)
     assert runs(mask) == [[0, 0, 2], [0, 3, 1], [2, 1, 3]]

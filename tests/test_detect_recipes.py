@@ -5,14 +5,15 @@ import json
 import pytest
 import torch
 
-from data.source import Records
-from generalist import evaluate
+from generalist.data.stream.source import Records
+from generalist.evaluate import answer as evaluate
 from tests.test_detect import pictures
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_the_v2_recipes_are_what_the_paper_says_and_survive_json(size):
-    from generalist.recipe import from_json, load_recipe, to_json
+    from generalist.recipe.json import from_json, to_json
+    from generalist.recipe.load import load_recipe
 
     recipe = load_recipe(f"uni_perceiver_v2_{size}")
     recipe.check()
@@ -26,8 +27,10 @@ def test_the_v2_recipes_are_what_the_paper_says_and_survive_json(size):
 
 
 def test_the_small_recipe_with_masks_trains_on_polygons_and_its_report_draws_them(tmp_path):
-    from generalist.recipe import from_json, load_recipe, override, to_json
-    from generalist.run import train_run
+    from generalist.recipe.json import from_json, to_json
+    from generalist.recipe.keys import override
+    from generalist.recipe.load import load_recipe
+    from generalist.run.train import train_run
 
     recipe = load_recipe("segment_tiny")
     assert from_json(to_json(recipe)) == recipe
@@ -43,9 +46,11 @@ def test_the_small_recipe_with_masks_trains_on_polygons_and_its_report_draws_the
 
 @pytest.mark.soak
 def test_detect_tiny_reaches_its_number_and_permuted_names_undo_it(shared, tmp_path):
-    from generalist.recipe import load_recipe, override
+    from generalist.recipe.keys import override
+    from generalist.recipe.load import load_recipe
     from generalist.recipes import detect_tiny
-    from generalist.run import load_run, train_run
+    from generalist.run.results import load_run
+    from generalist.run.train import train_run
 
     mean, spread = 0.823, 0.039  # over three seeds
     assert f"AP50 {mean:.3f} ± {spread:.3f}".replace("0.", ".") in detect_tiny.__doc__

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generalist.detection import COLOURS, draw, place, shared
+from generalist.hf.detection import COLOURS, draw, place, shared
 
 
 def hit(label: str, left: float, top: float, size: float = 20, score: float = 0.5) -> dict:

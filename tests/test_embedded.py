@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from data.embedded import SETS, Embedded, images, series, synthetic, text
-from data.embedded.files import package_file
-from data.embedded.split import SPLITS, deal, digest
-from data.errors import UserError
+from generalist.data.base.errors import UserError
+from generalist.data.sources.embedded import SETS, Embedded, images, series, synthetic, text
+from generalist.data.sources.embedded.files import package_file
+from generalist.data.sources.embedded.split import SPLITS, deal, digest
 
 # What a record holds besides its id and its answer; two records with equal content are the same sample.
 CONTENT = {

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.known import Known
-from data.source import Records
 from generalist.cli import main
-from generalist.predictions import derived
-from tasks.candidates import Numbers
-from tokenizers_mod.number import Number
+from generalist.data.stream.source import Records
+from generalist.data.tools.known import Known
+from generalist.evaluate.predictions import derived
+from generalist.tasks.candidates import Numbers
+from generalist.tokenizers_mod.numbers.number import Number
 
 NAMES = ["a red seven", "a blue nine", "some words"]
 
@@ -122,7 +122,7 @@ def test_any_form_of_data_is_scored_and_every_number_follows_from_the_file(model
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     names, answers = lines[0]["names"], lines[1:]
     # the same model asked directly, picture by picture, gives the same likelihoods
-    from generalist.predict import load_model
+    from generalist.hf.predict import load_model
 
     found, processor = load_model(model)
     for i, line in enumerate(answers):
@@ -341,7 +341,7 @@ def test_mistakes_end_in_one_line_that_says_what_to_mend(model, tmp_path, capsys
 def test_prompts_of_another_model_are_refused_and_the_model_s_own_are_put_on(tmp_path, capsys):
     import torch
 
-    from generalist.tuned import save_part
+    from generalist.adapt.kept import save_part
 
     found, _ = clients.save(tmp_path / "one", prompts=2)
     place = as_folder(tmp_path / "photos")[0]

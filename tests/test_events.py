@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from generalist.events import EventLog, read_log
+from generalist.data.base.errors import UserError
+from generalist.train.events import EventLog, read_log
 
 
 def write(log: EventLog, steps: range) -> None:

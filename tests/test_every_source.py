@@ -8,11 +8,12 @@ import pytest
 from people_data import CASES, caption
 from regions import region
 
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
-from generalist.run import train_run
-from tasks.base import Task
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.modalities import build_modalities
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.run.train import train_run
+from generalist.tasks.base import Task
+from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.tokenizers_mod.text.bpe import train_bpe
 
 SMALL = {
     "image": {"size": 8, "patch": 4},
@@ -74,7 +75,7 @@ TOLD_APART = ("folder of pictures", "folder of sounds", "jsonl of paths", "huggi
 def test_the_ordinary_method_sees_what_lies_behind_paths_and_bytes(case, tmp_path: Path, monkeypatch):
     """Squares and stripes, low and high tones: easy for a linear method that reads the values, not their names."""
     monkeypatch.setenv("GENERALIST_CACHE", str(tmp_path / "cache"))
-    from generalist.prepare import prepare
+    from generalist.train.prepare import prepare
 
     task = CASES[case](tmp_path)
     prepared = prepare(recipe_of(task))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import adaptation, unseen_classes
+from generalist.scripts import adaptation, unseen_classes
 
 
 def lines(zero, few, full):

@@ -19,13 +19,16 @@ import pytest
 import torch
 from tiny import tiny
 
-from data.errors import UserError
-from generalist import checkpoint, ranks, run, stop_file
-from generalist.engine import LocalEngine
-from generalist.events import read_log
-from generalist.faults import Faults, RollBack, bad_samples
-from generalist.loop import StepResult
-from generalist.run import Interrupted, train_run
+from generalist.data.base.errors import UserError
+from generalist.machine import ranks, stop_file
+from generalist.run import train as run
+from generalist.run.attempt import Interrupted
+from generalist.run.train import train_run
+from generalist.train.checkpoints import checkpoint
+from generalist.train.engines.local import LocalEngine
+from generalist.train.events import read_log
+from generalist.train.faults import Faults, RollBack, bad_samples
+from generalist.train.loop import StepResult
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +119,7 @@ def test_an_exploding_loss_is_known_by_what_its_own_task_had_before(tmp_path):
 
 
 def break_samples(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
-    from tasks.classify import Classify
+    from generalist.tasks.classify import Classify
 
     plain, count = Classify.example, []
 

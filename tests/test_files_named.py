@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.captions import CocoCaptions
-from data.errors import UserError
-from data.places import source_at
-from data.shards import Shards
-from data.tabular import Tabular
 from generalist.cli import main
+from generalist.data.base.errors import UserError
+from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.places import source_at
+from generalist.data.sources.shards import Shards
+from generalist.data.sources.tabular import Tabular
 
 COUNT = 12
 WHOLE = {"val": 0.0, "test": 0.0}

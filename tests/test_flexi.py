@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from data.errors import UserError
-from data.pack import pack
-from tokenizers_mod.flexi import FlexiImage, patch_resampling
-from tokenizers_mod.image import Image
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.tokenizers_mod.vision.flexi import FlexiImage, patch_resampling
+from generalist.tokenizers_mod.vision.image import Image
 
 
 def picture(h=24, w=40):

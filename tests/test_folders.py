@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.folder import Folder
-from data.places import source_at
 from generalist.cli import main
+from generalist.data.base.errors import UserError
+from generalist.data.sources.folder import Folder
+from generalist.data.sources.places import source_at
 
 
 def save(path, grey: int = 9) -> None:

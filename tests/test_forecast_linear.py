@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.source import Records
-from generalist import measures
-from tasks import baselines, ridge
-from tasks.candidates import Numbers, Residuals, candidate_set
-from tasks.forecast import Forecast
-from tasks.lines import Kept
-from tokenizers_mod import bins
-from tokenizers_mod.number import Number
-from tokenizers_mod.series import Series
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.stream.source import Records
+from generalist.evaluate import measures
+from generalist.tasks import baselines, ridge
+from generalist.tasks.candidates import Numbers, Residuals, candidate_set
+from generalist.tasks.forecast import Forecast
+from generalist.tasks.lines import Kept
+from generalist.tokenizers_mod.numbers import bins
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 
 
 def waves(count=60, length=20, horizon=3, noise=0.0):
@@ -147,7 +147,7 @@ def test_the_baseline_of_a_linear_series_is_the_linear_one():
 def test_forecasts_alone_leave_an_empty_map():
     from types import SimpleNamespace
 
-    from generalist.evaluate import space
+    from generalist.evaluate.answer import space
 
     found = space([SimpleNamespace(queries=torch.randn(2, 3, 5), views=1)])  # slots ask several questions each
     assert {name: len(values) for name, values in found.items()} == {"features": 0, "task": 0, "label": 0}
@@ -200,7 +200,7 @@ def test_windows_that_stand_still_do_not_decide_the_line():
 def test_a_run_on_such_a_series_ends_near_the_line(tmp_path):
     from tiny import tiny
 
-    from generalist.run import train_run
+    from generalist.run.train import train_run
 
     recipe = tiny(steps=30, checkpoint__every=0)
     recipe.modalities = {"summary": Summary(), "text": Text(tokenizer="clip", max_length=8, positions=8)}

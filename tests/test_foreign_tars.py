@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.check import check
-from data.errors import Unfinished, UserError
-from data.places import source_at
-from data.shards import Shards
 from generalist.cli import main
+from generalist.data.base.errors import Unfinished, UserError
+from generalist.data.sources.places import source_at
+from generalist.data.sources.shards import Shards
+from generalist.data.tools.check import check
 
 COUNT = 8
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from tokenizers_mod.graph import EDGE, Graph
-from tokenizers_mod.imu import Imu
-from tokenizers_mod.points import Points
-from tokenizers_mod.schema import Schema
-from tokenizers_mod.series import Series
-from tokenizers_mod.table import MISSING, Table
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.geometry.graph import EDGE, Graph
+from generalist.tokenizers_mod.geometry.points import Points
+from generalist.tokenizers_mod.numbers.imu import Imu
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.tables.table import MISSING, Table
 
 DAYS = [datetime.date(2024, 5, day) for day in (1, 2, 3, 4, 5)]
 COLUMNS = {"load": [1.0, None, 3.0, 4.0, 5.5], "wind": [2, 3, 5, 7, 11]}

@@ -6,22 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from data.embedded import Embedded
-from data.errors import UserError
-from data.pack import pack
-from data.types import Span
-from generalist.control import add_control, check_control
-from generalist.freeze import trainable
-from generalist.initial import load_initial
-from generalist.model import GeneralistModel
-from generalist.optimizer import parameter_groups
-from generalist.prepare import prepare
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, Recipe
-from generalist.run import table, train_run
-from tasks.classify import Classify
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.data.sources.embedded import Embedded
+from generalist.hf.model import GeneralistModel
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec
+from generalist.run.control import add_control, check_control
+from generalist.run.results import table
+from generalist.run.train import train_run
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.freeze import trainable
+from generalist.train.initial import load_initial
+from generalist.train.optimizer import parameter_groups
+from generalist.train.prepare import prepare
 
 
 def recipe(**model):

@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file, save_file
 
-from generalist.model import GeneralistModel
+from generalist.hf.model import GeneralistModel
 from tests.test_initialisation import WIDTH, bound, fresh
 
 

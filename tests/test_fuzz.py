@@ -9,10 +9,10 @@ import pytest
 from fuzz import OWN, cases
 from test_bad_input import SETTINGS
 
-from data.errors import UserError
-from data.pack import pack
-from generalist.processor import GeneralistProcessor
-from tokenizers_mod.modalities import build_modalities
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.processor import GeneralistProcessor
+from generalist.tokenizers_mod.base.modalities import build_modalities
 
 SOON = 5.0  # seconds that one input may take
 MORE = 10_000  # cases a modality in the long tests, a tenth of them in the others

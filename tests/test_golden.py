@@ -6,8 +6,8 @@ import math
 import golden
 import pytest
 
-from tasks.table import TASKS
-from tokenizers_mod.modalities import MODALITIES
+from generalist.tasks.table import TASKS
+from generalist.tokenizers_mod.base.modalities import MODALITIES
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.pack import pack
-from data.types import Span
-from generalist import parts
-from generalist.config import GeneralistConfig
-from generalist.encoder import Encoder
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.model.config import GeneralistConfig
+from generalist.nn.attention import parts
+from generalist.nn.encoder import Encoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RAW = {
@@ -98,7 +98,7 @@ def test_flash_attention_gives_the_features_of_sdpa_or_says_what_to_install(vers
     from transformers.utils.import_utils import is_flash_attn_3_available
 
     import generalist  # noqa: F401
-    from data.errors import UserError
+    from generalist.data.base.errors import UserError
 
     clients.save(tmp_path)
     there = (is_flash_attn_2_available if version == 2 else is_flash_attn_3_available)()

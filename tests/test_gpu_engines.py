@@ -16,13 +16,13 @@ import pytest
 import torch
 from tiny import tiny
 
-from data.schedule import Schedule
-from data.stream import Steps
-from generalist.checkpoint import checkpoints
-from generalist.objective import Objective
-from generalist.optimizer import build_optimizer
-from generalist.plan import count, state_bytes
-from generalist.prepare import prepare
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps
+from generalist.model.objective import Objective
+from generalist.train.checkpoints.checkpoint import checkpoints
+from generalist.train.optimizer import build_optimizer
+from generalist.train.plan import count, state_bytes
+from generalist.train.prepare import prepare
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

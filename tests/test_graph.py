@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
-from tokenizers_mod.graph import CENTER, EDGE, NODE, Graph, laplacian_identifiers
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.geometry.graph import CENTER, EDGE, NODE, Graph, laplacian_identifiers
 
 RING = {"nodes": [0, 1, 2, 1, 0], "edges": [[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]]}
 

@@ -4,14 +4,15 @@ import signal
 
 import pytest
 
-from data.errors import UserError
-from data.tabular import Tabular
-from generalist import checkpoint
-from generalist.recipe import Recipe
-from generalist.run import Interrupted, train_run
-from tasks.classify import Classify
+from generalist.data.base.errors import UserError
+from generalist.data.sources.tabular import Tabular
+from generalist.recipe.recipe import Recipe
+from generalist.run.attempt import Interrupted
+from generalist.run.train import train_run
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.train.checkpoints import checkpoint
 from tests.test_resume import stop_at
-from tokenizers_mod.modalities import build_modalities
 
 
 def write(path, names, count=120, extra=""):

@@ -15,20 +15,22 @@ from small import Listed
 from test_detect import pictures
 from tiny import tiny
 
-from data.coco import CocoObjects
-from data.embedded import Embedded
-from data.errors import UserError
-from data.folder import Folder
-from data.source import Records
-from generalist import evaluate, heldout, run
 from generalist.cli import main
-from generalist.faults import bad_samples
-from generalist.recipe import override
-from generalist.run import train_run
-from tasks import methods
-from tasks.budget import OutOfTime, budget
-from tasks.classify import Classify
-from tasks.detect import Detect
+from generalist.data.base.errors import UserError
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.sources.embedded import Embedded
+from generalist.data.sources.folder import Folder
+from generalist.data.stream.source import Records
+from generalist.evaluate import answer as evaluate
+from generalist.evaluate import heldout
+from generalist.recipe.keys import override
+from generalist.run import train as run
+from generalist.run.train import train_run
+from generalist.tasks import methods
+from generalist.tasks.budget import OutOfTime, budget
+from generalist.tasks.classify import Classify
+from generalist.tasks.detect import Detect
+from generalist.train.faults import bad_samples
 
 TINY = str(Path(__file__).parent / "tiny.py")
 
@@ -154,7 +156,7 @@ def test_the_answers_around_a_broken_sample_are_those_without_it(tmp_path):
     whole = Some().open("test")
     left = whole.only([i for i in range(60) if i not in (0, 7, 8)])
     broken = Some(broken={"test": [0, 7, 8]}).open("test")
-    from generalist.unread import Unread
+    from generalist.evaluate.unread import Unread
 
     a, b = evaluate.answer(task, left, objective), evaluate.answer(task, broken, objective, unread=Unread(rate=1))
     torch.testing.assert_close(a.queries, b.queries)
@@ -200,7 +202,7 @@ def test_what_can_be_known_is_said_before_the_first_step(number, tmp_path):
 def test_more_objects_than_proposals_are_said_before_the_first_step(tmp_path):
     from regions import region
 
-    from generalist.preflight import check_split
+    from generalist.run.preflight import check_split
 
     source = CocoObjects(str(pictures(tmp_path)))
     records = source.open("train")
@@ -281,7 +283,7 @@ def test_many_classes_of_text_take_a_linear_method_that_costs_little():
         own = [f"word{i % 150}x{k}" for k in draw.integers(0, 4, 3)]
         rows.append({"text": " ".join([*own, *(f"filler{k}" for k in draw.integers(0, 400, 6))]), "label": i % 150})
     part = [Records(rows[a:b]) for a, b in ((0, 2000), (2000, 2500), (2500, 3000))]
-    from tasks.baselines import classification
+    from generalist.tasks.baselines import classification
 
     began = time.process_time()
     with budget(20):

@@ -21,24 +21,24 @@ import pytest
 from conftest import ROOT
 from PIL import Image as Pictures
 
-from data import remote
-from data.check import check
-from data.codec import decode
-from data.errors import UserError
-from data.folder import Folder
-from data.local import load_columns
-from data.shards import Shards
-from data.source import Records
-from data.tabular import read_table
-from data.tar import TarIndex, scan, write_tar
+from generalist.data.base.errors import UserError
+from generalist.data.files import remote
+from generalist.data.files.tar import TarIndex, scan, write_tar
+from generalist.data.media.codec import decode
+from generalist.data.sources.folder import Folder
+from generalist.data.sources.local import load_columns
+from generalist.data.sources.shards import Shards
+from generalist.data.sources.tabular import read_table
+from generalist.data.stream.source import Records
+from generalist.data.tools.check import check
 from generalist.hf.card import plain, results
-from tasks.base import learn_tables
-from tasks.classify import Classify
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.graph import Graph
-from tokenizers_mod.image import Image
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.text import Text
+from generalist.tasks.base import learn_tables
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.geometry.graph import Graph
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 # Reads files as modalities in a process of bounded memory; prints of each what came of it, seconds and memory so far.
 READ = """
@@ -47,8 +47,8 @@ import torch, soundfile, pandas, scipy.signal
 from PIL import Image
 torch.set_num_threads(1)
 Image.preinit()
-from data.errors import UserError
-from tokenizers_mod.modalities import build_modalities
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.base.modalities import build_modalities
 have = int(open("/proc/self/statm").read().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (have + 1_400_000_000,) * 2)
 for name, settings, path in json.loads(sys.argv[1]):
@@ -140,7 +140,7 @@ def test_a_large_jpeg_is_decoded_smaller_where_nothing_is_told_in_its_pixels(tmp
     monkeypatch.setenv("GENERALIST_LIMITS", "picture_mb=1")
     value = Image(size=32, patch=8, channels=3).read(tmp_path / "large.jpg")
     assert value.shape == (3, 300, 400) and value[:, :140].min() > 0.95 and value[:, 160:].max() < 0.05
-    from tokenizers_mod.region import Region
+    from generalist.tokenizers_mod.regions.region import Region
 
     with pytest.raises(UserError, match=r"large\.jpg.*1600 x 1200 pixels are 8 MB decoded, over the limit of 1 MB"):
         Region(height=32, width=32, mode="global").read(tmp_path / "large.jpg")

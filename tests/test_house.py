@@ -10,6 +10,33 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = ["data", "tokenizers_mod", "tasks", "generalist", "scripts"]
+# Within a folder its rooms run in a line too: a room imports itself and what stands to its left.
+ROOMS = {
+    "generalist": (
+        [
+            "machine",
+            "recipe",
+            "nn",
+            "model",
+            "hf",
+            "convert",
+            "train",
+            "evaluate",
+            "adapt",
+            "report",
+            "run",
+            "clients",
+            "recipes",
+            "commands",
+            "launchers",
+        ]
+    ),
+    "data": ["base", "batch", "stream", "media", "files", "tables", "sources", "tools"],
+    "tokenizers_mod": ["base", "numbers", "vision", "audio", "text", "tables", "geometry", "regions", "published"],
+}
+# what trust_remote_code runs imports the whole package on purpose
+DOORS = {"generalist/hf/remote_code.py"}
+CROWDED: set[str] = set()
 LONGEST = 400
 # Where a task's or a modality's own name may be asked for.
 AT_HOME = {"task": "tasks", "modality": "tokenizers_mod"}
@@ -42,6 +69,12 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def dotted(path: Path) -> str:
+    """The import name of a folder or file: generalist.data.batch for data/batch."""
+    found = name(path).removesuffix(".py").replace("/", ".")
+    return found if found.split(".")[0] == "generalist" else f"generalist.{found}"
+
+
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=name(path))
 
@@ -60,7 +93,14 @@ def imports(module: ast.Module) -> list[tuple[int, str]]:
 def wrong_arrows(module: ast.Module, room: str) -> list[tuple[int, str]]:
     """Imports that point to the right of ``room`` in the line, or into the tests."""
     right = {*LINE[LINE.index(room) + 1 :], "tests"}
-    return [(line, target) for line, target in imports(module) if target.split(".")[0] in right]
+    return [(line, target) for line, target in imports(module) if home(target) in right]
+
+
+def home(target: str) -> str:
+    """The top folder that an import reaches: "generalist.data.batch" is data; a bare "data" is somebody else's."""
+    first, _, rest = target.partition(".")
+    second = rest.partition(".")[0]
+    return second if first == "generalist" and second in LINE else first if first in ("generalist", "tests") else ""
 
 
 def _is_text(node: ast.expr) -> bool:
@@ -100,12 +140,6 @@ def test_imports_run_in_one_straight_line():
     assert not wrong, f"imports must run {' <- '.join(LINE)}:\n" + "\n".join(wrong)
 
 
-def test_the_import_rule_sees_an_arrow_that_points_right():
-    source = "import torch\ndef f():\n    from generalist.model import GeneralistModel\n    import data.types\n"
-    assert wrong_arrows(ast.parse(source), "tasks") == [(3, "generalist.model")]
-    assert wrong_arrows(ast.parse(source), "scripts") == []
-
-
 def test_no_code_asks_which_task_or_modality_it_is():
     wrong = [
         f"{name(path)}:{line} compares a {noun} with a name"
@@ -137,7 +171,7 @@ def test_the_branch_rule_lets_comparisons_of_two_values_pass():
 
 def test_the_listed_packages_are_those_on_disk():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    on_disk = {name(path.parent).replace("/", ".") for room in LINE for path in (ROOT / room).rglob("__init__.py")}
+    on_disk = {dotted(path.parent) for room in LINE for path in (ROOT / room).rglob("__init__.py")}
     listed = project["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted(on_disk), "list each package in pyproject.toml, [tool.setuptools] packages"
 
@@ -191,3 +225,74 @@ def test_everything_that_is_installed_by_default_is_pinned():
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(version), f"{requirement} against the pinned {version}"
+
+
+def test_the_import_rule_sees_an_arrow_that_points_right():
+    source = "import torch, data\ndef f():\n    from generalist.nn import encoder\n    import generalist.data.batch\n"
+    assert wrong_arrows(ast.parse(source), "tasks") == [(3, "generalist.nn")]
+    assert wrong_arrows(ast.parse(source), "scripts") == []
+
+
+def modules(module: ast.Module) -> list[tuple[int, str]]:
+    """Line and dotted name of everything imported, `from a import b` as "a.b"."""
+    found = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def to_the_right(module: ast.Module, folder: str, room: str) -> list[tuple[int, str]]:
+    """Imports of rooms of `folder` ("generalist", "data" ...) that stand to the right of `room`."""
+    prefix = "generalist." if folder == "generalist" else f"generalist.{folder}."
+    right = ROOMS[folder][ROOMS[folder].index(room) + 1 :]
+    return [
+        (line, target)
+        for line, target in modules(module)
+        if target.startswith(prefix) and target.removeprefix(prefix).split(".")[0] in right
+    ]
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_rooms_import_to_the_left_only(folder):
+    wrong = [
+        f"{name(path)}:{line} imports {target}"
+        for room in ROOMS[folder]
+        for path in sorted((ROOT / folder / room).rglob("*.py"))
+        for line, target in to_the_right(tree(path), folder, room)
+        if name(path) not in DOORS
+    ]
+    assert not wrong, f"imports must run {' <- '.join(ROOMS[folder])}:\n" + "\n".join(wrong)
+
+
+def test_the_rule_of_rooms_sees_both_ways_of_importing():
+    source = (
+        "from generalist import train\nfrom generalist.hf.model import GeneralistModel\nimport generalist.nn.encoder\n"
+    )
+    assert to_the_right(ast.parse(source), "generalist", "model") == [
+        (1, "generalist.train"),
+        (2, "generalist.hf.model.GeneralistModel"),
+    ]
+    assert to_the_right(ast.parse("import generalist.data.tools.check"), "data", "base") == [
+        (1, "generalist.data.tools.check")
+    ]
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_every_file_stands_in_a_room_of_at_most_twelve(folder):
+    loose = [path.name for path in (ROOT / folder).glob("*.py") if path.name not in ("__init__.py", "cli.py")]
+    assert not loose, f"{folder}/: these files stand in no room"
+    rooms = {path.name for path in (ROOT / folder).iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(ROOMS[folder])
+    folders = {path.parent for path in (ROOT / folder).rglob("*.py")}
+    sizes = {name(f): sum(path.name != "__init__.py" for path in f.glob("*.py")) for f in folders}
+    assert not {f: count for f, count in sizes.items() if count > 12 and f not in CROWDED}
+
+
+def test_the_policies_that_a_recipe_may_name_are_those_that_exist():
+    from generalist.model.candidates import POLICIES
+    from generalist.recipe.specs import POLICY_NAMES
+
+    assert tuple(POLICIES) == POLICY_NAMES

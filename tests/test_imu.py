@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import UserError
-from tokenizers_mod.imu import Imu
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.numbers.imu import Imu
 
 
 def test_a_window_holds_channel_after_channel_as_the_published_linear_has_it():

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from data.errors import UserError
 from generalist.convert.files import load_folder
-from generalist.initial import load_initial
-from generalist.optimizer import learning_rate
-from generalist.prepare import prepare
-from generalist.recipe import load_recipe
-from generalist.run import train_run
+from generalist.data.base.errors import UserError
+from generalist.recipe.load import load_recipe
+from generalist.run.train import train_run
+from generalist.train.initial import load_initial
+from generalist.train.optimizer import learning_rate
+from generalist.train.prepare import prepare
 from tests.tiny import tiny
 
 
@@ -88,11 +88,11 @@ def test_a_modality_that_the_saved_model_does_not_have_starts_afresh_and_is_told
 
 
 def test_positions_that_are_computed_are_not_taken_from_another_picture_size(tmp_path):
-    from generalist.config import GeneralistConfig
-    from generalist.model import GeneralistModel
+    from generalist.hf.model import GeneralistModel
+    from generalist.model.config import GeneralistConfig
     from generalist.recipes.uni_perceiver import modalities
+    from generalist.tokenizers_mod.base.modalities import modality_settings
     from tests.test_uni_perceiver_tasks import text
-    from tokenizers_mod.modalities import modality_settings
 
     def model(size: int) -> GeneralistModel:
         kept = {k: v for k, v in modalities(size, text(), strong=False).items() if k in ("summary", "text", "image")}

@@ -4,10 +4,11 @@ from typing import ClassVar
 
 import torch
 
-from generalist.config import GeneralistConfig
-from generalist.mixers import Attention
-from generalist.model import GeneralistModel, stacked_linears
-from tokenizers_mod.summary import Summary
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.model import stacked_linears
+from generalist.nn.mixers.attention import Attention
+from generalist.tokenizers_mod.text.summary import Summary
 
 WIDTH = 60
 

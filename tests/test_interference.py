@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from generalist.interference import InterferenceMeter, cosine, interference_section, matrices, watched
-from generalist.optimizer import BalancedAdamW
+from generalist.report.interference import interference_section
+from generalist.train.interference import InterferenceMeter, cosine, matrices, watched
+from generalist.train.optimizer import BalancedAdamW
 
 
 def test_numbers_of_a_case_worked_out_by_hand():
@@ -69,7 +70,7 @@ def test_the_watched_matrices_are_those_of_three_layers():
 
 
 def test_a_run_logs_draws_and_keeps_its_interference(tmp_path):
-    from generalist.run import train_run
+    from generalist.run.train import train_run
     from tests.tiny import tiny
 
     train_run(tiny(optimizer__interference=4), tmp_path, quiet=True)

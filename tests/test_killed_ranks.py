@@ -10,10 +10,10 @@ import pytest
 from nodes import Node, finished, steps_done, trainers, wait_for
 from test_nodes import made, together
 
-from generalist.checkpoint import checkpoints, latest, verify
-from generalist.engine import read_meta
-from generalist.events import read_log
-from generalist.run import train_run
+from generalist.run.train import train_run
+from generalist.train.checkpoints.checkpoint import checkpoints, latest, verify
+from generalist.train.engines.base import read_meta
+from generalist.train.events import read_log
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 60

@@ -6,15 +6,15 @@ import pytest
 import torch
 from small import Listed, modalities
 
-from data.errors import UserError
-from data.labels import Labels
-from data.pack import collate
-from data.schedule import Schedule
-from data.source import ByColumn, Records
-from data.stream import Feed, Steps, loader
-from data.types import Example, Span
-from tasks.classify import Classify
-from tasks.regress import Regress
+from generalist.data.base.errors import UserError
+from generalist.data.base.labels import Labels
+from generalist.data.batch.pack import collate
+from generalist.data.batch.types import Example, Span
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import ByColumn, Records
+from generalist.data.stream.stream import Feed, Steps, loader
+from generalist.tasks.classify import Classify
+from generalist.tasks.regress import Regress
 
 
 def ready(rows, info=None, **settings) -> tuple[Classify, Records]:

@@ -29,10 +29,10 @@ from nodes import (
     wait_for,
 )
 
-from generalist.checkpoint import checkpoints, latest
-from generalist.engine import read_meta
-from generalist.launch import Launch
-from generalist.ranks import free_port
+from generalist.machine.command_line import Launch
+from generalist.machine.ranks import free_port
+from generalist.train.checkpoints.checkpoint import checkpoints, latest
+from generalist.train.engines.base import read_meta
 
 pytestmark = pytest.mark.timeout(900)
 LAUNCH = ROOT / "scripts" / "launch"
@@ -121,7 +121,7 @@ def test_the_readmes_page_is_followed_word_for_word_in_two_network_namespaces(tm
             for one, its in [*running, (process, log)]:
                 finished(one, its)
             running.clear()
-    printed = [line for line in (logs / "0.txt").read_text().splitlines() if "generalist.agent" in line]
+    printed = [line for line in (logs / "0.txt").read_text().splitlines() if "generalist.launchers.agent" in line]
     assert len(printed) == 2 and all("GLOO_SOCKET_IFNAME=eth0" in line for line in printed)
     assert "2 processes" in (logs / "3.txt").read_text()
     trained_by(shared / "runs" / "two", 2)
@@ -175,7 +175,7 @@ def alone(folder: Path, programs: Path) -> Iterator[list[Node]]:
 
 
 def test_a_launcher_that_starts_no_training_says_so(capsys):
-    from generalist.deepspeed_launcher import folder_of, main
+    from generalist.launchers.deepspeed import folder_of, main
 
     assert main(["--num_gpus", "2", "train.py"]) == 2
     assert "generalist.cli train RECIPE" in capsys.readouterr().err
@@ -233,7 +233,7 @@ def test_the_kubernetes_file_is_a_pytorchjob_whose_command_trains(tmp_path, tool
     assert worker["restartPolicy"] in ("Always", "OnFailure", "Never", "ExitCode")
     assert spec["elasticPolicy"]["minReplicas"] <= worker["replicas"] == spec["elasticPolicy"]["maxReplicas"]
     pod = worker["template"]["spec"]
-    from generalist.agent import GRACE
+    from generalist.launchers.agent import GRACE
 
     assert pod["terminationGracePeriodSeconds"] >= GRACE
     (container,) = pod["containers"]
@@ -302,7 +302,16 @@ def test_a_machine_without_ninja_and_a_compiler_trains_with_offload(tmp_path, to
         script(own / name, f'exec {tools / name} "$@"\n')
     node, log = Node(tmp_path, tools), tmp_path / "out.txt"
     built = tmp_path / "extensions"
-    words = ["python", "-m", "generalist.agent", "--standalone", "--nproc-per-node", "2", "-m", "generalist.cli"]
+    words = [
+        "python",
+        "-m",
+        "generalist.launchers.agent",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "generalist.cli",
+    ]
     words += ["train", str(RECIPE), *SHORT, "engine.zero_stage=3", "engine.offload=cpu", "--out", "run", "--quiet"]
     variables = {"PATH": f"{own}:{path}", "TORCH_EXTENSIONS_DIR": str(built)}
     probe = "import shutil; assert not any(map(shutil.which, ('ninja', 'g++', 'gcc', 'c++')))"

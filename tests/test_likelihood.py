@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.likelihood import (
+from generalist.tasks.likelihood import (
     MAX_SCALE,
     log_likelihood,
     negative_log_likelihood,

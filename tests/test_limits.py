@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 from conftest import ROOT
 
-from data.errors import UserError
-from data.limits import Limits, limits, over
+from generalist.data.base.errors import UserError
+from generalist.data.base.limits import Limits, limits, over
 
 
 def test_the_page_on_security_lists_every_limit_with_its_default():

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image as PIL
 from scipy.sparse import csr_array
 
-from data.errors import UserError
-from data.local import Arrays
-from data.windows import Chunks, Neighbourhoods, Windows, averaged
+from generalist.data.base.errors import UserError
+from generalist.data.sources.local import Arrays
+from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows, averaged
 
 
 @pytest.fixture

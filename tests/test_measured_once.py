@@ -7,17 +7,18 @@ import pytest
 import torch
 from test_detect import parts, pictures
 
-from data.source import Records
-from generalist import evaluate, heldout, measures, predictions
-from tasks import average_precision, lines
-from tasks.base import Task
-from tasks.candidates import Names, Numbers
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.metrics import Mean
-from tasks.regress import Regress
-from tasks.restore import RestoreCodes
-from tasks.retrieve import Retrieve
+from generalist.data.stream.source import Records
+from generalist.evaluate import answer as evaluate
+from generalist.evaluate import heldout, measures, predictions
+from generalist.tasks import average_precision, lines
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import Names, Numbers
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.metrics import Mean
+from generalist.tasks.regress import Regress
+from generalist.tasks.restore import RestoreCodes
+from generalist.tasks.retrieve import Retrieve
 
 
 class Asked(Task):

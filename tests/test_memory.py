@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.memory import Memory, Remembered, size_of
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist.prepare import prepare
-from generalist.recipe import load_recipe
-from tokenizers_mod.base import Modality
-from tokenizers_mod.cached import remember
-from tokenizers_mod.image import Image
-from tokenizers_mod.modalities import build_modalities
-from tokenizers_mod.schema import Schema
-from tokenizers_mod.text import Text
-from tokenizers_mod.video import Video
-from tokenizers_mod.views import seen_as
+from generalist.data.base.errors import UserError
+from generalist.data.stream.memory import Memory, Remembered, size_of
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.recipe.load import load_recipe
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.cached import remember
+from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.tokenizers_mod.base.views import seen_as
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.vision.video import Video
+from generalist.train.prepare import prepare
 
 numbers = np.random.default_rng(0)
 ROWS = [{"age": 3.5, "city": "x"}, {"age": None, "city": "y"}]

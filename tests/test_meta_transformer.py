@@ -8,9 +8,18 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm, linear
 
-from data.pack import pack
-from data.types import Span
-from generalist.parts import equal
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.nn.attention.parts import equal
+from generalist.tokenizers_mod.geometry.graph import Graph, laplacian_identifiers
+from generalist.tokenizers_mod.published.meta_transformer import (
+    MetaImage,
+    MetaSeries,
+    MetaSpectral,
+    MetaVideo,
+    position_table,
+)
+from generalist.tokenizers_mod.vision.spectral import pixel_window
 from tests.meta_reference import (
     CLOSE,
     ENCODED,
@@ -23,15 +32,6 @@ from tests.meta_reference import (
     tokens_of,
 )
 from tests.references import META_TRANSFORMER, folders, label
-from tokenizers_mod.graph import Graph, laplacian_identifiers
-from tokenizers_mod.meta_transformer import (
-    MetaImage,
-    MetaSeries,
-    MetaSpectral,
-    MetaVideo,
-    position_table,
-)
-from tokenizers_mod.spectral import pixel_window
 
 
 @pytest.fixture(scope="module", params=folders(META_TRANSFORMER), ids=label)

@@ -7,17 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm, linear
 
+from generalist.tokenizers_mod.audio.audio import fbank
+from generalist.tokenizers_mod.geometry.points import sample_groups
+from generalist.tokenizers_mod.published.meta_transformer import MetaAudio, MetaPoints, ProgressiveStage
+from generalist.tokenizers_mod.tables.schema import Column, Schema
+from generalist.tokenizers_mod.tables.table import FIRST, UNKNOWN, Table
 from tests.meta_reference import CLOSE, ENCODED, encode, encoder_of, patches, prefixed, reader, tokens_of
 from tests.references import META_TRANSFORMER, folders, label
-from tokenizers_mod.audio import fbank
-from tokenizers_mod.meta_transformer import (
-    MetaAudio,
-    MetaPoints,
-    ProgressiveStage,
-)
-from tokenizers_mod.points import sample_groups
-from tokenizers_mod.schema import Column, Schema
-from tokenizers_mod.table import FIRST, UNKNOWN, Table
 
 
 @pytest.fixture(scope="module", params=folders(META_TRANSFORMER), ids=label)

@@ -10,12 +10,12 @@ import torch
 from test_shards import Server
 from test_stream import content
 
-from data.shards import Shards
-from data.stream import Steps, loader
-from generalist.prepare import Prepared
-from generalist.recipe import Recipe
-from scripts import mixed_stream
-from scripts.bench_stream import bucketed, padding, steps_of, wasted
+from generalist.data.sources.shards import Shards
+from generalist.data.stream.stream import Steps, loader
+from generalist.recipe.recipe import Recipe
+from generalist.scripts import mixed_stream
+from generalist.scripts.bench_stream import bucketed, padding, steps_of, wasted
+from generalist.train.prepare import Prepared
 
 SAMPLES, PER, BATCH = 45, 7, 4
 STOP, NEXT = 37, 200

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.pack import pack
-from data.source import Records
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from tasks.classify import Classify
-from tasks.restore import Restore
-from tokenizers_mod.modalities import MODALITIES, build_modalities, modality_class
-from tokenizers_mod.schema import Schema
+from generalist.data.batch.pack import pack
+from generalist.data.stream.source import Records
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.tasks.classify import Classify
+from generalist.tasks.restore import Restore
+from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities, modality_class
+from generalist.tokenizers_mod.tables.schema import Schema
 
 rng = np.random.default_rng(0)
 ROWS = [{"age": 3, "city": "x"}, {"age": 5.5, "city": "y"}, {"age": None, "city": "z"}]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from generalist.cli import main
-from tokenizers_mod.base import Modality
-from tokenizers_mod.flexi import FlexiImage
-from tokenizers_mod.modalities import MODALITIES, modality_class
-from tokenizers_mod.schema import Schema
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.vision.flexi import FlexiImage
 
 CLASSES = {**{name: modality_class(name) for name in MODALITIES}, "flexi": FlexiImage}
 

@@ -6,23 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from data.errors import UserError
-from data.pack import pack
-from data.types import Role, Span
-from generalist.config import GeneralistConfig
-from generalist.decode import Anew, Writer, start, vocabulary_features
-from generalist.encoder import Encoder
-from generalist.mixers import mixer_names
-from generalist.model import GeneralistModel
-from generalist.moe import ExpertAttention, ExpertLinear, ExpertMLP, Experts
-from generalist.moe_usage import ExpertUsage
-from generalist.optimizer import parameter_groups
-from generalist.routing import ROUTERS, Choice, RouterSpec, attributes
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Role, Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.decode import Anew, Writer, start, vocabulary_features
+from generalist.nn.encoder import Encoder
+from generalist.nn.experts.experts import ExpertLinear, Experts
+from generalist.nn.experts.mixers import ExpertAttention, ExpertMLP
+from generalist.nn.experts.routing import ROUTERS, Choice, RouterSpec, attributes
+from generalist.nn.experts.usage import ExpertUsage
+from generalist.nn.mixers.table import mixer_names
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.train.optimizer import parameter_groups
 from tests.uniperceiver_moe import Given
-from tokenizers_mod.image import Image
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
 
 MIXER, MLP = "encoder.layers.0.mixer", "encoder.layers.0.mlp"
 EXPERTS = ("qkv", "out", "up", "down")
@@ -252,7 +253,7 @@ def test_prompts_are_projected_by_the_experts_of_their_sequence():
     mixer: ExpertAttention = made.encoder.layers[0].mixer
     packed, prompts = pack(sequences()), torch.randn(2, 24)
     layout, x = made.routed(packed), torch.randn(packed.tokens, 24)
-    from generalist.parts import equal
+    from generalist.nn.attention.parts import equal
 
     with torch.no_grad():
         together = mixer(x, layout, equal(layout), prompts)

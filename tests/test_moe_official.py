@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from data.pack import pack
-from data.types import Span
-from generalist.moe_keys import moe_settings, moe_state_dict, official_state_dict
-from generalist.moe_usage import ExpertUsage
-from tasks.likelihood import log_likelihood, logits, negative_log_likelihood, symmetric
+from generalist.convert.uni_perceiver.expert_keys import moe_settings, moe_state_dict, official_state_dict
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.nn.experts.usage import ExpertUsage
+from generalist.tasks.likelihood import log_likelihood, logits, negative_log_likelihood, symmetric
 from tests.references import UNI_PERCEIVER
 from tests.uniperceiver_moe import Reference, interleaved
 

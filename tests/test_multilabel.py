@@ -8,15 +8,15 @@ import pytest
 import torch
 from small import Listed, modalities
 
-from data.errors import UserError
-from data.tabular import Tabular
-from generalist.predict import predict
-from generalist.recipe import Recipe
-from generalist.run import train_run
-from tasks import marks
-from tasks.likelihood import negative_log_likelihood
-from tasks.multilabel import Marks, MultiLabel
-from tokenizers_mod.modalities import build_modalities
+from generalist.data.base.errors import UserError
+from generalist.data.sources.tabular import Tabular
+from generalist.hf.predict import predict
+from generalist.recipe.recipe import Recipe
+from generalist.run.train import train_run
+from generalist.tasks import marks
+from generalist.tasks.likelihood import negative_log_likelihood
+from generalist.tasks.multilabel import Marks, MultiLabel
+from generalist.tokenizers_mod.base.modalities import build_modalities
 
 NAMES = ["big", "red", "round"]
 

@@ -29,13 +29,15 @@ from nodes import (
     wait_for,
 )
 
-from generalist.checkpoint import checkpoints, latest
-from generalist.engine import read_meta
-from generalist.events import read_log
-from generalist.launch import Launch
-from generalist.ranks import free_port
-from generalist.recipe import Recipe, load_recipe, override
-from generalist.run import train_run
+from generalist.machine.command_line import Launch
+from generalist.machine.ranks import free_port
+from generalist.recipe.keys import override
+from generalist.recipe.load import load_recipe
+from generalist.recipe.recipe import Recipe
+from generalist.run.train import train_run
+from generalist.train.checkpoints.checkpoint import checkpoints, latest
+from generalist.train.engines.base import read_meta
+from generalist.train.events import read_log
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 24
@@ -54,7 +56,7 @@ def words(out: str, *keys: str) -> list[str]:
 
 def together(node: Node, out: str, *keys: str, processes: int = 2, restarts: int = 0, plain: bool = False) -> list[str]:
     """The line for several ranks on one machine: this project's agent, or plain torchrun (one store for all tries)."""
-    line = ["python", "-m", "generalist.agent", "--standalone"]
+    line = ["python", "-m", "generalist.launchers.agent", "--standalone"]
     if plain:
         line = ["torchrun", "--master-port", str(free_port())]
     line += ["--nproc-per-node", str(processes)]
@@ -160,7 +162,7 @@ def test_kills_of_random_ranks_at_random_moments_change_no_bit(tmp_path, forks, 
     finally:
         node.end()
     with capsys.disabled():
-        agent = "torchrun" if plain else "generalist.agent"
+        agent = "torchrun" if plain else "generalist.launchers.agent"
         print(f"\n{processes} ranks under {agent}, ZeRO stage {stage}, 30 steps, a checkpoint every 3\n{table}")
 
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
-from tokenizers_mod import bins
-from tokenizers_mod.number import Number
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.numbers import bins
+from generalist.tokenizers_mod.numbers.number import Number
 
 EDGES = torch.tensor([-3.0, -1.0, -0.5, 0.25, 1.0, 4.0])
 

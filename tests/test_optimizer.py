@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tiny import tiny
 from torch import nn
 
-import generalist.optimizer as module
-from generalist.objective import Objective
-from generalist.optimizer import (
+import generalist.train.optimizer as module
+from generalist.model.objective import Objective
+from generalist.train.optimizer import (
     BalancedAdamW,
     build_optimizer,
     learning_rate,
@@ -21,7 +21,7 @@ from generalist.optimizer import (
     set_rate,
     shares_factors,
 )
-from generalist.prepare import prepare
+from generalist.train.prepare import prepare
 
 
 def steps(gradients: list[tuple[list[float], float, float]], start=(1.0, 2.0), **settings) -> tuple[torch.Tensor, dict]:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.order import permutation, records_at
+from generalist.data.stream.order import permutation, records_at
 
 seeds = st.integers(0, 2**63 - 1)
 

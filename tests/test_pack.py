@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.pack import collate, pack
-from data.types import Example, Span
+from generalist.data.batch.pack import collate, pack
+from generalist.data.batch.types import Example, Span
 
 
 def span(values: list[float], modality: str = "m", **kwargs) -> Span:

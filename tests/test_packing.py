@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from data.pack import pack
-from data.types import Span
-from generalist.config import GeneralistConfig
-from generalist.encoder import Encoder
-from generalist.model import GeneralistModel
-from generalist.objective import Objective
-from generalist.parts import equal, shared, visible
-from generalist.prepare import prepare
-from generalist.recipe import ModelSpec
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.nn.attention.parts import equal, shared, visible
+from generalist.nn.encoder import Encoder
+from generalist.recipe.specs import ModelSpec
 from generalist.recipes.demo import demo
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.prepare import prepare
 
 TOLERANCE = 1e-5
 WIDTH = 24
@@ -164,7 +164,7 @@ def test_any_mixture_of_masked_causal_and_hidden_tokens_equals_dense_attention(s
         spans.append([Span("x", {"x": x}, len(tokens), mask=mask, causal=causal, hidden=hidden)])
     packed = pack(spans)
     x = packed.data["x"]["x"][packed.row].requires_grad_()
-    with mock.patch("generalist.encoder.parts_of", lambda layout, x: parts(layout)):
+    with mock.patch("generalist.nn.encoder.parts_of", lambda layout, x: parts(layout)):
         together = encoder(x, packed.layout)
     weight = torch.randn_like(together)
     (together * weight).sum().backward()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image as PIL
 
-from data.errors import UserError
-from tokenizers_mod.image import Image
-from tokenizers_mod.modalities import build_modalities
-from tokenizers_mod.thermal import Thermal
-from tokenizers_mod.xray import XRay
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.vision.thermal import Thermal
+from generalist.tokenizers_mod.vision.xray import XRay
 
 RAMP = np.tile(np.linspace(0, 1, 32), (32, 1))
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.source import Records
-from tasks.baselines import classification, regression
-from tasks.methods import dense
-from tasks.plain import plain_features
+from generalist.data.stream.source import Records
+from generalist.tasks.baselines import classification, regression
+from generalist.tasks.methods import dense
+from generalist.tasks.plain import plain_features
 
 rng = np.random.default_rng(0)
 

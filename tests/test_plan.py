@@ -11,14 +11,14 @@ import torch
 from tiny import tiny
 from torch.profiler import ProfilerActivity, profile
 
-from data.errors import UserError
-from data.schedule import Schedule
-from data.stream import Steps
-from generalist.launch import Launch
-from generalist.objective import Objective
-from generalist.optimizer import build_optimizer
-from generalist.plan import count, plan, state_bytes, table, weak_scaling
-from generalist.prepare import prepare
+from generalist.data.base.errors import UserError
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps
+from generalist.machine.command_line import Launch
+from generalist.model.objective import Objective
+from generalist.train.optimizer import build_optimizer
+from generalist.train.plan import count, plan, state_bytes, table, weak_scaling
+from generalist.train.prepare import prepare
 
 WIDE = {"model__layers": 5, "model__width": 64, "model__heads": 4, "model__hidden": 192}
 
@@ -110,7 +110,7 @@ def test_weak_scaling_in_simulation_falls_with_the_number_of_gpus_unless_talk_is
 
 
 def test_weak_scaling_is_measured_by_a_command_beside_the_simulation(monkeypatch, capsys, tmp_path):
-    from scripts import weak_scaling as command
+    from generalist.scripts import weak_scaling as command
 
     recipe = str(Path(__file__).with_name("tiny.py"))
     words = ["weak_scaling", recipe, "--processes", "2", "--steps", "7", "--out", str(tmp_path)]

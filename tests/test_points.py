@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.geometry.points import Points, sample_groups
 from tests.references import META_TRANSFORMER
-from tokenizers_mod.points import Points, sample_groups
 
 
 def cloud(n: int, columns: int = 3, seed: int = 0) -> np.ndarray:

@@ -8,15 +8,16 @@ import torch
 from sklearn.metrics import f1_score
 from test_detect import parts, pictures
 
-from data.errors import UserError
-from generalist import evaluate, measures, predictions
 from generalist.cli import main
-from generalist.processor import GeneralistProcessor
-from tasks import lines
-from tasks.answer import Answer, soft_scores
-from tasks.candidates import Numbers
-from tasks.detect import Detect
-from tasks.segment import Segment
+from generalist.data.base.errors import UserError
+from generalist.evaluate import answer as evaluate
+from generalist.evaluate import measures, predictions
+from generalist.hf.processor import GeneralistProcessor
+from generalist.tasks import lines
+from generalist.tasks.answer import Answer, soft_scores
+from generalist.tasks.candidates import Numbers
+from generalist.tasks.detect import Detect
+from generalist.tasks.segment import Segment
 
 
 def some_answers(n: int = 57, k: int = 5, seed: int = 0):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
 from tests.roberta import roberta
-from tokenizers_mod.pretrained_text import PretrainedText
 
 WORDS = ["a", "cat", "dog", "street", "red", "the", "sat", "on", "car", "person"]
 

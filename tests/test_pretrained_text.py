@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from data.errors import UserError
-from data.pack import pack
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from tasks.candidates import Names
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.tasks.candidates import Names
+from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
+from generalist.tokenizers_mod.text.summary import Summary
 from tests.roberta import roberta
-from tokenizers_mod.pretrained_text import PretrainedText
-from tokenizers_mod.summary import Summary
 
 WORDS = ["a", "cat", "dog", "street", "red", "the", "sat", "on", "car", "person"]
 
@@ -76,7 +76,7 @@ def test_a_model_ranks_names_and_stands_alone_when_saved(encoder, tmp_path):
         intermediate_size=32,
         modalities={
             "summary": Summary().settings(),
-            "text": {**modality.settings(), "class": "tokenizers_mod.pretrained_text:PretrainedText"},
+            "text": {**modality.settings(), "class": "generalist.tokenizers_mod.text.pretrained_text:PretrainedText"},
         },
     )
     model = GeneralistModel(config).eval()

@@ -4,9 +4,9 @@ import clients
 import pytest
 import torch
 
-from data.errors import UserError
-from generalist.prompted import PromptedModel
-from generalist.tuned import read_part, save_part, tunable, wearing
+from generalist.adapt.kept import read_part, save_part, tunable, wearing
+from generalist.adapt.prompted import PromptedModel
+from generalist.data.base.errors import UserError
 
 CLASSES = ["a red seven", "a blue nine", "some other words"]
 

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import UserError
-from data.pack import pack
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.modalities import MODALITIES, build_modalities
-from tokenizers_mod.schema import Schema
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.text.bpe import train_bpe
 
 ROWS = [{"age": 3, "city": "x"}, {"age": 5.5, "city": "y"}, {"age": None, "city": "z"}]
 SETTINGS = {

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.regions.proposers.pyramid import SimplePyramid, SimplePyramidConfig
 from tests.regions import RT_DETR, objects, region
-from tokenizers_mod.proposers.pyramid import SimplePyramid, SimplePyramidConfig
 
 VITDET = {
     "model_type": "vitdet",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from generalist.cli import COMMANDS
-from scripts.tree import END, START, tree
+from generalist.scripts.tree import END, START, tree
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

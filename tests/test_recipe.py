@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from data.errors import UserError
-from generalist.recipe import RECIPES, Recipe, from_json, load_recipe, override, to_json
+from generalist.data.base.errors import UserError
+from generalist.recipe.json import from_json, to_json
+from generalist.recipe.keys import override
+from generalist.recipe.load import RECIPES, load_recipe
+from generalist.recipe.recipe import Recipe
 
 
 def changed(*keys: str) -> Recipe:
@@ -130,10 +133,10 @@ def test_an_unknown_recipe_names_the_nearest():
 RECIPE = """
 from __future__ import annotations
 from dataclasses import dataclass
-from data.source import Records
-from generalist.recipe import Recipe
-from tasks.classify import Classify
-from tokenizers_mod.summary import Summary
+from generalist.data.stream.source import Records
+from generalist.recipe.recipe import Recipe
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.text.summary import Summary
 
 @dataclass
 class Coin:
@@ -174,7 +177,7 @@ def test_a_recipe_file_may_bring_its_own_source_and_is_saved_with_it(tmp_path):
         ("bytes.json", b"\xff\xfe\x00", "is not JSON"),
         ("deep.json", "[" * 100_000, "is not JSON"),
         ("list.json", "[]", "does not hold a recipe"),
-        ("other.json", '{"class": "generalist.recipe:ModelSpec"}', "does not hold a recipe"),
+        ("other.json", '{"class": "generalist.recipe.specs:ModelSpec"}', "does not hold a recipe"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, name, text, message):
@@ -194,13 +197,16 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, name, text, m
         ({"class": "builtins:eval"}, "which is not a dataclass"),
         ({"class": "subprocess:Popen", "args": "true"}, "which is not a dataclass"),
         ({"class": "nowhere:Thing"}, "if it is your own file, put its folder in PYTHONPATH"),
-        ({"class": "generalist.recipe:Recipee"}, "cannot be imported"),
+        ({"class": "generalist.recipe.recipe:Recipee"}, "cannot be imported"),
         ({"class": 7}, "cannot be imported"),
         ({"class": ""}, "cannot be imported"),
         ({"class": ".x:Y"}, "cannot be imported"),
-        ({"class": "generalist.recipe:ModelSpec", "widht": 3}, "does not fit this version"),
-        ({"class": "tokenizers_mod.image:Image", "size": "large"}, "does not fit this version"),
-        ({"class": "tokenizers_mod.image:Image", "size": 24, "patch": 5}, "size 24 is not a multiple of patch 5"),
+        ({"class": "generalist.recipe.specs:ModelSpec", "widht": 3}, "does not fit this version"),
+        ({"class": "generalist.tokenizers_mod.vision.image:Image", "size": "large"}, "does not fit this version"),
+        (
+            {"class": "generalist.tokenizers_mod.vision.image:Image", "size": 24, "patch": 5},
+            "size 24 is not a multiple of patch 5",
+        ),
     ],
 )
 def test_a_saved_recipe_cannot_name_anything_but_dataclasses_that_fit(values, message):

@@ -4,17 +4,25 @@ import pytest
 import torch
 from torch import nn
 
-from data.errors import UserError
-from data.pack import pack
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.tokenizers_mod.regions.objects import (
+    Augment,
+    PixelObjects,
+    crop,
+    flip,
+    shrink_masks,
+    to_fractions,
+    to_pixels,
+)
+from generalist.tokenizers_mod.regions.proposers import Proposals, build_proposer
+from generalist.tokenizers_mod.regions.proposers.base import fresh, labels_of, mask_loss
+from generalist.tokenizers_mod.regions.proposers.mask2former import extent
+from generalist.tokenizers_mod.regions.region import Region, choose
+from generalist.tokenizers_mod.text.summary import Summary
 from tests.regions import CONVNEXT, PROPOSERS, RT_DETR, objects, region
-from tokenizers_mod.objects import Augment, PixelObjects, crop, flip, shrink_masks, to_fractions, to_pixels
-from tokenizers_mod.proposers import Proposals, build_proposer
-from tokenizers_mod.proposers.base import fresh, labels_of, mask_loss
-from tokenizers_mod.proposers.mask2former import extent
-from tokenizers_mod.region import Region, choose
-from tokenizers_mod.summary import Summary
 
 RESNET = {
     "embedding_size": 16,
@@ -136,7 +144,7 @@ def test_fresh_weights_leave_the_heads_that_are_named_alone():
 def test_library_weights_load_with_binary_heads_and_the_same_memory(tmp_path):
     from transformers import CONFIG_MAPPING, RTDetrV2ForObjectDetection
 
-    from tokenizers_mod.proposers.base import library_config
+    from generalist.tokenizers_mod.regions.proposers.base import library_config
 
     network = RTDetrV2ForObjectDetection(library_config("rt_detr_v2", {"num_labels": 7, **RT_DETR}, CONVNEXT)).eval()
     network.save_pretrained(tmp_path)

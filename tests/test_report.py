@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import UserError
-from generalist.events import EventLog
-from generalist.figures import fmt, png, scale_bar, smoothed, thinned, ticks
-from generalist.projection import neighbour_agreement, pca, project, subsample
-from generalist.report import write_report
-from generalist.report_inputs import show
-from generalist.report_results import read_results, verdict_sentences
+from generalist.data.base.errors import UserError
+from generalist.report.figures import fmt, png, scale_bar, smoothed, thinned, ticks
+from generalist.report.inputs import show
+from generalist.report.projection import neighbour_agreement, pca, project, subsample
+from generalist.report.report import write_report
+from generalist.report.results import read_results, verdict_sentences
+from generalist.train.events import EventLog
 
 EVIL = "<script>alert('x')</script>&\""
 TASKS = {

@@ -9,11 +9,11 @@ import pytest
 from test_adapt import photos
 from test_report import Page, make_run
 
-from data.errors import UserError
-from generalist import measures
 from generalist.cli import main
-from generalist.report import write_report
-from tasks import lines
+from generalist.data.base.errors import UserError
+from generalist.evaluate import measures
+from generalist.report.report import write_report
+from generalist.tasks import lines
 
 
 def result(leaks: int = 2) -> dict:

@@ -7,20 +7,20 @@ import pytest
 import torch
 from small import Listed
 
-from data.embedded import Embedded
-from data.errors import UserError
-from data.source import Records
-from generalist.config import GeneralistConfig
-from generalist.evaluate import answer
-from generalist.model import GeneralistModel
-from generalist.objective import Objective
+from generalist.data.base.errors import UserError
+from generalist.data.sources.embedded import Embedded
+from generalist.data.stream.source import Records
+from generalist.evaluate.answer import answer
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
 from generalist.recipes import all_modalities
-from tasks.candidates import candidate_set
-from tasks.codebook import Codes, learn_codes
-from tasks.restore import Restore, RestoreCodes
-from tokenizers_mod.graph import EDGE, NODE
-from tokenizers_mod.modalities import build_modalities, modality_settings
-from tokenizers_mod.table import MISSING
+from generalist.tasks.candidates import candidate_set
+from generalist.tasks.codebook import Codes, learn_codes
+from generalist.tasks.restore import Restore, RestoreCodes
+from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
+from generalist.tokenizers_mod.geometry.graph import EDGE, NODE
+from generalist.tokenizers_mod.tables.table import MISSING
 
 EMBEDDED = {
     "image": ({"size": 16, "patch": 4}, "digits", "image"),

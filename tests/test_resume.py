@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from generalist import checkpoint, run
-from generalist.events import read_log
-from generalist.run import Interrupted, train_run
+from generalist.run import train as run
+from generalist.run.attempt import Interrupted
+from generalist.run.train import train_run
+from generalist.train.checkpoints import checkpoint
+from generalist.train.events import read_log
 from tests.tiny import tiny
 
 TIMES = {"seconds", "waited", "samples_per_second", "time"}
@@ -41,7 +43,7 @@ def same(a: Any, b: Any) -> bool:
 
 def stop_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGTERM) -> None:
     """Send this process a signal while `step` is computed."""
-    from generalist.engine import LocalEngine
+    from generalist.train.engines.local import LocalEngine
 
     taken, plain = [], LocalEngine.step
 
@@ -83,8 +85,8 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(keys,
 
 def tiny_start(keys: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The weights before the first step: a training that moves nothing would pass every comparison."""
-    from generalist.objective import Objective
-    from generalist.prepare import prepare
+    from generalist.model.objective import Objective
+    from generalist.train.prepare import prepare
 
     made = tiny(**keys)
     prepared = prepare(made)

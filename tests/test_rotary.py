@@ -4,23 +4,23 @@ import pytest
 import torch
 from torch import nn
 
-from data.cells import places
-from data.errors import UserError
-from data.pack import pack
-from data.types import Span
-from generalist.config import GeneralistConfig
-from generalist.decode import Anew, start
-from generalist.encoder import Encoder
-from generalist.initial import load_initial
-from generalist.mixers import SwiGLU
-from generalist.model import GeneralistModel
-from generalist.rotary import Rotary, turn
+from generalist.data.base.errors import UserError
+from generalist.data.batch.cells import places
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.decode import Anew, start
+from generalist.nn.attention.rotary import Rotary, turn
+from generalist.nn.encoder import Encoder
+from generalist.nn.mixers.channel import SwiGLU
+from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class, modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.vision.video import Picture, Video
+from generalist.train.initial import load_initial
 from tests.clients import model_and_processor, picture, sound
-from tokenizers_mod.image import Image
-from tokenizers_mod.modalities import MODALITIES, modality_class, modality_settings
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
-from tokenizers_mod.video import Picture, Video
 
 ROTARY = {"reference": 5, "offset": 1.0}
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}

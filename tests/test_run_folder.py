@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from tiny import tiny
 
-from data.errors import UserError
-from generalist import checkpoint, lock, owned, run
 from generalist.cli import main
-from generalist.engine import LocalEngine
-from generalist.run import train_run
+from generalist.data.base.errors import UserError
+from generalist.machine import lock
+from generalist.run import train as run
+from generalist.run.train import train_run
+from generalist.train.checkpoints import checkpoint, owned
+from generalist.train.engines.local import LocalEngine
 
 RECIPE = str(Path(__file__).with_name("tiny.py"))
 THEIRS = {

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
-from data.schedule import BLOCK, Schedule
+from generalist.data.base.errors import UserError
+from generalist.data.stream.schedule import BLOCK, Schedule
 
 NAMES, SHARES = ["a", "b", "c"], [5.0, 3.0, 2.0]
 

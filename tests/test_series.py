@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import UserError
-from tokenizers_mod.series import Series, step_positions
-from tokenizers_mod.slot import Slot
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.numbers.series import Series, step_positions
+from generalist.tokenizers_mod.numbers.slot import Slot
 
 
 def wave(*shape: int) -> np.ndarray:

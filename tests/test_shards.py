@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from data import remote
-from data.errors import UserError
-from data.folder import Folder
-from data.pack import collate
-from data.places import source_at
-from data.schedule import Schedule
-from data.shard_writer import Plan, write_shard, write_split
-from data.shards import Shards, expand
-from data.source import Records
-from data.stream import Feed, Steps, loader
-from data.tabular import Tabular
-from data.types import Example, Span
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import collate
+from generalist.data.batch.types import Example, Span
+from generalist.data.files import remote
+from generalist.data.sources.folder import Folder
+from generalist.data.sources.places import source_at
+from generalist.data.sources.shards import Shards, expand
+from generalist.data.sources.tabular import Tabular
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Feed, Steps, loader
+from generalist.data.tools.shard_writer import Plan, write_shard, write_split
 
 COUNT = 53
 
@@ -309,7 +309,7 @@ def test_a_shard_that_is_cut_off_is_named(written):
 
 
 def test_pickles_and_members_that_are_not_what_they_say_are_refused(tmp_path, cache):
-    from data.tar import write_tar
+    from generalist.data.files.tar import write_tar
 
     write_tar(tmp_path / "x.tar", [("a", {"pkl": b"\x80"}), ("b", {"png": b"no picture"}), ("c", {"npy": b"no array"})])
     records = Shards(splits={"train": str(tmp_path / "x.tar")}).open("train")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from data.shipping import ship, unpacked
+from generalist.data.batch.shipping import ship, unpacked
 
 
 @dataclass

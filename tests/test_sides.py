@@ -10,28 +10,30 @@ import torch
 from small import Listed
 from torch import nn
 
-from data.errors import UserError
-from generalist import evaluate, sklearn
-from generalist.any_to_any import encoded, standings
-from generalist.config import GeneralistConfig
-from generalist.decode import start, vocabulary_features
-from generalist.moe import Experts
-from generalist.objective import Objective
-from generalist.predict import load_model, predict
-from generalist.prepare import prepare
-from generalist.prompted import PromptedModel
-from generalist.recipe import ModelSpec, Recipe
-from generalist.results import save_model
-from generalist.routing import ROUTERS, MoeSpec
-from generalist.zero_shot import Asked, evaluate_on
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.retrieve import Retrieve
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.image import Image
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.adapt.prompted import PromptedModel
+from generalist.clients import sklearn
+from generalist.data.base.errors import UserError
+from generalist.evaluate import answer as evaluate
+from generalist.evaluate.any_to_any import encoded, standings
+from generalist.evaluate.zero_shot import Asked, evaluate_on
+from generalist.hf.predict import load_model, predict
+from generalist.model.config import GeneralistConfig
+from generalist.model.decode import start, vocabulary_features
+from generalist.model.objective import Objective
+from generalist.nn.experts.experts import Experts
+from generalist.nn.experts.routing import ROUTERS
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec, MoeSpec
+from generalist.run.results import save_model
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.train.prepare import prepare
 
 NAMES = ["a red seven", "a blue nine", "some words"]
 ROWS = [

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from data.source import Records
-from tasks.forecast import Forecast
-from tokenizers_mod.number import Number
-from tokenizers_mod.series import Series
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.summary import Summary
+from generalist.data.stream.source import Records
+from generalist.tasks.forecast import Forecast
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.text.summary import Summary
 
 
 def test_every_slot_holds_the_newest_values_and_which_were_observed():

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from data.errors import UserError
-from data.sounds import read_sound
 from generalist.cli import main
-from tokenizers_mod.audio import Audio
+from generalist.data.base.errors import UserError
+from generalist.data.media.sounds import read_sound
+from generalist.tokenizers_mod.audio.audio import Audio
 
 sf = pytest.importorskip("soundfile")
 RATE = 16000

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from data.embedded import Embedded
-from data.errors import UserError
-from data.folder import Folder
-from data.hub import Hub
-from data.pack import collate
-from data.places import source_at
-from data.schedule import Schedule
-from data.shards import Shards
-from data.stream import Feed, Steps, loader
-from data.tabular import Tabular
-from data.types import Example, Span
 from generalist.cli import main
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import collate
+from generalist.data.batch.types import Example, Span
+from generalist.data.sources.embedded import Embedded
+from generalist.data.sources.folder import Folder
+from generalist.data.sources.hub import Hub
+from generalist.data.sources.places import source_at
+from generalist.data.sources.shards import Shards
+from generalist.data.sources.tabular import Tabular
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Feed, Steps, loader
 
 
 @pytest.fixture(autouse=True)

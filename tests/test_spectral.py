@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import UserError
-from tokenizers_mod.spectral import Spectral, band_groups, pixel_window
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.vision.spectral import Spectral, band_groups, pixel_window
 
 
 def cube(h=5, w=7, bands=3):

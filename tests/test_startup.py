@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from generalist import startup
-from generalist.startup import check_environment, check_shadows
+from generalist.machine import startup
+from generalist.machine.startup import check_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,41 +79,6 @@ def test_no_torch_is_named_and_no_torchvision_is_allowed(installed):
     assert "torch is not installed" in check_environment()[0]
     installed("2.14.1", None, [])
     assert check_environment() == []
-
-
-def test_our_own_packages_are_found():
-    check_shadows()
-
-
-@pytest.mark.parametrize("kind", ["package", "module"])
-def test_another_package_of_the_same_name_is_a_clear_error(tmp_path, kind):
-    other = tmp_path / "data" / "__init__.py" if kind == "package" else tmp_path / "data.py"
-    other.parent.mkdir(exist_ok=True)
-    other.write_text("")
-    run = python("import generalist", path=[tmp_path])
-    assert run.returncode == 1
-    last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: generalist needs its own package 'data'") and str(tmp_path) in last
-
-
-def test_a_mere_folder_of_the_same_name_does_no_harm(tmp_path):
-    (tmp_path / "data").mkdir()
-    run = python("import generalist, data.types; print(data.__file__)", path=[tmp_path])
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == str(ROOT / "data" / "__init__.py")
-
-
-def test_an_already_imported_stranger_is_a_clear_error(tmp_path):
-    (tmp_path / "tasks.py").write_text("")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import tasks; sys.path.pop(0); import generalist"
-    run = python(code)
-    assert run.returncode == 1 and "generalist needs its own package 'tasks'" in run.stderr.splitlines()[-1]
-
-
-def test_a_missing_package_is_a_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(startup, "SIBLINGS", ("no_such_package_of_ours",))
-    with pytest.raises(ImportError, match="install generalist again"):
-        check_shadows(tmp_path)
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from tokenizers_mod.image import Image
-from tokenizers_mod.stem import ConvStem
-from tokenizers_mod.video import Video
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.vision.stem import ConvStem
+from generalist.tokenizers_mod.vision.video import Video
 
 
 @pytest.mark.parametrize("patch", [1, 3, 5, 7, 16, 48])

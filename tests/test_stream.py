@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
-from data.order import ShardOrder
-from data.pack import collate
-from data.schedule import Schedule
-from data.source import Records
-from data.stream import Feed, Steps, loader
-from data.types import Batch, Example, Span
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import collate
+from generalist.data.batch.types import Batch, Example, Span
+from generalist.data.stream.order import ShardOrder
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Feed, Steps, loader
 
 SEED = 11
 SIZES = {"short": 150, "middle": 210, "long": 70}  # records of each task

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
-from tokenizers_mod.schema import Schema
-from tokenizers_mod.table import FIRST, MISSING, NUMBER, UNKNOWN, Table
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.tables.schema import Schema
+from generalist.tokenizers_mod.tables.table import FIRST, MISSING, NUMBER, UNKNOWN, Table
 
 ROWS = [
     {"age": 30, "job": "cook", "pay": "1.5", "y": 1},

@@ -5,13 +5,13 @@ import random
 
 import pytest
 
-from data.dates import moment, parts_of, style_of
-from data.errors import UserError
-from data.identity import names_rows, tells
-from data.local import load_columns
-from data.tabular import Tabular
-from data.typed import number
 from generalist.cli import main
+from generalist.data.base.errors import UserError
+from generalist.data.sources.local import load_columns
+from generalist.data.sources.tabular import Tabular
+from generalist.data.tables.dates import moment, parts_of, style_of
+from generalist.data.tables.identity import names_rows, tells
+from generalist.data.tables.typed import number
 
 WORDS = ["AF", "NA", "nan", "null", "None", "?", "N/A"]
 

@@ -6,21 +6,21 @@ import pytest
 import torch
 from small import COLOURS, Listed, modalities
 
-from data.errors import UserError
-from data.source import Records
-from generalist.config import GeneralistConfig
-from generalist.evaluate import answer
-from generalist.model import GeneralistModel
-from generalist.objective import Objective, same_answer
-from tasks.base import Task
-from tasks.candidates import Names, Numbers, Vocabulary
-from tasks.classify import Classify
-from tasks.fill import Fill
-from tasks.forecast import Forecast
-from tasks.metrics import Mean, mean_of, merge
-from tasks.regress import Regress
-from tasks.retrieve import Retrieve
-from tokenizers_mod.modalities import modality_settings
+from generalist.data.base.errors import UserError
+from generalist.data.stream.source import Records
+from generalist.evaluate.answer import answer
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective, same_answer
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import Names, Numbers, Vocabulary
+from generalist.tasks.classify import Classify
+from generalist.tasks.fill import Fill
+from generalist.tasks.forecast import Forecast
+from generalist.tasks.metrics import Mean, mean_of, merge
+from generalist.tasks.regress import Regress
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.base.modalities import modality_settings
 
 LIGHTS = [{"id": f"light/{i}", "row": {"warm": float(i), "size": i * 2.0}, "label": i % 3} for i in range(6)]
 LINES = [

@@ -6,18 +6,18 @@ import torch
 from small import Listed, modalities
 from tiny import tiny
 
-from data.embedded import Embedded
-from data.errors import UserError
-from data.schedule import Schedule
-from data.stream import Steps, loader
-from generalist.loop import train
-from generalist.objective import Objective
-from generalist.prepare import prepare
-from generalist.processor import GeneralistProcessor
-from generalist.run import build_engine
-from tasks.candidates import TEMPLATED, TEMPLATES, Names, candidate_set
-from tasks.classify import Classify
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.data.sources.embedded import Embedded
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.hf.processor import GeneralistProcessor
+from generalist.model.objective import Objective
+from generalist.tasks.candidates import TEMPLATED, TEMPLATES, Names, candidate_set
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.engines.build import build_engine
+from generalist.train.loop import train
+from generalist.train.prepare import prepare
 
 DEFAULTS = ["This is a photo of {}.", "This is a sound of {}.", "This example is {}."]  # of the stock pipelines
 ROWS = [{"id": str(i), "row": {"x": float(i)}, "label": i % 2} for i in range(12)]
@@ -76,9 +76,9 @@ def ids(sequences):
 
 
 def objective(names, held):
-    from generalist.config import GeneralistConfig
-    from generalist.model import GeneralistModel
-    from tokenizers_mod.modalities import modality_settings
+    from generalist.hf.model import GeneralistModel
+    from generalist.model.config import GeneralistConfig
+    from generalist.tokenizers_mod.base.modalities import modality_settings
 
     settings = modality_settings({name: held[name] for name in ("summary", "text")})
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

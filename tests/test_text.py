@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import UserError
-from data.pack import pack
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.tokenizers_mod.text.bpe import EOT, clean, train_bpe
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 from tests.references import UNI_PERCEIVER
-from tokenizers_mod.bpe import EOT, clean, train_bpe
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
 
 LINES = ["the cat sat on the mat", "isn't it 12 dogs?", "a man's dog and a cat's mat", "extraordinarily unlikely"]
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import embedding
 
-from generalist import manifest
-from generalist.checkpoint import latest
-from generalist.engine import one_order
+from generalist.train.checkpoints import manifest
+from generalist.train.checkpoints.checkpoint import latest
+from generalist.train.engines.base import one_order
 
 THREADS = [name for name in os.environ if name.endswith("_NUM_THREADS")]
 
@@ -22,7 +22,8 @@ THREADS = [name for name in os.environ if name.endswith("_NUM_THREADS")]
 def demo(out: Path) -> subprocess.Popen:
     """The demo's first steps with two threads, in an interpreter whose environment says nothing of threads."""
     words = ["train", "demo", "steps=8", "model.layers=1", "engine.threads=2", "engine.device=cpu", "workers=0"]
-    code = "import sys\nfrom generalist import run\nfrom generalist.cli import main\nrun.finish = lambda *a: {}\n"
+    code = "import sys\nfrom generalist.run import train as run\nfrom generalist.cli import main\n"
+    code += "run.finish = lambda *a: {}\n"
     environment = {name: value for name, value in os.environ.items() if name not in THREADS}
     return subprocess.Popen(
         [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *words, "--out", str(out), "--quiet"],

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from tiny import tiny
 
-from data.alike import Looks
-from data.errors import UserError
-from data.folder import Folder
 from generalist.cli import main
-from generalist.run import train_run
-from generalist.trained_on import recipe_of, trained_on
-from tasks.classify import Classify
+from generalist.data.base.errors import UserError
+from generalist.data.sources.folder import Folder
+from generalist.data.tools.alike import Looks
+from generalist.evaluate.trained_on import recipe_of, trained_on
+from generalist.run.train import train_run
+from generalist.tasks.classify import Classify
 
 R = Image.Resampling
 

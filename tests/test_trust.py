@@ -12,13 +12,14 @@ from clients import save
 from transformers import AutoModel, AutoProcessor
 
 import generalist  # noqa: F401  registers the model
-from data.errors import UserError
-from data.places import source_at
-from data.shards import Shards
-from data.trust import trusting
 from generalist.cli import main
-from generalist.predict import load_model
-from generalist.recipe import from_json, load_recipe, read_recipe, to_json
+from generalist.data.base.errors import UserError
+from generalist.data.base.trust import trusting
+from generalist.data.sources.places import source_at
+from generalist.data.sources.shards import Shards
+from generalist.hf.predict import load_model
+from generalist.recipe.json import from_json, to_json
+from generalist.recipe.load import load_recipe, read_recipe
 
 EVIL = "evil_module_of_a_stranger"
 
@@ -29,7 +30,8 @@ def marker(tmp_path, monkeypatch):
     path = tmp_path / "ran"
     (tmp_path / "site").mkdir()
     (tmp_path / f"site/{EVIL}.py").write_text(
-        f"from pathlib import Path\nPath({str(path)!r}).touch()\nfrom tokenizers_mod.summary import Summary\n"
+        f"from pathlib import Path\nPath({str(path)!r}).touch()\n"
+        f"from generalist.tokenizers_mod.text.summary import Summary\n"
         "class Note(Summary):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -79,7 +81,7 @@ def test_an_index_from_afar_names_no_file_of_this_machine(index, server, tmp_pat
 def piped(marker, spelt="pipe:touch {}"):
     """A recipe in JSON whose source is a command."""
     recipe = to_json(load_recipe("demo"))
-    source = {"class": "data.shards:Shards", "splits": {"train": spelt.format(marker)}}
+    source = {"class": "generalist.data.sources.shards:Shards", "splits": {"train": spelt.format(marker)}}
     recipe["tasks"][0]["source"] = source
     return recipe
 
@@ -123,7 +125,10 @@ def test_a_saved_recipe_imports_nothing_that_was_not_there(marker, tmp_path, cap
         from_json(recipe)
 
 
-@pytest.mark.parametrize("name", ["subprocess:Popen", "data.cache:SizedCache", "data.errors:told", "torch:Tensor"])
+@pytest.mark.parametrize(
+    "name",
+    ["subprocess:Popen", "generalist.data.files.cache:SizedCache", "generalist.data.base.errors:told", "torch:Tensor"],
+)
 def test_a_saved_recipe_makes_no_other_objects(name, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({"class": name, "folder": str(tmp_path / "made")}))
     with pytest.raises(UserError, match=r"which is (not a dataclass|no modality, task, source or other part of one)"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scripts.parity_files import Tensors, entries
+from generalist.scripts.parity_files import Tensors, entries
 from tests import two_ranks
 from tests.references import UNI_PERCEIVER, folders, label
 

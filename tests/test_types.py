@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from data.pack import pack
-from data.types import Group, Layout, Span
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Group, Layout, Span
 
 
 def span(length: int, modality: str = "m", **kwargs) -> Span:
@@ -12,7 +12,8 @@ def span(length: int, modality: str = "m", **kwargs) -> Span:
 
 
 def sees(layout: Layout) -> list[str]:
-    """Who sees whom in the first group, by the rule of `data.types`: one string a query, 1 = sees the key."""
+    """Who sees whom in the first group, by the rule of `generalist.data.batch.types`: one string a query, 1 = sees
+    the key."""
     group = layout.groups[0]
     rows = slice(group.start, group.start + group.length)
     block, hidden = layout.block[rows], layout.hidden[rows]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data.errors import UserError
-from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.files import load_tensors
-from generalist.convert.uni_perceiver import build, canonical, convert, to_official
-from generalist.model import GeneralistModel
+from generalist.convert.uni_perceiver import keys
+from generalist.convert.uni_perceiver.checkpoint import build, canonical, convert, to_official
+from generalist.data.base.errors import UserError
+from generalist.hf.model import GeneralistModel
 from tests.references import UNI_PERCEIVER
 
 
@@ -130,7 +130,7 @@ def test_the_vision_type_row_of_a_deepspeed_file_is_folded_into_the_patch_bias()
 
 
 def test_position_tables_are_resized_as_the_official_code_does():
-    from tokenizers_mod.video import spatial_table
+    from generalist.tokenizers_mod.vision.video import spatial_table
 
     tensors = official()
     model, _, report, _ = build(tensors, heads=3, size=10, frames=9)
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
 
 def test_the_command_converts_and_the_folder_ranks(tmp_path, capsys):
     from generalist.cli import main
-    from generalist.processor import GeneralistProcessor
+    from generalist.hf.processor import GeneralistProcessor
 
     torch.save({"model": official()}, tmp_path / "in.pth")
     assert (
@@ -282,7 +282,7 @@ def test_the_checkpoint_path_may_be_a_safetensors_file(tmp_path):
 @pytest.mark.parametrize("scale", [160 / 10, 160 / 224])
 @pytest.mark.parametrize("grid", [(3, 5), (5, 3), (2, 2), (1, 4)])
 def test_the_grid_of_a_table_that_is_not_square_is_read_from_its_rows(grid, scale):
-    from tokenizers_mod.frames import spatial_table
+    from generalist.tokenizers_mod.vision.frames import spatial_table
 
     tensors = official()
     tensors[keys.SPATIAL] = spatial_table(grid, 12, scale)
@@ -304,7 +304,7 @@ def test_a_table_whose_grid_nothing_tells_is_taken_as_said_or_with_a_line():
 
 
 def test_another_size_that_is_not_square_is_computed_or_stretched():
-    from tokenizers_mod.frames import spatial_table
+    from generalist.tokenizers_mod.vision.frames import spatial_table
 
     tensors = official()
     model, _, report, _ = build(tensors, heads=3, size=[4, 10])

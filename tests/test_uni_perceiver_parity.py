@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from generalist.convert.uni_perceiver import official_names
-from generalist.convert.uni_perceiver_keys import SPATIAL
-from scripts.parity import Reference, Row, agreeing_heads, left_out, main
-from scripts.parity_files import Entry, Tensors, entries
+from generalist.convert.uni_perceiver.checkpoint import official_names
+from generalist.convert.uni_perceiver.keys import SPATIAL
+from generalist.scripts.parity import Reference, Row, agreeing_heads, left_out, main
+from generalist.scripts.parity_files import Entry, Tensors, entries
 from tests.plain_uni_perceiver import Plain, Sizes, write
 from tests.plain_uni_perceiver import case as plain_case
 from tests.references import UNI_PERCEIVER, folders, label
@@ -113,7 +113,7 @@ def test_every_input_of_the_dense_file_is_read_by_a_case():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=label)
 def test_the_weight_decay_table_is_the_official_one(folder):
-    from generalist.optimizer import parameter_groups
+    from generalist.train.optimizer import parameter_groups
 
     reference = Reference(folder, next(entry for entry in entries(folder).values() if not entry.extra))
     model, table = reference.model, reference.meta.get("weight_decay_stage1")

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.pack import pack
-from generalist.config import GeneralistConfig
-from generalist.decode import Decoded, decode, vocabulary_features
-from generalist.model import GeneralistModel
-from generalist.prompts import prompt_tuning
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.decode import Decoded, decode, vocabulary_features
+from generalist.nn.prompts import prompt_tuning
 from generalist.recipes.uni_perceiver import modalities
-from tasks.likelihood import log_likelihood
-from tokenizers_mod.augment import seeded
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.modalities import build_modalities, modality_settings
-from tokenizers_mod.text import Text
-from tokenizers_mod.video import Picture, Video, spatial_table
+from generalist.tasks.likelihood import log_likelihood
+from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.augment import seeded
+from generalist.tokenizers_mod.vision.video import Picture, Video, spatial_table
 
 
 def small(**more) -> GeneralistModel:
@@ -256,7 +256,9 @@ def test_clips_that_cannot_be_read_end_in_one_line(tmp_path):
 
 
 def test_two_ways_of_preparing_share_one_set_of_weights():
-    settings = {"image": Picture(size=4, patch=2).settings() | {"class": "tokenizers_mod.video:Picture"}}
+    settings = {
+        "image": Picture(size=4, patch=2).settings() | {"class": "generalist.tokenizers_mod.vision.video:Picture"}
+    }
     settings["video"] = Video(size=4, patch=2, shares="image").settings()
     built = build_modalities(settings)
     clip = torch.rand(2, 3, 4, 4)

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from data.captions import CocoCaptions
-from data.shard_writer import Plan, write_split
-from data.source import Records
-from data.tar import scan
-from generalist.recipe import Recipe
+from generalist.data.files.tar import scan
+from generalist.data.sources.captions import CocoCaptions
+from generalist.data.stream.source import Records
+from generalist.data.tools.shard_writer import Plan, write_split
+from generalist.recipe.recipe import Recipe
 from generalist.recipes.uni_perceiver import modalities, pretraining, stage2
-from generalist.run import train_run
+from generalist.run.train import train_run
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.text import Text
 from tests.small import Listed, shrink
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.text import Text
 
 SPLITS = {"train": 40, "val": 6, "test": 6}
 

@@ -6,23 +6,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.captions import CocoCaptions
-from data.errors import UserError
-from data.source import Records
-from data.stream import Steps
-from generalist.objective import Objective
-from generalist.prepare import prepare
-from generalist.recipe import ModelSpec, OptimizerSpec, Recipe, load_recipe
+from generalist.data.base.errors import UserError
+from generalist.data.sources.captions import CocoCaptions
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Steps
+from generalist.model.objective import Objective
+from generalist.recipe.load import load_recipe
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.recipes.uni_perceiver import PAIRS, modalities
-from tasks.answer import Answer, swap_sides
-from tasks.base import Task
-from tasks.candidates import Vocabulary
-from tasks.classify import Classify
-from tasks.describe import Describe, finished
-from tasks.mixup import Mixed, mix
-from tasks.retrieve import Retrieve
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.text import Text
+from generalist.tasks.answer import Answer, swap_sides
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import Vocabulary
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe, finished
+from generalist.tasks.mixup import Mixed, mix
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.prepare import prepare
 
 WORDS = ["a red bus on the left", "what is it? a dog", "two dogs run right", "yes no red blue 7"]
 
@@ -209,10 +211,10 @@ def shrunk(folder: Path, experts: bool = False) -> Recipe:
 
 @pytest.mark.parametrize("experts", [False, True])
 def test_the_shrunk_recipe_learns_on_real_pictures_and_captions(shared, experts):
-    from data.schedule import Schedule
-    from generalist.engine import LocalEngine
-    from generalist.loop import train
-    from generalist.optimizer import parameter_groups
+    from generalist.data.stream.schedule import Schedule
+    from generalist.train.engines.local import LocalEngine
+    from generalist.train.loop import train
+    from generalist.train.optimizer import parameter_groups
 
     recipe = shrunk(shared, experts)
     prepared = prepare(recipe)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from generalist.recipe import Recipe
+from generalist.recipe.recipe import Recipe
 from generalist.recipes import uni_perceiver_v2 as v2
-from generalist.run import train_run
+from generalist.run.train import train_run
 from tests.roberta import roberta
 from tests.small import shrink
 from tests.test_uni_perceiver_shards import SPLITS, rows, write

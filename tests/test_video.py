@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn.functional import conv3d
 
-from data.errors import UserError
-from data.pack import pack
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from tokenizers_mod.video import Video, spread
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.tokenizers_mod.vision.video import Video, spread
 
 
 def test_tubelets_are_the_windows_of_a_3d_convolution():
@@ -116,7 +116,7 @@ def test_films_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_film_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     written(tmp_path / "film.mp4", 5)
-    monkeypatch.setattr("tokenizers_mod.video.MB", 1)  # then the limit is 400 bytes
+    monkeypatch.setattr("generalist.tokenizers_mod.vision.video.MB", 1)  # then the limit is 400 bytes
     with pytest.raises(UserError, match=r"film\.mp4: 5 frames of 512 pixels are too many"):
         Video(size=16, patch=8).read(tmp_path / "film.mp4")
 

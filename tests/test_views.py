@@ -6,29 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.pack import pack
-from data.source import Records
-from generalist.candidates import CandidateSpec
-from generalist.config import GeneralistConfig
-from generalist.evaluate import answer
-from generalist.model import GeneralistModel
-from generalist.objective import Objective
-from tasks.candidates import Names, candidate_set
-from tasks.classify import Classify
-from tasks.retrieve import Retrieve
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.stream.source import Records
+from generalist.evaluate.answer import answer
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.recipe.specs import CandidateSpec
+from generalist.tasks.candidates import Names, candidate_set
+from generalist.tasks.classify import Classify
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.base.views import clip, crop, seen_as, views_of
+from generalist.tokenizers_mod.numbers.imu import Imu
+from generalist.tokenizers_mod.text.bpe import train_bpe
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.vision.spectral import Spectral
+from generalist.tokenizers_mod.vision.video import Video
+from generalist.tokenizers_mod.vision.xray import XRay
 from tests.small import Listed
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.bpe import train_bpe
-from tokenizers_mod.image import Image
-from tokenizers_mod.imu import Imu
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.spectral import Spectral
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
-from tokenizers_mod.video import Video
-from tokenizers_mod.views import clip, crop, seen_as, views_of
-from tokenizers_mod.xray import XRay
 
 CLASSES = ["run", "swim", "sit"]
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from generalist.cli import main
-from generalist.predictions import derived, read
-from tasks.captioning import caption_metrics, resampled
+from generalist.evaluate.predictions import derived, read
+from generalist.tasks.captioning import caption_metrics, resampled
 
 pytest.importorskip("pycocoevalcap")
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as PIL
 
-from data.errors import UserError
-from tokenizers_mod.depth import Depth
-from tokenizers_mod.thermal import Thermal
-from tokenizers_mod.xray import XRay
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.vision.depth import Depth
+from generalist.tokenizers_mod.vision.thermal import Thermal
+from generalist.tokenizers_mod.vision.xray import XRay
 
 CLASSES = (XRay, Thermal, Depth)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import UserError
-from data.source import Records
-from generalist import predictions
-from generalist.zero_shot import content_hash, zero_shot
+from generalist.data.base.errors import UserError
+from generalist.data.stream.source import Records
+from generalist.evaluate import predictions
+from generalist.evaluate.zero_shot import content_hash, zero_shot
 
 NAMES = ["a red seven", "a blue nine", "some words"]
 
@@ -92,7 +92,7 @@ def test_a_class_in_the_data_that_is_not_among_the_names_is_refused(both):
 def test_the_script_scores_a_folder_by_class_and_writes_its_files(tmp_path, capsys):
     from PIL import Image
 
-    from scripts.evaluate_zero_shot import main
+    from generalist.scripts.evaluate_zero_shot import main
 
     clients.save(tmp_path / "model")
     for i in range(9):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.embedded import Embedded
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe, override
-from tasks.classify import Classify
-from tokenizers_mod.image import Image
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.data.sources.embedded import Embedded
+from generalist.recipe.keys import override
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 
 def recipe() -> Recipe:

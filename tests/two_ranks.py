@@ -7,21 +7,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data.errors import UserError
-from data.pack import pack
-from data.types import Batch, Packed, Span
-from generalist.candidates import CandidateSpec, Exact, Members
-from generalist.config import GeneralistConfig
-from generalist.distributed import gather, gather_constant
-from generalist.model import GeneralistModel
-from generalist.objective import Objective
-from scripts.parity_files import entries
-from tasks.candidates import CandidateSet, Names
-from tasks.likelihood import logits
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Batch, Packed, Span
+from generalist.hf.model import GeneralistModel
+from generalist.machine.collectives import gather, gather_constant
+from generalist.model.candidates import Exact, Members
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.recipe.specs import CandidateSpec
+from generalist.scripts.parity_files import entries
+from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.likelihood import logits
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 from tests.uniperceiver_moe import Reference
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
 
 WORDS = [f"{a}{b}" for a in "bcdfg" for b in ("at", "et", "it", "ot", "ut", "an", "en")]  # 35: an uneven split
 PAIRS = [(WORDS[i], WORDS[(3 * i + 1) % 35]) for i in range(6)]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from data.pack import pack
-from data.types import Packed, Role, Span
-from generalist.config import GeneralistConfig
-from generalist.model import GeneralistModel
-from generalist.moe_keys import moe_settings, moe_state_dict
-from scripts.parity import agreeing_heads
-from scripts.parity_files import WORDS, Tensors, entries
+from generalist.convert.uni_perceiver.expert_keys import moe_settings, moe_state_dict
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Packed, Role, Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.scripts.parity import agreeing_heads
+from generalist.scripts.parity_files import WORDS, Tensors, entries
 
 PLAIN = {
     "gamma_1": "gamma1",

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from data.errors import UserError, nearest
     from generalist.convert import KINDS
+    from generalist.data.base.errors import UserError, nearest
 
     if args.kind not in KINDS:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data.alike import Looks
-    from data.source import Records, Source
+    from generalist.data.stream.source import Records, Source
+    from generalist.data.tools.alike import Looks
 
 SOURCE = "a folder, a table, a folder or address of shards, .tar files, hub:NAME or embedded:NAME"
 
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
 
 def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
     """The source and its splits; a split that was asked for must exist."""
-    from data.errors import Unfinished, UserError
-    from data.places import source_at
-    from data.settings import from_words
-    from data.splits import SPLITS
+    from generalist.data.base.errors import Unfinished, UserError
+    from generalist.data.sources.places import source_at
+    from generalist.data.sources.settings import from_words
+    from generalist.data.stream.splits import SPLITS
 
     source = source_at(args.source, from_words(args.set))
     found, errors = {}, []
@@ -93,7 +93,7 @@ def _show(shown: Any, done: int, of: int) -> None:
 
 
 def shard(args: argparse.Namespace) -> int:
-    from data.shard_writer import Plan, write_split
+    from generalist.data.tools.shard_writer import Plan, write_split
 
     source, splits = open_splits(args)
     lines = {}
@@ -119,9 +119,9 @@ def shard(args: argparse.Namespace) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    from data.check import SHOWN, check, check_shards
-    from data.errors import UserError
-    from data.places import source_at
+    from generalist.data.base.errors import UserError
+    from generalist.data.sources.places import source_at
+    from generalist.data.tools.check import SHOWN, check, check_shards
 
     source, splits = open_splits(args)
     marks: dict[str, set[str]] = {}
@@ -165,7 +165,7 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def stats(args: argparse.Namespace) -> int:
-    from data.statistics import gather, plot
+    from generalist.data.tools.statistics import gather, plot
 
     _, splits = open_splits(args)
     found = {}

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from generalist.decode import captions
+    from generalist.hf.predict import captions
 
     inputs = {name: getattr(args, name) for name in ("image", "video") if getattr(args, name) is not None}
     options = {name: getattr(args, name) for name in ("beam", "steps", "length_penalty", "sample", "temperature")}

@@ -55,10 +55,10 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from data.errors import UserError
-    from generalist.heldout import failed
-    from generalist.leakage import said
-    from generalist.run import evaluate_run, load_run, table
+    from generalist.data.base.errors import UserError
+    from generalist.evaluate.heldout import failed
+    from generalist.evaluate.leakage import said
+    from generalist.run.results import evaluate_run, load_run, table
 
     if args.data is not None:
         return any_to_any(args) if args.any_to_any else on_data(args, args.task)
@@ -81,12 +81,12 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     """Evaluate as `kind`, print the table and, with --out, save everything."""
     import json
 
-    from data.source import from_sound
-    from generalist.leakage import leakage, said
-    from generalist.measures import table
-    from generalist.unread import Unread
-    from generalist.written import measured
-    from generalist.zero_shot import Asked, evaluate_on, result_of, save_result
+    from generalist.data.stream.source import from_sound
+    from generalist.evaluate.leakage import leakage, said
+    from generalist.evaluate.measures import table
+    from generalist.evaluate.unread import Unread
+    from generalist.evaluate.written import measured
+    from generalist.evaluate.zero_shot import Asked, evaluate_on, result_of, save_result
 
     model, processor, records = opened(args)
     label = next((key.partition("=")[2] for key in args.keys if key.startswith("label=")), "label")
@@ -122,7 +122,7 @@ def any_to_any(args: argparse.Namespace) -> int:
     """The matrix of retrieval between the data's modalities; saved in --out, or in the run's folder for its report."""
     import json
 
-    from generalist.any_to_any import ask, save, table
+    from generalist.evaluate.any_to_any import ask, save, table
 
     model, processor, records = opened(args)
     with worn(model, args.prompts):
@@ -139,8 +139,8 @@ def training(args: argparse.Namespace, task: Any) -> tuple[Any, set[str], str]:
 
     Those of --leakage TRAIN, or of the run's recipe; of a model without a recipe, the data's own training split.
     """
-    from generalist.leakage import compared_fields
-    from generalist.trained_on import trained_on
+    from generalist.evaluate.leakage import compared_fields
+    from generalist.evaluate.trained_on import trained_on
 
     fields = compared_fields(task)
     if args.leakage:
@@ -154,7 +154,7 @@ def training(args: argparse.Namespace, task: Any) -> tuple[Any, set[str], str]:
 
 def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, its processor and the records of the data's split."""
-    from generalist.predict import load_model
+    from generalist.hf.predict import load_model
 
     model, processor = load_model(args.run)
     records = source_of(args, args.data).open(args.split)
@@ -164,7 +164,7 @@ def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 
 def with_labels(args: argparse.Namespace, records: Any, label: str) -> Any:
-    from generalist.zero_shot import read_labels
+    from generalist.evaluate.zero_shot import read_labels
 
     return records if args.labels is None else read_labels(args.labels, records, label)
 
@@ -173,6 +173,6 @@ def worn(model: Any, prompts: Path | None) -> Any:
     """The model with tuned prompts put on while it is asked."""
     from contextlib import nullcontext
 
-    from generalist.tuned import read_part, wearing
+    from generalist.adapt.kept import read_part, wearing
 
     return nullcontext() if prompts is None else wearing(model, read_part(prompts, model))

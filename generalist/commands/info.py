@@ -44,8 +44,8 @@ def everything() -> dict[str, Any]:
 
     import torch
 
-    from generalist.recipe import RECIPES, load_recipe
-    from tasks.table import TASKS
+    from generalist.recipe.load import RECIPES, load_recipe
+    from generalist.tasks.table import TASKS
 
     packages = {}
     for name in (
@@ -75,7 +75,7 @@ def everything() -> dict[str, Any]:
 
 
 def modalities() -> dict[str, dict[str, str]]:
-    from tokenizers_mod.modalities import MODALITIES, modality_class
+    from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
 
     classes = {name: modality_class(name) for name in MODALITIES}
     return {name: {"raw": kind.raw, "tokens": kind.count} for name, kind in classes.items()}

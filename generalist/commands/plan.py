@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from generalist.plan import plan, table, weak_scaling
-    from generalist.recipe import load_recipe, override
+    from generalist.recipe.keys import override
+    from generalist.recipe.load import load_recipe
+    from generalist.train.plan import plan, table, weak_scaling
 
     recipe = load_recipe(args.recipe)
     override(recipe, *args.keys)

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from data.errors import UserError
-    from generalist.predict import predict
+    from generalist.data.base.errors import UserError
+    from generalist.hf.predict import predict
 
     inputs: dict[str, Any] = {name: getattr(args, name) for name in INPUTS if getattr(args, name) is not None}
     for word in args.input:
@@ -75,9 +75,9 @@ def detections(args: argparse.Namespace) -> int:
     """Print what was found in the picture and draw it."""
     import json
 
-    from data.errors import UserError
-    from generalist.detection import detect, draw
-    from generalist.predict import load_model
+    from generalist.data.base.errors import UserError
+    from generalist.hf.detection import detect, draw
+    from generalist.hf.predict import load_model
 
     if args.image is None:
         raise UserError("--detect needs a picture; add --image FILE")

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from generalist.report import write_report
+    from generalist.report.report import write_report
 
     print(write_report(args.run))
     return 0

@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from generalist.checkpoint import folders, latest, verify
-    from generalist.model import GeneralistModel
-    from generalist.recipe import from_json
+    from generalist.hf.model import GeneralistModel
+    from generalist.recipe.json import from_json
+    from generalist.train.checkpoints.checkpoint import folders, latest, verify
 
     held = folders(args.run) or [latest(args.run)]
     found = []

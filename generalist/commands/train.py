@@ -37,13 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from data.errors import UserError
-    from generalist.checkpoint import folders
-    from generalist.heldout import failed
-    from generalist.ranks import is_first
-    from generalist.recipe import load_recipe, override
-    from generalist.run import Interrupted, table, train_run
-    from generalist.startup import check_environment
+    from generalist.data.base.errors import UserError
+    from generalist.evaluate.heldout import failed
+    from generalist.machine.ranks import is_first
+    from generalist.machine.startup import check_environment
+    from generalist.recipe.keys import override
+    from generalist.recipe.load import load_recipe
+    from generalist.run.attempt import Interrupted
+    from generalist.run.results import table
+    from generalist.run.train import train_run
+    from generalist.train.checkpoints.checkpoint import folders
 
     if args.nodes:
         return launch(args)
@@ -82,8 +85,8 @@ def launch(args: argparse.Namespace) -> int:
     """Print the launcher's lines, or become the one of node `--run`."""
     import sys
 
-    from data.errors import UserError
-    from generalist.launch import Launch
+    from generalist.data.base.errors import UserError
+    from generalist.machine.command_line import Launch
 
     kept = [("--out", args.out), ("--resume", args.resume), ("--overwrite", args.overwrite), ("--quiet", args.quiet)]
     words = ["train", args.recipe, *args.keys]

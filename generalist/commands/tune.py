@@ -20,8 +20,8 @@ def source_of(args: argparse.Namespace, place: str) -> Any:
 
     A folder's files go by a modality asked without a field; what is asked of a table is no part of its rows.
     """
-    from data.places import source_at
-    from data.settings import from_words
+    from generalist.data.sources.places import source_at
+    from generalist.data.sources.settings import from_words
 
     asked = [pair(text) for text in [*(args.input or []), *(getattr(args, "partner", None) or [])]]
     keys = dict(pair(text) for text in getattr(args, "keys", []))
@@ -70,11 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from data.errors import UserError
-    from generalist.adapt import FROZEN, METHODS, Tuning, curve, with_controls, zero_shot
-    from generalist.predict import load_model
-    from generalist.tuned import Keeper, save_tuned
-    from tasks.classify import Classify
+    from generalist.adapt.kept import Keeper, save_tuned
+    from generalist.adapt.methods import FROZEN, METHODS, Tuning, curve, with_controls, zero_shot
+    from generalist.data.base.errors import UserError
+    from generalist.hf.predict import load_model
+    from generalist.tasks.classify import Classify
 
     model, processor = load_model(args.model)
     source = source_of(args, args.data)

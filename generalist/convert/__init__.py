@@ -8,7 +8,10 @@ from __future__ import annotations
 
 # kind -> (module, what it reads)
 KINDS: dict[str, tuple[str, str]] = {
-    "uni-perceiver": ("generalist.convert.uni_perceiver", "an official Uni-Perceiver checkpoint (torch or DeepSpeed)"),
+    "uni-perceiver": (
+        "generalist.convert.uni_perceiver.checkpoint",
+        "an official Uni-Perceiver checkpoint (torch or DeepSpeed)",
+    ),
     "meta-transformer": ("generalist.convert.meta_transformer", "a released Meta-Transformer encoder file"),
     "open-clip": (
         "generalist.convert.open_clip",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from generalist.data.base.errors import UserError
 
 CONTAINERS = ("module", "model", "state_dict", "model_state_dict", "net")
 

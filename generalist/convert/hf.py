@@ -17,18 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from data.errors import UserError, nearest
-from generalist.config import GeneralistConfig
-from generalist.convert import clip_text as clip_texts
-from generalist.convert import sentence, vit
+from generalist.convert import sentence
 from generalist.convert.files import load_folder
 from generalist.convert.report import Report, fill, real_numbers, save
-from generalist.convert.vocabulary import renamed_tokenizer
-from generalist.model import GeneralistModel
-from generalist.processor import GeneralistProcessor
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.convert.towers import clip_text as clip_texts
+from generalist.convert.towers import vit
+from generalist.convert.uni_perceiver.vocabulary import renamed_tokenizer
+from generalist.data.base.errors import UserError, nearest
+from generalist.hf.model import GeneralistModel
+from generalist.hf.processor import GeneralistProcessor
+from generalist.model.config import GeneralistConfig
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 
 OPTIONS = ("tower", "lenient")
 Built = tuple[GeneralistModel, GeneralistProcessor, Report]

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from generalist.config import GeneralistConfig
 from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, fill, positive, real_numbers, save
-from generalist.model import GeneralistModel
-from generalist.processor import GeneralistProcessor
-from tokenizers_mod.text import Text
+from generalist.data.base.errors import UserError
+from generalist.hf.model import GeneralistModel
+from generalist.hf.processor import GeneralistProcessor
+from generalist.model.config import GeneralistConfig
+from generalist.tokenizers_mod.text.text import Text
 
 PREFIXES = re.compile(r"^(?:(?:module|model|encoder|visual|transformer|blocks|resblocks)\.)+")
 # timm's names and CLIP's names of a block's tensors -> ours
@@ -116,7 +116,7 @@ def convert(
             wide = clip["conv1.weight"].shape[0]
             raise UserError(f"meta-transformer: the stem {stem} is {wide} wide, the encoder {width}")
     image = {
-        "class": "tokenizers_mod.video:Picture",
+        "class": "generalist.tokenizers_mod.vision.video:Picture",
         "size": size,
         "patch": patch,
         "frames": 1,

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError, nearest
-from generalist.convert import clip_text, timm_vit, vit
 from generalist.convert.files import load_tensors
 from generalist.convert.report import Report, real_numbers, save
-from generalist.model import GeneralistModel
-from generalist.processor import GeneralistProcessor
+from generalist.convert.towers import clip_text, timm_vit, vit
+from generalist.data.base.errors import UserError, nearest
+from generalist.hf.model import GeneralistModel
+from generalist.hf.processor import GeneralistProcessor
 
 OPTIONS = ("tower", "lenient")
 BLOCK = {

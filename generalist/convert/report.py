@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
-from generalist.auto import MODEL_TYPE
+from generalist.data.base.errors import UserError
+from generalist.hf.auto import MODEL_TYPE
 
 
 @dataclass

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from data.errors import UserError
 from generalist.convert.files import load_folder
+from generalist.data.base.errors import UserError
 
 # pooling of the file -> of this framework; "sqrt" is the mean times a number, which no cosine sees
 MODES = {

@@ -10,14 +10,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from data.errors import UserError, nearest
-from generalist.config import GeneralistConfig
-from generalist.convert import uni_perceiver_keys as keys
 from generalist.convert.report import Report
-from generalist.model import GeneralistModel
-from generalist.moe import has_experts
-from generalist.moe_keys import official_state_dict
-from tokenizers_mod.video import Picture, Video
+from generalist.convert.uni_perceiver import keys
+from generalist.convert.uni_perceiver.expert_keys import official_state_dict
+from generalist.data.base.errors import UserError, nearest
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.nn.experts.placement import has_experts
+from generalist.tokenizers_mod.vision.video import Picture, Video
 
 UNUSED = "unused.safetensors"  # tensors of the official file without effect, kept for the way back
 DIALECTS = ("torch", "deepspeed")

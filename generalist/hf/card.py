@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
+
+from generalist.hf.processor import GeneralistProcessor
 
 HEAD = """---
 library_name: transformers
@@ -40,7 +43,6 @@ def model_card(title: str, processor: Any, scale: str, metrics: dict[str, Any] |
         example=f"{word(shown)}=...",
         scale=word(scale),
     )
-    from generalist.any_to_any import trained_pairs
 
     pairs = trained_pairs(processor)
     if pairs:
@@ -80,3 +82,17 @@ def results(metrics: dict[str, Any]) -> str:
 def write_card(folder: Path, title: str, processor: Any, scale: str, metrics: dict[str, Any] | None = None) -> None:
     """README.md of a model folder."""
     (folder / "README.md").write_text(model_card(title, processor, scale, metrics), encoding="utf-8")
+
+
+def trained_pairs(processor: GeneralistProcessor) -> set[frozenset[str]] | None:
+    """Pairs of modalities that a task read together or compared; None where the folder does not say."""
+    if not processor.tasks:
+        return None
+    pairs = set()
+    for name, about in processor.tasks.items():
+        inputs = about.get("inputs", [])
+        chosen = processor.sets.get(name)
+        answers = about.get("answers", [] if chosen is None else list(chosen.members))
+        pairs |= {frozenset(pair) for pair in combinations(inputs, 2)}
+        pairs |= {frozenset(pair) for pair in product(inputs, answers) if len(set(pair)) == 2}
+    return pairs

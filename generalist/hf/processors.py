@@ -13,9 +13,9 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import TensorType
 
-from data.errors import UserError
-from tokenizers_mod.base import Modality
-from tokenizers_mod.modalities import build_modalities
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import build_modalities
 
 
 def as_list(raw: Any) -> list[Any]:

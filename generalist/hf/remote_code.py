@@ -2,18 +2,23 @@
 
 try:
     import generalist
-except ImportError as error:
-    raise ImportError("this model needs the package generalist: pip install generalist") from error
+    from generalist.hf.auto import register
+    from generalist.hf.detection import DetectionPipeline
+    from generalist.hf.model import (
+        GeneralistForZeroShotAudioClassification,
+        GeneralistForZeroShotImageClassification,
+        GeneralistModel,
+    )
+    from generalist.hf.processor import GeneralistProcessor
+    from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
+    from generalist.hf.writing import GeneralistForImageTextToText
+    from generalist.model.config import GeneralistConfig
+    from generalist.tokenizers_mod.text.bpe_hf import BpeTokenizer
+except ModuleNotFoundError as error:
+    if error.name != "generalist":
+        raise
+    raise ImportError("this model needs the package generalist: pip install generalist-encoder") from error
 
-from generalist.auto import register
-from generalist.config import GeneralistConfig
-from generalist.detection import DetectionPipeline
-from generalist.hf.heads import GeneralistForZeroShotAudioClassification, GeneralistForZeroShotImageClassification
-from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
-from generalist.hf.writing import GeneralistForImageTextToText
-from generalist.model import GeneralistModel
-from generalist.processor import GeneralistProcessor
-from tokenizers_mod.bpe_hf import BpeTokenizer
 
 register()
 

@@ -2,7 +2,8 @@
 
 A caption is written as in training (`Text.next_span`): [summary, x, words so far, SPE], and what is read at the SPE is
 compared with the whole vocabulary. transformers wants a first token to go on from; it is the end token, which stands
-for nothing here and never reaches the encoder. `generalist.decode` does the same with keys and values kept from word to
+for nothing here and never reaches the encoder. `generalist.model.decode` does the same with keys and values kept from
+word to
 word; here every step encodes anew, and in exchange everything that `generate` can do is there (beam search, sampling,
 constraints, streamers).
 """
@@ -18,11 +19,11 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 
-from data.errors import UserError
-from data.pack import pack
-from data.types import Role, Span
-from generalist.decode import decode, vocabulary_features, writing_roles
-from generalist.model import GeneralistModel
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Role, Span
+from generalist.hf.model import GeneralistModel
+from generalist.model.decode import decode, vocabulary_features, writing_roles
 
 WORDS = ("input_ids", "attention_mask")
 
@@ -130,7 +131,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """transformers' generate over the vocabulary, encoded once. max_new_tokens: 20, length_penalty: 0 by default.
 
-        scale, task: by name; as which task it is written, for a mixture of experts (`generalist.sides`).
+        scale, task: by name; as which task it is written, for a mixture of experts (`generalist.model.sides`).
         """
         text = self._text("write")
         ids = kwargs.pop("input_ids", inputs)

@@ -4,7 +4,8 @@ series, tables, graphs, molecules and text, classified, regressed, forecast, ret
     generalist train my_recipe.py           # def recipe(): return all_modalities.recipe(Path("../shared/data"))
     python -m scripts.all_modalities DATA   # joint, alone and the ordinary baseline side by side
 
-The sets are described where they lie (`data.local`, `data.windows`); nothing of the test splits is trained on, and
+The sets are described where they lie (`generalist.data.sources.local`, `generalist.data.sources.windows`); nothing of
+the test splits is trained on, and
 validation is set aside from training data where a set brings none. 36,000 steps (`recipe(data, 36000)`) took 4,321 s
 on one core, the other busy too; the README's results hold the table, and what other settings gave.
 """
@@ -15,35 +16,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.captions import CocoCaptions
-from data.coco import CocoObjects
-from data.local import Arrays
-from data.windows import Chunks, Neighbourhoods, Windows
-from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
+from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.sources.local import Arrays
+from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows
+from generalist.recipe.recipe import CheckpointSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.recipes.detect_tiny import region
-from tasks.base import Task
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.detect import Detect
-from tasks.fill import Fill
-from tasks.forecast import Forecast
-from tasks.regress import Regress
-from tasks.retrieve import Retrieve
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.base import Modality
-from tokenizers_mod.graph import Graph
-from tokenizers_mod.image import Image
-from tokenizers_mod.imu import Imu
-from tokenizers_mod.number import Number
-from tokenizers_mod.points import Points
-from tokenizers_mod.series import Series
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.spectral import Spectral
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
-from tokenizers_mod.video import Video
-from tokenizers_mod.xray import XRay
+from generalist.tasks.base import Task
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.detect import Detect
+from generalist.tasks.fill import Fill
+from generalist.tasks.forecast import Forecast
+from generalist.tasks.regress import Regress
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.geometry.graph import Graph
+from generalist.tokenizers_mod.geometry.points import Points
+from generalist.tokenizers_mod.numbers.imu import Imu
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.tokenizers_mod.vision.spectral import Spectral
+from generalist.tokenizers_mod.vision.video import Video
+from generalist.tokenizers_mod.vision.xray import XRay
 
 OWN_VAL = {"train": "train", "val": "val", "test": "test"}
 LAST_IS_TEST = {"train": "train", "val": "train", "test": "val"}  # sets whose held-out part is called val

@@ -19,22 +19,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.embedded import Embedded
-from generalist.recipe import CheckpointSpec, ModelSpec, OptimizerSpec, Recipe
-from tasks.classify import Classify
-from tasks.fill import Fill
-from tasks.forecast import Forecast
-from tasks.regress import Regress
-from tasks.retrieve import Retrieve
-from tokenizers_mod.audio import Audio
-from tokenizers_mod.image import Image
-from tokenizers_mod.number import Number
-from tokenizers_mod.points import Points
-from tokenizers_mod.series import Series
-from tokenizers_mod.slot import Slot
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.table import Table
-from tokenizers_mod.text import Text
+from generalist.data.sources.embedded import Embedded
+from generalist.recipe.recipe import CheckpointSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tasks.classify import Classify
+from generalist.tasks.fill import Fill
+from generalist.tasks.forecast import Forecast
+from generalist.tasks.regress import Regress
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.geometry.points import Points
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 
 def demo() -> Recipe:

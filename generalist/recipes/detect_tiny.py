@@ -15,13 +15,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from data.coco import CocoObjects
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
-from tasks.detect import Detect
-from tasks.segment import Segment
-from tokenizers_mod.region import Region
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.data.sources.coco import CocoObjects
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tasks.detect import Detect
+from generalist.tasks.segment import Segment
+from generalist.tokenizers_mod.regions.region import Region
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 
 WIDTH = 96
 

@@ -18,21 +18,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.shards import Shards
-from data.source import Source
-from generalist.config import GeneralistConfig
-from generalist.convert.uni_perceiver_keys import SCALES
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
-from tasks.base import Task
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.fill import Fill
-from tasks.retrieve import Retrieve
-from tokenizers_mod.base import Modality
-from tokenizers_mod.modalities import modality_settings
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
-from tokenizers_mod.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video
+from generalist.convert.uni_perceiver.keys import SCALES
+from generalist.data.sources.shards import Shards
+from generalist.data.stream.source import Source
+from generalist.model.config import GeneralistConfig
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tasks.base import Task
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.fill import Fill
+from generalist.tasks.retrieve import Retrieve
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video
 
 PROCESSES = 64  # [1.12]
 # width, layers, heads, hidden, drop path [1.2, 1.7]

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.coco import CocoObjects
-from data.shards import Shards
-from generalist.recipe import CheckpointSpec, EngineSpec, ModelSpec, OptimizerSpec, Recipe
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.sources.shards import Shards
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec, MoeSpec, OptimizerSpec
 from generalist.recipes.uni_perceiver import PAIRS
-from generalist.routing import MoeSpec
-from tasks.base import Task
-from tasks.classify import Classify
-from tasks.describe import Describe
-from tasks.fill import Fill
-from tasks.retrieve import Retrieve
-from tasks.segment import Segment
-from tokenizers_mod.pretrained_text import PretrainedText
-from tokenizers_mod.region import Region
-from tokenizers_mod.summary import Summary
+from generalist.tasks.base import Task
+from generalist.tasks.classify import Classify
+from generalist.tasks.describe import Describe
+from generalist.tasks.fill import Fill
+from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.segment import Segment
+from generalist.tokenizers_mod.regions.region import Region
+from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
+from generalist.tokenizers_mod.text.summary import Summary
 
 # embedding width, depths, heads, window of Swin-B and Swin-L
 SWIN = {

@@ -11,12 +11,12 @@
 # sleep 10; done); --auto-resume goes on from the last checkpoint, also on another number of processes.
 #
 # SIGTERM to this process (not to the other nodes) saves and ends everything with 0 within five minutes:
-# generalist.deepspeed_launcher is DeepSpeed's launcher that puts the signal into the run's folder. DeepSpeed's own
+# generalist.launchers.deepspeed is DeepSpeed's launcher that puts the signal into the run's folder. DeepSpeed's own
 # ends with 1 and gives its workers 30 s at most, and so does a SIGTERM that reaches the other nodes first.
 set -eu
 recipe=${1:?usage: HOSTFILE=... MASTER=... sh deepspeed.sh RECIPE [key=value ...]}
 shift
-exec python -m generalist.deepspeed_launcher --hostfile "${HOSTFILE:?file with lines: address slots=N}" \
+exec python -m generalist.launchers.deepspeed --hostfile "${HOSTFILE:?file with lines: address slots=N}" \
     --num_nodes "${NODES:?number of nodes}" --num_gpus "${PROCESSES:-1}" \
     --master_addr "${MASTER:?address of the first node}" --master_port "${PORT:-29500}" \
     --no_local_rank --module generalist.cli train "$recipe" "$@" --out "${OUT:-runs/$(basename "$recipe" .py)}" --auto-resume --quiet

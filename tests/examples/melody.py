@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
-from data.source import Record, Records
-from data.types import Example, Span
-from tasks.base import Task
-from tasks.candidates import CandidateSet, Names
-from tasks.metrics import Mean, mean_of
-from tokenizers_mod.base import Modality
+from generalist.data.base.errors import UserError
+from generalist.data.batch.types import Example, Span
+from generalist.data.stream.source import Record, Records
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.metrics import Mean, mean_of
+from generalist.tokenizers_mod.base.base import Modality
 
 
 @dataclass

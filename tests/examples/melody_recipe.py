@@ -2,9 +2,10 @@
 
 from melody import Melodies, Melody, Tag
 
-from generalist.recipe import ModelSpec, OptimizerSpec, Recipe
-from tokenizers_mod.summary import Summary
-from tokenizers_mod.text import Text
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
 
 
 def recipe() -> Recipe:

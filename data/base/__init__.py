@@ -1,0 +1,1 @@
+"""What every room uses: errors, constants, and the table of old names."""

@@ -1,0 +1,230 @@
+"""The types that travel: `Span` -> `Example` -> `Packed` -> `Batch`.
+
+Mask polarity is True = real, everywhere. Axis names: n tokens of a span, N tokens of a packed batch,
+B sequences, M asked tokens (tokens that carry a label), K candidates, D the encoder's width.
+
+One mask rule (Uni-Perceiver, 2112.01522 section 3, generalised): a token sees every real token of its
+own and earlier blocks of its sequence; each causal token opens a new block. A hidden token is seen by
+itself only (the answer slots of captioning training are hidden).
+
+    causal   0 0 0 1 1 1        token 3 opens block 1, token 4 block 2 ...
+    block    0 0 0 1 2 3        query i sees key j  <=>  block[j] <= block[i] and (not hidden[j] or i == j)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generalist.data.base.constants import constant
+from generalist.data.batch.routes import Role, Routes
+
+IGNORE = -1  # an integer label that is not asked; float labels use NaN
+
+
+@constant(4096)
+def _places(asked: tuple[int, ...]) -> Tensor:
+    """One tensor for all spans that ask at these places; nearly all ask at the first."""
+    return torch.tensor(asked, dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of n tokens of one modality, still raw: what a tokenizer's CPU half emits.
+
+    data: tensors whose first axis concatenates over spans (usually one row a token: [n, ...]; a
+        tokenizer that needs a whole sample keeps one row a span: [1, ...]).
+    mask: Bool[n], True = real. None means all real.
+    causal: Bool[n], True opens a new block. None means none does.
+    hidden: Bool[n], True = seen by itself only. None means none is.
+    asked: Int[m], the token positions in 0..n-1 where the question is asked. None means nowhere.
+    labels: [m, ...], one row an asked token: class index (int64), values (float [m, a], NaN = not
+        asked) or a distribution over the candidates (float [m, K]). None at inference.
+    grid: the token grid, such as (H, W) of patches or (T, H, W); None for a set or a plain sequence.
+    """
+
+    modality: str
+    data: dict[str, Tensor]
+    length: int
+    mask: Tensor | None = None
+    causal: Tensor | None = None
+    hidden: Tensor | None = None
+    asked: Tensor | None = None
+    labels: Tensor | None = None
+    grid: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # three or four of them are made a sample: every line here is a share of the loader's time
+        for name, flag in (("mask", self.mask), ("causal", self.causal), ("hidden", self.hidden)):
+            if flag is not None and flag.shape != (self.length,):
+                shape = tuple(flag.shape)
+                raise ValueError(f"{self.modality} span: {name} has shape {shape}, expected ({self.length},)")
+        count = 0 if self.asked is None else self.asked.shape[0]
+        if count:
+            places = self.asked.tolist()  # type: ignore[union-attr]
+            low, high = min(places), max(places)
+            if low < 0 or high >= self.length:
+                raise ValueError(f"{self.modality} span: asked at token {low if low < 0 else high} of {self.length}")
+        if self.labels is not None and self.labels.shape[0] != count:
+            raise ValueError(f"{self.modality} span: {len(self.labels)} labels for {count} asked tokens")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        others = (self.mask, self.causal, self.hidden, self.asked, self.labels)
+        return sum(t.nbytes for t in (*self.data.values(), *others) if t is not None)
+
+    def ask(self, asked: Sequence[int] | Tensor, labels: Tensor | None = None) -> Span:
+        """The same span with the question asked at these token positions."""
+        asked = asked.long() if isinstance(asked, Tensor) else _places(tuple(asked))
+        flags = self.mask, self.causal, self.hidden
+        return Span(self.modality, self.data, self.length, *flags, asked, labels, self.grid)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample of one task: input spans in order, and for in-batch candidates the partner's spans."""
+
+    inputs: list[Span]
+    partner: list[Span] | None = None
+    record: str = ""  # names the sample in errors and saved predictions
+    key: int = 0  # partners with the same key are the same answer
+
+
+@dataclass(frozen=True)
+class Group:
+    """`count` consecutive sequences of equal `length` starting at packed token `start`.
+
+    plain: True when every token sees every token, so that attention needs no mask.
+    """
+
+    start: int
+    count: int
+    length: int
+    plain: bool
+
+
+@dataclass
+class Offsets:
+    """How far the tokens of a sequence stand apart, for a model with relative positions.
+
+    steps: Float[T 2], the distances that occur, on a log scale; index: for each group Int[count n n], query by key, the
+    row of `steps`, or T where one of the two has no place.
+    """
+
+    steps: Tensor
+    index: list[Tensor]
+
+
+@dataclass
+class Layout:
+    """Who sees whom among N packed tokens: groups of equal-length sequences, Int[N] block, Bool[N] hidden."""
+
+    groups: list[Group]
+    block: Tensor
+    hidden: Tensor
+    routes: Routes | None = None  # what conditions a mixture of experts, where the model has one
+    place: Tensor | None = None  # Int[N 4] where tokens stand in their grid, for a model that looks at it
+    angles: Tensor | None = None  # what the encoder made of it, for one pass
+    offsets: Offsets | None = None  # likewise
+
+    def __add__(self, other: Layout) -> Layout:
+        """The tokens of `self` followed by those of `other`."""
+        shift = len(self.block)
+        moved = [replace(g, start=g.start + shift) for g in other.groups]
+        routes = None if self.routes is None or other.routes is None else self.routes + other.routes
+        place = None if self.place is None or other.place is None else torch.cat([self.place, other.place])
+        block, hidden = torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden])
+        return Layout(self.groups + moved, block, hidden, routes, place)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Layout:
+        routes = None if self.routes is None else self.routes.map(fn)
+        place = None if self.place is None else fn(self.place)
+        return Layout(self.groups, fn(self.block), fn(self.hidden), routes, place)
+
+
+@dataclass
+class Packed:
+    """A batch of sequences with only real tokens, sorted by length, laid end to end (no padding).
+
+    data: {modality: {key: rows}}; source/row: Int[N], token i is row `row[i]` of the output of the
+    tokenizer of modality number `source[i]` (in the order of `data`).
+    layout: who sees whom; owner: Int[N], the sequence each token belongs to (numbered as given to
+    `pack`); first: Int[B], packed position of each sequence's first token.
+    asked: Int[M] packed positions of the asked tokens in the order given; asked_owner: Int[M];
+    asked_modality: the modality of the asked tokens (one a batch), labels: [M, ...] or None.
+    """
+
+    data: dict[str, dict[str, Tensor]]
+    source: Tensor
+    row: Tensor
+    layout: Layout
+    owner: Tensor
+    first: Tensor
+    asked: Tensor
+    asked_owner: Tensor
+    asked_modality: str = ""
+    labels: Tensor | None = None
+    kinds: list[str] = field(default_factory=list)  # modality of every span
+    grids: list[tuple[int, tuple[int, ...] | None]] = field(default_factory=list)  # tokens and grid of every span
+    role: Role = field(
+        default_factory=Role
+    )  # input or candidate, and what stands on the other side: for a mixture of experts
+
+    @property
+    def tokens(self) -> int:
+        return len(self.source)
+
+    @property
+    def sequences(self) -> int:
+        return len(self.first)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Packed:
+        """The same batch with `fn` applied to every tensor."""
+        moved: dict[str, Any] = {name: fn(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        data = {m: {k: fn(v) for k, v in d.items()} for m, d in self.data.items()}
+        return replace(self, data=data, layout=self.layout.map(fn), **moved)
+
+    def to(self, device, non_blocking: bool = True) -> Packed:
+        return self.map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Packed:
+        return self.map(lambda t: t.pin_memory())
+
+
+@dataclass
+class Batch:
+    """One micro step of one task.
+
+    candidates: the name of a shared candidate set, or None when `partners` hold the in-batch
+    candidates (retrieval: row i's answer is partner i).
+    symmetric: score both directions (retrieval).
+    scale: which learnable logit scale is used; smoothing: label smoothing of hard labels;
+    count: answers asked in it; keys: Int[B], partners with the same key are the same answer.
+    skipped: one line for each broken sample that was left out, with its name and what is wrong with it.
+    """
+
+    task: str
+    inputs: Packed
+    candidates: str | None = None
+    partners: Packed | None = None
+    symmetric: bool = False
+    scale: str = "default"
+    smoothing: float = 0.0
+    count: int = 0
+    records: list[str] = field(default_factory=list)
+    keys: Tensor | None = None
+    skipped: list[str] = field(default_factory=list)
+
+    def to(self, device) -> Batch:
+        partners = None if self.partners is None else self.partners.to(device)
+        keys = None if self.keys is None else self.keys.to(device)
+        return replace(self, inputs=self.inputs.to(device), partners=partners, keys=keys)
+
+    def pin_memory(self) -> Batch:
+        partners = None if self.partners is None else self.partners.pin_memory()
+        return replace(self, inputs=self.inputs.pin_memory(), partners=partners)

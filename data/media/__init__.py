@@ -1,0 +1,1 @@
+"""Bytes decoded: pictures, sounds, arrays, JSON, within what one sample may cost."""

@@ -1,0 +1,1 @@
+"""From records to batches: splits, order, schedule, memory, the resumable stream."""

@@ -1,0 +1,1 @@
+"""Tables as people have them: dialects, kinds of columns, dates, what was odd."""

@@ -1,0 +1,1 @@
+"""Data sets looked at and written: shards, validation, near duplicates, statistics."""

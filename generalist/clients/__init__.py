@@ -1,0 +1,1 @@
+"""Other packages' doors: scikit-learn, the language evaluation harness, CLIP_benchmark."""

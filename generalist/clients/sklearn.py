@@ -1,0 +1,224 @@
+"""scikit-learn estimators of the model: rows of a table or whole series in, classes or values out.
+
+    GeneralistClassifier(steps=300).fit(X, y).predict_proba(X)
+
+Arrays and data frames; missing values are tokens of their own, and text columns of a data frame are categories. Both
+are the same likelihood: classes are ranked by name, values by number tokens (`generalist.tasks.classify`,
+`generalist.tasks.regress`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.pack import pack
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
+from generalist.data.stream.stream import Feed, Steps, loader
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.model.objective import Objective
+from generalist.tasks.base import Task
+from generalist.tasks.classify import Classify
+from generalist.tasks.regress import Regress
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.numbers.number import Number
+from generalist.tokenizers_mod.numbers.series import Series
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.train.engines.local import LocalEngine
+from generalist.train.loop import train
+from generalist.train.optimizer import parameter_groups
+
+
+def _table_rows(x: Any) -> list[dict[str, Any]]:
+    names = [str(c) for c in x.columns] if hasattr(x, "columns") else [f"x{i}" for i in range(x.shape[1])]
+    columns = [np.asarray(x[c]).tolist() for c in x.columns] if hasattr(x, "columns") else x.T.tolist()
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _series_rows(x: Any) -> list[np.ndarray]:
+    return list(np.asarray(x, dtype=np.float64))
+
+
+# what a row of X is -> (its modality, how X becomes raw samples)
+INPUTS: dict[str, tuple[Callable[[], Modality], Callable[[Any], list[Any]]]] = {
+    "table": (Table, _table_rows),
+    "series": (Series, _series_rows),
+}
+BATCH = 256  # rows encoded at once in prediction
+
+
+class _Estimator(BaseEstimator):
+    """What both share. input: "table" (columns) or "series" (time steps); width, layers, heads: of the encoder.
+
+    steps, batch, lr, weight_decay: of the training (AdamW, cosine); random_state: seed of weights and order.
+    """
+
+    def __init__(
+        self,
+        input: str = "table",
+        width: int = 48,
+        layers: int = 2,
+        heads: int = 4,
+        steps: int = 300,
+        batch: int = 64,
+        lr: float = 3e-3,
+        weight_decay: float = 0.01,
+        random_state: Any = None,
+    ) -> None:
+        self.input = input
+        self.width = width
+        self.layers = layers
+        self.heads = heads
+        self.steps = steps
+        self.batch = batch
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.non_deterministic = False
+        return tags
+
+    def _inputs(self) -> tuple[Callable[[], Modality], Callable[[Any], list[Any]]]:
+        if self.input not in INPUTS:
+            raise UserError(f"input={self.input!r}; {nearest(self.input, INPUTS)} (valid: {', '.join(INPUTS)})")
+        return INPUTS[self.input]
+
+    def _checked(self, x: Any, **words: Any) -> Any:
+        """X (and y) as scikit-learn checks them; a frame with columns of words keeps them."""
+        if hasattr(x, "columns") and any(dtype.kind not in "fiub" for dtype in getattr(x.dtypes, "array", x.dtypes)):
+            return validate_data(self, x, skip_check_array=True, **words)
+        return validate_data(self, x, dtype=np.float64, ensure_all_finite="allow-nan", **words)
+
+    def _learn(self, task: Task, modalities: dict[str, Modality], x: Any, y: list[Any]) -> None:
+        make, rows = self._inputs()
+        records = Records(
+            [{"id": str(i), "x": a, "y": b} for i, (a, b) in enumerate(zip(rows(x), y, strict=True))],
+            {"classes": getattr(self, "names_", None)},
+        )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        modalities = {"summary": Summary(), self.input: make(), **modalities}
+        for name, modality in modalities.items():
+            modality.name = name  # type: ignore[misc]
+        task.learn(modalities, records)
+        for modality in modalities.values():
+            modality.learn_texts(list(task.texts(records)))
+        task.bind(modalities, None, records.info)
+        task.adopt(task.candidate_set(records))
+        assert task.candidates is not None
+        self.modalities_, self.task_ = modalities, task
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = GeneralistModel(
+                GeneralistConfig(
+                    hidden_size=self.width,
+                    num_hidden_layers=self.layers,
+                    num_attention_heads=self.heads,
+                    intermediate_size=4 * self.width,
+                    modalities=modality_settings(modalities),
+                    scales=[task.scale],
+                    tasks=[task.name],
+                    task_sides={task.name: task.sides()},
+                )
+            )
+            objective = Objective(model, {task.name: task.candidates}, modalities)
+            optimizer = torch.optim.AdamW(parameter_groups(objective, self.weight_decay), self.lr, (0.9, 0.98))
+            batch = min(self.batch, len(records))
+            schedule = Schedule([task.name], [1.0], seed)
+            steps = Steps({task.name: Feed(records, task.example, task.collate, batch)}, schedule, seed)
+            engine = LocalEngine(objective, optimizer, torch.device("cpu"), clip=1.0)
+            warmup = max(1, self.steps // 10)
+            train(engine, loader(steps, 0, self.steps), {task.name: task}, schedule, 0, self.steps, self.lr, warmup)
+        self.model_ = model.eval()
+        self.n_iter_ = self.steps
+
+    @torch.no_grad()
+    def _log_p(self, x: Any) -> torch.Tensor:
+        """log p of every candidate for every row: Float[n K]."""
+        check_is_fitted(self, "model_")
+        raw = self._inputs()[1](self._checked(x, reset=False))
+        modality = self.modalities_[self.input]
+        question = self.modalities_["summary"].span(None).ask([0])
+        candidates = self.task_.candidates
+        assert candidates is not None
+        asked, answer = self.model_.sides.roles({self.input}, candidates.members, self.task_.name)
+        keys = self.model_.features(pack(candidates.sequences(self.modalities_), answer), candidate=True)
+        found = []
+        for start in range(0, len(raw), BATCH):
+            rows = [[question, modality.span(modality.read(r))] for r in raw[start : start + BATCH]]
+            found.append(self.model_.score(self.model_.features(pack(rows, asked)), keys, self.task_.scale))
+        return torch.cat(found)
+
+
+class GeneralistClassifier(ClassifierMixin, _Estimator):
+    """Classes ranked by their names, as text. classes_: the classes in order."""
+
+    def fit(self, X: Any, y: Any) -> GeneralistClassifier:
+        x, y = self._checked(X, y=y)
+        check_classification_targets(y)
+        self.classes_, index = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"a classifier needs at least two classes, the data holds one class: {self.classes_[0]!r}")
+        self.names_ = [f"class {c}" for c in self.classes_]
+        task = Classify(name="fit", source=None, inputs={self.input: "x"}, label="y", classes=self.names_, templates=[])  # type: ignore[arg-type]
+        self._learn(task, {"text": Text(tokenizer="", learn=300, max_length=32, positions=32)}, x, index.tolist())
+        return self
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """float [n, classes]."""
+        return self._log_p(X).double().numpy()
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """float [n, classes]; rows sum to one."""
+        p = np.exp(self.predict_log_proba(X))
+        return p / p.sum(1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of every row: [n]."""
+        log_p = self.predict_log_proba(X)
+        return self.classes_[log_p.argmax(1)]
+
+
+class GeneralistRegressor(RegressorMixin, _Estimator):
+    """Values as a distribution over number tokens; `predict` gives its mean, `predict_quantile` the rest."""
+
+    def fit(self, X: Any, y: Any) -> GeneralistRegressor:
+        x, y = self._checked(X, y=y, y_numeric=True)
+        values = np.asarray(y, dtype=np.float64)
+        self.constant_ = float(values[0]) if np.ptp(values) == 0 else None
+        if self.constant_ is None:
+            task = Regress(name="fit", source=None, inputs={self.input: "x"}, target="y")  # type: ignore[arg-type]
+            self._learn(task, {"number": Number()}, x, values.tolist())
+        else:  # nothing to learn from equal targets
+            self.model_, self.n_iter_ = None, 0
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The distribution's mean for every row, in the target's unit: float [n]."""
+        return self._read(X, lambda log_p: self.task_.candidates.expectation(log_p))  # type: ignore[union-attr]
+
+    def predict_quantile(self, X: Any, q: float = 0.5) -> np.ndarray:
+        """The q-quantile of every row's distribution: float [n]."""
+        return self._read(X, lambda log_p: self.task_.candidates.quantile(log_p, q))  # type: ignore[union-attr]
+
+    def _read(self, x: Any, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        check_is_fitted(self, "model_")
+        if self.constant_ is not None:
+            return np.full(len(self._checked(x, reset=False)), self.constant_)
+        numbers = self.task_.candidates
+        return read(self._log_p(x)).double().numpy() * numbers.std + numbers.mean  # type: ignore[union-attr]

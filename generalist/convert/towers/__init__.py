@@ -1,0 +1,1 @@
+"""Published towers: vision transformers of timm and open_clip, CLIP's text side."""

@@ -1,0 +1,309 @@
+"""Held-out evaluation: every task is a ranking of candidates under the one likelihood, so one routine serves all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from generalist.data.base.errors import Mismatch, UserError, nearest
+from generalist.data.base.labels import is_empty
+from generalist.data.batch.types import Batch, Example
+from generalist.data.stream.source import Records
+from generalist.evaluate import measures
+from generalist.evaluate.unread import Unread
+from generalist.hf.model import GeneralistModel
+from generalist.model.objective import Objective
+from generalist.tasks.base import Task
+from generalist.tasks.lines import Columns, Kept, joined
+from generalist.tasks.metrics import Mean, merge
+from generalist.tokenizers_mod.base.views import seen_as, views_of
+
+CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
+
+
+@dataclass
+class Answers:
+    """Everything asked of one task's split. queries: Float[M ... D]; members: Float[K D]; labels: [M ...].
+
+    With partners as candidates, labels are the queries' keys Int[M] and keys those of the members Int[K]: every
+    member with the query's key is a right answer.
+    """
+
+    task: Task
+    records: Records
+    queries: Tensor
+    members: Tensor
+    labels: Tensor
+    owner: Tensor  # Int[M], the record of each asked token
+    score: Callable[[Tensor, Tensor], Tensor]  # queries and members -> log p, the model's own
+    keys: Tensor | None = None
+    columns: Columns = field(
+        default_factory=dict
+    )  # what is kept of every answer (`generalist.tasks.lines`): all follows from it
+    derived: dict[str, float] = field(default_factory=dict)  # every measure of the columns
+    metrics: dict[str, float] = field(default_factory=dict)  # the same, and what the task knows besides
+    rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens
+    ids: list[str] = field(default_factory=list)  # names of the records, "" for one without
+    views: int = 1  # more than one: queries are Float[M views ... D], and p is the mean over them
+
+    def turned(self) -> Answers:
+        """The members asked among the queries."""
+        return replace(self, queries=self.members, members=self.queries)
+
+    @torch.no_grad()
+    def log_p(self, rows: Tensor | slice) -> Tensor:
+        found = self.score(self.queries[rows], self.members)
+        return found if self.views == 1 else found.logsumexp(1) - math.log(self.views)
+
+    def targets(self, rows: Tensor | slice) -> Tensor:
+        """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
+        labels = self.labels[rows]
+        return labels if self.keys is None else labels.unsqueeze(1) == self.keys
+
+
+def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
+    """The records in order, without augmentation, looked at once; UserError at one that cannot be read."""
+    for start in range(0, len(records), size):
+        stop = min(start + size, len(records))
+        yield task.collate([e for i in range(start, stop) for e in examples_of(task, records, i, [None])])
+
+
+def viewed(
+    task: Task, records: Records, size: int = 256, unread: Unread | None = None
+) -> Iterator[tuple[list[int], list[Batch]]]:
+    """The records in order by number, without augmentation, every view of them as a batch of its own.
+
+    unread: takes what cannot be read, which is then left out; without it a UserError names the record.
+    """
+    count = views_of(task.modalities[m] for m in task.inputs)
+    looks: list[int | None] = [None] if count == 1 else list(range(count))
+    at_once = max(1, size // count)
+    for start in range(0, len(records), at_once):
+        numbers, found = [], []
+        for i in range(start, min(start + at_once, len(records))):
+            try:
+                found.append(examples_of(task, records, i, looks))
+                numbers.append(i)
+            except UserError as error:
+                if unread is None or not unread.takes(error):
+                    raise
+                unread.add(error)
+        if unread is not None:
+            unread.seen += min(at_once, len(records) - start)
+        if found:
+            yield numbers, [task.collate(list(view)) for view in zip(*found, strict=True)]
+
+
+def examples_of(task: Task, records: Records, number: int, views: Sequence[int | None]) -> list[Example]:
+    """One record as an example a view (None: the ordinary one). UserError with the record's name where it is broken."""
+    name: Any = number
+    try:
+        record = records[number]
+        name = record.get("id", number)
+        if lacking := [n for n in task.answer_fields() if is_empty(record.get(n))]:
+            hint = "the field is empty" if lacking[0] in record else nearest(lacking[0], record)
+            raise Mismatch(f"no field {lacking[0]!r}; {hint}")
+        out = []
+        for view in views:
+            with nullcontext() if view is None else seen_as(task.modalities.values(), view):
+                out.append(task.example(record))
+        return out
+    except UserError as error:
+        raise UserError(f"task {task.name}, record {name}: {error}") from error
+
+
+@torch.no_grad()
+def answer(
+    task: Task,
+    records: Records,
+    objective: Objective,
+    progress: Callable[[int], Any] = lambda n: None,
+    unread: Unread | None = None,
+) -> Answers:
+    """Encode a split and its candidates (each candidate once) and score it.
+
+    unread: takes the samples that cannot be read; the answers are then of the others. Without it one ends it.
+    """
+    model: GeneralistModel = objective.model
+    was_training = model.training
+    model.eval()
+    queries, labels, owner, partners, seen = [], [], [], [], 0
+    ids: list[str] = []
+    sound: list[int] = []
+    found: list[dict[str, Tensor]] = []
+    for numbers, views in viewed(task, records, unread=unread):
+        sound += numbers
+        batch, *others = (view.to(model.device) for view in views)
+        first = model.features(batch.inputs)
+        aside = model.aside(batch.inputs)
+        several = [first, *(model.features(view.inputs) for view in others)]
+        queries.append(mean_or_all(several, batch.partners is not None) if others else first)
+        owner.append(batch.inputs.asked_owner + seen)
+        if batch.partners is not None:
+            partners.append(model.features(batch.partners, candidate=True))
+            labels.append(cast(Tensor, batch.keys))
+        elif batch.inputs.labels is not None:
+            found += [] if aside is None else [aside.rows]
+            labels.append(batch.inputs.labels if aside is None or aside.labels is None else aside.labels)
+        seen += batch.inputs.sequences
+        ids += batch.records
+        progress(batch.inputs.sequences)
+        if unread is not None:
+            unread.check(len(sound))
+    if unread is not None:
+        unread.check(len(sound))
+    if not sound:
+        raise UserError(f"task {task.name}: there is no record to evaluate")
+    records = records if len(sound) == len(records) else records.only(sound)
+    members = torch.cat(partners) if partners else objective.members(task.name)
+    result = Answers(
+        task,
+        records,
+        torch.cat(queries),
+        members,
+        torch.cat(labels),
+        torch.cat(owner),
+        partial(model.score, scale=task.scale),
+        keys=torch.cat(labels) if partners else None,
+        rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
+        ids=ids,
+        views=1 if partners else len(views),
+    )
+    result.columns = joined([*kept(result), *(kept(result.turned(), "backward") if task.symmetric else [])])
+    result.derived = measures.values(task.line_kind, result.columns)
+    result.metrics = measured(result)
+    model.train(was_training)
+    return result
+
+
+def kept(answers: Answers, direction: str = "forward") -> list[Columns]:
+    """What the task keeps of its answers, whole records at a time; "record" is the record's number."""
+    owner = answers.owner.cpu()
+    starts = np.flatnonzero(np.diff(owner.numpy(), prepend=-1))  # of the records
+    stops = np.append(starts[1:], len(owner))
+    out, begin = [], 0
+    while begin < len(starts):
+        end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + CHUNK, side="right")))
+        rows = slice(int(starts[begin]), int(stops[end - 1]))
+        found = {name: value[rows].cpu() for name, value in answers.rows.items()}
+        log_p, targets = answers.log_p(rows).cpu(), answers.targets(rows).cpu()
+        out.append(answers.task.keep(Kept(log_p, targets, owner[rows], answers.records.__getitem__, found, direction)))
+        begin = end
+    return out
+
+
+def measured(answers: Answers) -> dict[str, float]:
+    """The measures of the kept columns, then those that a task's `score` and `measure` know beside them.
+
+    `Task.score` is not asked again for what the columns say: whether it knows more is seen from one record's answers.
+    """
+    task = answers.task
+    found = answers.derived | {name: answers.derived[known] for name, known in task.also_called.items()}
+    first = slice(0, int((answers.owner == answers.owner[0]).sum()))
+    own = {} if set(task.score(answers.log_p(first), answers.targets(first))) <= set(found) else _scored(answers)
+    return own | task.measure(answers.records, answers.log_p, answers.owner, answers.rows) | found
+
+
+def mean_or_all(views: list[Tensor], mean: bool) -> Tensor:
+    """Features of several views, each Float[M ... D]: side by side Float[M views ... D], or their mean direction.
+
+    The mean is for the side of a retrieval, which ranks and is ranked.
+    """
+    if mean:
+        return torch.stack([normalize(view.float(), dim=-1) for view in views]).mean(0)
+    return torch.stack(views, dim=1)
+
+
+def _scored(answers: Answers) -> dict[str, float]:
+    """`Task.score` over all answers; of a task that is asked both ways, its means and each direction."""
+    forward = {name: mean.value for name, mean in _score(answers).items()}
+    if not answers.task.symmetric:
+        return forward
+    backward = {name: mean.value for name, mean in _score(answers.turned()).items()}
+    ways = {f"{n} forward": v for n, v in forward.items()} | {f"{n} backward": v for n, v in backward.items()}
+    return {name: (forward[name] + backward[name]) / 2 for name in forward} | ways
+
+
+def _score(answers: Answers) -> dict[str, Mean]:
+    total: dict[str, Mean] = {}
+    for start in range(0, len(answers.queries), CHUNK):
+        rows = slice(start, start + CHUNK)
+        total = merge(total, answers.task.score(answers.log_p(rows), answers.targets(rows)))
+    return total
+
+
+def row(answers: Answers, baseline: dict[str, Any]) -> dict[str, Any]:
+    """One line of metrics.json."""
+    task = answers.task
+    return {
+        "metric": task.metric,
+        "value": answers.metrics[task.metric],
+        "chance": baseline.get("chance"),
+        "baseline": baseline.get("value"),
+        "baseline_name": baseline.get("baseline", "none"),
+        "higher_is_better": task.higher_is_better,
+        "n_test": len(answers.records),
+        "synthetic": bool(answers.records.info.get("synthetic", False)),
+        "about": answers.records.info.get("about", ""),
+        "extra": answers.metrics,
+    }
+
+
+def reaches(line: dict[str, Any]) -> bool | None:
+    """Whether the value is at least as good as the ordinary baseline; None where there is none."""
+    if line.get("baseline") is None:
+        return None
+    better = line["value"] >= line["baseline"] if line["higher_is_better"] else line["value"] <= line["baseline"]
+    return bool(better)
+
+
+def samples(answers: Answers, count: int = 8) -> list[dict[str, Any]]:
+    """A few predictions with their input, for the report: evenly spread over the split."""
+    out = []
+    task, records = answers.task, answers.records
+    if task.candidates is not None:
+        names = task.candidates.labels(task.modalities)
+    else:
+        names = [task.truth(records[i]) for i in range(len(records))]
+    for record in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist():
+        asked = (answers.owner == record).nonzero().squeeze(1)
+        if len(asked) == 0:
+            continue
+        log_p = answers.log_p(asked)
+        source = records[record]
+        more = {"rows": {name: value[asked] for name, value in answers.rows.items()}} if answers.rows else {}
+        shown = task.show(source, log_p, answers.targets(asked), names, **more)
+        out.append({"id": str(source.get("id", record)), **shown})
+    return out
+
+
+def space(all_answers: list[Answers], per_task: int = 200) -> dict[str, np.ndarray]:
+    """Unit vectors of test inputs of all tasks in the shared space, with task and label: arrays for space.npz."""
+    features, names, labels = [], [], []
+    for answers in all_answers:
+        queries = answers.queries.mean(1) if answers.views > 1 else answers.queries
+        if queries.ndim != 2:
+            continue
+        _, first = np.unique(answers.owner.cpu().numpy(), return_index=True)
+        rows = torch.as_tensor(first[np.linspace(0, len(first) - 1, min(per_task, len(first))).astype(int)])
+        unit = normalize(queries[rows].float(), dim=-1)
+        features.append(unit.cpu().numpy())
+        names += [answers.task.name] * len(rows)
+        labels += [answers.task.truth(answers.records[int(answers.owner[r])])[:40] for r in rows]
+    if not features:  # forecasts alone: a slot asks many questions, none of which is the series' one vector
+        return {"features": np.zeros((0, 2)), "task": np.array([], str), "label": np.array([], str)}
+    return {"features": np.concatenate(features), "task": np.array(names), "label": np.array(labels)}
+
+
+def joined_space(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of several tasks' `space` end to end; empty ones where there are none."""
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else space([])

@@ -1,0 +1,308 @@
+"""`forward` for padded tensors: the same numbers as the packed path, in the shapes other tools expect.
+
+    one modality     [summary, x]  ->  last_hidden_state [B, 1 + n, D], pooler_output [B, D] = f at the summary
+    text and another                ->  logits_per_..., the law between them
+
+Which tensors are whose is said by the modalities themselves (`Modality.tensor_names`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+from warnings import warn
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.routes import Role, Routes
+from generalist.data.batch.types import Group, Layout, Packed
+from generalist.model.model import PackedModel
+from generalist.model.sides import CANDIDATE, INPUT, is_candidate
+from generalist.nn.attention.padded import PaddedLayout
+from generalist.tasks import likelihood
+
+CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
+ALONE = "1 candidate given: its probability is 1 whatever the input; give at least two to choose among"
+
+
+class PaddedModel(PackedModel):
+    """A model that takes padded tensors besides packed sequences.
+
+    chooses: whether two modalities are always a choice among candidates. If not, one candidate is let pass with a
+    warning: the scaled cosine of one pair is a number that people ask for.
+    """
+
+    chooses: ClassVar[bool] = False
+
+    def given_modalities(self, tensors: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """{modality: its tensors} of those that are given. UserError when one belongs to nobody or none is given."""
+        found: dict[str, dict[str, Any]] = {}
+        left = {k: v for k, v in tensors.items() if v is not None}
+        for name, modality in self.modalities.items():
+            if mine := modality.given(left):
+                found[name] = mine
+                left = {k: v for k, v in left.items() if k not in mine}
+        if left:
+            known = [k for m in self.modalities.values() for k in (m.tensor_names or (f"{m.name}_...",))]
+            raise UserError(f"no modality of this model takes {sorted(left)[0]!r}; {nearest(sorted(left)[0], known)}")
+        if not found:
+            raise UserError(f"give the tensors of at least one modality; this model has {list(self.modalities)}")
+        return found
+
+    def embed_padded(self, name: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Padded tensors of B samples of a modality -> tokens [summary, x...] Float[B 1+n D], Bool[B 1+n] or None."""
+        data, real = self.modalities[name].padded(tensors)
+        batch = next(iter(tensors.values())).shape[0]
+        tokens = self.tokenizers[name](data)
+        span = self.modalities["summary"].span(None)
+        row = {key: value.to(tokens.device) for key, value in span.data.items()}
+        summary = self.tokenizers[span.modality](row)
+        tokens = tokens.view(batch, -1, tokens.shape[-1])
+        tokens = torch.cat([summary.to(tokens.dtype).unsqueeze(0).expand(batch, 1, -1), tokens], dim=1)
+        if real is not None:
+            real = torch.cat([torch.ones_like(real[:, :1]), real], dim=1)
+        return self.embedding_norm(tokens), real
+
+    def encode_padded(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        candidate: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        role: Role | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Features of one modality. Attention weights come from attn_implementation="eager" only.
+
+        role: what a mixture of experts is told of this side; None: by the model's tasks that fit
+        (`generalist.model.sides`).
+        """
+        config = self.config
+        want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        want_weights = config.output_attentions if output_attentions is None else output_attentions
+        x, real = self.embed_padded(name, tensors)
+        summary = self.modalities["summary"].span(None).modality
+        layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate, role)
+        layout.hidden_first = getattr(self.modalities["summary"], "hidden", False)
+        layout.causal = getattr(self.modalities[name], "causal", False)
+        layout.place = self.padded_places(name, tensors, x, real)
+        states: list[Tensor] | None = [] if want_states else None
+        prompts = self.layer_prompts(candidate)
+        hidden = self.encoder(x.flatten(0, 1), layout, prompts, states=states).view(x.shape)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=self.head(self.pool_padded(hidden, real)),
+            hidden_states=None if states is None else (*(s.view(x.shape) for s in states), hidden),
+            attentions=tuple(layout.weights) if layout.weights is not None else None,
+        )
+
+    def routed_padded(
+        self, name: str, summary: str, layout: PaddedLayout, candidate: bool, role: Role | None = None
+    ) -> PaddedLayout:
+        """The layout with the routes of padded sequences [summary, tokens of one modality...]; see `routed`."""
+        if self.router is None:
+            return layout
+        group = layout.groups[0]
+        device = self.device
+        # two tokens, one of each modality, stand for all: in a padded batch nothing is causal
+        zero = torch.zeros(2, dtype=torch.long, device=device)
+        names = list(dict.fromkeys([summary, name]))
+        pair = Packed(
+            data={n: {} for n in names},
+            source=torch.tensor([names.index(summary), names.index(name)], device=device),
+            row=zero,
+            layout=Layout([Group(0, 1, 2, True)], zero, zero.bool()),
+            owner=zero,
+            first=zero[:1],
+            asked=zero[:1],
+            asked_owner=zero[:1],
+            kinds=[name],
+            role=role or Role(),
+        )
+        found = self.routed(pair, candidate)
+        of_token = torch.ones(group.count, group.length, dtype=torch.long, device=device)
+        of_token[:, 0] = 0
+        padding = torch.zeros_like(of_token, dtype=torch.bool) if layout.real is None else ~layout.real
+        routes = None if found.routes is None else Routes(found.routes.index[of_token.flatten()], found.routes.table)
+        block = torch.zeros(of_token.numel(), dtype=torch.long, device=device)
+        return replace(layout, block=block, hidden=padding.flatten(), routes=routes)
+
+    def padded_places(self, name: str, tensors: dict[str, Tensor], x: Tensor, real: Tensor | None) -> Tensor | None:
+        """The places of [summary, x...] for a model that looks at them, Int[B * (1 + n), 4]; else None.
+
+        UserError for a modality whose padded tensors do not say where its tokens stand.
+        """
+        if not self.encoder.placed:
+            return None
+        modality = self.modalities[name]
+        found = modality.padded_place(tensors, None if real is None else real[:, 1:])
+        if found is None and modality.gridded:
+            raise UserError(
+                f"{name}: padded tensors do not say where tokens stand, which this model looks at; "
+                "use model.encode(processor(...))"
+            )
+        place = torch.zeros(*x.shape[:2], 4, dtype=torch.long, device=x.device)
+        if found is not None:
+            place[:, 1:] = found.to(x.device)
+        return place.flatten(0, 1)
+
+    def pool_padded(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+        """What is read at the summary of every row: Float[B n D], Bool[B n] or None -> Float[B D]."""
+        b, n = hidden.shape[:2]
+        if self.config.pooling == "asked":
+            return hidden[:, 0]
+        owner = torch.arange(b, device=hidden.device).repeat_interleave(n)
+        first = torch.arange(b, device=hidden.device) * n
+        tokens = hidden.flatten(0, 1)
+        if real is not None:
+            kept = real.flatten().nonzero().squeeze(1)
+            tokens, owner, first = tokens[kept], owner[kept], torch.searchsorted(kept, first)
+        return self.pooling(tokens, owner, first, b)
+
+    @can_return_tuple
+    def padded_forward(
+        self,
+        tensors: dict[str, Any],
+        return_loss: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        scale: str | None = None,
+        task: str | None = None,
+        side: str = INPUT,
+    ) -> BaseModelOutputWithPooling | DualOutput:
+        """Tensors by name -> features of one modality, or the law between two.
+
+        return_loss: two modalities, row i of one is the answer of row i of the other: the symmetric loss.
+        scale: the logit scale's name, task: as which task it is asked (`generalist.model.sides`); by default those of
+        the tasks that compare two such modalities, else config.zero_shot_scale. side: of one modality, "input" or
+        "candidate".
+        """
+        found = self.given_modalities(tensors)
+        if len(found) == 1:
+            ((name, mine),) = found.items()
+            return self.one_side(name, mine, side, task, output_hidden_states, output_attentions)
+        if len(found) > 2:
+            raise UserError(f"{len(found)} modalities given ({', '.join(found)}); give one, or two to compare")
+        first, second = sorted(found, key=lambda n: CANDIDATES in found[n])  # stable: the order of the model's table
+        asked, answer = self.sides.roles({first}, {second}, task)
+        queries = self.encode_padded(first, found[first], role=asked).pooler_output
+        answers = self.encode_padded(second, found[second], candidate=True, role=answer).pooler_output
+        # not while traced: the number of candidates would become a constant of the graph
+        if not return_loss and not torch.compiler.is_compiling() and len(answers) == 1:
+            if self.chooses:
+                raise UserError(ALONE)
+            warn(f"{ALONE} (the logit, their scaled cosine, holds for one pair as well)", stacklevel=2)
+        log_scale = self.log_scale(scale or self.sides.scale({first}, {second}))
+        logits = likelihood.logits(queries, answers, log_scale)
+        loss = None
+        if return_loss:
+            if logits.shape[0] != logits.shape[1]:
+                raise UserError(f"a loss needs as many inputs as answers, got {tuple(logits.shape)}")
+            target = torch.arange(logits.shape[0], device=logits.device)
+            total, count = likelihood.symmetric(logits.log_softmax(-1), logits.T.log_softmax(-1), target)
+            loss = (total / count).squeeze(0)
+        own = {f"logits_per_{first}": logits, f"{first}_embeds": normalize(queries.float(), dim=-1)}
+        fields = DualOutput.__dataclass_fields__
+        return DualOutput(
+            loss=loss,
+            logits=logits,
+            logits_per_text=logits.T,
+            embeds=normalize(queries.float(), dim=-1),
+            text_embeds=normalize(answers.float(), dim=-1),
+            **{k: v for k, v in own.items() if k in fields},
+        )
+
+    # one modality by name
+
+    @can_return_tuple
+    def get_features(
+        self, modality: str, side: str = "", task: str | None = None, **tensors: Any
+    ) -> BaseModelOutputWithPooling:
+        """Features of one modality, any of the model's: get_features("table", **processor(table=[...], ...)).
+
+        side: "input" or "candidate"; by default a text is a candidate, as in the pipelines, and all else an input.
+        task: the task that experts are chosen by.
+        """
+        if modality not in self.modalities:
+            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.modalities)}")
+        options = {k: tensors.pop(k, None) for k in ("output_hidden_states", "output_attentions")}
+        mine = self.modalities[modality].given(tensors)
+        if not mine:
+            raise UserError(f"{modality}: its tensors are not among {sorted(tensors)}")
+        side = side or (CANDIDATE if CANDIDATES in mine else INPUT)
+        return self.one_side(modality, mine, side, task, **options)
+
+    def one_side(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        side: str,
+        task: str | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """`encode_padded` of inputs or of candidates, without the other side at hand."""
+        role = self.sides.role(side, {name}, None, task)
+        return self.encode_padded(name, tensors, is_candidate(side), output_hidden_states, output_attentions, role)
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        """input_ids Int[B n], attention_mask [B n] -> output with pooler_output Float[B D]; candidates by default."""
+        options.pop("token_type_ids", None)
+        return self.get_features("text", input_ids=input_ids, attention_mask=attention_mask, **options)
+
+    def get_image_features(
+        self, pixel_values: Tensor, pixel_mask: Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        """pixel_values Float[B C H W], pixel_mask [B H W] -> output with pooler_output Float[B D]."""
+        return self.get_features("image", pixel_values=pixel_values, pixel_mask=pixel_mask, **options)
+
+    def get_audio_features(
+        self, input_features: Tensor, input_features_mask: Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        """input_features Float[B frames mels] and its mask -> output with pooler_output Float[B D]."""
+        given = {"input_features": input_features, "input_features_mask": input_features_mask}
+        return self.get_features("audio", **given, **options)
+
+    # what peft, gradient checkpointing and resizing look for
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The table of the model's first tokenizer that has one (the text's words)."""
+        for tokenizer in self.tokenizers.values():
+            token = getattr(tokenizer, "token", None)
+            if isinstance(token, torch.nn.Embedding) and token.num_embeddings > 1:
+                return token
+        raise NotImplementedError("this model has no table of token embeddings: none of its modalities is a text")
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        old = self.get_input_embeddings()
+        for tokenizer in self.tokenizers.values():
+            if getattr(tokenizer, "token", None) is old:
+                tokenizer.token = value
+
+
+@dataclass
+class DualOutput(ModelOutput):
+    """One modality against another under the law, B inputs x K candidates (B = K when `loss` is asked for).
+
+    logits: Float[B K], scaled cosines; logits_per_image and logits_per_audio are the same where that is the
+    input; logits_per_text: Float[K B], the other direction. embeds and text_embeds: unit vectors Float[B D], Float[K D]
+    of the inputs and of the candidates.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_audio: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+    audio_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None

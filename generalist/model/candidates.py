@@ -1,0 +1,186 @@
+"""What a training step compares its questions with: all members of a candidate set, a sample, or a kept encoding.
+
+Encoding K members can cost more than the batch (49,411 words against 64 sentences). Three policies:
+
+    exact     every member, every step. Over several ranks each encodes its share and all are gathered with
+              gradient, so that the ranks together do the work once.
+    sampled   the answers of the batch and `size` others, drawn uniformly without replacement. A drawn member j
+              enters the denominator with weight 1 / P(j is drawn), the log-Q correction, which makes the
+              denominator unbiased: sum_j exp(s_j) over all = E[sum over drawn of exp(s_j - log Q_j)].
+    cached    every member each `every` uses of the set, with gradient; in between the kept features are
+              constants and only the questions learn. For models whose features move slowly: from scratch, at
+              every=10, the small run of `scripts.candidate_policies` stays at chance (every=2 learns), while
+              on from a trained model at a tenth of the learning rate it improves as sampling does.
+
+Evaluation never uses a policy: it compares with every member (`Objective.members`).
+Sources: sampled softmax, Bengio and Senecal 2008; log-Q correction, Yi et al. 2019 (RecSys), section 4;
+sets split over ranks, Uni-Perceiver spec 1.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from generalist.data.batch.types import Packed
+from generalist.machine.collectives import gather, rank, world
+from generalist.recipe.specs import CandidateSpec
+from generalist.tasks.likelihood import negative_log_likelihood
+
+if TYPE_CHECKING:
+    from generalist.model.model import PackedModel
+
+SHARE_FROM = 1024  # members from which encoding them in shares pays for gathering them
+
+
+@dataclass
+class Compared:
+    """Questions and the members that they are compared with.
+
+    queries: Float[M ... D]; members: Float[K' D]; target: as `negative_log_likelihood` takes it, over the K';
+    log_weight: Float[K'], log of how many members of the set each column stands for; None: one, and K' = K.
+    count: K, the members of the whole set.
+    """
+
+    queries: Tensor
+    members: Tensor
+    target: Tensor
+    count: int
+    log_weight: Tensor | None = None
+
+
+class Members:
+    """A shared set's members, ready to encode: `pack(numbers, keep)` gives those (None: all) as one packed batch.
+
+    keep: they will be asked for again. shard: whether to encode them in shares over the ranks.
+    """
+
+    def __init__(self, count: int, pack: Callable[[tuple[int, ...] | None, bool], Packed], shard: bool) -> None:
+        self.count, self.pack, self.shard = count, pack, shard
+
+    def share(self) -> Packed:
+        """This rank's share: an even split, the tail filled up by member 0 so that all shares are of one size."""
+        size = -(-self.count // world())
+        numbers = torch.arange(rank() * size, (rank() + 1) * size)
+        return self.pack(tuple(torch.where(numbers < self.count, numbers, 0).tolist()), True)
+
+
+class Exact(nn.Module):
+    """Every member, every step, with gradient through every rank that encoded one.
+
+    All policies are made of (spec, K members, width D) and give what to compare the questions with.
+    """
+
+    def __init__(self, spec: CandidateSpec, count: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, model: PackedModel, inputs: Packed, members: Members, target: Target) -> Compared:
+        if members.shard:
+            queries, share = model.encode_together([inputs, members.share()])
+            features = gather(share)[: members.count]
+        else:
+            queries, features = model.encode_together([inputs, members.pack(None, True)])
+        return Compared(queries, features, target(), members.count)
+
+
+class Sampled(nn.Module):
+    """The batch's answers and a uniform sample of the other members; exact where the sample would be all of them."""
+
+    def __init__(self, spec: CandidateSpec, count: int, width: int) -> None:
+        super().__init__()
+        self.size = spec.size
+        self.exact = Exact(spec, count, width)
+
+    def forward(self, model: PackedModel, inputs: Packed, members: Members, target: Target) -> Compared:
+        if self.size >= members.count:
+            return self.exact(model, inputs, members, target)
+        queries = model.features(inputs)
+        wanted = target()  # known by now, also where the inputs' own tokenizer finds the labels
+        numbers, log_weight = draw(answers(wanted), members.count, self.size)
+        features = model.features(members.pack(tuple(numbers.tolist()), False), candidate=True)
+        at = restrict(wanted, numbers.to(wanted.device), members.count)
+        return Compared(queries, features, at, members.count, log_weight.to(features.device))
+
+
+class Cached(nn.Module):
+    """Every member at each `every`-th use, the kept features in between. Its state is part of a checkpoint."""
+
+    kept: Tensor
+    age: Tensor
+
+    def __init__(self, spec: CandidateSpec, count: int, width: int) -> None:
+        super().__init__()
+        self.every = spec.every
+        self.exact = Exact(spec, count, width)
+        self.register_buffer("kept", torch.zeros(count, width))
+        self.register_buffer("age", torch.zeros(1, dtype=torch.long))  # uses since encoded, 0 = never
+
+    def forward(self, model: PackedModel, inputs: Packed, members: Members, target: Target) -> Compared:
+        age = int(self.age)
+        if 0 < age < self.every:
+            self.age += 1
+            return Compared(model.features(inputs), self.kept, target(), members.count)
+        compared = self.exact(model, inputs, members, target)
+        self.kept = compared.members.detach().to(self.kept)  # anew: a graph may still hold the old one
+        self.age.fill_(1)
+        return compared
+
+
+# labels become targets only after the inputs are encoded where proposals are matched to objects, hence a function
+Target = Callable[[], Tensor]
+POLICIES: dict[str, type[nn.Module]] = {"exact": Exact, "sampled": Sampled, "cached": Cached}
+
+
+def answers(target: Tensor) -> Tensor:
+    """The members that a target names, each once, in order: Int[L]."""
+    if target.is_floating_point():
+        return (target.nan_to_num() > 0).flatten(0, -2).any(0).nonzero().squeeze(1)
+    return target[target >= 0].unique()
+
+
+def draw(kept: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+    """`kept` and `size` others of `count` members, uniformly without replacement: numbers Int[L + size], in order.
+
+    Also Float[L + size]: -log of the probability with which each was drawn, 0 for those kept for sure.
+    """
+    kept = kept.cpu()
+    key = torch.rand(count)
+    key[kept] = 2.0  # always first
+    size = min(size, count - len(kept))
+    numbers = key.topk(len(kept) + size).indices.sort().values
+    sure = torch.isin(numbers, kept)
+    weight = torch.full((len(numbers),), (count - len(kept)) / max(size, 1)).log()
+    return numbers, torch.where(sure, 0.0, weight)
+
+
+def restrict(target: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """A target over all members -> over the columns `numbers`, which hold every answer."""
+    if target.is_floating_point():
+        return target[..., numbers]
+    column = torch.full((count + 1,), -1, device=target.device)  # the last one for -1, not asked
+    column[numbers] = torch.arange(len(numbers), device=target.device)
+    return column[target]
+
+
+def corrected(logits: Tensor, log_weight: Tensor) -> Tensor:
+    """log p over sampled columns, the denominator estimated for all members: Float[... K'] -> Float[... K']."""
+    return logits - (logits + log_weight).logsumexp(-1, keepdim=True)
+
+
+def sampled_loss(logits: Tensor, compared: Compared, smoothing: float) -> Tensor:
+    """The summed negative log-likelihood against a sample: [1]. logits: Float[... K'], as without sampling.
+
+    Label smoothing takes the mean over all members, which the weights estimate without bias too.
+    """
+    assert compared.log_weight is not None
+    log_p, target = corrected(logits, compared.log_weight), compared.target
+    total, _ = negative_log_likelihood(log_p, target)
+    if not smoothing:
+        return total
+    real = ~target.isnan().any(-1) if target.is_floating_point() else target >= 0
+    mean = (log_p * compared.log_weight.exp()).sum(-1) / compared.count
+    return (1 - smoothing) * total - smoothing * (mean * real).sum().reshape(1)

@@ -1,0 +1,274 @@
+"""`PackedModel`: tokenizers, shared encoder, output head and logit scales over packed sequences.
+
+    p(y | x)  ∝  exp( cos(f(x), f(y)) · scale )
+
+`features` is f at the asked tokens; `rank` and `log_likelihood` are the law for whoever has inputs and
+candidates in hand. Nothing here knows a task or a modality by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.trust import trusting
+from generalist.data.batch.cells import places
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Layout, Packed, Span
+from generalist.model.config import GeneralistConfig
+from generalist.model.sides import INPUT, SIDES, SUMMARY, Sides, is_candidate, modalities_of
+from generalist.nn.attention.kernels import needs_flash
+from generalist.nn.encoder import Encoder
+from generalist.nn.experts.experts import ExpertLinear
+from generalist.nn.experts.placement import has_experts
+from generalist.nn.experts.routing import ROUTERS
+from generalist.nn.prompts import DeepPrompts, LinearHeads
+from generalist.nn.readout import build_pooling
+from generalist.tasks import likelihood
+from generalist.tokenizers_mod.base.aside import Aside
+from generalist.tokenizers_mod.base.modalities import build_modalities
+
+
+class PackedModel(PreTrainedModel):
+    config_class = GeneralistConfig
+    config: GeneralistConfig
+    base_model_prefix = "generalist"
+    _no_split_modules: ClassVar[list[str]] = ["Block"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: GeneralistConfig) -> None:
+        super().__init__(config)
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.modalities = build_modalities(config.modalities)
+        self.tokenizers = nn.ModuleDict({name: m.build(width) for name, m in self.modalities.items()})
+        self.embedding_norm = nn.LayerNorm(width, eps=eps) if config.embedding_norm else nn.Identity()
+        self.encoder = Encoder(config)
+        self.kinds = {name: m.kind for name, m in self.modalities.items()}
+        self.router = ROUTERS[config.moe_router] if has_experts(config) else None
+        self.pooling = build_pooling(config)
+        pooled, compared = self.pooling.size, config.output_size or width
+        self.head = (
+            OutputHead(pooled, eps, compared, config.output_bias, config.output_norm, config.output_act)
+            if config.output_head
+            else nn.Identity()
+        )
+        self.prompts = (
+            DeepPrompts(config.num_hidden_layers, width, config.prompt_counts) if any(config.prompt_counts) else None
+        )
+        self.linear_heads = LinearHeads(compared, config.linear_heads or {})
+        # shape [1]: a 0-dimensional parameter is refused by ZeRO on CPU and by FSDP2
+        self.log_scales = nn.ParameterDict(
+            {name: nn.Parameter(torch.tensor([config.initial_scale]).log()) for name in config.scales or []}
+        )
+        parts = {**stacked_linears(self.encoder), **stacked_linears(self.head)}
+        own = [m for root in (self.encoder, self.head) for m in root.modules() if isinstance(m, nn.Linear)]
+        self.own_linears = {linear: parts.get(linear, 1) for linear in own}
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh linears of the encoder and head, and logit scales; tokenizers keep the initialisation they chose.
+
+        transformers shows it each module that holds parameters itself, and none that only holds modules.
+        """
+        if module is self.log_scales:
+            for value in module.values():
+                init.constant_(value, float(torch.tensor(self.config.initial_scale).log()))
+        elif isinstance(module, ExpertLinear):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear) and module in self.own_linears:
+            if not getattr(module.weight, "_is_hf_initialized", False):  # the views of a loaded weight do not say so
+                # Xavier (spec 1.12); stacked q, k, v as the three matrices they are
+                for matrix in module.weight.chunk(self.own_linears[module]):
+                    init.xavier_uniform_(matrix)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+    def _flash_attn_can_dispatch(self, flash_attn_version: int, is_init_check: bool = False) -> bool:
+        """transformers' check of package and device, with a line that says what to install."""
+        try:
+            return super()._flash_attn_can_dispatch(flash_attn_version, is_init_check)
+        except (ImportError, ValueError) as error:
+            raise UserError(needs_flash(flash_attn_version)) from error
+
+    def embed(self, packed: Packed) -> Tensor:
+        """Raw spans -> packed tokens Float[N D], before the encoder."""
+        for modality in packed.data:
+            if modality not in self.tokenizers:
+                raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.tokenizers)}")
+        tokens = [self.tokenizers[m](data) for m, data in packed.data.items()]
+        starts = torch.tensor([0] + [len(t) for t in tokens[:-1]], device=packed.row.device).cumsum(0)
+        return self.embedding_norm(torch.cat(tokens).index_select(0, starts[packed.source] + packed.row))
+
+    def forward(self, packed: Packed, candidate: bool = False) -> Any:
+        """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own."""
+        return self.encoder(self.embed(packed), self.routed(packed, candidate), self.layer_prompts(candidate))
+
+    def routed(self, packed: Packed, candidate: bool = False) -> Layout:
+        """The batch's layout, with what routers and token mixers look at where the model has such."""
+        if (place := self.places(packed)) is not None:
+            packed = replace(packed, layout=replace(packed.layout, place=place))
+        if self.router is None:
+            return packed.layout
+        role = replace(packed.role, target=packed.role.target or candidate)
+        if role.other is None and not role.task:  # whoever packed it did not say what it is compared with
+            role = self.sides.role(SIDES[role.target], set(packed.kinds) - {SUMMARY}, None)
+        packed = replace(packed, role=role)
+        return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
+
+    def places(self, packed: Packed) -> Tensor | None:
+        """Where every token stands in its grid, Int[N 4], for a model that looks at it; else None."""
+        return places(packed) if self.encoder.placed else None
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names."""
+        with trusting(bool(kwargs.get("trust_remote_code"))):
+            return super().from_pretrained(*args, **kwargs)
+
+    def layer_prompts(self, candidate: bool = False) -> list[Tensor | None] | None:
+        """The deep prompts of every layer, None where the model has none."""
+        return None if self.prompts is None else self.prompts(candidate)
+
+    def encode_together(self, parts: Sequence[Packed]) -> list[Tensor]:
+        """Packed inputs, then candidates, in one pass through the encoder: their features at the asked tokens.
+
+        Where inputs and candidates have prompts of their own, or prompts that experts treat differently, they
+        take two passes.
+        """
+        apart = self.prompts is not None and (self.prompts.separate or self.router is not None)
+        if len(parts) == 1 or apart:
+            return [self.features(part, candidate=i > 0) for i, part in enumerate(parts)]
+        layout: Layout = self.routed(parts[0])
+        for part in parts[1:]:
+            layout = layout + self.routed(part, candidate=True)
+        hidden = self.encoder(torch.cat([self.embed(p) for p in parts]), layout, self.layer_prompts())
+        return [self.read_out(h, p) for h, p in zip(hidden.split([p.tokens for p in parts]), parts, strict=True)]
+
+    def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions."""
+        asked = self.pooling(hidden, packed.owner, packed.asked, packed.sequences)
+        unfold = getattr(self.tokenizers[packed.asked_modality], "unfold", None)
+        return self.head(asked if unfold is None else unfold(asked))
+
+    def features(self, packed: Packed, candidate: bool = False) -> Tensor:
+        """f at the asked tokens. candidate: the sequences are answers, not inputs."""
+        return self.read_out(self(packed, candidate), packed)
+
+    def logits(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
+        """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""
+        cosines = likelihood.logits(queries, candidates, self.log_scale(scale))
+        return self.linear_heads(scale, queries, cosines)
+
+    def score(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
+        """log p(candidate | query): Float[... K], rows sum to one in p."""
+        return self.logits(queries, candidates, scale).log_softmax(dim=-1)
+
+    def aside(self, packed: Packed) -> Aside | None:
+        """What the asked tokens' tokenizer found besides tokens in the pass just made, by asked token; mostly None."""
+        tokenizer = dict(self.tokenizers.items()).get(packed.asked_modality)
+        found = getattr(tokenizer, "aside", None)
+        return None if found is None else found.take(packed.row[packed.asked])
+
+    def log_scale(self, name: str) -> Tensor:
+        if name not in self.log_scales:
+            raise UserError(f"this model has no logit scale {name!r}; {nearest(name, self.log_scales)}")
+        return self.log_scales[name]
+
+    @property
+    def sides(self) -> Sides:
+        """What inputs and candidates are told of each other, by one rule for every client."""
+        return Sides(self.config, self.kinds, self.router)
+
+    def packed_sides(
+        self, inputs: Sequence[Sequence[Span]], candidates: Sequence[Sequence[Span]], task: str | None = None
+    ) -> list[Packed]:
+        """Inputs and candidates, each with its side of the question. task: as which it is asked (`sides`)."""
+        roles = self.sides.roles(modalities_of(inputs), modalities_of(candidates), task)
+        return [pack(own, role).to(self.device) for own, role in zip((inputs, candidates), roles, strict=True)]
+
+    def packed_side(
+        self, sequences: Sequence[Sequence[Span]], side: str, other: Collection[str] | None, task: str | None
+    ) -> Packed:
+        """One side alone; `encode` says what the words mean."""
+        return pack(sequences, self.sides.role(side, modalities_of(sequences), other, task)).to(self.device)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        sequences: Sequence[Sequence[Span]],
+        side: str = INPUT,
+        other: Collection[str] | None = None,
+        task: str | None = None,
+    ) -> Tensor:
+        """Sequences asked at one token each -> unit vectors Float[B D] in the shared space.
+
+        side: "input" (default), or "candidate" for what inputs are compared with: the two have prompts of their own in
+        some models, and experts are chosen by it. other: the modalities on the other side, task: the name of the task,
+        for experts that are chosen by them; None: those of the model's tasks that fit (`generalist.model.sides`).
+        """
+        packed = self.packed_side(sequences, side, other, task)
+        return nn.functional.normalize(self.features(packed, is_candidate(side)).float(), dim=-1)
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        inputs: Sequence[Sequence[Span]],
+        candidates: Sequence[Sequence[Span]],
+        scale: str = "default",
+        task: str | None = None,
+    ) -> Tensor:
+        """log p(candidate | input): Float[M K] (or [M a K]), one row an asked token of the inputs.
+
+        task: the name of the model's task as which it is asked, for a mixture of experts (`generalist.model.sides`).
+        """
+        if len(candidates) < 2:
+            raise UserError(f"{len(candidates)} candidate given: a likelihood needs at least two to choose among")
+        queries, keys = self.encode_together(self.packed_sides(inputs, candidates, task))
+        return self.score(queries, keys, scale)
+
+    def rank(
+        self,
+        inputs: Sequence[Sequence[Span]],
+        candidates: Sequence[Sequence[Span]],
+        scale: str = "default",
+        task: str | None = None,
+    ) -> Tensor:
+        """Probabilities of the candidates: Float[M K], rows sum to one. task: as `log_likelihood`."""
+        return self.log_likelihood(inputs, candidates, scale, task).exp()
+
+
+def stacked_linears(module: nn.Module) -> dict[nn.Module, int]:
+    """The linears that their mixers declare to hold several matrices (`stacked`), and how many each holds."""
+    return {
+        getattr(mixer, name): count
+        for mixer in module.modules()
+        for name, count in getattr(mixer, "stacked", {}).items()
+    }
+
+
+class OutputHead(nn.Module):
+    """Output norm and projection of every compared feature, inputs and candidates alike (spec 1.8).
+
+    act: the name of an activation behind the projection, "" for none.
+    """
+
+    def __init__(self, width: int, eps: float, out: int, bias: bool = True, norm: bool = True, act: str = "") -> None:
+        super().__init__()
+        self.activation = ACT2FN[act] if act else nn.Identity()
+        self.norm = nn.LayerNorm(width, eps=eps) if norm else nn.Identity()
+        self.projection = nn.Linear(width, out, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.projection(self.norm(x)))

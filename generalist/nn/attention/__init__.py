@@ -1,0 +1,1 @@
+"""Attention over packed and padded sequences: kernels, positions, keys and values kept."""

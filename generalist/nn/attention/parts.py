@@ -1,0 +1,186 @@
+"""What of a packed batch goes through attention together: sequences of one length, or on a GPU of several.
+
+On a CPU every group of equal lengths is a call of its own, without padding. On a GPU a call costs more than it computes
+where the groups are many and small, so neighbouring groups share one: those where every token sees every token go
+through torch's variable-length kernel (float16 and bfloat16 only), all others are padded for the kernel alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from generalist.data.batch.types import Group, Layout
+from generalist.nn.attention.cached import StepLayout
+from generalist.nn.attention.padded import PaddedLayout
+
+HALF = (torch.float16, torch.bfloat16)
+FEW = 8192  # padded tokens that cost a GPU no more than starting another kernel does
+
+
+@dataclass
+class Equal:
+    """Sequences of one length: a view of the packed tokens.
+
+    mask: Bool[count 1 1|n n], True = may be seen, None = all; index: Int[count n n] of `Offsets`, or None.
+    """
+
+    group: Group
+    mask: Tensor | None = None
+    index: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.group.count * self.group.length
+
+    @property
+    def count(self) -> int:
+        return self.group.count
+
+    def rows(self, t: Tensor) -> Tensor:
+        """Float[tokens H d] -> Float[count H n d]."""
+        return t.view(self.group.count, self.group.length, *t.shape[1:]).transpose(1, 2)
+
+    def packed(self, o: Tensor) -> Tensor:
+        """The way back."""
+        return o.transpose(1, 2).flatten(0, 1)
+
+    def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """Attention by a kernel that needs no rows, where there is one."""
+        return None
+
+
+@dataclass
+class Ragged:
+    """Neighbouring groups in one call. starts: Int32[count + 1] of its sequences; plain: all of its tokens see all."""
+
+    groups: list[Group]
+    layout: Layout
+    index: ClassVar[None] = None  # relative positions are listed by group
+    starts: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        lengths = [0] + [group.length for group in self.groups for _ in range(group.count)]
+        self.starts = torch.tensor(lengths, device=self.layout.block.device).cumsum(0, dtype=torch.int32)
+
+    @cached_property
+    def tokens(self) -> int:
+        return sum(group.count * group.length for group in self.groups)
+
+    @cached_property
+    def count(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(group.length for group in self.groups)
+
+    @cached_property
+    def plain(self) -> bool:
+        return all(group.plain for group in self.groups)
+
+    @property
+    def mask(self) -> Tensor:
+        return self.padded[1]
+
+    @cached_property
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Where each token lies in [count, longest], Int[tokens], and their mask Bool[count 1 1|n n]; made once."""
+        count, longest, first = self.count, self.longest, self.groups[0].start
+        sizes = self.starts.diff().long()
+        owner = torch.arange(count, device=sizes.device).repeat_interleave(sizes, output_size=self.tokens)
+        within = torch.arange(self.tokens, device=sizes.device) - self.starts[:-1].long()[owner]
+        real = torch.arange(longest, device=sizes.device) < sizes.unsqueeze(1)
+        place, seen = owner * longest + within, real[:, None, None, :]
+        if not self.plain:
+            own = slice(first, first + self.tokens)
+            block, hidden = (
+                t.new_zeros(count * longest).index_copy(0, place, t[own]).view(count, longest)
+                for t in (self.layout.block, self.layout.hidden)
+            )
+            itself = torch.eye(longest, dtype=torch.bool, device=block.device)
+            seen = seen & visible(block, hidden) | itself  # so that no row of the mask is empty
+        return place, seen
+
+    def rows(self, t: Tensor) -> Tensor:
+        """Float[tokens H d] -> Float[count H n d], 0 where there is no token."""
+        shape = (self.count, self.longest)
+        full = t.new_zeros(shape[0] * shape[1], *t.shape[1:]).index_copy(0, self.padded[0], t)
+        return full.view(*shape, *t.shape[1:]).transpose(1, 2)
+
+    def packed(self, o: Tensor) -> Tensor:
+        """The way back."""
+        return o.transpose(1, 2).flatten(0, 1).index_select(0, self.padded[0])
+
+    def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """Attention by the variable-length kernel, or None where it does not take these tokens."""
+        if not (self.plain and q.is_cuda and q.dtype in HALF and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256):
+            return None
+        return varlen()(q, k, v, self.starts, self.starts, self.longest, self.longest)
+
+
+Part = Equal | Ragged
+
+
+@cache
+def varlen() -> Any:
+    """torch's own variable-length attention; imported when a GPU first needs it."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
+
+
+def visible(block: Tensor, hidden: Tensor) -> Tensor:
+    """The one mask rule: key j is seen by query i iff block[j] <= block[i] and (not hidden[j] or i == j).
+
+    Int[count n], Bool[count n] -> Bool[count 1 n n].
+    """
+    earlier = block[:, None, :] <= block[:, :, None]
+    itself = torch.eye(block.shape[1], dtype=torch.bool, device=block.device)
+    return (earlier & (~hidden[:, None, :] | itself)).unsqueeze(1)
+
+
+def equal(layout: Layout) -> list[Part]:
+    """A part for every group of equal lengths."""
+    indices = [None] * len(layout.groups) if layout.offsets is None else layout.offsets.index
+    if isinstance(layout, PaddedLayout):
+        return [Equal(*part) for part in zip(layout.groups, layout.masks(), indices, strict=True)]
+    return [_equal(layout, group, index) for group, index in zip(layout.groups, indices, strict=True)]
+
+
+def _equal(layout: Layout, group: Group, index: Tensor | None = None) -> Equal:
+    if group.plain:
+        return Equal(group, None, index)
+    own, shape = slice(group.start, group.start + group.count * group.length), (group.count, group.length)
+    return Equal(group, visible(layout.block[own].view(shape), layout.hidden[own].view(shape)), index)
+
+
+def shared(layout: Layout, half: bool) -> list[Part]:
+    """Neighbouring groups together: all plain ones where tokens have half precision, others while padding is cheap."""
+    runs: list[list[Group]] = []
+    for group in layout.groups:
+        run = runs[-1] if runs else []
+        if run and run[-1].plain == group.plain and ((group.plain and half) or cheap([*run, group])):
+            run.append(group)
+        else:
+            runs.append([group])
+    return [Ragged(run, layout) if len(run) > 1 else _equal(layout, run[0]) for run in runs]
+
+
+def cheap(groups: list[Group]) -> bool:
+    """Whether padding these groups to one length costs less than a call for each."""
+    tokens = sum(group.count * group.length for group in groups)
+    padded = sum(group.count for group in groups) * max(group.length for group in groups)
+    return padded <= max(FEW, 1.25 * tokens)
+
+
+def parts_of(layout: Layout, x: Tensor) -> list[Part]:
+    """The parts of a pass through the encoder; x: the tokens that enter it."""
+    if not x.is_cuda or layout.offsets is not None or len(layout.groups) == 1 or isinstance(layout, StepLayout):
+        return equal(layout)
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    return shared(layout, dtype in HALF)

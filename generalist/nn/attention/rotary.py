@@ -1,0 +1,66 @@
+"""Rotary positions of two axes: queries and keys are turned by the place of their token (2104.09864, section 3.2).
+
+A head of width d is d / 2 pairs of channels (i, i + d / 2); the first half of the pairs turns by the token's row, the
+second by its column (2303.11331, EVA-02, section 2.1; 2403.13298, section 3.1: "axial frequency"):
+
+    angle = position * temperature^(-4 i / d), i = 0 .. d / 4 - 1        position = (row + offset) / rows * reference
+
+so that a score depends on where two patches stand to one another. With `reference` a picture of any size spans the
+same angles; without it, position = row + offset. A token without a place (a summary, a text, a set) is not turned:
+it stands at position 0. Angles are computed once a pass, for all layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generalist.data.base.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """width: of a head. reference: rows and columns of the grid that every picture is brought to, 0 = its own."""
+
+    width: int
+    temperature: float = 10000.0
+    reference: int = 0
+    offset: float = 0.0
+
+    def angles(self, place: Tensor) -> Tensor:
+        """place: Int[N 4] (`generalist.data.batch.cells`) -> the cosine and sine of the angles, Float[2 N 1
+        width/2]."""
+        at, size = place[:, :2].float() + self.offset, place[:, 2:].float()
+        if self.reference:
+            at = at / size.clamp(min=1) * self.reference
+        at = at * (size > 0)  # the offset is for those that have a place
+        quarter = self.width // 4
+        power = torch.arange(quarter, device=place.device, dtype=torch.float32) / quarter
+        angle = (at.unsqueeze(-1) / self.temperature**power).flatten(1)
+        return torch.stack([angle.cos(), angle.sin()]).unsqueeze(2)
+
+
+def turn(x: Tensor, angles: Tensor) -> Tensor:
+    """Queries or keys Float[N H d], turned by Float[2 N 1 d/2]; computed in float32 at least, the type stays."""
+    a, b = x.chunk(2, dim=-1)
+    cosine, sine = angles
+    return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1).to(x.dtype)
+
+
+def build_rotary(config: Any) -> Rotary | None:
+    """The rotary positions that a configuration names (`rotary`), None where it names none."""
+    if config.rotary is None:
+        return None
+    known = [f.name for f in fields(Rotary) if f.name != "width"]
+    if wrong := [name for name in config.rotary if name not in known]:
+        raise UserError(f"model: rotary has no setting {wrong[0]!r}; {nearest(wrong[0], known)}")
+    width = config.hidden_size // config.num_attention_heads
+    found = Rotary(width, **config.rotary)
+    if width % 4:
+        raise UserError(f"model: heads of width {width} have no rotary positions of two axes; use a multiple of 4")
+    if found.temperature <= 0 or found.reference < 0:
+        raise UserError("model: rotary needs temperature > 0 and reference >= 0 (0 = every grid its own)")
+    return found

@@ -1,0 +1,199 @@
+"""The parts of a recipe: how a run is carried out (none of it changes what is learnt), then what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from generalist.data.base.errors import UserError, nearest
+
+
+@dataclass
+class EngineSpec:
+    """Where and how a recipe is trained; none of it changes what is learnt.
+
+    kind: "auto" (DeepSpeed where several processes were launched), "local" or "deepspeed". precision: "fp32",
+    "bf16" (autocast, parameters stay fp32) or "fp16" (DeepSpeed on CUDA). accumulate: micro steps a step. threads:
+    0 leaves torch's own. zero_stage: 0 to 3, what DeepSpeed shards (one process that offloads nothing has nothing to
+    shard and runs 1 and 2 as 0); offload: "none", "cpu" or "nvme" (then nvme_path is the folder). deepspeed: a
+    DeepSpeed config file, taken whole. activation_checkpointing: compute the layers' activations again in the
+    backward pass. timeout: minutes after which a silent rank is taken for dead.
+    compile: torch.compile for the channel mixers, at any number of tokens (needs a C++ compiler).
+    """
+
+    precision: str = "fp32"
+    accumulate: int = 1
+    threads: int = 0
+    device: str = "auto"
+    kind: str = "auto"
+    zero_stage: int = 1
+    offload: str = "none"
+    nvme_path: str = ""
+    deepspeed: str = ""
+    activation_checkpointing: bool = False
+    timeout: float = 10.0
+    compile: bool = False
+
+
+@dataclass
+class CheckpointSpec:
+    """every: steps between checkpoints, 0 = only at the end; keep: how many of the newest stay.
+
+    asynchronous: training goes on while a checkpoint is written (it costs a copy of the state in CPU memory).
+    """
+
+    every: int = 200
+    keep: int = 2
+    asynchronous: bool = False
+
+
+@dataclass
+class FaultSpec:
+    """explode: a mean loss above this many times (usual + 1 nat) is a fault, 0 = off; patience: such steps in a row
+    before the run goes back to the last checkpoint; rollbacks: how often it may; bad_rate: share of samples that
+    may fail to decode.
+    """
+
+    explode: float = 10.0
+    patience: int = 3
+    rollbacks: int = 2
+    bad_rate: float = 0.01
+
+
+POLICY_NAMES = ("exact", "sampled", "cached")
+
+
+@dataclass
+class CandidateSpec:
+    """How training uses a task's candidates (recipe keys candidates.TASK.*).
+
+    policy: "exact", "sampled" or "cached". size: members sampled besides the batch's answers. every: uses of the
+    set between two encodings of a cached one. shard: split the encoding over ranks, "auto" from 1024 members on,
+    "always" or "never". negatives: of in-batch candidates, "gathered" from all ranks with gradient, "constant"
+    (gathered without gradient to the other ranks, the official Uni-Perceiver) or "local".
+    """
+
+    policy: str = "exact"
+    size: int = 512
+    every: int = 10
+    shard: str = "auto"
+    negatives: str = "gathered"
+
+    def __post_init__(self) -> None:
+        for key, valid in (
+            ("policy", POLICY_NAMES),
+            ("shard", ("auto", "always", "never")),
+            ("negatives", ("gathered", "constant", "local")),
+        ):
+            value = getattr(self, key)
+            if value not in valid:
+                raise UserError(f"candidates: {key}={value!r}; {nearest(value, valid)} (valid: {', '.join(valid)})")
+        for key in ("size", "every"):
+            if getattr(self, key) < 1:
+                raise UserError(f"candidates: {key} must be at least 1, got {getattr(self, key)}")
+
+
+@dataclass
+class MoeSpec:
+    """A recipe's mixture of experts (keys model.moe.*). placement: "none", "odd", "four" or "all" layers; parts:
+    "both", "attention" or "mlp"; router: "attribute", "token", "context", "modality" or "task"; noise: of the router
+    in training, in units of 1 / experts.
+    """
+
+    placement: str = "none"
+    parts: str = "both"
+    experts: int = 8
+    top: int = 2
+    router: str = "attribute"
+    noise: float = 1.0
+
+    def config(self) -> dict[str, Any]:
+        """As fields of `GeneralistConfig`."""
+        return {f"moe_{name}": value for name, value in vars(self).items()}
+
+
+FREEZABLE = ("nothing", "encoder", "all_but_prompts")
+
+
+def check_freeze(part: str) -> None:
+    """UserError when `model.freeze` names no part."""
+    if part not in FREEZABLE:
+        raise UserError(f"model.freeze={part!r}; {nearest(part, FREEZABLE)} (valid: {', '.join(FREEZABLE)})")
+
+
+@dataclass
+class ModelSpec:
+    """Sizes and switches of the shared encoder (see `GeneralistConfig`).
+
+    prompts: deep prompt vectors a layer; separate_prompts: candidates have their own, as many as inputs or
+    candidate_prompts. freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head
+    beside the cosine for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
+    encoder_from: a model folder whose encoder's weights are taken, and with them its activation, norms, gates and
+    positions (`generalist.train.initial.RULES`); random_encoder:
+    they are not, all else equal (the control of a frozen result, `generalist.train.freeze`). control: a frozen run
+    trains its control too and shows it beside its results (`generalist.run.control`).
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    hidden: int = 512
+    layer_scale: float = 0.0
+    drop_path: float = 0.0
+    initial_scale: float = 10.0
+    embedding_norm: bool = True
+    final_norm: bool = False
+    freeze: str = "nothing"
+    encoder_from: str = ""
+    random_encoder: bool = False
+    control: bool = False
+    prompts: int = 0
+    separate_prompts: bool = False
+    candidate_prompts: int | None = None
+    linear_heads: bool = False
+    moe: MoeSpec = field(default_factory=MoeSpec)
+
+    def check(self) -> None:
+        """UserError for sizes that no model can have."""
+        check_freeze(self.freeze)
+        for name in ("width", "layers", "heads", "hidden"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            divisors = [h for h in range(1, self.width + 1) if self.width % h == 0]
+            best = min(divisors, key=lambda h: abs(h - self.heads))
+            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}; use heads={best}")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"model.drop_path={self.drop_path}: it is a rate, 0 <= drop_path < 1")
+        if not 0 < self.initial_scale <= 100:
+            raise UserError(f"model.initial_scale={self.initial_scale}: it must lie in 0 < scale <= 100")
+
+
+@dataclass
+class OptimizerSpec:
+    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off. min_lr: where the
+    cosine ends, 0 = at a hundredth of lr.
+
+    interference: gradients kept a task to measure how tasks help or harm each other (`interference`), 0 = off.
+    by_share: a tokenizer that few tasks use moves a step as far as if they were alone (`generalist.train.optimizer`).
+    """
+
+    kind: str = "balanced"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    warmup: int = 50
+    clip: float = 0.0
+    bias_correction: bool = True
+    interference: int = 0
+    min_lr: float = 0.0
+    by_share: bool = False
+
+    def __post_init__(self) -> None:
+        self.betas = tuple(self.betas)  # type: ignore[assignment]  # a saved recipe holds a list
+
+    @property
+    def floor(self) -> float:
+        """The least factor of lr behind the warm-up."""
+        return self.min_lr / self.lr if self.min_lr and self.lr else 0.01

@@ -1,0 +1,149 @@
+"""`generalist train`: a recipe from its first step to its report, stopped and resumed without a difference.
+
+The same on one process and on many: rank 0 alone writes, every rank trains.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generalist.hf.processor import GeneralistProcessor
+from generalist.machine import ranks
+from generalist.model.objective import Objective
+from generalist.recipe.json import to_json
+from generalist.recipe.recipe import Recipe
+from generalist.run import control, grown
+from generalist.run.attempt import attempt, roll_back, stop_flag
+from generalist.run.folder import RunFolder
+from generalist.run.preflight import preflight
+from generalist.run.results import evaluate_run, exporter, save_model, write_json
+from generalist.train.checkpoints import checkpoint, manifest
+from generalist.train.engines.base import Engine, seed_all
+from generalist.train.engines.build import build_engine, device_of, needs_group
+from generalist.train.events import read_log
+from generalist.train.faults import Faults, RollBack, read_skip
+from generalist.train.initial import load_initial
+from generalist.train.prepare import Prepared, prepare, restore
+
+
+def train_run(
+    recipe: Recipe, out: Path, resume: bool = False, overwrite: bool = False, quiet: bool = False, trust: bool = False
+) -> dict:
+    """Train, evaluate, write the run's folder. Returns what metrics.json holds; {} on every rank but the first.
+
+    trust: a resume also reads a checkpoint of an earlier version, whose files can run code.
+    """
+    folder = RunFolder(out)
+    try:
+        return _run(recipe, folder, resume, overwrite, quiet, trust)
+    finally:
+        folder.release()
+
+
+def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet: bool, trust: bool) -> dict:
+    out = folder.out
+    recipe.check()
+    control.check_control(recipe, ranks.launched_world())
+    if recipe.engine.threads:
+        torch.set_num_threads(recipe.engine.threads)
+    device = device_of(recipe.engine.device)
+    distributed = needs_group(recipe)
+    if distributed:
+        ranks.join(device, recipe.engine.timeout)
+    as_given = to_json(recipe)  # before anything is learnt from data: a resume compares it with what it is given
+    try:
+        ranks.agree(as_given)
+        world = ranks.launched_world()
+        first, start = ranks.on_first(lambda: folder.open(recipe, resume, overwrite, trust, world))
+        began = time.time()
+        old = start is not None and manifest.is_old(start)  # an earlier version learnt words and columns its own way
+        prepared = restore(recipe, GeneralistProcessor.from_pretrained(start / "model")) if old else prepare(recipe)
+        notes = ranks.on_first(lambda: preflight(prepared, recipe))
+        if not quiet and ranks.is_first():
+            print("\n".join([prepared.describe(recipe), *notes]), file=sys.stderr, flush=True)
+        if start and not old and (note := grown.check_same(prepared, out, start / "model")) and ranks.is_first():
+            print(note, file=sys.stderr, flush=True)
+        elif start is None and ranks.is_first():
+            write_json(out / grown.COUNTS, grown.counts(prepared))
+        objective = prepared.objective(recipe)
+        if recipe.init and not resume:
+            start_from(recipe, objective, out)
+        engine = build_engine(recipe, objective, device)
+        seed_all(recipe.seed + 1 + engine.rank)
+        if start is not None:
+            engine.load(start, trust and old)
+        _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0)
+        weights = engine.weights() if distributed else None
+        ranks.barrier()  # nobody parts while another still reads
+        is_first = engine.rank == 0
+    finally:
+        if distributed:
+            ranks.leave()
+    if not is_first:
+        return {}
+    if weights is not None:
+        objective = prepared.objective(recipe)
+        objective.load_state_dict(weights)
+    seconds = time.time() - began
+    if recipe.model.control:
+        _train_control(as_given, out, resume, quiet)
+    return finish(recipe, prepared, objective, out, quiet, seconds)
+
+
+def _train_control(as_given: dict[str, Any], out: Path, resume: bool, quiet: bool) -> None:
+    """The run on a random encoder, in a folder of its own; one that is finished is not trained again on a resume."""
+    folder = out / control.FOLDER
+    if resume and (folder / "metrics.json").is_file():
+        return
+    going_on = resume and bool(checkpoint.folders(folder))
+    train_run(control.control_recipe(as_given), folder, going_on, not going_on, quiet)
+
+
+def start_from(recipe: Recipe, objective: Objective, out: Path) -> None:
+    """Take the weights of `recipe.init`; what was taken is told and written beside the run."""
+    report = load_initial(objective.model, Path(recipe.init))
+    if ranks.is_first():
+        print(report, file=sys.stderr, flush=True)
+        write_json(out / "init.json", asdict(report))
+
+
+def finish(
+    recipe: Recipe, prepared: Prepared, objective: Objective, out: Path, quiet: bool, train_seconds: float
+) -> dict[str, Any]:
+    """The trained model's folder, its held-out results and the report."""
+    from generalist.report.report import write_report
+
+    save_model(prepared, objective.model, out)
+    metrics = evaluate_run(recipe, prepared, objective, out, quiet, train_seconds)
+    write_report(out)
+    return metrics
+
+
+def _train(
+    recipe: Recipe,
+    as_given: dict[str, Any],
+    prepared: Prepared,
+    objective: Objective,
+    engine: Engine,
+    folder: RunFolder,
+    first: int,
+    quiet: bool,
+) -> None:
+    """Steps first..recipe.steps-1, from the last checkpoint again where a fault asks for it."""
+    spec, out = recipe.checkpoint, folder.out
+    saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, exporter(prepared, objective.model))
+    events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
+    faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
+    with stop_flag() as asked:
+        while first < recipe.steps:
+            try:
+                attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked)
+                return
+            except RollBack as fault:
+                first = roll_back(out, engine, saver, faults, fault)

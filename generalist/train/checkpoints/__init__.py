@@ -1,0 +1,1 @@
+"""What a run writes to go on from: checkpoints, their manifests, the files it owns."""

@@ -1,0 +1,121 @@
+"""A run that starts from the weights of an earlier model: `generalist train RECIPE init=FOLDER`.
+
+Stage 2 of a pre-training, fine-tuning and prompt tuning are the same recipe with another start. Every tensor is
+accounted for: what is taken, what the new model has besides (its prompts, heads, scales and modalities), what of the
+old model is left behind. A weight of another size, or one missing that the recipe did not ask for, is an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from generalist.convert.files import load_folder
+from generalist.convert.report import Report
+from generalist.data.base.errors import UserError
+from generalist.model.config import GeneralistConfig
+
+# beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
+NEW = ("prompts.", "linear_heads.", "log_scales.")
+SILENT = ("num_attention_heads", "hidden_act", "layer_norm_eps", "post_norm", "branch_norm", "rotary", "pooling")
+
+
+# how an encoder computes beyond the sizes that a recipe says: what a run that starts from one takes over with it
+RULES = (
+    "hidden_act",
+    "layer_norm_eps",
+    "post_norm",
+    "branch_norm",
+    "inner_norm",
+    "rotary",
+    "relative",
+    "channel_mixers",
+)
+
+
+def encoder_rules(init: str, encoder_from: str) -> dict[str, Any]:
+    """The settings of the encoder that a run starts from (`init`, or else `model.encoder_from`) that no size shows.
+
+    Empty where it starts afresh. UserError: init holds no model.
+    """
+    home = initial_folder(Path(init)) if init else Path(encoder_from)
+    if not (init or encoder_from) or not (home / "config.json").is_file():
+        return {}
+    saved = GeneralistConfig.from_pretrained(home)
+    return {name: getattr(saved, name) for name in RULES}
+
+
+def initial_folder(folder: Path) -> Path:
+    """The model folder of a run's folder or of a model's. UserError where there is none."""
+    home = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    if not (home / "config.json").is_file():
+        raise UserError(f"init={str(folder)!r} holds no model (no config.json); give a run's folder or a model's")
+    return home
+
+
+@torch.no_grad()
+def load_initial(model: nn.Module, folder: Path) -> Report:
+    """Take the weights of a saved model; the report of what was done with every tensor.
+
+    Tables that are computed and not learnt (fixed positions at another picture size) stay the model's own.
+    UserError: no model, one that computes otherwise (heads, activation), a learnt tensor of another size, a tensor
+    missing that is not new, another text tokenizer.
+    """
+    home = initial_folder(folder)
+    theirs, saved = load_folder(home), GeneralistConfig.from_pretrained(home)
+    settings = saved.modalities or {}
+    _same_function(model, saved, folder)
+    _same_words(model, settings, folder)
+    own, learnt = model.state_dict(), {name for name, _ in model.named_parameters()}
+    report = Report(f"init {folder}", unexpected=sorted(set(theirs) - set(own)))
+    new = tuple(f"tokenizers.{name}." for name in model.modalities if name not in settings)  # type: ignore[union-attr]
+    taken = {}
+    for name, value in own.items():
+        found = theirs.get(name)
+        if found is not None and found.shape == value.shape:
+            taken[name] = found
+        elif found is None and (name.startswith(NEW + new) or name.endswith("spe_bias")):
+            report.notes.append(f"new, as initialised: {name} {tuple(value.shape)}")
+        elif name not in learnt:
+            report.reshaped.append(f"{name}: computed, not learnt; {tuple(value.shape)} instead of the folder's")
+        elif found is None:
+            raise UserError(f"init={str(folder)!r} lacks {name}; give the recipe the sizes and modalities of its model")
+        else:
+            shapes = f"{tuple(found.shape)}, the model's {tuple(value.shape)}"
+            raise UserError(f"init={str(folder)!r}: {name} is {shapes}; give the recipe the sizes of its model")
+    if not learnt & set(taken):
+        raise UserError(f"init={str(folder)!r}: no weight of it is in this model; give the recipe the same modalities")
+    model.load_state_dict(taken, strict=False)
+    report.loaded, report.parameters = len(taken), sum(value.numel() for value in taken.values())
+    return report
+
+
+def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
+    """UserError where equal weights would compute something else: settings that no tensor's size shows."""
+    for name in SILENT:
+        theirs, ours = getattr(saved, name), getattr(model.config, name)
+        if theirs != ours:
+            raise UserError(
+                f"init={str(folder)!r}: its model has {name}={theirs!r}, the recipe's {ours!r}; equal weights would "
+                "not be an equal model"
+            )
+
+
+def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:
+    """UserError where a modality has a learnt tokenizer and the saved model another: rows would mean other words."""
+    for name, modality in model.modalities.items():
+        if not modality.same_words(settings.get(name, {})):
+            raise UserError(
+                f"init={str(folder)!r}: its {name} has another tokenizer; set modalities.{name}.tokenizer to it, or to "
+                "'' to take the one of init"
+            )
+
+
+def adopt_tokenizers(modalities: dict[str, Any], folder: Path) -> None:
+    """Modalities that were to learn a tokenizer take the one of the saved model instead."""
+    settings = GeneralistConfig.from_pretrained(initial_folder(folder)).modalities or {}
+    for name, modality in modalities.items():
+        modality.adopt_words(settings.get(name, {}))

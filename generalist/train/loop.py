@@ -1,0 +1,110 @@
+"""The training loop: one task a step, one likelihood, one scalar to the engine.
+
+at step t:  k ~ shares (all ranks the same)     batch of task k
+            loss = w_k * sum(-log p) * world / global count
+            MT-AdamW step with share s_k and length omega_k
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from generalist.data.batch.types import Batch
+from generalist.data.stream.schedule import Schedule
+from generalist.machine.collectives import sum_over_ranks
+from generalist.tasks.base import Task
+from generalist.train.engines.base import Engine
+from generalist.train.optimizer import learning_rate
+
+
+@dataclass
+class StepResult:
+    """What one step says of itself, the same on every rank but for `bad`.
+
+    loss: mean -log p of an answer in nats; samples and seconds of this step, all ranks together; applied:
+    whether the weights moved; stop and saved: whether a rank was asked to stop, and whether every rank has
+    written its part of a checkpoint; unread: samples that no rank could decode; bad: those of this rank.
+    """
+
+    step: int
+    task: str
+    loss: float
+    samples: int
+    seconds: float
+    waited: float
+    lr: float
+    gradient_norm: float
+    applied: bool = True
+    stop: bool = False
+    saved: bool = False
+    unread: int = 0
+    bad: tuple[str, ...] = ()
+
+
+def train(
+    engine: Engine,
+    batches: Iterator[Batch],
+    tasks: dict[str, Task],
+    schedule: Schedule,
+    first: int,
+    steps: int,
+    lr: float,
+    warmup: int,
+    accumulate: int = 1,
+    after: Callable[[StepResult], None] = lambda result: None,
+    flags: Callable[[], tuple[bool, bool]] = lambda: (False, False),
+    trusted: Callable[[str, float], bool] = lambda task, loss: True,
+    skip: frozenset[int] = frozenset(),
+    floor: float = 0.01,
+) -> None:
+    """Steps first..steps-1. `after` sees every step's result (progress, log, checkpoints).
+
+    flags: whether this process is asked to stop, and whether its checkpoint is written; trusted: whether
+    a step with this task and mean loss may move the weights; skip: steps that are left out;
+    floor: the least factor of lr behind the warm-up.
+    """
+    for step in range(first, steps):
+        start = time.perf_counter()
+        micro = [next(batches) for _ in range(accumulate)]
+        if step in skip:
+            continue
+        micro = [batch.to(engine.device) for batch in micro]
+        waited = time.perf_counter() - start
+        task = tasks[micro[0].task]
+        bad = tuple(line for b in micro for line in b.skipped)
+        # the mean over all answers of the step, not of every rank's own mean: ragged batches count alike
+        own = [sum(b.count for b in micro), sum(b.inputs.sequences for b in micro), len(bad)]
+        count, samples, unread = sum_over_ranks(torch.tensor(own, dtype=torch.float64, device=engine.device))
+        total = torch.zeros(1, device=engine.device)
+        for batch in micro:
+            summed = engine.loss(batch)
+            engine.backward((task.weight * engine.world * summed / count.float()).sum())
+            total += summed.detach()
+        # in one message what every rank must know alike: the loss, who is asked to stop, who has written its checkpoint
+        told = torch.tensor([float(total), *flags()], dtype=torch.float64, device=engine.device)
+        summed_loss, stop, saved = sum_over_ranks(told).tolist()
+        loss = summed_loss / float(count)
+        rate = lr * learning_rate(step, steps, warmup, floor)
+        apply = trusted(task.name, loss)
+        norm = engine.step(rate, schedule.share(task.name), task.omega, apply)
+        after(
+            StepResult(
+                step,
+                task.name,
+                loss,
+                int(samples),
+                time.perf_counter() - start,
+                waited,
+                rate,
+                norm,
+                applied=apply and norm - norm == 0,  # false for NaN and infinity
+                stop=bool(stop),
+                saved=int(saved) == engine.world,
+                unread=int(unread),
+                bad=bad,
+            )
+        )

@@ -1,0 +1,170 @@
+"""MT-AdamW: task-balanced gradient normalisation (Uni-Perceiver v2, 2211.09808; spec 2.5), and its set-up.
+
+    g = omega_k * grad / ||grad||                     the whole gradient of the step's one task k
+    m = b1*m + (1-b1)/s_k * g
+    n = b2*n + (1-b2)/s_k * g*g
+    theta -= lr * (m / (sqrt(n) + eps) + weight_decay * theta)
+
+With omega = 1 the expected m is the sum of the tasks' normalised gradients whatever their shares s_k,
+and a task's loss scale cancels. One m and one n are shared by all tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from generalist.machine.collectives import sum_over_ranks
+from generalist.recipe.recipe import Recipe
+
+
+class BalancedAdamW(Optimizer):
+    """MT-AdamW. Call `task(share, omega)` before `step()`; without it a step is that of a single task.
+
+    bias_correction and decoupled weight decay are omitted in the paper and are switches here. sharded:
+    gradients are partitions of the whole one (ZeRO 1-3), so the norm is summed over ranks.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        bias_correction: bool = True,
+        sharded: bool = False,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.bias_correction = bias_correction
+        self.sharded = sharded
+        self.share, self.omega = 1.0, 1.0
+        # where this optimiser sees only a part of the parameters a call (ZeRO), who knows the norm of them all
+        self.whole_norm: Callable[[], float] | None = None
+
+    def task(self, share: float = 1.0, omega: float = 1.0) -> None:
+        """The task of the coming step: its sampling ratio s_k in (0, 1] and the length omega_k of its gradient."""
+        if not 0 < share <= 1:
+            raise ValueError(f"a task's share must lie in (0, 1], got {share}")
+        self.share, self.omega = share, omega
+
+    def gradient_norm(self) -> Tensor:
+        """L2 norm of the whole gradient over all parameters (and ranks when sharded): [1]."""
+        if self.whole_norm is not None:
+            device = next(p.device for group in self.param_groups for p in group["params"])
+            return torch.tensor([self.whole_norm()], dtype=torch.float32, device=device)
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([g.detach().float() for g in grads]))
+        squared = (norms**2).sum().reshape(1)
+        return (sum_over_ranks(squared) if self.sharded else squared).sqrt()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        norm = self.gradient_norm()
+        factor = self.omega / norm.clamp(min=torch.finfo(torch.float32).tiny)
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {
+                        "step": 0,
+                        "exp_avg": torch.zeros_like(p, dtype=torch.float32),
+                        "exp_avg_sq": torch.zeros_like(p, dtype=torch.float32),
+                    }
+                self.state[p]["step"] += 1
+            # sparse-in-time parameters (another task's tokenizer) keep their own step count
+            m = [self.state[p]["exp_avg"] for p in params]
+            n = [self.state[p]["exp_avg_sq"] for p in params]
+            g = torch._foreach_mul([p.grad.float() for p in params], factor.reshape(()))
+            torch._foreach_mul_(m, b1)
+            torch._foreach_add_(m, g, alpha=(1 - b1) / self.share)
+            torch._foreach_mul_(n, b2)
+            torch._foreach_addcmul_(n, g, g, value=(1 - b2) / self.share)
+            if self.bias_correction:
+                c1 = [1 - b1 ** self.state[p]["step"] for p in params]
+                c2 = [math.sqrt(1 - b2 ** self.state[p]["step"]) for p in params]
+            else:
+                c1 = c2 = [1.0] * len(params)
+            denominator = torch._foreach_sqrt(n)
+            torch._foreach_div_(denominator, c2)
+            torch._foreach_add_(denominator, group["eps"])
+            update = torch._foreach_div(m, c1)
+            torch._foreach_div_(update, denominator)
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            moves = [u.to(p.dtype) for p, u in zip(params, update, strict=True)]
+            torch._foreach_add_(params, moves, alpha=-group["lr"])
+        return loss
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, factors: dict[str, float] | None = None) -> list[dict]:
+    """Decay on matrices of linears and convolutions only; none on embeddings, norms, biases, gains, scales.
+
+    factors: {beginning of parameters' names: factor of the learning rate}, 1 for all others.
+    """
+    decayed: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            decayed.add(id(module.weight))
+        decayed.update(id(getattr(module, name)) for name in getattr(module, "decayed", ()))
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = next((f for start, f in (factors or {}).items() if name.startswith(start)), 1.0)
+            groups.setdefault((factor, id(parameter) in decayed), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda item: (-item[0][0], not item[0][1]))
+    return [
+        {"params": params, "weight_decay": weight_decay if decay else 0.0} | ({} if factor == 1 else {"factor": factor})
+        for (factor, decay), params in ordered
+    ]
+
+
+def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """The learning rate of the coming step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("factor", 1.0)
+
+
+def shares_factors(recipe: Recipe) -> dict[str, float]:
+    """Factors that let a draw move a tokenizer as far as a step of its tasks alone would: {start of its name: factor}.
+
+    Between two draws the momentum of a tokenizer goes on with gradient zero, and its second moment is a mean over
+    all steps, a share s of the squared gradient: AdamW moves it 1 / sqrt(s) times as far a draw, MT-AdamW 1 / s times.
+    Factors are rounded to half an octave, so that the optimiser's groups stay few.
+    """
+    total = sum(task.share for task in recipe.tasks)
+    used: dict[str, float] = {}
+    for task in recipe.tasks:
+        for modality in task.used():
+            used[modality] = used.get(modality, 0.0) + task.share / total
+    power = 0.5 if recipe.optimizer.kind == "adamw" else 1.0
+    factors = {name: 2 ** (round(2 * power * math.log2(min(1.0, share))) / 2) for name, share in used.items()}
+    return {f"model.tokenizers.{name}.": factor for name, factor in factors.items() if factor < 1}
+
+
+def build_optimizer(recipe: Recipe, objective: nn.Module) -> Optimizer:
+    """The recipe's optimiser over everything in `objective` that trains."""
+    spec = recipe.optimizer
+    groups = parameter_groups(objective, spec.weight_decay, shares_factors(recipe) if spec.by_share else None)
+    if spec.kind == "adamw":
+        return torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps)
+    return BalancedAdamW(groups, spec.lr, spec.betas, spec.eps, bias_correction=spec.bias_correction)
+
+
+def learning_rate(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
+    """Factor of the base rate: linear warm-up, then a cosine down to `floor` (spec 1.12)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return max(floor, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))

@@ -1,0 +1,1 @@
+"""What every modality shares, and the one table of modalities."""

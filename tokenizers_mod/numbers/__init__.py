@@ -1,0 +1,1 @@
+"""Numbers in order: single values, series, forecast slots, inertial signals."""

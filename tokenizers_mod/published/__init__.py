@@ -1,0 +1,1 @@
+"""Tokenizers of published systems, equal to the originals."""

@@ -1,0 +1,56 @@
+"""The byte-pair encodings as Hugging Face tokenizers. Apart from `bpe`: importing transformers is slow."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import BatchEncoding
+
+from generalist.tokenizers_mod.text.bpe import EOT, SPE, clean
+
+
+class BpeTokenizer(PreTrainedTokenizerFast):
+    """A `bpe` tokenizer with the Hugging Face interface: texts are cleaned first, then go to the backend.
+
+    `tokenizer(text).input_ids` ends in <|endoftext|>; `add_special_tokens=False` leaves it out. Save and load with
+    `save_pretrained` / `from_pretrained`, or with `AutoTokenizer` after `register(config_class)`.
+
+    A plain `AutoTokenizer` that has not been told of this class loads the same folder as its generic tokenizer:
+    the ids are the same wherever ftfy and HTML clean-up change nothing (white space and lower case are part of
+    the saved tokenizer.json), and differ for mojibake, curly quotes, ligatures and entities such as "&amp;".
+    """
+
+    model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
+
+    @classmethod
+    def wrap(cls, backend: Tokenizer, max_length: int = 512) -> BpeTokenizer:
+        """A Hugging Face tokenizer around a backend from `clip_bpe`, `train_bpe` or `load_bpe`.
+
+        Padding uses <|endoftext|>; the attention mask, not the id, says what is real.
+        """
+        return cls(
+            tokenizer_object=backend,
+            eos_token=EOT,
+            pad_token=EOT,
+            additional_special_tokens=[SPE],
+            model_max_length=max_length,
+            clean_up_tokenization_spaces=False,
+        )
+
+    # No __init__ on purpose: without one, transformers loads tokenizer.json as it is instead of rebuilding it.
+
+    def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+        return super()._encode_plus(_cleaned(text), text_pair=_cleaned(text_pair), **kwargs)
+
+
+def register(config_class: type[PreTrainedConfig]) -> None:
+    """Let `AutoTokenizer.from_pretrained` find `BpeTokenizer` (by its name or by this model configuration)."""
+    AutoTokenizer.register(config_class, tokenizer_class=BpeTokenizer, exist_ok=True)
+
+
+def _cleaned(text: Any) -> Any:
+    if isinstance(text, (list, tuple)):
+        return type(text)(_cleaned(t) for t in text)
+    return clean(text) if isinstance(text, str) else text
