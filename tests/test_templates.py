@@ -148,12 +148,15 @@ def test_a_task_is_taught_the_usual_templates_unless_it_says_otherwise():
     assert set(DEFAULTS) <= set(TEMPLATES)
 
 
+PLACES = "labels that are numbers are places among the names: 0 is 'zero'"
+
+
 @pytest.mark.parametrize(
     ("classes", "labels", "expected"),
     [
         (["1", "2"], [1, 2], []),
         (["1", "2", "3"], [1, 2], ["1 of 3 given classes have no training row: '3'"]),
-        (["zero", "one", "two"], [0, 1], ["1 of 3 given classes have no training row: 'two'"]),
+        (["zero", "one", "two"], [0, 1], ["1 of 3 given classes have no training row: 'two'", PLACES]),
     ],
 )
 def test_given_classes_without_a_row_are_said(classes, labels, expected):

@@ -157,7 +157,7 @@ def test_captions_are_read_as_pictures_or_as_pairs_and_broken_files_end_in_one_l
     with pytest.raises(UserError, match="names the picture 9"):
         CocoCaptions(str(tmp_path)).open("train")
     (tmp_path / "captions_train.json").write_text("[1")
-    with pytest.raises(UserError, match="not a COCO captions file"):
+    with pytest.raises(UserError, match="not JSON"):
         CocoCaptions(str(tmp_path)).open("train")
     with pytest.raises(UserError, match="cannot read captions"):
         CocoCaptions(str(tmp_path)).open("val")
