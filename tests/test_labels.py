@@ -146,3 +146,14 @@ def test_classes_that_differ_in_case_or_spaces_only_are_said_before_the_first_st
     for names, said in ((["cat", "Cat ", "dog"], True), (["a b", "a  b"], True), (["cat", "cats"], False)):
         task, records = ready([{"text": "t", "label": name} for name in names])
         assert any("differ in case or spaces only" in note for note in task.notes(records)) == said
+
+
+@pytest.mark.parametrize(("names", "labels"), [([], [True, False, True]), (["true", "false"], [True, False, True])])
+def test_what_is_told_of_a_data_set_names_booleans_as_training_does(names, labels):
+    from generalist.data.tools.check import check
+    from generalist.data.tools.statistics import gather
+
+    rows = [{"id": str(i), "row": {"x": i * 0.5}, "label": label} for i, label in enumerate(labels)]
+    records = Records(rows, {"classes": names} if names else {})
+    assert dict(check(records, "train")[0].classes) == {"true": 2, "false": 1}
+    assert gather(records)["classes"] == {"true": 2, "false": 1}

@@ -101,3 +101,11 @@ class Labels:
         if place is None:
             raise Mismatch(f"unknown class {label!r} in the data; {nearest(label, self.names)}")
         return place
+
+
+def shown(label: Any, labels: Labels | None) -> str:
+    """The class that a label of a source stands for, in words; as it is written where the source has no such class."""
+    try:
+        return name_of(label) if labels is None else labels.names[labels.place(label)]
+    except Mismatch:
+        return name_of(label)

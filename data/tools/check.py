@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.labels import Labels, shown
 from generalist.data.base.outliers import inside
 from generalist.data.files.cache import content_key
 from generalist.data.files.remote import checksum
@@ -139,6 +140,7 @@ def check(
     columns: dict[str, dict[int, Any]] = defaultdict(dict)
     rows: list[tuple[int, str]] = []
     names = records.info.get("classes") or []
+    labels = Labels(names, names) if names else None
     for line in records.info.get("skipped", []):
         report.problems["left out when written"].append(str(line))
     for number in range(len(records)):
@@ -169,8 +171,7 @@ def check(
         rows.append((number, name))
         label = record.get("label")
         if label is not None and not isinstance(label, float) and np.ndim(label) == 0:
-            sound = isinstance(label, int | np.integer) and 0 <= label < len(names)
-            report.classes[names[label] if sound else str(label)] += 1
+            report.classes[shown(label, labels)] += 1
         before = next((seen[mark] for _, mark in found if mark in seen), None)
         if before is not None:
             report.problems["repeated"].append(f"{name} is {before}")

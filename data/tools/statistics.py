@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.labels import Labels, shown
 from generalist.data.media.media import opened
 from generalist.data.stream.source import Records
 
@@ -49,6 +50,7 @@ def gather(records: Records, progress: Callable[[int], Any] = lambda n: None, li
     missing: Counter = Counter()
     odd: Counter = Counter()
     names, broken = records.info.get("classes") or [], 0
+    labels = Labels(names, names) if names else None
     for number in numbers:
         progress(1)
         try:
@@ -58,10 +60,8 @@ def gather(records: Records, progress: Callable[[int], Any] = lambda n: None, li
             broken += 1
             continue
         label = record.get("label")
-        if isinstance(label, str) or (isinstance(label, int | np.integer) and names):
-            classes[
-                names[label] if names and not isinstance(label, str) and 0 <= label < len(names) else str(label)
-            ] += 1
+        if isinstance(label, str | bool | np.bool_) or (isinstance(label, int | np.integer) and names):
+            classes[shown(label, labels)] += 1
         for name, found in counted.items():
             for measure, number_of in found.items():
                 if measure.endswith(": missing"):
