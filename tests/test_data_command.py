@@ -9,6 +9,7 @@ from PIL import Image
 
 from generalist.cli import main
 from generalist.data.sources.embedded import Embedded
+from generalist.data.sources.places import source_at
 from generalist.data.sources.shards import Shards
 from generalist.data.sources.tabular import Tabular
 from generalist.data.stream.schedule import Schedule
@@ -82,6 +83,15 @@ def test_validate_finds_what_is_broken_blank_repeated_and_unbalanced():
     assert found["unbalanced classes"] == ["b: 1 of 21, the largest has 20"]
     assert found["class without samples"] == ["c"]
     assert not report.valid
+
+
+def test_the_name_of_a_files_own_class_is_no_column_that_tells_it(tmp_path):
+    for name in ("dark", "light"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.fromarray(np.full((8, 8), 20 * i + 3 * len(name), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    report, _ = check(source_at(str(tmp_path)).open("train"), "train")
+    assert set(report.classes) == {"dark", "light"} and not report.problems["tells the label"]
 
 
 def test_validate_finds_training_samples_that_are_in_an_evaluation_set(tmp_path, capsys):

@@ -222,9 +222,12 @@ def _look_at_columns(
         far = [n for n, near in zip(plain, inside(values), strict=True) if not near]
         report.problems["far from the others"] += [f"{names[n]}: {key} is {held[n]:g}" for n in far]
     labels = columns.get("label", {})
+    classes = info.get("classes") or []
+    written = {n: shown(label, Labels(classes, classes) if classes else None) for n, label in labels.items()}
     if 1 < len(report.classes) <= max(20, report.read // 4):
         for key, held in columns.items():
-            if key in ("label", answer):
+            named = key == "class" and all(held.get(n) == written[n] for n in labels)  # as a folder's records have it
+            if key in ("label", answer) or named:
                 continue
             share = tells([as_number(held.get(n)) for n in labels], list(labels.values()))
             if share >= TOLD:
