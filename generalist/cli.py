@@ -58,6 +58,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "write shards of a data set, find what is wrong with it, show what is in it",
         "generalist data shard photos/ shards/photos --workers 2",
     ),
+    "check": (
+        "check",
+        "try a modality or a task of your own: what the rest of the project relies on",
+        "generalist check modality my_modality.py",
+    ),
     "info": ("info", "versions, devices, modalities, tasks, recipes", "generalist info --json"),
 }
 

@@ -21,6 +21,7 @@ from generalist.data.batch.types import Batch, Example, Role, Span
 from generalist.data.stream.source import Record, Records, Source
 from generalist.tasks import lines
 from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.examples import TaskExamples
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -179,6 +180,11 @@ class Task:
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """A record -> input spans with the question, and the partner's spans where the task has partners."""
         raise NotImplementedError(f"{type(self).__name__} must define example")
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        """Settings, records that it takes and records that it refuses: what `generalist check task` tries."""
+        return TaskExamples()
 
     def question(self, labels: Tensor | None = None) -> Span:
         """The summary token, asked: label [1] (or [1, ...]) or None at inference."""

@@ -38,16 +38,6 @@ def test_tokens_equal_the_reference_convolution_where_it_sees_no_padding(golden)
     torch.testing.assert_close(out.view(2, 4, 64), want, rtol=1e-4, atol=1e-3)
 
 
-def test_batched_equals_one_by_one():
-    audio = Audio(mels=40, patch=[16, 8], stride=[12, 4])
-    module = audio.build(6)
-    spans = [audio.span(audio.read((tone(n, hertz=h), 16000))) for n, h in [(400, 300), (5001, 700), (16000, 50)]]
-    one = torch.cat([module(s.data) for s in spans])
-    both = module({k: torch.cat([s.data[k] for s in spans]) for k in spans[0].data})
-    torch.testing.assert_close(both, one, rtol=0, atol=2e-6)
-    assert len(both) == sum(s.length for s in spans)
-
-
 def test_a_patch_is_mel_by_time_and_its_position_says_where():
     audio = Audio(mels=20, patch=[3, 2], stride=[5, 7], mean=0.0, std=0.5)
     wave = torch.from_numpy(tone(8000) * np.linspace(0, 1, 8000, dtype=np.float32))
@@ -130,11 +120,6 @@ def test_training_crops_and_masks_and_evaluation_does_not():
     moved = [audio.span(wave, torch.Generator().manual_seed(s)).data["patch"] for s in (1, 1, 2)]
     assert torch.equal(moved[0], moved[1]) and not torch.equal(moved[0], moved[2])
     assert moved[0].shape == still.data["patch"].shape
-
-
-def test_settings_round_trip():
-    audio = Audio(mels=32, patch=[8, 4])
-    assert Audio.from_settings(audio.settings()) == audio
 
 
 @settings(max_examples=25, deadline=None)

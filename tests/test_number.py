@@ -13,15 +13,6 @@ from generalist.tokenizers_mod.numbers.number import Number
 EDGES = torch.tensor([-3.0, -1.0, -0.5, 0.25, 1.0, 4.0])
 
 
-def test_batched_equals_one_by_one():
-    number = Number(hidden=5)
-    module = number.build(3)
-    spans = [number.span(number.read(v)) for v in ([0.5], [1, -2, 3], 7.0)]
-    both = module({"value": torch.cat([s.data["value"] for s in spans])})
-    torch.testing.assert_close(both, torch.cat([module(s.data) for s in spans]), rtol=0, atol=2e-6)
-    assert both.shape == (5, 3)
-
-
 def test_features_are_18_by_default_and_tokens_are_smooth():
     module = Number().build(16)
     assert module.mlp[0].in_features == 18

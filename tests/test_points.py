@@ -27,16 +27,6 @@ def test_sampling_and_grouping_equal_the_reference():
         torch.testing.assert_close(group, g["mid.grouped_dp"][i])
 
 
-def test_batched_equals_one_by_one():
-    points = Points(channels=2, groups=7, size=5, hidden=6)
-    module = points.build(10)
-    spans = [points.span(points.read(cloud(n, 5, n))) for n in (3, 50, 11)]
-    assert [s.length for s in spans] == [3, 7, 7]
-    one = torch.cat([module(s.data) for s in spans])
-    both = module({k: torch.cat([s.data[k] for s in spans]) for k in spans[0].data})
-    torch.testing.assert_close(both, one, rtol=0, atol=2e-6)
-
-
 def test_the_split_linear_equals_the_published_concatenation():
     module = Points(hidden=3).build(5)
     data = {"group": torch.randn(2, 7, 3), "center": torch.randn(2, 3)}
@@ -140,10 +130,6 @@ def test_real_clouds_have_64_groups(shared):
     points = Points()
     span = points.span(points.read(np.load(shared / "data/lowpoly_points/points.npz")["points_test"][0]))
     assert span.length == 64 and points.build(12)(span.data).isfinite().all()
-
-
-def test_settings_round_trip():
-    assert Points.from_settings(Points(groups=3).settings()) == Points(groups=3)
 
 
 @settings(max_examples=40, deadline=None)

@@ -17,16 +17,6 @@ def wave(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape) * 3 + 100
 
 
-def test_batched_equals_one_by_one():
-    series = Series(patch=5, channels=3)
-    module = series.build(14)
-    spans = series.spans(series.read(wave(23, 3))) + series.spans(series.read(wave(7)))
-    assert [s.length for s in spans] == [5, 5, 5, 2]
-    one = torch.cat([module(s.data) for s in spans])
-    both = module({k: torch.cat([s.data[k] for s in spans]) for k in spans[0].data})
-    torch.testing.assert_close(both, one, rtol=0, atol=2e-6)
-
-
 def test_the_newest_value_ends_the_last_patch_and_padding_is_masked():
     series = Series(patch=4)
     x = series.read(wave(10))
@@ -151,11 +141,6 @@ def test_slots_unfold_into_one_query_a_step():
 def test_bad_horizons_end_in_one_line(raw):
     with pytest.raises(UserError):
         Slot().read(raw)
-
-
-def test_settings_round_trip():
-    for modality in (Series(patch=3, periods=[7.0]), Slot(patch=3)):
-        assert type(modality).from_settings(modality.settings()) == modality
 
 
 @settings(max_examples=40, deadline=None)

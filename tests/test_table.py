@@ -68,15 +68,6 @@ def test_the_target_may_stand_in_the_row():
         assert torch.equal(a, b)
 
 
-def test_batched_equals_one_by_one():
-    table = two_tables()
-    module = table.build(7)
-    spans = [table.span(table.read(row)) for row in (*ROWS, *OTHER)]
-    one = torch.cat([module(s.data) for s in spans])
-    both = module({k: torch.cat([s.data[k] for s in spans]) for k in spans[0].data})
-    assert both.shape == (15, 7) and torch.equal(both, one)
-
-
 def test_the_bag_equals_each_columns_own_linear():
     table = two_tables()
     module = table.build(5)
@@ -161,13 +152,6 @@ def test_unknown_target_and_bad_schema_are_named():
     with pytest.raises(UserError, match="no schema"):
         Table().read({"a": 1})
     Table().build(4)
-
-
-def test_settings_round_trip_through_json():
-    table = two_tables()
-    again = Table.from_settings(json.loads(json.dumps(table.settings())))
-    assert again == table
-    assert torch.equal(again.read(ROWS[0], "people")["value"], table.read(ROWS[0], "people")["value"])
 
 
 def test_real_tables_are_read(shared):

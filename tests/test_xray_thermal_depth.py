@@ -120,11 +120,6 @@ def test_truncated_files_and_colour_depth_end_in_one_line(tmp_path):
         Depth().read(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_settings_round_trip(kind):
-    assert kind.from_settings(kind(size=16, patch=4).settings()) == kind(size=16, patch=4)
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     hnp.arrays(

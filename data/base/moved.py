@@ -181,7 +181,7 @@ MOVED: dict[str, str] = {
     "generalist.recipe:OptimizerSpec": "generalist.recipe.specs",
     "generalist.recipe:RECIPES": "generalist.recipe.load",
     "generalist.recipe:_checked": "generalist.recipe.load",
-    "generalist.recipe:_module": "generalist.recipe.load",
+    "generalist.recipe:_module": "generalist.recipe.load:module_of",
     "generalist.recipe:from_json": "generalist.recipe.json",
     "generalist.recipe:load_recipe": "generalist.recipe.load",
     "generalist.recipe:override": "generalist.recipe.keys",

@@ -39,7 +39,7 @@ def load_recipe(name: str) -> Recipe:
     if path.suffix == ".json":
         return read_recipe(path)
     if path.suffix == ".py":
-        return _checked(getattr(_module(path), "recipe", None), name)
+        return _checked(getattr(module_of(path), "recipe", None), name)
     if name in RECIPES:
         module_name, _, attribute = RECIPES[name].partition(":")
         return _checked(getattr(importlib.import_module(module_name), attribute), name)
@@ -58,7 +58,7 @@ def read_recipe(path: Path) -> Recipe:
     return loaded
 
 
-def _module(path: Path) -> types.ModuleType:
+def module_of(path: Path) -> types.ModuleType:
     """Run a recipe file under its own name, as `import` would with its folder at the end of the path."""
     folder = str(path.parent.resolve())
     if folder not in sys.path:

@@ -16,8 +16,10 @@ from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
 from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.examples import TaskExamples
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.examples import Examples
 
 
 @dataclass
@@ -49,6 +51,12 @@ class Melody(Modality):
         """The half that runs on the device."""
         return MelodyTokens(self.longest, width)
 
+    @classmethod
+    def examples(cls) -> Examples:
+        """Settings, what it reads, and what it refuses with which words: tried by `generalist check modality`."""
+        bad = [([], "1 to 8 notes"), ([60] * 9, "1 to 8 notes"), ([60, 128], "0 to 127"), ([60.5], "whole numbers")]
+        return Examples({"longest": 8}, [[60, 62, 64], [0, 127], list(range(70, 78))], bad)
+
     def from_command_line(self, word: str) -> list[int]:
         """What `generalist predict --input melody=FILE` hands to `read`."""
         return [int(number) for number in Path(super().from_command_line(word)).read_text().split()]
@@ -76,6 +84,13 @@ class Tag(Task):
 
     def texts(self, records: Records) -> Iterator[str]:
         yield from self.tags  # what a text tokenizer may learn its sub-words from
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        """Settings, records, and what is refused: tried by `generalist check task`."""
+        settings = {"inputs": {"melody": "notes"}, "tags": ["rising", "falling", "high", "low"]}
+        bad = [({"id": "far", "notes": [60, 128], "tags": ["high"]}, "0 to 127")]
+        return TaskExamples(settings, Melodies().open("train")[:8], bad, modalities={"melody": Melody(longest=8)})
 
     def candidate_set(self, records: Records) -> CandidateSet:
         return Names(self.tags)

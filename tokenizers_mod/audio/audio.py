@@ -24,6 +24,7 @@ from generalist.data.base.limits import limits
 from generalist.data.batch.types import Span
 from generalist.data.media.sounds import mixed, read_sound
 from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.raw import as_array, as_rate, resampled
 from generalist.tokenizers_mod.base.views import check_windows, read_once, stretch
@@ -266,6 +267,12 @@ class Audio(Modality):
 
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "audio", "wave": self.read(raw).tolist(), "rate": self.rate}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.audio.examples import audio
+
+        return audio()
 
     def build(self, width: int) -> AudioTokens:
         return AudioTokens(self.patch[0] * self.patch[1], self.rows, width)

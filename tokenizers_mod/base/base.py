@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError, blame, nearest
 from generalist.data.base.files import check_regular, is_regular
 from generalist.data.batch.types import Span
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import flat_rows, pad_spans
 from generalist.tokenizers_mod.base.raw import as_numbers
 
@@ -159,6 +160,12 @@ class Modality:
     def same_words(self, settings: dict[str, Any]) -> bool:
         """Whether token ids mean what they mean under a saved modality's settings; so they do where none are learnt."""
         return True
+
+    @classmethod
+    def examples(cls) -> Examples:
+        """Small settings, raw values that it takes and raw values that it refuses: what `generalist check modality`
+        and the tests of all modalities try."""
+        return Examples()
 
     def build(self, width: int) -> nn.Module:
         """The device half: forward(data: dict[str, Tensor]) -> Float["N width"]."""

@@ -19,6 +19,7 @@ from torch.nn.functional import embedding_bag
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.geometry.graph_raw import RawGraph, read_graph
 
 EDGE, NODE, CENTER = 0, 1, 2  # type identifiers
@@ -219,6 +220,12 @@ class Graph(Modality):
         graph = self.read(raw)
         named = raw if isinstance(raw, str) else f"{len(graph.code)} nodes, {len(graph.edge)} edges"
         return {"kind": "text", "text": named}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.geometry.examples import graph
+
+        return graph()
 
     def build(self, width: int) -> GraphTokens:
         rows = 1 + sum(size + 1 for size in [*self.node_columns, *self.edge_columns])

@@ -20,6 +20,7 @@ from generalist.data.batch.types import Span
 from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines
 from generalist.tokenizers_mod.base.base import Modality, check_finite, load_numbers
+from generalist.tokenizers_mod.base.examples import Examples
 
 
 def sample_groups(xyz: Float[Tensor, "n 3"], groups: int, size: int) -> tuple[Int[Tensor, " g"], Int[Tensor, "g size"]]:
@@ -150,6 +151,12 @@ class Points(Modality):
 
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "points", "xyz": self.read(raw)[:512, :3].tolist()}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.geometry.examples import points
+
+        return points()
 
     def build(self, width: int) -> PointTokens:
         return PointTokens(3 + self.channels, self.hidden, width)

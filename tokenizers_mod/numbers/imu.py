@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_rate, resampled
 from generalist.tokenizers_mod.base.views import check_windows, stretch
 from generalist.tokenizers_mod.numbers.series import load_array, step_positions
@@ -156,6 +157,12 @@ class Imu(Modality):
     def show(self, raw: Any) -> dict[str, Any]:
         value = self.read(raw).nan_to_num()
         return {"kind": "series", "past": value[:2000, 0].tolist()}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.numbers.examples import imu
+
+        return imu()
 
     def build(self, width: int) -> ImuTokens:
         return ImuTokens(self, width)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError, told
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality, check_finite, periodic
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
 
 LARGEST = 1e6  # beyond this, float32 has no phase left for the periodic features
@@ -67,6 +68,12 @@ class Number(Modality):
 
     def steady(self) -> tuple[str, ...]:
         return ("read", "span")
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.numbers.examples import number
+
+        return number()
 
     def build(self, width: int) -> NumberTokens:
         return NumberTokens(self, width)

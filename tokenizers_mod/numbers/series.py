@@ -21,6 +21,7 @@ from generalist.data.batch.types import Span
 from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines, check_parquet
 from generalist.tokenizers_mod.base.base import Modality, load_numbers, periodic
+from generalist.tokenizers_mod.base.examples import Examples
 
 PERIODS = (24.0, 12.0, 168.0, 8.0)  # steps; hourly data's day, half day, week and shift
 LONGEST = 4096.0
@@ -167,6 +168,12 @@ class Series(Modality):
     def show(self, raw: Any) -> dict[str, Any]:
         value = self.read(raw)
         return {"kind": "series", "past": (value if value.ndim == 1 else value[:, 0]).tolist()}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.numbers.examples import series
+
+        return series()
 
     def build(self, width: int) -> SeriesTokens:
         return SeriesTokens(self, width)

@@ -17,6 +17,7 @@ from generalist.data.base.errors import UserError, told
 from generalist.data.base.limits import limits, over
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
 from generalist.tokenizers_mod.numbers.series import LONGEST, PERIODS, step_positions
 
@@ -94,6 +95,12 @@ class Slot(Modality):
         newest = nn.functional.pad(newest, (self.recent - len(newest), 0), value=float("nan"))
         row = torch.cat([newest.nan_to_num(), (~newest.isnan()).float()])
         return replace(span, data=span.data | {"recent": row.expand(span.length, -1)})
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.numbers.examples import slot
+
+        return slot()
 
     def build(self, width: int) -> SlotTokens:
         return SlotTokens(self, width)

@@ -19,6 +19,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.aside import Aside
 from generalist.tokenizers_mod.base.base import Modality, sincos
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.regions.objects import Augment, PixelObjects, shrink_masks, to_fractions
 from generalist.tokenizers_mod.regions.proposers import Objects, Proposals, build_proposer
 from generalist.tokenizers_mod.regions.proposers.base import adopt_config, group_norms, load_backbone
@@ -151,6 +152,12 @@ class Region(Modality):
         return {"kind": "image", "pixels": shown.permute(1, 2, 0).mul(1000).round().div(1000).tolist()}
 
     # --- device half ---
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.regions.examples import region
+
+        return region()
 
     def build(self, width: int) -> nn.Module:
         proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)

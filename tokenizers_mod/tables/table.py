@@ -25,6 +25,7 @@ from generalist.data.media import jsons
 from generalist.data.sources.tabular import read_table
 from generalist.data.tables.typed import is_gap
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.tables.schema import Column, Schema, category_name, is_missing, to_number
 
 NUMBER, MISSING, UNKNOWN, FIRST = 0, 1, 2, 3
@@ -232,6 +233,12 @@ class Table(Modality):
     def show(self, raw: Any) -> dict[str, Any]:
         row = dict(as_row(raw))
         return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.tables.examples import table
+
+        return table()
 
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from generalist.data.base.constants import constant
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.text.text import text_span
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
 
@@ -45,6 +46,12 @@ class Summary(Modality):
     def question(self, labels: Tensor | None = None) -> Span:
         """The summary with the question asked at it; labels: [1, ...], or None at inference."""
         return self.span().ask([0], labels)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.text.examples import summary
+
+        return summary()
 
     def build(self, width: int) -> nn.Module:
         """forward({'row': Int[N]}) -> Float[N, width]; without weights when the row is the text table's."""

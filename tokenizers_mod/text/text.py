@@ -21,6 +21,7 @@ from generalist.data.base.files import is_regular
 from generalist.data.base.limits import MB, limits, over
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import sincos
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.text.bpe import EOT, SPE, clean, enough, load_bpe, train_bpe
 from generalist.tokenizers_mod.text.text_tensors import TextTensors
 from generalist.tokenizers_mod.text.text_tokens import TextTokens
@@ -365,6 +366,12 @@ class Text(TextTensors):
         return BpeTokenizer.wrap(self.backend, self.max_length)
 
     # device half
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.text.examples import text
+
+        return text()
 
     def build(self, width: int) -> nn.Module:
         """Token, position and type tables: forward({'ids': Int[N], 'position': Int[N]}) -> Float[N, width]."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.data.media.pictures import bounded, named, open_picture
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_array
 from generalist.tokenizers_mod.vision.image import Image
 
@@ -56,6 +57,12 @@ class Depth(Image):
             raise UserError(f"{self.name}: channels is {self.channels}; a depth map has two, [value, known]")
         if not 0 < self.near < self.far or self.unit <= 0:
             raise UserError(f"{self.name}: need 0 < near {self.near} < far {self.far} metres and unit > 0")
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.vision.examples import depth
+
+        return depth()
 
     def read(self, raw: Any) -> Tensor:
         """-> float [2, H, W]: value in 0..1 (0 where missing), known 0 or 1.

@@ -24,6 +24,7 @@ from generalist.data.media import arrays
 from generalist.data.media.pictures import check_side
 from generalist.data.media.pixels import in_range, pixels_of
 from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.raw import as_array
 from generalist.tokenizers_mod.base.views import read_once
@@ -229,6 +230,12 @@ class Image(Modality):
 
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "image", "pixels": self.read(raw).mean(0).tolist()}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.vision.examples import image
+
+        return image()
 
     def build(self, width: int) -> nn.Module:
         inputs = self.channels * self.patch**2

@@ -22,6 +22,7 @@ from generalist.data.batch.types import Span
 from generalist.data.media import arrays
 from generalist.data.media.arrays import check_claims
 from generalist.tokenizers_mod.base.base import Modality, sincos
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
 
 LARGEST = 1e4  # standardised values are cut here
@@ -204,6 +205,12 @@ class Spectral(Modality):
         image = self.read(raw)[..., self.bands // 2].nan_to_num()
         low, high = image.min(), image.max()
         return {"kind": "image", "pixels": ((image - low) / (high - low).clamp(min=1e-6)).tolist()}
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.vision.examples import spectral
+
+        return spectral()
 
     def build(self, width: int) -> SpectralTokens:
         return SpectralTokens(self.group * self.patch**2, width, self.hidden)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.base import check_finite
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_array
 from generalist.tokenizers_mod.vision.image import Image
 
@@ -47,6 +48,12 @@ class Thermal(Image):
         super().__post_init__()
         if not self.low < self.high or self.count_kelvin < 0:
             raise UserError(f"{self.name}: low {self.low} must be below high {self.high}, count_kelvin at least 0")
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.vision.examples import thermal
+
+        return thermal()
 
     def read(self, raw: Any) -> Tensor:
         """-> float [channels, H, W] in 0..1. UserError: empty, NaN, not a picture."""

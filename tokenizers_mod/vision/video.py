@@ -27,6 +27,7 @@ from generalist.data.batch.cells import cells
 from generalist.data.batch.types import Span
 from generalist.data.media.pictures import BYTES
 from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.views import clip, crop, read_once, spread
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
 from generalist.tokenizers_mod.vision.frames import Sides, centre_crop, enlarged, resize_cover, sides_of, spatial_table
@@ -279,6 +280,12 @@ class Video(Modality):
         cell = cells(rows, columns, clips.device).repeat(-(-clips.shape[1] // self.tubelet), 1)
         size = torch.tensor([rows, columns], device=clips.device).expand_as(cell)
         return torch.cat([cell, size], dim=-1).expand(clips.shape[0], -1, -1)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.vision.examples import video
+
+        return video()
 
     def build(self, width: int) -> nn.Module:
         return nn.Identity() if self.shares else VideoTokens(replace(self), width)

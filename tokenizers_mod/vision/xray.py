@@ -16,6 +16,7 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.base import check_finite
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_array
 from generalist.tokenizers_mod.vision.image import Image
 
@@ -51,6 +52,12 @@ class XRay(Image):
             raise UserError(f"{self.name}: window {self.window}; give [centre, width] with width > 0")
         if not 0 <= self.clip < 0.5:
             raise UserError(f"{self.name}: clip {self.clip} must lie in [0, .5)")
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.vision.examples import xray
+
+        return xray()
 
     def read(self, raw: Any) -> Tensor:
         """-> float [1, H, W] in 0..1, bright = dense. UserError: empty, NaN, not a picture, truncated."""

@@ -1,0 +1,40 @@
+"""`generalist check modality|task FILE.py`: whether one's own keeps what the rest of the project relies on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    for kind, about in (("modality", "a name of the table, or FILE.py[:Class]"), ("task", "FILE.py[:Class]")):
+        sub = commands.add_parser(kind, help=about)
+        sub.add_argument("place", metavar="FILE.py[:Class]", help=about)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    from generalist.commands.check.find import found
+
+    reports = {}
+    for name, lines in found(args.kind, args.place):
+        if not args.json:
+            print(f"{args.kind} {name}")
+        reports[name] = []
+        for line in lines:
+            reports[name].append(line)
+            if not args.json:
+                print(f"  {line}")
+                sys.stdout.flush()
+    failed = sum(not line.passed for lines in reports.values() for line in lines)
+    if args.json:
+        told = {name: [vars(line) for line in lines] for name, lines in reports.items()}
+        print(json.dumps({"passed": not failed, "checks": told}, indent=1))
+    else:
+        print(f"{failed} of {sum(map(len, reports.values()))} checks failed" if failed else "all passed")
+    return int(bool(failed))

@@ -1,0 +1,70 @@
+"""Classes under test: by a name of the project's tables, or in a file of somebody's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from generalist.commands.check import modality, task
+from generalist.commands.check.lines import Fault, Line, lines_of
+from generalist.data.base.errors import UserError, nearest
+from generalist.recipe.load import load_recipe, module_of
+from generalist.recipe.recipe import Recipe
+from generalist.tasks.base import Task
+from generalist.tasks.table import TASKS
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
+
+
+def found(kind: str, place: str) -> Iterator[tuple[str, Iterator[Line]]]:
+    """(name, its lines) of every class of this kind, "modality" or "task", that `place` names."""
+    if kind == "modality":
+        table = {name: modality_class(name) for name in MODALITIES}
+        for own in _classes(place, Modality, table):
+            yield own.__name__, _lines(partial(modality.Subject, own), modality.CHECKS)
+        return
+    made = _recipe(place)
+    for given in made.tasks if made else []:
+        yield given.name, _lines(partial(task.Subject, given, made.modalities), task.CHECKS)
+    for own in [] if made else _classes(place, Task, TASKS):
+        yield own.__name__, _lines(partial(task.Subject.of, own), task.CHECKS)
+
+
+def _lines(make: Callable[[], Any], checks: Mapping[str, Any]) -> Iterator[Line]:
+    """The lines of all checks; one alone where the examples cannot even be built."""
+    try:
+        made = make()
+    except Fault as fault:
+        yield Line("examples", "FAILED", str(fault))
+    except Exception as error:  # whatever foreign code raises is what is wrong with it
+        yield Line("examples", "FAILED", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+    else:
+        yield from lines_of(checks, made)
+
+
+def _recipe(place: str) -> Recipe | None:
+    """The recipe of a file that has a function `recipe`: its tasks are tried on their own records."""
+    path = Path(place)
+    if path.suffix != ".py" or not path.is_file() or "recipe" not in vars(module_of(path)):
+        return None
+    return load_recipe(place)
+
+
+def _classes(place: str, base: type, table: Mapping[str, Any]) -> list[Any]:
+    file, _, name = place.rpartition(":") if ".py:" in place else (place, "", "")
+    path = Path(file)
+    if path.suffix != ".py":
+        if file not in table:
+            raise UserError(f"no {base.__name__.lower()} {file!r}; {nearest(file, table)} (or give FILE.py[:Class])")
+        return [table[file]]
+    if not path.is_file():
+        raise UserError(f"no file {path}; check the path")
+    own = vars(module_of(path))
+    kinds = {n: k for n, k in own.items() if isinstance(k, type) and issubclass(k, base) and k.__module__ == path.stem}
+    if not kinds:
+        raise UserError(f"{path} defines no class that derives from {base.__module__}.{base.__name__}")
+    if name and name not in kinds:
+        raise UserError(f"{path}: no {base.__name__} class {name!r} in it; {nearest(name, kinds)}")
+    return [kinds[name]] if name else list(kinds.values())

@@ -1,0 +1,64 @@
+"""What a check found: one line, passed, failed or left out, and how the lines are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+class Fault(AssertionError):
+    """What is under test does not do what it must; the message says what it does instead, in one line."""
+
+
+class LeftOut(Exception):
+    """A check that says nothing about what is under test; the message says why."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """outcome: "ok", "FAILED" or "left out". said: what was measured, or what is wrong."""
+
+    check: str
+    outcome: str
+    said: str
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome != "FAILED"
+
+    def __str__(self) -> str:
+        return f"{self.outcome:<8} {self.check}: {self.said}"
+
+
+def lines_of(checks: Mapping[str, Callable[[Any], str]], subject: Any) -> Iterator[Line]:
+    """Every check on the subject, a line each; none stops the others."""
+    for name, check in checks.items():
+        try:
+            yield Line(name, "ok", check(subject))
+        except LeftOut as reason:
+            yield Line(name, "left out", str(reason))
+        except Fault as fault:
+            yield Line(name, "FAILED", str(fault))
+        except Exception as error:  # whatever foreign code raises is what is wrong with it
+            told = (str(error).splitlines() or [""])[0]
+            yield Line(name, "FAILED", f"{type(error).__name__}: {told}")
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference over the largest value."""
+    if a.shape != b.shape:
+        raise Fault(f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise Fault("values are NaN or infinite")
+    return float(((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).detach())
+
+
+def same(a: Tensor, b: Tensor, tolerance: float, what: str) -> str:
+    """A line on how far they are apart; Fault beyond the tolerance."""
+    found = difference(a, b)
+    if found > tolerance:
+        raise Fault(f"{what} differ by {found:.2g} of the largest value, more than {tolerance:.0e}")
+    return f"within {found:.1g}"
