@@ -9,7 +9,7 @@ from generalist.tokenizers_mod.base.examples import NAN, Examples, cut_wav
 
 def audio() -> Examples:
     rng = np.random.default_rng(0)
-    sounds = (
+    sounds: tuple[tuple[int, int, dict[str, list[int]]], ...] = (
         (400, 16000, {}),
         (5000, 16000, {}),
         (5000, 8000, {"patch": [20, 4], "stride": [20, 4]}),

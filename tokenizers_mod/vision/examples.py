@@ -92,7 +92,7 @@ def spectral() -> Examples:
 
 def video() -> Examples:
     rng = np.random.default_rng(0)
-    clips = (
+    clips: tuple[tuple[int, dict[str, int]], ...] = (
         (1, {}),
         (5, {"frames": 5}),
         (12, {"frames": 5, "tubelet": 2}),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from generalist.commands.check.lines import Line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from generalist.commands.check.find import found
 
-    reports = {}
+    reports: dict[str, list[Line]] = {}
     for name, lines in found(args.kind, args.place):
         if not args.json:
             print(f"{args.kind} {name}")
@@ -29,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
         for line in lines:
             reports[name].append(line)
             if not args.json:
-                print(f"  {line}")
-                sys.stdout.flush()
-    failed = sum(not line.passed for lines in reports.values() for line in lines)
+                print(f"  {line}", flush=True)
+    every = [line for lines in reports.values() for line in lines]
+    failed = sum(not line.passed for line in every)
     if args.json:
         told = {name: [vars(line) for line in lines] for name, lines in reports.items()}
         print(json.dumps({"passed": not failed, "checks": told}, indent=1))
     else:
-        print(f"{failed} of {sum(map(len, reports.values()))} checks failed" if failed else "all passed")
-    return int(bool(failed))
+        print(f"{failed} of {len(every)} checks failed" if failed else "all passed")
+    return int(failed > 0)

@@ -26,9 +26,11 @@ def found(kind: str, place: str) -> Iterator[tuple[str, Iterator[Line]]]:
             yield own.__name__, _lines(partial(modality.Subject, own), modality.CHECKS)
         return
     made = _recipe(place)
-    for given in made.tasks if made else []:
-        yield given.name, _lines(partial(task.Subject, given, made.modalities), task.CHECKS)
-    for own in [] if made else _classes(place, Task, TASKS):
+    if made is not None:
+        for given in made.tasks:
+            yield given.name, _lines(partial(task.Subject, given, made.modalities), task.CHECKS)
+        return
+    for own in _classes(place, Task, TASKS):
         yield own.__name__, _lines(partial(task.Subject.of, own), task.CHECKS)
 
 

@@ -62,6 +62,7 @@ class Subject:
         self.objective = self.prepared.objective(self.recipe).eval()
         self.model: GeneralistModel = cast(GeneralistModel, self.objective.model)
         self.records = self.prepared.records[task.name].spread(MOST)
+        self.rows = [self.records[i] for i in range(len(self.records))]
 
     @classmethod
     def of(cls, kind: type[Task]) -> Subject:
@@ -135,7 +136,7 @@ def reading(subject: Subject) -> str:
 
 def drawing(subject: Subject) -> str:
     """What training draws follows from the generator that it is given."""
-    for record in subject.records:
+    for record in subject.rows:
         a, b = (subject.task.example(record, torch.Generator().manual_seed(3)) for _ in range(2))
         _equal(a, b, f"record {a.record}: two calls with generators of one seed")
     return "one seed, one example"
@@ -200,10 +201,10 @@ def padding(subject: Subject) -> str:
     ((name, key),) = task.inputs.items()
     modality = subject.model.modalities[name]
     try:
-        tensors = modality.tensors([modality.read(record[key]) for record in subject.records])
+        tensors = modality.tensors([modality.read(record[key]) for record in subject.rows])
     except UserError as error:
         raise LeftOut(str(error)) from error
-    plain = [modality.span(modality.read(record[key])) for record in subject.records]
+    plain = [modality.span(modality.read(record[key])) for record in subject.rows]
     if any(not _same_data(e.inputs[1], span) for e, span in zip(examples, plain, strict=True)):
         raise LeftOut("the task changes what its modality reads")
     if any(s.asked is not None and len(s.asked) for e in examples for s in e.inputs[1:]):
@@ -266,7 +267,7 @@ def learning(subject: Subject) -> str:
     loss.sum().backward()
     used = subject.task.used()
     model = subject.model
-    asked = {f"encoder.{n}": p for n, p in model.encoder.named_parameters()}
+    asked: dict[str, Tensor] = {f"encoder.{n}": p for n, p in model.encoder.named_parameters()}
     for name in used & set(model.modalities):
         silent = tuple(type(model.modalities[name]).examples().elsewhere)
         own = model.tokenizers[name].named_parameters()
@@ -290,7 +291,8 @@ def _equal(a: Example, b: Example, what: str) -> None:
     for ours, theirs in zip([*a.inputs, *(a.partner or [])], [*b.inputs, *(b.partner or [])], strict=True):
         if ours.modality != theirs.modality or not _same_data(ours, theirs):
             raise Fault(f"{what} give other tokens")
-        if ours.labels is not None and not torch.equal(ours.labels.nan_to_num(), theirs.labels.nan_to_num()):
+        labels = [s.labels.nan_to_num() for s in (ours, theirs) if s.labels is not None]
+        if len(labels) == 1 or (labels and not torch.equal(*labels)):
             raise Fault(f"{what} give other labels")
 
 
