@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Batch, Span
 from generalist.data.stream.schedule import Schedule
@@ -22,7 +23,7 @@ from generalist.data.stream.stream import Steps
 from generalist.machine import ranks
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
-from generalist.nn.attention.padded import PaddedLayout
+from generalist.nn.attention.padded import padded_at
 from generalist.nn.encoder import Encoder
 from generalist.recipe.json import to_json
 from generalist.recipe.keys import override
@@ -74,19 +75,19 @@ def packed_step(rounds: int, width: int, heads: int, times: int, dtype: torch.dt
     for number, x in enumerate(sequences):
         padded[number, : len(x)], real[number, : len(x)] = x, True
     padded, real = padded.to(HERE).requires_grad_(), real.to(HERE)
-    layout = PaddedLayout.of(padded, real)
+    where = padded_at(padded, real)
     weight = torch.randn(width, device=HERE, dtype=dtype)
 
     def run_packed() -> None:
         encoder.zero_grad(set_to_none=True)
-        (encoder(rows, packed.layout) @ weight).sum().backward()
+        (encoder(rows, At(packed.layout))[0] @ weight).sum().backward()
 
     def run_padded() -> None:
         encoder.zero_grad(set_to_none=True)
-        (encoder(padded.flatten(0, 1), layout) @ weight)[real.flatten()].sum().backward()
+        (encoder(padded.flatten(0, 1), where)[0] @ weight)[real.flatten()].sum().backward()
 
     with torch.no_grad():
-        a, b = encoder(rows, packed.layout), encoder(padded.flatten(0, 1), layout).view_as(padded)
+        a, b = encoder(rows, At(packed.layout))[0], encoder(padded.flatten(0, 1), where)[0].view_as(padded)
         difference = max(float((a[packed.owner == i] - b[i, : lengths[i]]).abs().max()) for i in range(len(lengths)))
     gradients = []
     for run in (run_packed, run_padded):

@@ -13,9 +13,8 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from generalist.data.batch.types import Packed, Role, Span
 from generalist.hf.model import GeneralistModel
 from generalist.model.decode import decode, vocabulary_features
 from generalist.nn.experts.usage import ExpertUsage
+from generalist.nn.taps import Kept
 from generalist.scripts.parity_files import CASES, WORDS, Entry, Tensors, entries
 from generalist.tasks.likelihood import negative_log_likelihood
 from generalist.tokenizers_mod.text.text import text_span
@@ -184,11 +184,8 @@ class Reference:
         model.zero_grad()
         inputs, candidates = self.inputs(case), self.candidates(case)
         with ExpertUsage(model) as usage:
-            decisions: dict[str, Any] = {}
-            for mixer_name, mixer in usage.mixers.items():
-                mixer.recorder = partial(decisions.__setitem__, mixer_name)
             queries, members = model.encode_together([inputs, candidates])
-        yield from self._routing(case, decisions)
+        yield from self._routing(case, usage.rows)
         logits = model.logits(queries, members, scale)
         directions = [("", "logits", logits, inputs.labels)]
         if case == "retrieve":
@@ -217,20 +214,20 @@ class Reference:
         if "layer0_out" in y or "patch_embed" in y:
             yield from self._states(case, y, inputs, candidates)
 
-    def _routing(self, case: str, decisions: dict[str, Any]) -> Iterator[Row]:
+    def _routing(self, case: str, rows: dict[str, dict[tuple[int, ...], Tensor]]) -> Iterator[Row]:
         """The attribute rows of inputs and candidates, and the experts that every router chose for them."""
-        for name, decision in decisions.items():
+        for name, known in rows.items():
             _, _, layer, part = name.split(".")
-            known = decision.routes.table.tolist()
             for call, attributes in enumerate(ROUTED.get(case, ())):
-                bits = self.y[f"attr.{attributes}"].long().tolist()
+                bits = [tuple(row) for row in self.y[f"attr.{attributes}"].long().tolist()]
                 lost = [row for row in bits if row not in known]
                 yield Row("attr", attributes, len(lost) / len(bits), 0.0)
-                at = [known.index(row) for row in bits if row in known]
+                gates = torch.stack([known[row] for row in bits if row in known])
                 head = f"gate.fused_encoder.layers.{layer}.{GATES[part]}.gate.call{call}."
-                for what, tolerance in (("experts", 0.0), ("weights", FORWARD)):
-                    ours, theirs = getattr(decision.choice, what)[at], self.y[f"{case}.{head}{what}"]
-                    yield compare(case, head + what, ours, theirs, tolerance)
+                experts, weights = self.y[f"{case}.{head}experts"], self.y[f"{case}.{head}weights"]
+                found = gates.topk(weights.shape[1])
+                yield compare(case, f"{head}experts", found.indices, experts, 0.0)
+                yield compare(case, f"{head}weights", found.values, weights, FORWARD)
 
     def _gradients(self, case: str, y: dict[str, Tensor]) -> Iterator[Row]:
         model = self.model
@@ -268,13 +265,13 @@ class Reference:
     @torch.no_grad()
     def _states(self, case: str, y: dict[str, Tensor], inputs: Packed, candidates: Packed) -> Iterator[Row]:
         """Hidden states of every layer, at real tokens, in the reference's order."""
-        model, states = self.model, []
-        hooks = [layer.register_forward_hook(lambda m, a, out: states.append(out)) for layer in model.encoder.layers]
-        model(inputs)
-        for hook in hooks:
-            hook.remove()
+        model = self.model
+        states = Kept(*(f"layers.{i}" for i in range(len(model.encoder.layers))))
+        with model.tapped(states):
+            model(inputs)
         steps = {"input_sequence": model.embed(inputs)}
-        steps |= {f"layer{i}_out": state for i, state in enumerate(states) if f"layer{i}_out" in y}
+        outs = {f"layer{name.removeprefix('layers.')}_out": found[0] for name, found in states.items()}
+        steps |= {name: state for name, state in outs.items() if name in y}
         where = self._places(inputs)
         for name, ours in steps.items():
             yield compare(case, name, ours, y[name][where])

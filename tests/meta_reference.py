@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from generalist.convert.meta_transformer import encoder_tensors, sizes
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.model.config import GeneralistConfig
-from generalist.nn.attention.parts import equal
 from generalist.nn.encoder import Encoder
 
 CLOSE = {"atol": 2e-6, "rtol": 2e-6}
@@ -59,9 +59,9 @@ def encode(encoder, tokens, blocks=None, each=None):
     x = tokens.reshape(b * n, width)
     with torch.no_grad():
         if each is None and blocks is None:
-            return encoder(x, layout).view(b, n, width)
+            return encoder(x, At(layout))[0].view(b, n, width)
         for layer in encoder.layers[: blocks or len(encoder.layers)]:
-            x = layer(x if each is None else x + each.reshape(b * n, width), layout, equal(layout))
+            x, _ = layer(x if each is None else x + each.reshape(b * n, width), At(layout))
     return x.view(b, n, width)
 
 

@@ -7,6 +7,7 @@ from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_att
 
 from generalist.convert.meta_transformer import convert, encoder_name, encoder_tensors, fill_stem
 from generalist.data.base.errors import UserError
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
@@ -20,7 +21,7 @@ def encode(encoder, x):
     b, n, width = x.shape
     layout = pack([[Span("x", {"t": torch.zeros(n)}, n)] for _ in range(b)]).layout
     with torch.no_grad():
-        return encoder(x.reshape(b * n, width), layout).view(b, n, width)
+        return encoder(x.reshape(b * n, width), At(layout))[0].view(b, n, width)
 
 
 def test_names_of_released_and_clip_files_are_understood():

@@ -91,7 +91,7 @@ def test_a_run_computes_as_the_encoder_that_it_starts_from(tmp_path, start):
     assert {name: getattr(model.config, name) for name in rules} == rules
     packed = pack([[Span("x", {}, 6, grid=(2, 3))], [Span("x", {}, 4)]])
     x = torch.randn(packed.tokens, 8)
-    assert torch.equal(model.encoder(x, source.routed(packed)), source.encoder(x, source.routed(packed)))
+    assert torch.equal(model.encoder(x, source.at(packed))[0], source.encoder(x, source.at(packed))[0])
 
 
 def test_what_does_not_fit_is_named(tmp_path):

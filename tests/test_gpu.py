@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.model.config import GeneralistConfig
@@ -65,7 +66,7 @@ def test_sequences_of_many_lengths_go_through_one_kernel(dtype):
         own, here = copy.deepcopy(encoder).to(device), packed.to(device)
         x = here.data["x"]["x"][here.row].requires_grad_()
         with torch.autocast("cuda", dtype, enabled=device == "cuda"), mock.patch.object(parts, "varlen", kernel):
-            out = own(x, here.layout)
+            out, _ = own(x, At(here.layout))
         (out.float() * weight.to(device)).sum().backward()
         assert kernel.call_count == (2 if device == "cuda" else 0)
         found.append([out.detach().float().cpu(), x.grad.cpu(), *(p.grad.cpu() for p in own.parameters())])

@@ -6,7 +6,6 @@ import torch
 
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
-from generalist.model.model import stacked_linears
 from generalist.nn.mixers.attention import Attention
 from generalist.tokenizers_mod.text.summary import Summary
 
@@ -42,9 +41,11 @@ def test_a_feed_forward_matrix_three_times_as_wide_as_the_model_is_one_matrix_an
 
 def test_a_mixer_says_which_of_its_linears_are_stacked():
     model = fresh()
-    assert stacked_linears(model) == {model.encoder.layers[0].mixer.qkv: 3}
+    block = model.encoder.layers[0]
+    assert list(block.mixer.matrices()) == [(block.mixer.qkv.weight, 3), (block.mixer.out.weight, 1)]
+    assert list(block.mlp.matrices()) == [(block.mlp.up.weight, 1), (block.mlp.down.weight, 1)]
 
     class TwoInOne(Attention):
         stacked: ClassVar[dict[str, int]] = {"qkv": 3, "out": 2}
 
-    assert list(stacked_linears(TwoInOne(6, 2)).values()) == [3, 2]
+    assert [count for _, count in TwoInOne(6, 2).matrices()] == [3, 2]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm, linear
 
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
-from generalist.nn.attention.parts import equal
 from generalist.tokenizers_mod.geometry.graph import Graph, laplacian_identifiers
 from generalist.tokenizers_mod.published.meta_transformer import (
     MetaImage,
@@ -68,8 +68,8 @@ def test_encoder(reference, encoder):
     flat_x = x.reshape(b * n, width)
     with torch.no_grad():
         normed = block.norm1(flat_x)
-        attention = block.mixer(normed, layout, equal(layout))
-        mlp = block.mlp(block.norm2(flat_x + attention))
+        attention = block.mixer(normed, At(layout))
+        mlp = block.mlp(block.norm2(flat_x + attention), At(layout))
     for name, value in (("norm1", normed), ("attn", attention), ("mlp", mlp)):
         torch.testing.assert_close(value.view(b, n, width), r[f"mid.block0.{name}"], **CLOSE)
 

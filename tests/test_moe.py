@@ -74,10 +74,10 @@ def test_a_layer_is_the_weighted_sum_of_its_chosen_experts(router, top):
     made = model(router, layers=1, moe_top=top, moe_parts="mlp")
     mlp = made.encoder.layers[0].mlp
     packed = pack(sequences())
-    layout, x = made.routed(packed), torch.randn(packed.tokens, 24)
+    here, x = made.at(packed), torch.randn(packed.tokens, 24)
     with torch.no_grad():
-        choice = mlp.router(x, layout)
-        at = layout.routes.index if mlp.router.per_row else torch.arange(len(x))
+        choice = mlp.router(x, here)
+        at = here.routes.index if mlp.router.per_row else torch.arange(len(x))
         assert choice.experts.shape[1] == top and torch.allclose(choice.weights.sum(1), torch.ones(len(choice.weights)))
         # merging experts before the activation and mixing them behind it differ: rows merge, tokens mix each linear
         expected = []
@@ -85,7 +85,7 @@ def test_a_layer_is_the_weighted_sum_of_its_chosen_experts(router, top):
             pairs = list(zip(choice.experts[row].tolist(), choice.weights[row], strict=True))
             up = sum(w * (mlp.up.weight[e] @ token + mlp.up.bias[e]) for e, w in pairs)
             expected.append(sum(w * (mlp.down.weight[e] @ mlp.activation(up) + mlp.down.bias[e]) for e, w in pairs))
-        assert torch.allclose(mlp(x, layout), torch.stack(expected), atol=1e-5)
+        assert torch.allclose(mlp(x, here), torch.stack(expected), atol=1e-5)
 
 
 def test_one_expert_is_the_dense_model():
@@ -181,7 +181,7 @@ def test_an_unknown_task_is_routed_by_the_mean_of_all():
     conditions = []
     for name in ("first", "second", "never heard of"):
         packed.role = Role(task=name)
-        conditions.append(router.condition(torch.empty(0), made.routed(packed)))
+        conditions.append(router.condition(torch.empty(0), made.at(packed)))
     assert torch.allclose(conditions[2], (conditions[0] + conditions[1]) / 2)
 
 
@@ -252,15 +252,14 @@ def test_prompts_are_projected_by_the_experts_of_their_sequence():
     made = model("attribute", layers=1, moe_parts="attention")
     mixer: ExpertAttention = made.encoder.layers[0].mixer
     packed, prompts = pack(sequences()), torch.randn(2, 24)
-    layout, x = made.routed(packed), torch.randn(packed.tokens, 24)
-    from generalist.nn.attention.parts import equal
+    at, x = replace(made.at(packed), prompts=prompts), torch.randn(packed.tokens, 24)
 
     with torch.no_grad():
-        together = mixer(x, layout, equal(layout), prompts)
+        together = mixer(x, at)
         for i in range(3):
             one = pack([sequences()[i]]).layout  # the shapes, not the values, of sequence i
-            own = replace(one, routes=replace(layout.routes, index=layout.routes.index[packed.owner == i]))
-            alone = mixer(x[packed.owner == i], own, equal(own), prompts)
+            own = replace(at, layout=one, routes=replace(at.routes, index=at.routes.index[packed.owner == i]), made={})
+            alone = mixer(x[packed.owner == i], own)
             assert torch.allclose(together[packed.owner == i], alone, atol=1e-5)
 
 

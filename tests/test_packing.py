@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
@@ -134,7 +135,7 @@ def dense(encoder: Encoder, x: torch.Tensor, layout) -> torch.Tensor:
         mixed = scores.masked_fill(~seen, -torch.inf).softmax(-1)
         mixed = layer.mixer.out(torch.einsum("hij,jhd->ihd", mixed, v).flatten(1))
         x = x + (mixed if layer.gamma1 is None else layer.gamma1 * mixed)
-        mixed = layer.mlp(layer.norm2(x))
+        mixed = layer.mlp(layer.norm2(x), At(layout))
         x = x + (mixed if layer.gamma2 is None else layer.gamma2 * mixed)
     return x if encoder.norm is None else encoder.norm(x)
 
@@ -164,8 +165,8 @@ def test_any_mixture_of_masked_causal_and_hidden_tokens_equals_dense_attention(s
         spans.append([Span("x", {"x": x}, len(tokens), mask=mask, causal=causal, hidden=hidden)])
     packed = pack(spans)
     x = packed.data["x"]["x"][packed.row].requires_grad_()
-    with mock.patch("generalist.nn.encoder.parts_of", lambda layout, x: parts(layout)):
-        together = encoder(x, packed.layout)
+    with mock.patch("generalist.nn.attention.attend.parts_of", lambda at, x, listed: parts(at)):
+        together = encoder(x, At(packed.layout))[0]
     weight = torch.randn_like(together)
     (together * weight).sum().backward()
     grads, slope = gradients(encoder), x.grad

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Batch, Packed, Span
 from generalist.hf.model import GeneralistModel
@@ -142,7 +143,7 @@ class HeadAfter(torch.nn.Module):
 
     def forward(self, inputs: Packed, share: Packed, count: int) -> tuple[Tensor, Tensor]:
         """Loss [1] of the inputs and logits Float[M count]; `share`: the sequences of this rank."""
-        queries, own = (self.model.encoder(self.model.embed(p), p.layout)[p.asked] for p in (inputs, share))
+        queries, own = (self.model.encoder(self.model.embed(p), At(p.layout))[0][p.asked] for p in (inputs, share))
         found = logits(self.model.head(queries), self.model.head(gather(own)[:count]), self.model.log_scale("text_mlm"))
         assert inputs.labels is not None
         return torch.nn.functional.cross_entropy(found, inputs.labels).reshape(1), found

@@ -1,21 +1,18 @@
 """Where tokens stand in the grid of their span, for token mixers that turn by it (`generalist.nn.attention.rotary`).
 
-A place is four integers, row, column, rows, columns: of a picture's patch its own and its picture's. Of a grid of
-three axes, (T, H, W), the place is that within the frame. Tokens of spans without a grid of at least two axes (texts,
-summaries, sets) have no place: all four are 0.
+A place is six integers: row, column, rows and columns, of a picture's patch its own and its picture's; then which map
+of its sequence it belongs to, counted from 0, and how many rows the maps before it have, so that two pictures of one
+sequence never share a position. A grid of three axes, (T, H, W), is T maps. Tokens of spans without a grid of at least
+two axes (texts, summaries, sets) have no place: all six are 0.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from generalist.data.batch.types import Packed
-
-
-def plane(grid: tuple[int, ...] | None) -> tuple[int, int]:
-    """The rows and columns of a span's grid, (0, 0) where there are none."""
-    return (0, 0) if grid is None or len(grid) < 2 else (grid[-2], grid[-1])
+from generalist.data.batch.pieces import Pieces
 
 
 def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
@@ -24,16 +21,31 @@ def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor
     return torch.stack([cell // columns, cell % columns], dim=1)
 
 
-def places(packed: Packed) -> Tensor:
-    """The place of every token of a packed batch, Int[N 4], on its device."""
-    order = list(packed.data)
-    spans = sorted(zip(packed.kinds, packed.grids, strict=True), key=lambda span: order.index(span[0]))
-    table = torch.tensor([[length, *plane(grid)] for _, (length, grid) in spans])
-    lengths, within = table[:, 0], torch.arange(int(table[:, 0].sum()))
-    within = within - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    rows, columns = table[:, 1:].repeat_interleave(lengths, dim=0).unbind(1)
-    row, column = within // columns.clamp(min=1) % rows.clamp(min=1), within % columns.clamp(min=1)
-    found = torch.stack([row, column, rows, columns], dim=1).to(packed.row.device)
-    owned = [sum(length for kind, (length, _) in spans if kind == name) for name in order]
-    starts = torch.tensor([0, *owned[:-1]], device=packed.row.device).cumsum(0)
-    return found[starts[packed.source] + packed.row]
+def places(pieces: Pieces) -> Tensor:
+    """The place of every token of a packed batch, Int[N 6], on the host."""
+    own = pieces.placed()
+    cell = [torch.arange(p.length) if p.cells is None else p.cells for p in own]
+    table, met = [], dict[int, tuple[int, int]]()  # of each sequence: its maps so far, and their rows
+    for piece in own:
+        planar = piece.shape is not None and len(piece.shape) > 1
+        count, (rows, columns) = piece.maps(2) if planar else (0, (0, 0))
+        number, above = met.get(piece.sequence, (0, 0))
+        met[piece.sequence] = number + count, above + count * rows
+        table.append((rows, columns, number, above) if planar else (0, 0, 0, 0))
+    lengths = torch.tensor([p.length for p in own])
+    rows, columns, number, above = torch.tensor(table).repeat_interleave(lengths, dim=0).unbind(1)
+    line, column = torch.cat(cell) // columns.clamp(min=1), torch.cat(cell) % columns.clamp(min=1)
+    frame = line // rows.clamp(min=1)
+    found = torch.stack([line - frame * rows, column, rows, columns, number + frame, above + frame * rows], dim=1)
+    return found * (rows > 0).unsqueeze(1)
+
+
+def padded_places(place: Tensor | None, count: int, length: int, device: torch.device) -> Tensor:
+    """Padded sequences [summary, tokens...]: Int[B n 4], row, column, rows and columns of whole maps of one size in
+    order, or None where tokens have no place -> Int[B * (1 + n), 6]; the summary has none."""
+    if place is None:
+        return torch.zeros(count * length, 6, dtype=torch.long, device=device)
+    first = (place[..., 2] > 0) & (place[..., 0] == 0) & (place[..., 1] == 0)
+    number = first.long().cumsum(1) - 1
+    found = torch.cat([place, torch.stack([number, number * place[..., 2]], dim=-1)], dim=-1)
+    return pad(found.to(device), (0, 0, 1, 0)).flatten(0, 1)

@@ -12,6 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from generalist.data.batch.pieces import Pieces
 from generalist.data.batch.types import Batch, Example, Group, Layout, Packed, Role, Span
 
 
@@ -82,6 +83,7 @@ def pack(sequences: Sequence[Sequence[Span]], role: Role | None = None) -> Packe
     first = torch.empty_like(starts)
     first[order] = starts
 
+    pieces = _pieces(spans, owners, first.tolist())
     asked, labels = [], []
     asking: list[tuple[int, int, int]] = []  # of each span that asks: its first token, sequence and questions
     asked_kinds = set()
@@ -110,7 +112,7 @@ def pack(sequences: Sequence[Sequence[Span]], role: Role | None = None) -> Packe
         data=data,
         source=source[kept],
         row=row[kept],
-        layout=Layout(_groups(sizes.tolist(), special[order].tolist()), block, hidden[kept]),
+        layout=Layout(_groups(sizes.tolist(), special[order].tolist()), block, hidden[kept], pieces),
         owner=owner[kept],
         first=first,
         asked=at,
@@ -118,9 +120,26 @@ def pack(sequences: Sequence[Sequence[Span]], role: Role | None = None) -> Packe
         asked_modality=asked_kinds.pop() if asked_kinds else "",
         labels=torch.cat(labels) if labels else None,
         kinds=[s.modality for s in spans],
-        grids=[(s.length, s.grid) for s in spans],
         role=role or Role(),
     )
+
+
+def _pieces(spans: list[Span], owners: list[int], first: list[int]) -> Pieces:
+    """Where the spans lie once packed, their masked tokens dropped. first: of each sequence, its first token."""
+    at, pieces = first, Pieces(owners, shape=[span.grid for span in spans])
+    for i, (owner, span) in enumerate(zip(owners, spans, strict=True)):
+        length = span.length
+        if span.mask is not None and not bool(span.mask.all()):
+            pieces.cells[i] = span.mask.nonzero().squeeze(1)
+            length = len(pieces.cells[i])
+        if any(flag is not None and bool(flag.any()) for flag in (span.causal, span.hidden)):
+            pieces.bound.add(i)
+        if span.asked is not None:
+            pieces.asked.add(i)
+        pieces.start.append(at[owner])
+        pieces.length.append(length)
+        at[owner] += length
+    return pieces
 
 
 def _groups(lengths: list[int], special: list[bool]) -> list[Group]:

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from generalist.data.base.constants import constant
-from generalist.data.batch.routes import Role, Routes
+from generalist.data.batch.pieces import Pieces
+from generalist.data.batch.routes import Role
 
 IGNORE = -1  # an integer label that is not asked; float labels use NaN
 
@@ -44,7 +46,7 @@ class Span:
     asked: Int[m], the token positions in 0..n-1 where the question is asked. None means nowhere.
     labels: [m, ...], one row an asked token: class index (int64), values (float [m, a], NaN = not
         asked) or a distribution over the candidates (float [m, K]). None at inference.
-    grid: the token grid, such as (H, W) of patches or (T, H, W); None for a set or a plain sequence.
+    grid: the token grid: (n,) of an ordered sequence, (H, W) of patches, (T, H, W) of a film; None for a set.
     """
 
     modality: str
@@ -69,6 +71,8 @@ class Span:
             low, high = min(places), max(places)
             if low < 0 or high >= self.length:
                 raise ValueError(f"{self.modality} span: asked at token {low if low < 0 else high} of {self.length}")
+        if self.grid is not None and prod(self.grid) != self.length:
+            raise ValueError(f"{self.modality} span: grid {self.grid} has not {self.length} cells")
         if self.labels is not None and self.labels.shape[0] != count:
             raise ValueError(f"{self.modality} span: {len(self.labels)} labels for {count} asked tokens")
 
@@ -109,42 +113,28 @@ class Group:
 
 
 @dataclass
-class Offsets:
-    """How far the tokens of a sequence stand apart, for a model with relative positions.
-
-    steps: Float[T 2], the distances that occur, on a log scale; index: for each group Int[count n n], query by key, the
-    row of `steps`, or T where one of the two has no place.
-    """
-
-    steps: Tensor
-    index: list[Tensor]
-
-
-@dataclass
 class Layout:
-    """Who sees whom among N packed tokens: groups of equal-length sequences, Int[N] block, Bool[N] hidden."""
+    """Who sees whom among N packed tokens: groups of equal-length sequences, Int[N] block, Bool[N] hidden.
+
+    pieces: where the spans lie; None where nobody knows, as of padded tensors.
+    """
 
     groups: list[Group]
     block: Tensor
     hidden: Tensor
-    routes: Routes | None = None  # what conditions a mixture of experts, where the model has one
-    place: Tensor | None = None  # Int[N 4] where tokens stand in their grid, for a model that looks at it
-    angles: Tensor | None = None  # what the encoder made of it, for one pass
-    offsets: Offsets | None = None  # likewise
+    pieces: Pieces | None = None
 
     def __add__(self, other: Layout) -> Layout:
         """The tokens of `self` followed by those of `other`."""
-        shift = len(self.block)
+        shift, sequences = len(self.block), sum(group.count for group in self.groups)
         moved = [replace(g, start=g.start + shift) for g in other.groups]
-        routes = None if self.routes is None or other.routes is None else self.routes + other.routes
-        place = None if self.place is None or other.place is None else torch.cat([self.place, other.place])
+        known = self.pieces is not None and other.pieces is not None
+        pieces = self.pieces.behind(shift, sequences, other.pieces) if known else None
         block, hidden = torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden])
-        return Layout(self.groups + moved, block, hidden, routes, place)
+        return Layout(self.groups + moved, block, hidden, pieces)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Layout:
-        routes = None if self.routes is None else self.routes.map(fn)
-        place = None if self.place is None else fn(self.place)
-        return Layout(self.groups, fn(self.block), fn(self.hidden), routes, place)
+        return Layout(self.groups, fn(self.block), fn(self.hidden), self.pieces)
 
 
 @dataclass
@@ -170,7 +160,6 @@ class Packed:
     asked_modality: str = ""
     labels: Tensor | None = None
     kinds: list[str] = field(default_factory=list)  # modality of every span
-    grids: list[tuple[int, tuple[int, ...] | None]] = field(default_factory=list)  # tokens and grid of every span
     role: Role = field(
         default_factory=Role
     )  # input or candidate, and what stands on the other side: for a mixture of experts

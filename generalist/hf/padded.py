@@ -8,6 +8,7 @@ Which tensors are whose is said by the modalities themselves (`Modality.tensor_n
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from warnings import warn
@@ -20,11 +21,14 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.at import At
+from generalist.data.batch.cells import padded_places
 from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Group, Layout, Packed
 from generalist.model.model import PackedModel
 from generalist.model.sides import CANDIDATE, INPUT, is_candidate
-from generalist.nn.attention.padded import PaddedLayout
+from generalist.nn.attention.padded import padded_at
+from generalist.nn.taps import Kept
 from generalist.tasks import likelihood
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
@@ -87,28 +91,45 @@ class PaddedModel(PackedModel):
         want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         want_weights = config.output_attentions if output_attentions is None else output_attentions
         x, real = self.embed_padded(name, tensors)
-        summary = self.modalities["summary"].span(None).modality
-        layout = self.routed_padded(name, summary, PaddedLayout.of(x, real, bool(want_weights)), candidate, role)
-        layout.hidden_first = getattr(self.modalities["summary"], "hidden", False)
-        layout.causal = getattr(self.modalities[name], "causal", False)
-        layout.place = self.padded_places(name, tensors, x, real)
-        states: list[Tensor] | None = [] if want_states else None
-        prompts = self.layer_prompts(candidate)
-        hidden = self.encoder(x.flatten(0, 1), layout, prompts, states=states).view(x.shape)
+        at = self.padded_at(name, tensors, x, real, candidate, role)
+        seen = Kept("embedded", "weights", *(f"layers.{i}" for i in range(len(self.encoder.layers))))
+        with self.tapped(seen) if want_states or want_weights else nullcontext():
+            hidden, _ = self.encoder(x.flatten(0, 1), self.conditioned(at, candidate))
+        hidden = hidden.view(x.shape)
+        weights = tuple(w for name, found in seen.items() if name.endswith("weights") for w in found)
+        states = [s.view(x.shape) for name, found in seen.items() if not name.endswith("weights") for s in found]
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden,
             pooler_output=self.head(self.pool_padded(hidden, real)),
-            hidden_states=None if states is None else (*(s.view(x.shape) for s in states), hidden),
-            attentions=tuple(layout.weights) if layout.weights is not None else None,
+            hidden_states=(*states[:-1], hidden) if want_states else None,
+            attentions=weights if want_weights else None,
         )
 
-    def routed_padded(
-        self, name: str, summary: str, layout: PaddedLayout, candidate: bool, role: Role | None = None
-    ) -> PaddedLayout:
-        """The layout with the routes of padded sequences [summary, tokens of one modality...]; see `routed`."""
+    def padded_at(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        x: Tensor,
+        real: Tensor | None,
+        candidate: bool = False,
+        role: Role | None = None,
+    ) -> At:
+        """Where the tokens [summary, x...] of a padded modality stand, Float[B 1+n D], Bool[B 1+n] or None."""
+        summary, modality = self.modalities["summary"].span(None), self.modalities[name]
+        at = padded_at(x, real, summary.hidden is not None, modality.causal)
+        own = None if real is None else real[:, 1:]
+        place = modality.padded_place(tensors, own) if self.encoder.placed else None
+        if place is not None or not modality.gridded:
+            at.made["place"] = padded_places(place, *x.shape[:2], x.device)
+        routes = self.padded_routes(name, summary.modality, at.groups[0], candidate, role)
+        return replace(at, routes=routes)
+
+    def padded_routes(
+        self, name: str, summary: str, group: Group, candidate: bool, role: Role | None = None
+    ) -> Routes | None:
+        """The routes of padded sequences [summary, tokens of one modality...]; see `routes`."""
         if self.router is None:
-            return layout
-        group = layout.groups[0]
+            return None
         device = self.device
         # two tokens, one of each modality, stand for all: in a padded batch nothing is causal
         zero = torch.zeros(2, dtype=torch.long, device=device)
@@ -125,32 +146,11 @@ class PaddedModel(PackedModel):
             kinds=[name],
             role=role or Role(),
         )
-        found = self.routed(pair, candidate)
+        if (found := self.routes(pair, candidate)) is None:
+            return None
         of_token = torch.ones(group.count, group.length, dtype=torch.long, device=device)
         of_token[:, 0] = 0
-        padding = torch.zeros_like(of_token, dtype=torch.bool) if layout.real is None else ~layout.real
-        routes = None if found.routes is None else Routes(found.routes.index[of_token.flatten()], found.routes.table)
-        block = torch.zeros(of_token.numel(), dtype=torch.long, device=device)
-        return replace(layout, block=block, hidden=padding.flatten(), routes=routes)
-
-    def padded_places(self, name: str, tensors: dict[str, Tensor], x: Tensor, real: Tensor | None) -> Tensor | None:
-        """The places of [summary, x...] for a model that looks at them, Int[B * (1 + n), 4]; else None.
-
-        UserError for a modality whose padded tensors do not say where its tokens stand.
-        """
-        if not self.encoder.placed:
-            return None
-        modality = self.modalities[name]
-        found = modality.padded_place(tensors, None if real is None else real[:, 1:])
-        if found is None and modality.gridded:
-            raise UserError(
-                f"{name}: padded tensors do not say where tokens stand, which this model looks at; "
-                "use model.encode(processor(...))"
-            )
-        place = torch.zeros(*x.shape[:2], 4, dtype=torch.long, device=x.device)
-        if found is not None:
-            place[:, 1:] = found.to(x.device)
-        return place.flatten(0, 1)
+        return Routes(found.index[of_token.flatten()], found.table)
 
     def pool_padded(self, hidden: Tensor, real: Tensor | None) -> Tensor:
         """What is read at the summary of every row: Float[B n D], Bool[B n] or None -> Float[B D]."""

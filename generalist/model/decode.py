@@ -3,7 +3,7 @@
     words so far   w_0 .. w_{t-1}     each seen by all that follow
     question       SPE at position t  seen by itself only; its likelihood over the vocabulary gives w_t
 
-Every token runs once: what comes before is kept layer by layer (`generalist.nn.attention.cached`; Uni-Perceiver spec
+Every token runs once: what comes before is kept layer by layer (`generalist.nn.attention.kv_cache`; Uni-Perceiver spec
 1.11).
 transformers' generation expects a next-token head at the last word; here the question is asked at a separate token
 that leaves no trace, so the search is written out: it is one page.
@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Packed, Span
 from generalist.model.model import PackedModel
 from generalist.model.sides import modalities_of
-from generalist.nn.attention.cached import Cache, reading, writing
+from generalist.nn.attention.kv_cache import Cache
 from generalist.tasks.candidates import Vocabulary
 
 CHUNK = 8192  # vocabulary entries encoded at once
@@ -115,14 +116,14 @@ class Writer:
         # that look at a whole sequence see one that has text in it
         tail = text.next_span([text.spe])
         packed = pack([[*sequence, tail] for sequence in inputs], role).to(model.device)
-        layout = model.routed(packed)
         self.cache = Cache.of(packed, without=2)
-        model.encoder(model.embed(packed), reading(layout, self.cache), model.layer_prompts())
+        at = replace(model.at(packed), cache=self.cache)
+        model.encoder(model.embed(packed), at)
         self.complete = len(self.cache.layers) == len(model.encoder.layers)
         last = packed.first + torch.bincount(packed.owner) - 1
-        self.routes = None if layout.routes is None else [layout.routes.index[last - 1], layout.routes.index[last]]
-        self.table = None if layout.routes is None else layout.routes.table
-        self.first = None if layout.routes is None else layout.routes.index[packed.first]
+        self.routes = None if at.routes is None else [at.routes.index[last - 1], at.routes.index[last]]
+        self.table = None if at.routes is None else at.routes.table
+        self.first = None if at.routes is None else at.routes.index[packed.first]
         self.rows = torch.arange(len(inputs), device=model.device)
 
     def select(self, rows: Tensor) -> None:
@@ -148,13 +149,16 @@ class Writer:
         return pack([[token] for token in tokens]).to(self.model.device)
 
     def _run(self, packed: Packed, append: bool) -> Tensor:
-        layout = replace(packed.layout, place=self.model.places(packed))
+        routes = None
         if self.routes is not None:
             assert self.table is not None
             first = None if self.first is None else self.first[self.rows]
-            layout = replace(layout, routes=Routes(self.routes[0 if append else 1][self.rows], self.table, first))
-        step = writing(layout, self.cache, append)
-        return self.model.encoder(self.model.embed(packed), step, self.model.layer_prompts())
+            routes = Routes(self.routes[0 if append else 1][self.rows], self.table, first)
+        self.cache.append = append
+        at = self.model.conditioned(At(packed.layout, routes=routes, cache=self.cache), candidate=False)
+        hidden, _ = self.model.encoder(self.model.embed(packed), at)
+        self.cache.passed()
+        return hidden
 
 
 def start(

@@ -20,9 +20,10 @@ from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.trust import trusting
-from generalist.data.batch.cells import places
+from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
-from generalist.data.batch.types import Layout, Packed, Span
+from generalist.data.batch.routes import Routes
+from generalist.data.batch.types import Packed, Span
 from generalist.model.config import GeneralistConfig
 from generalist.model.sides import INPUT, SIDES, SUMMARY, Sides, is_candidate, modalities_of
 from generalist.nn.attention.kernels import needs_flash
@@ -30,14 +31,16 @@ from generalist.nn.encoder import Encoder
 from generalist.nn.experts.experts import ExpertLinear
 from generalist.nn.experts.placement import has_experts
 from generalist.nn.experts.routing import ROUTERS
+from generalist.nn.mixers.base import Mixer
 from generalist.nn.prompts import DeepPrompts, LinearHeads
 from generalist.nn.readout import build_pooling
+from generalist.nn.taps import Tapped
 from generalist.tasks import likelihood
 from generalist.tokenizers_mod.base.aside import Aside
 from generalist.tokenizers_mod.base.modalities import build_modalities
 
 
-class PackedModel(PreTrainedModel):
+class PackedModel(Tapped, PreTrainedModel):
     config_class = GeneralistConfig
     config: GeneralistConfig
     base_model_prefix = "generalist"
@@ -72,9 +75,11 @@ class PackedModel(PreTrainedModel):
         self.log_scales = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor([config.initial_scale]).log()) for name in config.scales or []}
         )
-        parts = {**stacked_linears(self.encoder), **stacked_linears(self.head)}
+        parts = {
+            weight: count for m in self.encoder.modules() if isinstance(m, Mixer) for weight, count in m.matrices()
+        }
         own = [m for root in (self.encoder, self.head) for m in root.modules() if isinstance(m, nn.Linear)]
-        self.own_linears = {linear: parts.get(linear, 1) for linear in own}
+        self.own_linears = {linear: parts.get(linear.weight, 1) for linear in own}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -113,33 +118,35 @@ class PackedModel(PreTrainedModel):
 
     def forward(self, packed: Packed, candidate: bool = False) -> Any:
         """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own."""
-        return self.encoder(self.embed(packed), self.routed(packed, candidate), self.layer_prompts(candidate))
+        return self.encoded(packed, candidate)[0]
 
-    def routed(self, packed: Packed, candidate: bool = False) -> Layout:
-        """The batch's layout, with what routers and token mixers look at where the model has such."""
-        if (place := self.places(packed)) is not None:
-            packed = replace(packed, layout=replace(packed.layout, place=place))
+    def encoded(self, packed: Packed, candidate: bool = False) -> tuple[Tensor, At]:
+        """The same, and where these tokens stand."""
+        return self.encoder(self.embed(packed), self.at(packed, candidate))
+
+    def at(self, packed: Packed, candidate: bool = False) -> At:
+        """Where the tokens of a batch stand in one pass, with what the model adds: routes, prompts, kernel, taps."""
+        return self.conditioned(At(packed.layout, routes=self.routes(packed, candidate)), candidate)
+
+    def conditioned(self, at: At, candidate: bool) -> At:
+        """The same with this side's deep prompts, the attention kernel and whoever looks on."""
+        prompts = None if self.prompts is None else self.prompts(candidate)
+        return replace(at, layer_prompts=prompts, kernel=self.config._attn_implementation, taps=self.taps)
+
+    def routes(self, packed: Packed, candidate: bool = False) -> Routes | None:
+        """What the experts of a batch are chosen by, where the model has such."""
         if self.router is None:
-            return packed.layout
+            return None
         role = replace(packed.role, target=packed.role.target or candidate)
         if role.other is None and not role.task:  # whoever packed it did not say what it is compared with
             role = self.sides.role(SIDES[role.target], set(packed.kinds) - {SUMMARY}, None)
-        packed = replace(packed, role=role)
-        return replace(packed.layout, routes=self.router.table(packed, self.kinds, self.config.tasks or []))
-
-    def places(self, packed: Packed) -> Tensor | None:
-        """Where every token stands in its grid, Int[N 4], for a model that looks at it; else None."""
-        return places(packed) if self.encoder.placed else None
+        return self.router.table(replace(packed, role=role), self.kinds, self.config.tasks or [])
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names."""
         with trusting(bool(kwargs.get("trust_remote_code"))):
             return super().from_pretrained(*args, **kwargs)
-
-    def layer_prompts(self, candidate: bool = False) -> list[Tensor | None] | None:
-        """The deep prompts of every layer, None where the model has none."""
-        return None if self.prompts is None else self.prompts(candidate)
 
     def encode_together(self, parts: Sequence[Packed]) -> list[Tensor]:
         """Packed inputs, then candidates, in one pass through the encoder: their features at the asked tokens.
@@ -150,10 +157,10 @@ class PackedModel(PreTrainedModel):
         apart = self.prompts is not None and (self.prompts.separate or self.router is not None)
         if len(parts) == 1 or apart:
             return [self.features(part, candidate=i > 0) for i, part in enumerate(parts)]
-        layout: Layout = self.routed(parts[0])
+        at = self.at(parts[0])
         for part in parts[1:]:
-            layout = layout + self.routed(part, candidate=True)
-        hidden = self.encoder(torch.cat([self.embed(p) for p in parts]), layout, self.layer_prompts())
+            at = at + self.at(part, candidate=True)
+        hidden, at = self.encoder(torch.cat([self.embed(p) for p in parts]), at)
         return [self.read_out(h, p) for h, p in zip(hidden.split([p.tokens for p in parts]), parts, strict=True)]
 
     def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
@@ -247,15 +254,6 @@ class PackedModel(PreTrainedModel):
     ) -> Tensor:
         """Probabilities of the candidates: Float[M K], rows sum to one. task: as `log_likelihood`."""
         return self.log_likelihood(inputs, candidates, scale, task).exp()
-
-
-def stacked_linears(module: nn.Module) -> dict[nn.Module, int]:
-    """The linears that their mixers declare to hold several matrices (`stacked`), and how many each holds."""
-    return {
-        getattr(mixer, name): count
-        for mixer in module.modules()
-        for name, count in getattr(mixer, "stacked", {}).items()
-    }
 
 
 class OutputHead(nn.Module):

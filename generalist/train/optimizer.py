@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from generalist.machine.collectives import sum_over_ranks
+from generalist.nn.mixers.base import Mixer
 from generalist.recipe.recipe import Recipe
 
 
@@ -117,7 +118,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, factors: dict[str, f
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             decayed.add(id(module.weight))
-        decayed.update(id(getattr(module, name)) for name in getattr(module, "decayed", ()))
+        if isinstance(module, Mixer):
+            decayed.update(id(weight) for weight, _ in module.matrices())
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

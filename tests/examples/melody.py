@@ -45,7 +45,8 @@ class Melody(Modality):
         """A checked value -> n tokens. In training (`rng` is given) it is played up to 2 semitones higher or lower."""
         if rng is not None:
             value = (value + torch.randint(-2, 3, (1,), generator=rng)).clamp(0, 127)
-        return Span(self.name, {"note": value, "place": torch.arange(len(value))}, len(value))
+        data = {"note": value, "place": torch.arange(len(value))}
+        return Span(self.name, data, len(value), grid=(len(value),))
 
     def build(self, width: int) -> nn.Module:
         """The half that runs on the device."""

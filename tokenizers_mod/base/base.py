@@ -37,6 +37,8 @@ class Modality:
     count: ClassVar[str] = ""  # the number of tokens: a formula of settings and sizes, then words after "; "
     takes_input: ClassVar[bool] = True  # False: there is nothing to give, as of the summary token
     kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
+    causal = False  # a token sees those before it and itself only
+    views = 1  # how often a sample is looked at where answers are averaged (`views`)
     view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times (`views`)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

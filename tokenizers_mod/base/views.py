@@ -26,13 +26,13 @@ from generalist.data.base.errors import UserError
 
 def views_of(modalities: Iterable[Any]) -> int:
     """How many views a sample of these modalities has: the most that one of them asks for."""
-    return max((getattr(m, "views", 1) for m in modalities), default=1)
+    return max((m.views for m in modalities), default=1)
 
 
 @contextmanager
 def seen_as(modalities: Iterable[Any], view: int) -> Iterator[None]:
     """Spans made inside are those of this view (counted from 0) where a modality has so many, else the last one."""
-    own = [m for m in modalities if getattr(m, "views", 1) > 1]
+    own = [m for m in modalities if m.views > 1]
     try:
         for modality in own:
             modality.view = min(view, modality.views - 1)

@@ -148,7 +148,7 @@ class Series(Modality):
             "position": torch.arange(-count, 0, dtype=torch.float32) * self.patch,
             "channel": torch.full((count,), channel),
         }
-        return Span(self.name, data, count, mask=None if bool(real.all()) else real)
+        return Span(self.name, data, count, mask=None if bool(real.all()) else real, grid=(count,))
 
     def steady(self) -> tuple[str, ...]:
         return ("read", "statistics", "span")

@@ -197,12 +197,14 @@ class MetaSeries(Modality):
                 raise UserError(f"{self.name}: windows take one variable a span, got {series.shape[1]}")
             column = pad(series.T, (0, self.stride), mode="replicate")[0]
             windows = column.unfold(0, self.patch, self.stride)
-            return Span(self.name, {"patch": windows, "index": torch.arange(len(windows))}, len(windows))
+            return Span(
+                self.name, {"patch": windows, "index": torch.arange(len(windows))}, len(windows), grid=(len(windows),)
+            )
         around = torch.stack([series.roll(1, 0), series, series.roll(-1, 0)], dim=-1)  # W[:, v, j] x[t + j - 1, v]
         data = {"patch": around.flatten(1), "index": torch.arange(len(series))}
         if marks is not None:
             data["mark"] = marks
-        return Span(self.name, data, len(series))
+        return Span(self.name, data, len(series), grid=(len(series),))
 
     def build(self, width: int) -> nn.Module:
         return MetaSeriesTokens(self.patch or 3 * self.variables, self.marks, self.calendar, width)

@@ -357,7 +357,8 @@ class Text(TextTensors):
             causal = torch.ones(len(ids), dtype=torch.bool)
         position = torch.arange(len(ids)) if position is None else position
         # by the name it goes by in its model, which `build_modalities` may set on the instance
-        return Span(self.name, {"ids": ids, "position": position}, len(ids), causal=causal, hidden=hidden)
+        data, grid = {"ids": ids, "position": position}, (len(ids),)
+        return Span(self.name, data, len(ids), causal=causal, hidden=hidden, grid=grid)
 
     def hf_tokenizer(self) -> BpeTokenizer:
         """The same ids with the Hugging Face interface: saves and loads in a model folder."""
@@ -386,4 +387,4 @@ class Text(TextTensors):
 def text_span(ids: Tensor, position: Tensor | None = None) -> Span:
     """A span of the modality "text": ids Int[n] at `position` Int[n] (0..n-1 if None; -1: no position and no type)."""
     position = torch.arange(len(ids)) if position is None else position
-    return Span("text", {"ids": ids, "position": position}, len(ids))
+    return Span("text", {"ids": ids, "position": position}, len(ids), grid=(len(ids),))

@@ -1,4 +1,4 @@
-"""Attention over packed tokens: one place that hands the parts of a layout to the kernels.
+"""Attention over packed tokens: one place that hands the parts of a batch to the kernels.
 
 Sequences of equal length lie end to end, so a group is a view [count, length] and costs no copy and no
 padding. Groups where every token sees every token go through the kernel without a mask; the rest get
@@ -7,63 +7,78 @@ the mask of their blocks, built once a forward pass and shared by all layers (`g
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-from generalist.data.batch.types import Layout
-from generalist.nn.attention.cached import CachedLayout, StepLayout
+from generalist.data.batch.at import At
 from generalist.nn.attention.kernels import kernel
-from generalist.nn.attention.padded import PaddedLayout
-from generalist.nn.attention.parts import Part
-from generalist.nn.attention.relative import added
-from generalist.nn.attention.rotary import turn
+from generalist.nn.attention.parts import parts_of
+from generalist.nn.attention.position import Position
 
 
 def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    layout: Layout,
-    parts: list[Part],
+    at: At,
     prompts: tuple[Tensor, Tensor] | None = None,
-    implementation: str | None = None,
-    bias: Tensor | None = None,
+    positions: Sequence[Position] = (),
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d].
 
     prompts: keys and values Float[P H d] that every token of every sequence sees in front of its own
-    (deep prompts, never queries and never turned). implementation: which kernel, by transformers' name.
-    bias: Float[T + 1, H], added to the scores by the layout's offsets (`generalist.nn.attention.relative`).
+    (deep prompts, never queries and never turned). Kernels that have weights show them to the taps, part by part.
     """
-    if layout.angles is not None:
-        q, k = turn(q, layout.angles), turn(k, layout.angles)
-    if isinstance(layout, StepLayout):
-        return layout.attend(q, k, v, prompts)
-    if isinstance(layout, CachedLayout):
-        layout.cache.keep(k, v)
+    for position in positions:
+        q, k = position.turn(q, k, at)
+    if at.cache is not None and (met := at.cache.meet(at.layer, k, v)) is not None:
+        return _one_query(q, *met, prompts)
+    biases = [bias for position in positions if (bias := position.bias(at, q.dtype)) is not None]
+    parts = parts_of(at, q, listed=bool(biases))
     out = []
     # split, not slices: a slice's gradient is a tensor of all tokens, one for each part, and nearly all zero
     sizes = [part.tokens for part in parts]
-    whole = prompts is None and bias is None and implementation in (None, "sdpa")
+    whole = prompts is None and not biases and at.kernel in (None, "sdpa")
     rows = zip(*((t,) if len(sizes) == 1 else t.split(sizes) for t in (q, k, v)), strict=True)
-    for part, own in zip(parts, rows, strict=True):
+    for number, (part, own) in enumerate(zip(parts, rows, strict=True)):
         done = part.whole(*own) if whole else None
         if done is not None:
             out.append(done)
             continue
         qs, ks, vs = (part.rows(t) for t in own)
-        mask, index = part.mask, None if bias is None else part.index
         if prompts is not None:
-            ks, vs = (
-                torch.cat([p.transpose(0, 1).expand(part.count, -1, -1, -1), t], dim=2)
-                for p, t in zip(prompts, (ks, vs), strict=True)
-            )
-            if mask is not None and index is None:
-                mask = torch.nn.functional.pad(mask, (len(prompts[0]), 0), value=True)
-        if bias is not None and index is not None:
-            mask = added(bias.to(q.dtype), index, mask, 0 if prompts is None else len(prompts[0]))
-        o, weights = kernel(implementation)(qs, ks, vs, mask)
-        if isinstance(layout, PaddedLayout):
-            layout.keep(weights)
+            ks, vs = (torch.cat([_each(p, part.count), t], dim=2) for p, t in zip(prompts, (ks, vs), strict=True))
+        mask = _added(part.mask, biases, number, 0 if prompts is None else len(prompts[0]))
+        o, weights = kernel(at.kernel)(qs, ks, vs, mask)
+        if weights is not None and (tapped := at.tap("weights", weights)) is not weights:
+            o = tapped @ vs
         out.append(part.packed(o))
     return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def _each(prompts: Tensor, count: int) -> Tensor:
+    """Float[P H d] -> Float[count H P d]."""
+    return prompts.transpose(0, 1).expand(count, -1, -1, -1)
+
+
+def _added(mask: Tensor | None, biases: list[Callable[[int], Tensor]], number: int, prompts: int) -> Tensor | None:
+    """What a kernel is given of who sees whom: Bool[count 1 1|n prompts + n], True = may be seen, or where there are
+    biases Float[count H n prompts + n], -inf where a key may not be seen; None: all see all."""
+    if not biases:
+        return mask if mask is None or not prompts else pad(mask, (prompts, 0), value=True)
+    found = reduce(torch.add, (bias(number) for bias in biases))
+    if mask is not None:
+        found = found.masked_fill(~mask, -torch.inf)
+    return pad(found, (prompts, 0)) if prompts else found
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, prompts: tuple[Tensor, Tensor] | None) -> Tensor:
+    """One query a sequence, Float[R H d], over keys and values Float[R H n d] of which Bool[R n] are real."""
+    if prompts is not None:
+        k, v = (torch.cat([_each(p, len(q)), t], 2) for p, t in zip(prompts, (k, v), strict=True))
+        seen = pad(seen, (prompts[0].shape[0], 0), value=True)
+    return scaled_dot_product_attention(q.unsqueeze(2), k, v, attn_mask=seen[:, None, None, :]).squeeze(2)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from generalist.data.batch.types import Group, Layout
-from generalist.nn.attention.cached import StepLayout
-from generalist.nn.attention.padded import PaddedLayout
+from generalist.data.batch.at import At
+from generalist.data.batch.types import Group
 
 HALF = (torch.float16, torch.bfloat16)
 FEW = 8192  # padded tokens that cost a GPU no more than starting another kernel does
@@ -26,12 +25,11 @@ FEW = 8192  # padded tokens that cost a GPU no more than starting another kernel
 class Equal:
     """Sequences of one length: a view of the packed tokens.
 
-    mask: Bool[count 1 1|n n], True = may be seen, None = all; index: Int[count n n] of `Offsets`, or None.
+    mask: Bool[count 1 1|n n], True = may be seen, None = all.
     """
 
     group: Group
     mask: Tensor | None = None
-    index: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -59,13 +57,12 @@ class Ragged:
     """Neighbouring groups in one call. starts: Int32[count + 1] of its sequences; plain: all of its tokens see all."""
 
     groups: list[Group]
-    layout: Layout
-    index: ClassVar[None] = None  # relative positions are listed by group
+    at: At
     starts: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         lengths = [0] + [group.length for group in self.groups for _ in range(group.count)]
-        self.starts = torch.tensor(lengths, device=self.layout.block.device).cumsum(0, dtype=torch.int32)
+        self.starts = torch.tensor(lengths, device=self.at.block.device).cumsum(0, dtype=torch.int32)
 
     @cached_property
     def tokens(self) -> int:
@@ -100,7 +97,7 @@ class Ragged:
             own = slice(first, first + self.tokens)
             block, hidden = (
                 t.new_zeros(count * longest).index_copy(0, place, t[own]).view(count, longest)
-                for t in (self.layout.block, self.layout.hidden)
+                for t in (self.at.block, self.at.hidden)
             )
             itself = torch.eye(longest, dtype=torch.bool, device=block.device)
             seen = seen & visible(block, hidden) | itself  # so that no row of the mask is empty
@@ -144,31 +141,28 @@ def visible(block: Tensor, hidden: Tensor) -> Tensor:
     return (earlier & (~hidden[:, None, :] | itself)).unsqueeze(1)
 
 
-def equal(layout: Layout) -> list[Part]:
+def equal(at: At) -> list[Part]:
     """A part for every group of equal lengths."""
-    indices = [None] * len(layout.groups) if layout.offsets is None else layout.offsets.index
-    if isinstance(layout, PaddedLayout):
-        return [Equal(*part) for part in zip(layout.groups, layout.masks(), indices, strict=True)]
-    return [_equal(layout, group, index) for group, index in zip(layout.groups, indices, strict=True)]
+    return [_equal(at, group) for group in at.groups]
 
 
-def _equal(layout: Layout, group: Group, index: Tensor | None = None) -> Equal:
-    if group.plain:
-        return Equal(group, None, index)
+def _equal(at: At, group: Group) -> Equal:
+    if at.mask is not None or group.plain:
+        return Equal(group, at.mask)
     own, shape = slice(group.start, group.start + group.count * group.length), (group.count, group.length)
-    return Equal(group, visible(layout.block[own].view(shape), layout.hidden[own].view(shape)), index)
+    return Equal(group, visible(at.block[own].view(shape), at.hidden[own].view(shape)))
 
 
-def shared(layout: Layout, half: bool) -> list[Part]:
+def shared(at: At, half: bool) -> list[Part]:
     """Neighbouring groups together: all plain ones where tokens have half precision, others while padding is cheap."""
     runs: list[list[Group]] = []
-    for group in layout.groups:
+    for group in at.groups:
         run = runs[-1] if runs else []
         if run and run[-1].plain == group.plain and ((group.plain and half) or cheap([*run, group])):
             run.append(group)
         else:
             runs.append([group])
-    return [Ragged(run, layout) if len(run) > 1 else _equal(layout, run[0]) for run in runs]
+    return [Ragged(run, at) if len(run) > 1 else _equal(at, run[0]) for run in runs]
 
 
 def cheap(groups: list[Group]) -> bool:
@@ -178,9 +172,8 @@ def cheap(groups: list[Group]) -> bool:
     return padded <= max(FEW, 1.25 * tokens)
 
 
-def parts_of(layout: Layout, x: Tensor) -> list[Part]:
-    """The parts of a pass through the encoder; x: the tokens that enter it."""
-    if not x.is_cuda or layout.offsets is not None or len(layout.groups) == 1 or isinstance(layout, StepLayout):
-        return equal(layout)
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    return shared(layout, dtype in HALF)
+def parts_of(at: At, x: Tensor, listed: bool = False) -> list[Part]:
+    """The parts of a pass through the encoder, made once. x: tokens of it; listed: a part for every group."""
+    dtype = torch.get_autocast_dtype("cuda") if x.is_cuda and torch.is_autocast_enabled("cuda") else x.dtype
+    alone = listed or not x.is_cuda or len(at.groups) == 1
+    return at.once(("parts", alone), lambda: equal(at) if alone else shared(at, dtype in HALF))

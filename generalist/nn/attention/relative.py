@@ -3,22 +3,37 @@
     bias = MLP(sign(d) log(1 + |d|))        d = (rows, columns) from key to query; one number a head, one MLP a layer
 
 Source: Swin V2's log-spaced continuous bias (2111.09883, section 3.3) as timm's ViTs take it, without normalising d and
-without a sigmoid behind it. A pair in which a token has no place (a summary, a text) gets no bias. The distances that
-occur in a batch are listed once a pass; a layer computes its bias once for each of them, not for each pair.
+without a sigmoid behind it. A pair of tokens that are not of one map (a summary, a text, two pictures, two frames of a
+film) gets no bias. The distances that occur in a batch are listed once a pass; a layer computes its bias once for each
+of them, not for each pair.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
-from generalist.data.batch.types import Layout, Offsets
+from generalist.data.batch.at import At
+from generalist.nn.attention.position import Position
 
 
-class RelativeBias(nn.Module):
+@dataclass
+class Offsets:
+    """How far the tokens of a sequence stand apart.
+
+    steps: Float[T 2], the distances that occur, on a log scale; index: for each group Int[count n n], query by key, the
+    row of `steps`, or T where the two are not of one map.
+    """
+
+    steps: Tensor
+    index: list[Tensor]
+
+
+class RelativeBias(nn.Module, Position):
     """The MLP of one layer: 2 -> hidden -> heads."""
 
     def __init__(self, heads: int, hidden: int) -> None:
@@ -31,30 +46,25 @@ class RelativeBias(nn.Module):
         found = self.down(self.up(steps.to(self.up.weight.dtype)).relu())
         return pad(found, (0, 0, 0, 1))
 
+    def bias(self, at: At, dtype: torch.dtype) -> Callable[[int], Tensor]:
+        offsets = at.once("offsets", lambda: offsets_of(at))
+        table = self(offsets.steps).to(dtype)
+        return lambda number: embedding(offsets.index[number], table).permute(0, 3, 1, 2)
 
-def with_offsets(layout: Layout, place: Tensor) -> Layout:
-    """The layout with the offsets of its pairs, for one pass through the encoder. place: Int[N 4]
-    (`generalist.data.batch.cells`)."""
-    rows, columns = (max(1, int(size)) for size in place[:, 2:].amax(0))
+
+def offsets_of(at: At) -> Offsets:
+    """The offsets of the pairs of every group."""
+    place = at.place
+    rows, columns = (max(1, int(size)) for size in place[:, 2:4].amax(0))
     down = torch.arange(1 - rows, rows, device=place.device)
     right = torch.arange(1 - columns, columns, device=place.device)
     steps = torch.cartesian_prod(down, right).float()
     index = []
-    for group in layout.groups:
-        own = place[group.start : group.start + group.count * group.length].view(group.count, group.length, 4)
+    for group in at.groups:
+        own = place[group.start : group.start + group.count * group.length].view(group.count, group.length, -1)
         apart = own[:, :, None, :2] - own[:, None, :, :2]
-        real = own[:, :, 2] > 0
         number = (apart[..., 0] + rows - 1) * (2 * columns - 1) + apart[..., 1] + columns - 1
-        index.append(number.where(real[:, :, None] & real[:, None, :], len(steps)))
-    return replace(layout, offsets=Offsets(steps.sign() * steps.abs().log1p(), index))
-
-
-def added(bias: Tensor, index: Tensor, mask: Tensor | None, prompts: int) -> Tensor:
-    """What a kernel adds to its scores: Float[count H n prompts + n], -inf where a key may not be seen.
-
-    bias: Float[T + 1, H] of this layer; index: Int[count n n]; mask: Bool[count 1 1|n n] or None.
-    """
-    found = embedding(index, bias).permute(0, 3, 1, 2)
-    if mask is not None:
-        found = found.masked_fill(~mask, -torch.inf)
-    return pad(found, (prompts, 0)) if prompts else found
+        real, of = own[:, :, 2] > 0, own[:, :, 4]
+        together = real[:, :, None] & real[:, None, :] & (of[:, :, None] == of[:, None, :])
+        index.append(number.where(together, len(steps)))
+    return Offsets(steps.sign() * steps.abs().log1p(), index)

@@ -7,7 +7,9 @@ second by its column (2303.11331, EVA-02, section 2.1; 2403.13298, section 3.1: 
 
 so that a score depends on where two patches stand to one another. With `reference` a picture of any size spans the
 same angles; without it, position = row + offset. A token without a place (a summary, a text, a set) is not turned:
-it stands at position 0. Angles are computed once a pass, for all layers.
+it stands at position 0. Pictures of one sequence, and frames of a film, stand below one another: the rows of a map go
+on from those of the map before it, `reference` rows a map where that is set. Angles are computed once a pass, for all
+layers.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.at import At
+from generalist.nn.attention.position import Position
 
 
 @dataclass(frozen=True)
-class Rotary:
+class Rotary(Position):
     """width: of a head. reference: rows and columns of the grid that every picture is brought to, 0 = its own."""
 
     width: int
@@ -31,16 +35,22 @@ class Rotary:
     offset: float = 0.0
 
     def angles(self, place: Tensor) -> Tensor:
-        """place: Int[N 4] (`generalist.data.batch.cells`) -> the cosine and sine of the angles, Float[2 N 1
+        """place: Int[N 6] (`generalist.data.batch.cells`) -> the cosine and sine of the angles, Float[2 N 1
         width/2]."""
-        at, size = place[:, :2].float() + self.offset, place[:, 2:].float()
+        at, size = place[:, :2].float() + self.offset, place[:, 2:4].float()
+        above = place[:, 5]
         if self.reference:
-            at = at / size.clamp(min=1) * self.reference
+            at, above = at / size.clamp(min=1) * self.reference, place[:, 4] * self.reference
+        at = torch.stack([at[:, 0] + above, at[:, 1]], dim=1)
         at = at * (size > 0)  # the offset is for those that have a place
         quarter = self.width // 4
         power = torch.arange(quarter, device=place.device, dtype=torch.float32) / quarter
         angle = (at.unsqueeze(-1) / self.temperature**power).flatten(1)
         return torch.stack([angle.cos(), angle.sin()]).unsqueeze(2)
+
+    def turn(self, q: Tensor, k: Tensor, at: At) -> tuple[Tensor, Tensor]:
+        angles = at.once(self, lambda: self.angles(at.place))
+        return turn(q, angles), turn(k, angles)
 
 
 def turn(x: Tensor, angles: Tensor) -> Tensor:

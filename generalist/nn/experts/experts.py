@@ -20,7 +20,7 @@ experts as a leading axis, and the routers beside them):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -28,14 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-from generalist.data.batch.types import Layout, Routes
+from generalist.data.batch.at import At
+from generalist.data.batch.routes import Routes
 from generalist.nn.experts.routing import ROUTERS, Choice, RouterSpec, routes
+from generalist.nn.mixers.base import Mixer
 
 
 class ExpertLinear(nn.Module):
     """E linears of one shape: weight Float[E out in], bias Float[E out]. parts: square matrices stacked in each."""
-
-    decayed: ClassVar[tuple[str, ...]] = ("weight",)  # for the optimiser: matrices, though not of an nn.Linear
 
     def __init__(self, experts: int, inputs: int, outputs: int, parts: int = 1) -> None:
         super().__init__()
@@ -86,9 +86,9 @@ class Rows:
         """Another sequence's Float[P in] through the linear of one row."""
         return linear(x, *self.merged[name][row])
 
-    def served(self, experts: int) -> tuple[Tensor, Tensor]:
-        tokens = torch.tensor(self.routes.counts, device=self.choice.experts.device, dtype=torch.float32)
-        return _count(self.choice, tokens, experts)
+    def gates(self, experts: int) -> Tensor:
+        """The weight of every expert at every token, 0 where it does not serve: Float[N E]."""
+        return _gates(self.choice, experts)[self.routes.index]
 
 
 @dataclass
@@ -110,26 +110,24 @@ class PerToken:
         out = out * self.choice.weights.flatten()[order].unsqueeze(1).to(out.dtype)
         return out.new_zeros(len(x), out.shape[1]).index_add_(0, token, out)
 
-    def served(self, experts: int) -> tuple[Tensor, Tensor]:
-        return _count(self.choice, torch.ones(len(self.choice.experts), device=self.choice.experts.device), experts)
+    def gates(self, experts: int) -> Tensor:
+        """The weight of every expert at every token, 0 where it does not serve: Float[N E]."""
+        return _gates(self.choice, experts)
 
 
-def _count(choice: Choice, tokens: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Tokens that each expert serves and the gate weight they give it: Float[E], Float[E]."""
-    each = tokens.unsqueeze(1).expand_as(choice.weights)
-    hits = torch.zeros(experts, device=tokens.device)
-    flat = choice.experts.flatten()
-    mass = hits.index_add(0, flat, (each * choice.weights.detach()).flatten())
-    return hits.index_add(0, flat, each.flatten()), mass
+def _gates(choice: Choice, experts: int) -> Tensor:
+    """The weight of every expert in every row, 0 for those not chosen: Float[R E]."""
+    return choice.weights.new_zeros(len(choice.weights), experts).scatter(1, choice.experts, choice.weights)
 
 
-class Experts(nn.Module):
+class Experts(Mixer):
     """Base of the two mixers: one router that decides for all linears of the mixer."""
+
+    TAP: ClassVar[str] = "experts"
 
     def __init__(self, spec: RouterSpec, router: str) -> None:
         super().__init__()
         self.router = ROUTERS[router](spec)
-        self.recorder: Callable[[Rows | PerToken], None] | None = None
         self._kept: dict[tuple[int, ...], Kept] = {}
         self._state: tuple[Any, ...] = ()
 
@@ -140,27 +138,31 @@ class Experts(nn.Module):
         self._kept.clear()  # parameters written around autograd (`p.data`) leave no other trace
         return super().train(mode)
 
-    def decide(self, x: Tensor, layout: Layout) -> Rows | PerToken:
+    def decide(self, x: Tensor, at: At) -> Rows | PerToken:
         """Which experts serve the tokens x: Float[N D]."""
         decision: Rows | PerToken
         if not self.router.per_row:
-            decision = PerToken(self.router(x, layout), self.linears())
+            decision = PerToken(self.router(x, at), self.linears())
         elif self.training or torch.is_grad_enabled():
-            choice, merged = self._merge(x, layout)
-            decision = Rows(routes(layout), choice, merged)
+            choice, merged = self._merge(x, at)
+            decision = Rows(routes(at), choice, merged)
         else:
-            decision = self._remembered(x, layout)
-        if self.recorder is not None:
-            self.recorder(decision)
+            decision = self._remembered(x, at)
+        if at.taps:
+            at.tap(self.TAP, decision.gates(self.router.gate.out_features))
         return decision
 
-    def _merge(self, x: Tensor, layout: Layout) -> tuple[Choice, dict[str, list[tuple[Tensor, Tensor]]]]:
-        choice = self.router(x, layout)
+    def matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        yield from super().matrices()
+        yield from ((linear.weight, linear.parts * len(linear.weight)) for linear in self.linears().values())
+
+    def _merge(self, x: Tensor, at: At) -> tuple[Choice, dict[str, list[tuple[Tensor, Tensor]]]]:
+        choice = self.router(x, at)
         return choice, {n: list(zip(*m.merge(choice), strict=True)) for n, m in self.linears().items()}
 
-    def _remembered(self, x: Tensor, layout: Layout) -> Rows:
+    def _remembered(self, x: Tensor, at: At) -> Rows:
         """Rows met before keep their merged weights until a parameter changes."""
-        found = routes(layout)
+        found = routes(at)
         # an optimiser step or a load writes in place and counts the version up; a move changes the address
         state = tuple((p.data_ptr(), p._version) for p in self.parameters())
         if state != self._state:
@@ -170,10 +172,10 @@ class Experts(nn.Module):
         new = [i for i, row in enumerate(rows) if row not in self._kept]
         if new:
             table = Routes(found.index[:0], found.table[new])
-            choice, merged = self._merge(x, replace(layout, routes=table))
-            for at, i in enumerate(new):
-                own = Choice(choice.experts[at], choice.weights[at])
-                self._kept[rows[i]] = Kept(own, {name: m[at] for name, m in merged.items()})
+            choice, merged = self._merge(x, replace(at, routes=table))
+            for number, i in enumerate(new):
+                own = Choice(choice.experts[number], choice.weights[number])
+                self._kept[rows[i]] = Kept(own, {name: m[number] for name, m in merged.items()})
         kept = [self._kept[row] for row in rows]
         choice = Choice(torch.stack([k.choice.experts for k in kept]), torch.stack([k.choice.weights for k in kept]))
         return Rows(found, choice, {name: [k.merged[name] for k in kept] for name in self.linears()})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from generalist.data.base.errors import UserError
+from generalist.data.batch.at import At
 from generalist.data.batch.types import Group, Layout
 from generalist.nn.attention.attend import attend
-from generalist.nn.attention.cached import StepLayout
-from generalist.nn.attention.parts import Part
+from generalist.nn.attention.rotary import Rotary
 from generalist.nn.experts.experts import ExpertLinear, Experts, PerToken
 from generalist.nn.experts.routing import RouterSpec, routes
 
@@ -19,66 +16,56 @@ from generalist.nn.experts.routing import RouterSpec, routes
 class ExpertAttention(Experts):
     """Multi-head self-attention whose q, k, v and output matrices are experts chosen together."""
 
-    needs_grid: ClassVar[bool] = False
-    needs_order: ClassVar[bool] = False
-    causal: ClassVar[bool] = True
-
-    def __init__(self, width: int, heads: int, spec: RouterSpec, router: str) -> None:
+    def __init__(self, width: int, heads: int, spec: RouterSpec, router: str, rotary: Rotary | None = None) -> None:
         super().__init__(spec, router)
         self.heads = heads
-        self.config: Any = None  # the model's, set by the block: its attention implementation may change later
+        self.positions = [] if rotary is None else [rotary]
         self.qkv = ExpertLinear(spec.experts, width, 3 * width, parts=3)
         self.out = ExpertLinear(spec.experts, width, width)
 
-    def forward(self, x: Tensor, layout: Layout, parts: list[Part], prompts: Tensor | None = None) -> Tensor:
-        """x: Float[N D]; prompts: Float[P D], already normalised like x -> Float[N D].
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D].
 
         Prompts go with the first part of their sequence. Token routers route each prompt by itself.
         """
-        chosen = self.decide(x, layout)
+        chosen, prompts = self.decide(x, at), at.prompts
         q, k, v = self._split(chosen.apply("qkv", x))
-        implementation = getattr(self.config, "_attn_implementation", None)
         if prompts is None:
-            mixed = attend(q, k, v, layout, parts, None, implementation)
+            mixed = attend(q, k, v, at, None, self.positions)
         elif isinstance(chosen, PerToken):
             _, pk, pv = self._split(self._prompts(prompts).apply("qkv", prompts))
-            mixed = attend(q, k, v, layout, parts, (pk, pv), implementation)
+            mixed = attend(q, k, v, at, (pk, pv), self.positions)
         else:
-            row = first_rows(layout)
-            different = row.unique().tolist()  # one, unless sequences of several kinds stand in one pass
-            if len(different) > 1 and isinstance(layout, StepLayout):
-                raise UserError("with deep prompts and experts, answers are written for one kind of input at a time")
+            row = first_rows(at)
             mixed = q
-            for i in different:
+            for i in row.unique().tolist():  # one, unless sequences of several kinds stand in one pass
                 _, pk, pv = self._split(chosen.row("qkv", prompts, i))
-                of_row = attend(q, k, v, layout, parts, (pk, pv), implementation)
+                of_row = attend(q, k, v, at, (pk, pv), self.positions)
                 mixed = torch.where((row == i)[:, None, None], of_row, mixed)
-        return chosen.apply("out", mixed.reshape(len(x), -1))
+        return chosen.apply("out", at.tap("heads", mixed).reshape(len(x), -1))
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, ...]:
         return qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
 
     def _prompts(self, prompts: Tensor) -> PerToken:
         none = torch.zeros(len(prompts), dtype=torch.long, device=prompts.device)
-        alone = Layout([Group(0, 1, len(prompts), True)], none, none.bool())
+        alone = At(Layout([Group(0, 1, len(prompts), True)], none, none.bool()))
         return PerToken(self.router(prompts, alone), self.linears())
 
 
-def first_rows(layout: Layout) -> Tensor:
+def first_rows(at: At) -> Tensor:
     """The row of its sequence's first token, for every token: Int[N]."""
-    found = routes(layout)
+    found = routes(at)
     if found.first is not None:
         return found.first
     index = found.index
     return torch.cat(
-        [index[g.start : g.start + g.count * g.length : g.length].repeat_interleave(g.length) for g in layout.groups]
+        [index[g.start : g.start + g.count * g.length : g.length].repeat_interleave(g.length) for g in at.groups]
     )
 
 
 class ExpertMLP(Experts):
     """linear - activation - linear whose two linears are experts chosen together."""
-
-    needs_layout: ClassVar[bool] = True
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, spec: RouterSpec, router: str) -> None:
         super().__init__(spec, router)
@@ -86,6 +73,6 @@ class ExpertMLP(Experts):
         self.activation = activation
         self.down = ExpertLinear(spec.experts, hidden, width)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        chosen = self.decide(x, layout)
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        chosen = self.decide(x, at)
         return chosen.apply("down", self.activation(chosen.apply("up", x)))

@@ -4,7 +4,7 @@
 
 What the condition is names the router: the token itself ("token"), the token and its sequence ("context"),
 its modality ("modality"), its task ("task"), or eight attribute bits ("attribute"). The last three depend on
-a row of `Layout.routes`, not on the token, so a layer's experts are merged once a row (see
+a row of `At.routes`, not on the token, so a layer's experts are merged once a row (see
 `generalist.nn.experts.experts`).
 
 Attribute bits: 0/1 the input holds vision/text; 2/3 the answer holds vision/text; 4/5 this token is
@@ -21,7 +21,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from generalist.data.batch.types import Layout, Packed, Routes
+from generalist.data.batch.at import At
+from generalist.data.batch.routes import Routes
+from generalist.data.batch.types import Packed
 
 KINDS = ("vision", "text")  # the kinds that attribute bits know (`Modality.kind`)
 BITS = 8
@@ -64,12 +66,12 @@ class Router(nn.Module):
         self.top, self.noise = spec.top, spec.noise / spec.experts
         self.gate = nn.Linear(inputs or spec.width, spec.experts, bias=False)
 
-    def condition(self, x: Tensor, layout: Layout) -> Tensor:
+    def condition(self, x: Tensor, at: At) -> Tensor:
         """Float[R C]: a row's (or token's) condition. x: Float[N D]."""
         raise NotImplementedError(f"{type(self).__name__} must define condition")
 
-    def forward(self, x: Tensor, layout: Layout) -> Choice:
-        return self.choose(self.condition(x, layout))
+    def forward(self, x: Tensor, at: At) -> Choice:
+        return self.choose(self.condition(x, at))
 
     def choose(self, condition: Tensor) -> Choice:
         """Top-k of the softmax, in float32 whatever surrounds it (a rounded gate flips experts)."""
@@ -98,8 +100,8 @@ class AttributeRouter(Router):
         self.norm = nn.LayerNorm(spec.width)
         self.activation = nn.GELU() if spec.gelu else nn.Identity()
 
-    def condition(self, x: Tensor, layout: Layout) -> Tensor:
-        rows = routes(layout).table.to(self.attributes.weight.dtype)
+    def condition(self, x: Tensor, at: At) -> Tensor:
+        rows = routes(at).table.to(self.attributes.weight.dtype)
         return self.activation(self.norm(self.attributes(rows)))
 
     @classmethod
@@ -119,8 +121,8 @@ class ModalityRouter(Router):
         super().__init__(spec)
         self.embedding = nn.Embedding(spec.modalities, spec.width)
 
-    def condition(self, x: Tensor, layout: Layout) -> Tensor:
-        return self.embedding(routes(layout).table.squeeze(1))
+    def condition(self, x: Tensor, at: At) -> Tensor:
+        return self.embedding(routes(at).table.squeeze(1))
 
     @classmethod
     def table(cls, packed: Packed, kinds: dict[str, str], tasks: Sequence[str]) -> Routes:
@@ -140,8 +142,8 @@ class TaskRouter(Router):
         super().__init__(spec)
         self.embedding = nn.Embedding(max(1, spec.tasks), spec.width)
 
-    def condition(self, x: Tensor, layout: Layout) -> Tensor:
-        number = routes(layout).table
+    def condition(self, x: Tensor, at: At) -> Tensor:
+        number = routes(at).table
         known = self.embedding(number.squeeze(1).clamp(min=0))
         return torch.where(number >= 0, known, self.embedding.weight.mean(0))
 
@@ -155,7 +157,7 @@ class TaskRouter(Router):
 class TokenRouter(Router):
     """The token itself."""
 
-    def condition(self, x: Tensor, layout: Layout) -> Tensor:
+    def condition(self, x: Tensor, at: At) -> Tensor:
         return x
 
 
@@ -170,14 +172,14 @@ class ContextRouter(Router):
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec, 2 * spec.width)
 
-    def condition(self, x: Tensor, layout: Layout) -> Tensor:
+    def condition(self, x: Tensor, at: At) -> Tensor:
         owner = torch.cat(
             [
                 torch.full((g.length,), i, device=x.device)
-                for i, g in enumerate(g for g in layout.groups for _ in range(g.count))
+                for i, g in enumerate(g for g in at.groups for _ in range(g.count))
             ]
         )
-        seen = ((layout.block == 0) & ~layout.hidden).to(x.dtype).unsqueeze(1)
+        seen = ((at.block == 0) & ~at.hidden).to(x.dtype).unsqueeze(1)
         count = int(owner[-1]) + 1
         sums = x.new_zeros(count, x.shape[1]).index_add_(0, owner, x * seen)
         number = x.new_zeros(count, 1).index_add_(0, owner, seen)
@@ -193,11 +195,11 @@ ROUTERS: dict[str, type[Router]] = {
 }
 
 
-def routes(layout: Layout) -> Routes:
-    """The layout's routes; an error of the caller's where it has none."""
-    if layout.routes is None:
-        raise ValueError("this model routes by rows; give the encoder the layout of GeneralistModel.routed(packed)")
-    return layout.routes
+def routes(at: At) -> Routes:
+    """The routes of the pass; an error of the caller's where it has none."""
+    if at.routes is None:
+        raise ValueError("this model routes by rows; give the encoder what GeneralistModel.at(packed) gives")
+    return at.routes
 
 
 def attributes(packed: Packed, kinds: dict[str, str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which experts serve what: statistics of a model's routers over the batches that pass while they are recorded.
+"""Which experts serve what: statistics of a model's routers over the batches that pass while they are looked at.
 
 with ExpertUsage(model) as usage:
     model.features(packed)
@@ -7,45 +7,50 @@ print(usage.table())
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from generalist.nn.experts.experts import Experts, PerToken, Rows
+from generalist.data.batch.at import At
+from generalist.nn.experts.experts import Experts
+from generalist.nn.taps import Tapped
 
 
 class ExpertUsage:
     """Tokens that every expert served and the gate weight it gave them, by the name of the mixer.
 
     tokens: {mixer: Float[E]}, a token counts once for each of its k experts; weight: {mixer: Float[E]}, sums to the
-    number of tokens. rows: {mixer: {row of the routes' table: experts}} for routers that choose by row.
+    number of tokens. rows: {mixer: {row of the routes' table: gate weights Float[E]}} for models that route by row.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.mixers = {name: m for name, m in model.named_modules() if isinstance(m, Experts)}
+    def __init__(self, model: Tapped) -> None:
+        self.model, self.open = model, ExitStack()
         self.tokens: dict[str, Tensor] = {}
         self.weight: dict[str, Tensor] = {}
-        self.rows: dict[str, dict[tuple[int, ...], tuple[int, ...]]] = {}
+        self.rows: dict[str, dict[tuple[int, ...], Tensor]] = {}
 
     def __enter__(self) -> ExpertUsage:
-        for name, mixer in self.mixers.items():
-            mixer.recorder = partial(self._record, name, mixer)
+        self.open.enter_context(self.model.tapped(self.look))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for mixer in self.mixers.values():
-            mixer.recorder = None
+        self.open.close()
 
     @torch.no_grad()
-    def _record(self, name: str, mixer: Experts, decision: Rows | PerToken) -> None:
-        tokens, weight = decision.served(mixer.router.gate.out_features)
-        self.tokens[name] = self.tokens.get(name, 0) + tokens
-        self.weight[name] = self.weight.get(name, 0) + weight
-        if isinstance(decision, Rows):
-            own = self.rows.setdefault(name, {})
-            pairs = zip(decision.routes.table.tolist(), decision.choice.experts.tolist(), strict=True)
-            own.update({tuple(row): tuple(experts) for row, experts in pairs})
+    def look(self, name: str, x: Tensor, at: At) -> Tensor:
+        """The tap."""
+        place, _, ending = name.rpartition(".")
+        mixer = f"encoder.{place}"
+        if ending == Experts.TAP:
+            self.tokens[mixer] = self.tokens.get(mixer, 0) + (x > 0).sum(0)
+            self.weight[mixer] = self.weight.get(mixer, 0) + x.sum(0)
+            if at.routes is not None:
+                own, index = self.rows.setdefault(mixer, {}), at.routes.index
+                for number, row in enumerate(at.routes.table.tolist()):
+                    if len(tokens := (index == number).nonzero()):
+                        own[tuple(row)] = x[tokens[0, 0]]
+        return x
 
     def share(self, name: str) -> Tensor:
         """The share of all gate weight that each expert holds: Float[E], sums to one."""

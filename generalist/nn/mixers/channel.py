@@ -6,8 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from generalist.data.batch.at import At
+from generalist.nn.mixers.base import Mixer
 
-class MLP(nn.Module):
+
+class MLP(Mixer):
     """linear - activation - linear, token by token."""
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:
@@ -18,12 +21,12 @@ class MLP(nn.Module):
         self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, at: At) -> Tensor:
         x = self.activation(self.up(x))
         return self.down(x if self.norm is None else self.norm(x))
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(Mixer):
     """silu(x G) * (x W), then a linear, token by token (2002.05202, section 2); G and W are one matrix, G above.
 
     The activation is SiLU whatever `hidden_act` says. At equal parameters `hidden` is 2/3 of an MLP's.
@@ -38,7 +41,7 @@ class SwiGLU(nn.Module):
         self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, at: At) -> Tensor:
         gate, value = self.up(x).chunk(2, dim=-1)
         x = nn.functional.silu(gate) * value
         return self.down(x if self.norm is None else self.norm(x))

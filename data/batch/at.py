@@ -1,0 +1,142 @@
+"""`At`: where the tokens of one pass through the encoder stand; everything a mixer is told but the numbers.
+
+The batch's own facts (who sees whom, where the spans lie) are its `Layout`, which `pack` writes and which travels with
+it. `At` is made for one pass and adds what belongs to it: deep prompts, keys and values kept from earlier passes, the
+attention kernel, whoever looks on, and what is computed once for all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from generalist.data.base.errors import UserError
+from generalist.data.batch.cells import places
+from generalist.data.batch.pieces import Pieces
+from generalist.data.batch.routes import Routes
+from generalist.data.batch.types import Group, Layout
+
+T = TypeVar("T")
+
+
+class Tap(Protocol):
+    """Looks on at a value by its name ("layers.3"), or hands back another in its stead."""
+
+    def __call__(self, name: str, x: Tensor, at: At) -> Tensor: ...
+
+
+class KeysAndValues(Protocol):
+    """Keys and values kept from pass to pass (`generalist.nn.attention.kv_cache`)."""
+
+    def meet(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor] | None: ...
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All maps of one shape in a batch. index: Int[count cells], the packed token of every cell, row by row.
+
+    real: Bool[count cells], False where a masked cell has no token (its index is then another token's); None: all real.
+    """
+
+    shape: tuple[int, ...]
+    index: Tensor
+    real: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class At:
+    """What a step or mixer is told of the N packed tokens at hand.
+
+    layout: groups, blocks, hidden tokens and pieces. mask: of a padded batch, Bool[B 1 1|n n], who sees whom in its
+    one group; None: as the layout says. routes: what conditions a mixture of experts. prompts: Float[P D], keys and
+    values in front of every sequence in this layer; layer_prompts: those of every layer. cache: keys and values of
+    other passes. kernel: of attention, by transformers' name. name, layer: where in the encoder this is.
+    """
+
+    layout: Layout
+    mask: Tensor | None = None
+    routes: Routes | None = None
+    layer_prompts: Sequence[Tensor | None] | None = None
+    prompts: Tensor | None = None
+    cache: KeysAndValues | None = None
+    kernel: str | None = None
+    taps: Sequence[Tap] = ()
+    name: str = ""
+    layer: int = 0
+    made: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[Group]:
+        return self.layout.groups
+
+    @property
+    def block(self) -> Tensor:
+        return self.layout.block
+
+    @property
+    def hidden(self) -> Tensor:
+        return self.layout.hidden
+
+    @property
+    def pieces(self) -> Pieces:
+        """Where the spans lie. UserError where nobody said so."""
+        if self.layout.pieces is None:
+            raise UserError(
+                "padded tensors do not say where tokens stand, which this model looks at; "
+                "use model.encode(processor(...))"
+            )
+        return self.layout.pieces
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once a pass by the first who asks."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def tap(self, name: str, x: Tensor) -> Tensor:
+        """x, shown to the taps and as they hand it on. name: behind that of the place ("layers.3.mixer")."""
+        for tap in self.taps:
+            x = tap(f"{self.name}.{name}".strip("."), x, self)
+        return x
+
+    def inside(self, name: str) -> At:
+        """The same for a part of the present place."""
+        return replace(self, name=f"{self.name}.{name}".strip("."))
+
+    @property
+    def place(self) -> Tensor:
+        """Int[N 6], where every token stands in its map (`generalist.data.batch.cells`)."""
+        return self.once("place", lambda: places(self.pieces).to(self.block.device, non_blocking=True))
+
+    def grids(self, axes: int) -> list[Grid]:
+        """The maps of all pieces that have one, brought to `axes` axes, by shape; a text is 1 x n, a film T pictures.
+
+        Pieces with causal or hidden tokens are left out: what they may see is not a map.
+        """
+        return self.once(("grids", axes), lambda: self._grids(axes))
+
+    def _grids(self, axes: int) -> list[Grid]:
+        rows: dict[tuple[int, ...], list[Tensor]] = {}
+        for piece in self.pieces.placed():
+            if piece.shape is None or piece.bound:
+                continue
+            count, shape = piece.maps(axes)
+            index = torch.arange(piece.start, piece.start + piece.length)
+            if piece.cells is not None:
+                index = torch.full((piece.total,), -1).index_copy(0, piece.cells, index)
+            rows.setdefault(shape, []).append(index.view(count, -1))
+        found = []
+        for shape, parts in rows.items():
+            index = torch.cat(parts)
+            real = None if bool((index >= 0).all()) else (index >= 0).to(self.block.device)
+            found.append(Grid(shape, index.clamp(min=0).to(self.block.device), real))
+        return found
+
+    def __add__(self, other: At) -> At:
+        """The tokens of `self` followed by those of `other`; all else as in `self`."""
+        routes = None if self.routes is None or other.routes is None else self.routes + other.routes
+        return replace(self, layout=self.layout + other.layout, routes=routes, made={})

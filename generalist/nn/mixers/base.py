@@ -1,0 +1,28 @@
+"""What stands in the slots of a block: token mixers and channel mixers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from generalist.data.batch.at import At
+from generalist.nn.attention.position import Position
+
+
+class Mixer(nn.Module):
+    """Base of every mixer: packed tokens in, the same tokens out, and where they stand in `at`."""
+
+    positions: Sequence[Position] = ()  # what it does to queries, keys and scores by where tokens stand
+    stacked: ClassVar[dict[str, int]] = {}  # own linears that hold several matrices one above the other, and how many
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """Float[N D] -> Float[N D]."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """The weights that are matrices, which decay and start as such, and how many each holds in its rows."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                yield module.weight, self.stacked.get(name, 1)
