@@ -1,0 +1,42 @@
+"""Mixers that work on maps: what is packed is gathered by shape, mixed and scattered."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from generalist.data.batch.at import At
+from generalist.nn.mixers.base import Mixer
+
+
+class GridMixer(Mixer):
+    """A mixer of maps of `axes` axes; only `mix` to write. Tokens that are of no map get nothing added."""
+
+    axes: ClassVar[int] = 2
+
+    def mix(self, maps: Tensor, real: Tensor | None) -> Tensor:
+        """Float[count *shape D], Bool[count *shape] or None (all real) -> Float[count *shape D]."""
+        raise NotImplementedError(f"{type(self).__name__} must define mix")
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        out = torch.zeros_like(x)
+        for grid in at.grids(self.axes):
+            real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
+            mixed = self.mix(x[grid.index].unflatten(1, grid.shape), real).flatten(1, len(grid.shape)).to(out.dtype)
+            index = grid.index if grid.real is None else grid.index[grid.real]
+            mixed = mixed.flatten(0, 1) if grid.real is None else mixed[grid.real]
+            out = out.index_copy(0, index.flatten(), mixed)
+        return out
+
+
+class MapMixer(GridMixer):
+    """An operator on maps of two axes (`generalist.tokenizers_mod.maps`) as a token mixer."""
+
+    def __init__(self, operator: nn.Module) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def mix(self, maps: Tensor, real: Tensor | None) -> Tensor:
+        return self.operator(maps, real)

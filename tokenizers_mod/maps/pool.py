@@ -1,0 +1,31 @@
+"""Pooling as a token mixer (PoolFormer, 2111.11418, section 3.2): the mean of the neighbours minus the cell."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from generalist.data.base.errors import UserError
+
+
+class Pool(nn.Module):
+    """mean of the `size` x `size` cells around each, minus the cell; what lies outside or is masked does not count."""
+
+    def __init__(self, width: int, size: int = 3) -> None:
+        super().__init__()
+        if size < 1 or not size % 2:
+            raise UserError(f"pool: size {size}; a window with a middle is odd, such as 3")
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Float[Tensor, "G H W D"]:
+        cells = x.permute(0, 3, 1, 2)
+        if real is None:
+            mean = self.pooled(cells)
+        else:
+            there = real.unsqueeze(1).to(x.dtype)
+            mean = self.pooled(cells * there) / self.pooled(there).clamp(min=1 / self.size**2)
+        return (mean - cells).permute(0, 2, 3, 1)
+
+    def pooled(self, x: Float[Tensor, "G D H W"]) -> Float[Tensor, "G D H W"]:
+        return avg_pool2d(x, self.size, 1, self.size // 2, count_include_pad=False)
