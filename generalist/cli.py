@@ -20,6 +20,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "train a recipe, evaluate it, write its report",
         "generalist train demo steps=400 --out runs/short",
     ),
+    "fit": (
+        "fit",
+        "your own data in one command: looked at, decided, written as a recipe, trained, measured",
+        "generalist fit train.csv --label price --time 10m --out runs/house",
+    ),
     "eval": ("evaluate", "evaluate a trained run on held-out data", "generalist eval runs/demo --json"),
     "predict": (
         "predict",
@@ -119,7 +124,10 @@ def _run(argv: list[str]) -> int:
     words = [w for w in argv if not w.startswith("-")]
     if words and words[0] not in COMMANDS:
         raise UserError(f"unknown command {words[0]!r}; {nearest(words[0], COMMANDS)}")
+    argv, *more = parts(argv)
     args, rest = parser().parse_known_args(argv)
+    if more:
+        args.joined = [parser().parse_args([args.command, *part]) for part in more]
     if args.command is None:
         parser().print_help()
         return 0
@@ -133,6 +141,19 @@ def _run(argv: list[str]) -> int:
     module = importlib.import_module(f"generalist.commands.{COMMANDS[args.command][0]}")
     with trusting(args.trust):
         return int(module.run(args) or 0)
+
+
+def parts(argv: list[str]) -> list[list[str]]:
+    """The words of a joint `fit`, cut at every + that stands alone; those of another command whole."""
+    if "fit" not in argv[:2]:
+        return [argv]
+    found: list[list[str]] = [[]]
+    for word in argv:
+        if word == "+":
+            found.append([])
+        else:
+            found[-1].append(word)
+    return found
 
 
 def _told(message: str, code: int, error: BaseException, argv: list[str]) -> int:

@@ -287,6 +287,8 @@ def learn_tables(
         learn = getattr(modalities.get(modality), "learn_rows", None)
         if learn is None:
             continue
+        there = [i for i in range(len(records)) if records[i][name] is not None]
+        records = records if len(there) == len(records) else records.only(there)
         rows = [records[i][name] for i in range(len(records))]
         try:
             learn(task.name, rows)

@@ -185,6 +185,8 @@ class Names(CandidateSet):
         return found
 
     def sequence(self, modalities: dict[str, Modality], name: str) -> list[Span]:
+        if "text" not in modalities:
+            raise UserError('names are words: to choose among them the modality "text" is needed')
         summary, text = modalities["summary"], modalities["text"]
         return [summary.span(None).ask([0]), text.span(text.read(name))]
 

@@ -25,6 +25,7 @@ ROOMS = {
             "adapt",
             "report",
             "run",
+            "fitting",
             "clients",
             "recipes",
             "commands",

@@ -38,7 +38,8 @@ def read_table(path: str | Path) -> Any:
 
 @dataclass
 class Tabular:
-    """path: one file, split as below; or splits: {split: file}.
+    """path: one file, split as below; or splits: {split: file}. holdout: with files for train and test alone, this share
+    of the training rows is val. A column that the training file lacks is left out of the others' rows.
 
     label: the column with the answer (default: the one that the file's schema says is of classes). Words are classes
     (in the schema's order, in alphabetic order, or as `classes` says) and become indices; numbers stay numbers, lists
@@ -48,6 +49,7 @@ class Tabular:
 
     val, test, seed: of the split of one file. Equal rows come into one split, and so do rows with the same `group`;
     `time` names a column by which the newest rows are the test.
+    absent: a cell that names a file which is not there is a missing value.
     """
 
     path: str = ""
@@ -62,6 +64,8 @@ class Tabular:
     seed: int = 0
     group: str = ""
     time: str = ""
+    holdout: float = 0.0
+    absent: bool = False
     frame: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,37 +76,44 @@ class Tabular:
         if self.group and self.time:
             raise UserError("table: give group=COLUMN or time=COLUMN, not both")
         check_fractions(self.val, self.test, f"table {self.path}")
+        check_fractions(self.holdout, 0.0, f"table {self.path}")
 
     @property
     def what(self) -> str:
         return f"table {self.path or 'splits' if self.frame is None else 'frame'}"
 
     def open(self, split: str) -> Records:
-        check_split(split, self.splits or SPLITS, self.what)
+        cut = self.holdout > 0 and "val" not in self.splits
+        check_split(split, [*self.splits, *(["val"] if cut else [])] if self.splits else SPLITS, self.what)
+        asked, split = split, "train" if cut and split == "val" else split  # the file that holds it
         files = list(self.splits) if self.splits else [""]
         raws = [Raw(from_frame(self.frame))] if self.frame is not None else []
         tables, notes = typed(raws or [read_raw(self.splits.get(s, self.path)) for s in files], self.label)
         label = self.label or class_column(tables[0])
         table = tables[files.index(split) if self.splits else 0]
+        first = tables[files.index("train") if "train" in files else 0]
         for column in [c for c in (self.label, self.id, self.group, self.time, *self.drop, *self.keep) if c]:
             if column not in table.column_names:
                 raise UserError(f"{self.what}: no column {column!r}; {nearest(column, table.column_names)}")
         left_out = {self.label or (label if label == "label" else ""), self.id, *self.drop} - {""}
-        naming = self._naming(table, left_out)
+        naming = self._naming(first, left_out)
+        if fresh := [c for c in table.column_names if c not in first.column_names]:
+            notes.append(f"{', '.join(fresh)}: only in the {split} file, left out of row")
+            left_out |= set(fresh)
         if naming:
             left = f"another value in every row, left out of row (keep={naming} takes it in)"
             notes.append(f"{', '.join(naming)}: {left}")
         names = [str(v) for v in table[self.id].to_pylist()] if self.id else [str(i) for i in range(len(table))]
-        own_id = "id" in naming and not self.id  # its names are kept, though rows are split by their number
+        own_id = "id" in naming and "id" in table.column_names and not self.id  # its names are kept, though rows are split by their number
         place = Path(self.splits.get(split, self.path) if self.frame is None else ".").parent
-        named = Named(place, frozenset(file_columns(table, place)))
+        named = Named(place, frozenset(file_columns(table, place)), self.absent)
         answers, classes, told = self._answers(table, tables, label)
-        if not self.splits:
+        if not self.splits or (cut and split == "train"):
             import pyarrow as pa
 
             apart = {self.id, *(c for c in naming if is_key(c, table[c].to_pylist()))}
             own, how = self._split(table, names, answers, apart)
-            chosen = [i for i, s in enumerate(own) if s == split]
+            chosen = [i for i, s in enumerate(own) if s == asked]
             table, names = table.take(pa.array(chosen, pa.int64())), [names[i] for i in chosen]
             answers = None if answers is None else [answers[i] for i in chosen]
             notes += how
@@ -158,8 +169,9 @@ class Tabular:
         self, table: Any, names: list[str], answers: list[Any] | None, apart: set[str]
     ) -> tuple[list[str], list[str]]:
         """The split of every row, and how it was made where that needs telling."""
+        val, test = (self.holdout, 0.0) if self.splits else (self.val, self.test)
         if self.time:
-            return in_time(moments(table[self.time].to_pylist(), self.time), self.val, self.test), []
+            return in_time(moments(table[self.time].to_pylist(), self.time), val, test), []
         notes = []
         keys = list(names)
         if self.group:
@@ -177,7 +189,7 @@ class Tabular:
                     notes = [f"rows equal to others: {again}; equal rows are in one split"]
         asked = None if answers is None else [a is not None for a in answers]
         try:
-            return divide(keys, self.seed, self.val, self.test, asked), notes
+            return divide(keys, self.seed, val, test, asked), notes
         except UserError as error:
             raise UserError(f"{self.what}: {error}") from error
 
@@ -233,13 +245,17 @@ def from_frame(frame: Any) -> Any:
 
 @dataclass(frozen=True)
 class Named:
-    """Columns whose cells are names of files, relative to the folder."""
+    """Columns whose cells are names of files, relative to the folder. absent: one that is not there is missing."""
 
     folder: Path
     columns: frozenset[str]
+    absent: bool = False
 
     def of(self, name: str, cell: Any) -> Any:
-        return beside(self.folder, cell) if name in self.columns and cell else value(cell)
+        if name not in self.columns:
+            return value(cell)
+        path = beside(self.folder, cell) if cell else None
+        return None if path is None or (self.absent and not path.is_file()) else path
 
 
 class TableRows(ByColumn):

@@ -13,7 +13,7 @@ import numpy as np
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.sources.local import SPLITS, load_columns
 from generalist.data.stream.source import Record, Records
-from generalist.data.tables.clock import clock_of, grid
+from generalist.data.tables.clock import by_group, clock_of, grid
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Windows:
     numeric ones but the one that tells the time (`time`, else found): it orders the rows, and steps of time that have
     no row are missing values. `array` names an npz array [t, ...] whose trailing axes, thinned to every `every`-th
     value, are the series.
+    group: a column whose values each name a series of their own, in rows below one another.
     stride: steps from one training window to the next; other splits take every window (`test_stride`).
     around: of an `array` of frames [t, H, W], every window also holds the past of the pixels up to `around` pixels away
     in both directions, every `around_every`-th: {"around": [context, n * n]}, row by row, in the units of the window's
@@ -46,6 +47,7 @@ class Windows:
     around: int = 0
     around_every: int = 1
     time: str = ""
+    group: str = ""
 
     def open(self, split: str) -> Records:
         if split not in SPLITS:
@@ -99,6 +101,8 @@ class Windows:
         """Names and values [t, series] in the file's units, the whole `array` [t, ...] (empty without one), the rows of
         every split, and what was odd."""
         columns = load_columns(self.path)
+        if self.group:
+            columns = by_group(columns, self.group, self.time, self.columns, self.path)
         if self.array:
             if self.array not in columns:
                 raise UserError(f"{self.path}: no array {self.array!r}; {nearest(self.array, columns)}")
@@ -114,7 +118,7 @@ class Windows:
             raise UserError(f"{self.path}: around= is of pixels of frames; name them with array=")
         clock = clock_of({n: v for n, v in columns.items() if n not in self.columns}, self.time)
         numeric = [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
-        names = self.columns or [n for n in numeric if clock is None or n != clock[0]]
+        names = self.columns if self.columns and not self.group else [n for n in numeric if clock is None or n != clock[0]]
         if not names:
             raise UserError(f"{self.path}: no column of numbers besides the time; it holds {', '.join(columns)}")
         if lacking := [n for n in names if n not in columns]:

@@ -88,3 +88,26 @@ def grid(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
             if gaps := int(whole[-1] + 1 - len(order)):
                 notes.append(f"{gaps} steps of time have no row; they are missing values")
     return order, place, notes
+
+
+def by_group(columns: dict[str, Any], group: str, time: str, wanted: list[str], what: str) -> dict[str, Any]:
+    """Series below one another -> one column a series, {time, "value group" ...}, a row a moment of any of them.
+
+    wanted: columns of values, [] = all of numbers. UserError where `group` or the time is no column.
+    """
+    import pandas
+
+    if group not in columns:
+        raise UserError(f"{what}: no column {group!r}; {nearest(group, columns)}")
+    clock = time or next((n for n, v in columns.items() if n != group and seconds(v) is not None), "")
+    if not clock:
+        raise UserError(f"{what}: series by {group!r} need a column of time; name it with time= (--date)")
+    if clock not in columns:
+        raise UserError(f"{what}: no column {clock!r}; {nearest(clock, columns)}")
+    numeric = [n for n, v in columns.items() if n not in (group, clock) and np.asarray(v).dtype.kind in "iuf"]
+    names = wanted or numeric
+    frame = pandas.DataFrame({name: columns[name] for name in (clock, group, *names)}).dropna(subset=[clock, group])
+    wide = frame.drop_duplicates([clock, group]).pivot(index=clock, columns=group, values=names)
+    wide.columns = [str(g) if len(names) == 1 else f"{n} {g}" for n, g in wide.columns]
+    wide = wide.astype(float).reset_index()
+    return {str(name): wide[name].to_numpy() for name in wide.columns}

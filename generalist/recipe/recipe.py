@@ -76,8 +76,6 @@ class Recipe:
             raise UserError(f"steps must be at least 1, got {self.steps}")
         if not self.tasks:
             raise UserError("a recipe needs at least one task")
-        if "text" not in self.modalities:  # candidates given later are text, and the saved folder brings its tokenizer
-            raise UserError('a recipe needs the modality "text", whatever its tasks; add "text": Text()')
         for value, key, valid in (
             (self.sampling, "sampling", ("unmixed", "mixed")),
             (self.optimizer.kind, "optimizer.kind", ("balanced", "adamw")),

@@ -39,6 +39,10 @@ FILES = (
 )
 
 
+# What a run is made of may lie there before it begins: it is the user's, and never removed.
+GIVEN = ("recipe.py", "rows.parquet", "rows_test.parquet")
+
+
 class RunFolder:
     """A run's folder, which one process at a time holds: from `open` until `release`."""
 
@@ -112,7 +116,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     """UserError where a new run may not begin in the folder: nothing that no run of this version wrote is removed."""
     if not owned.is_run(out):
         held = [p.name for p in sorted(out.iterdir())] if out.is_dir() else []
-        held = [name for name in held if not name.startswith(".") and name != stop_file.NAME]
+        held = [name for name in held if not name.startswith(".") and name not in (stop_file.NAME, *GIVEN)]
         if "recipe.json" in held and checkpoint.folders(out):
             raise UserError(
                 f"{out} holds a run of an earlier version, which has no list of its files; --resume --trust goes on "

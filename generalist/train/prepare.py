@@ -135,8 +135,11 @@ class Prepared:
         )
 
 
-def _texts(task: Task, records: Records) -> list[str]:
-    return [*task.texts(records), *task.wordings()]
+def _texts(task: Task, records: Records, modalities: dict[str, Modality]) -> list[str]:
+    """What sub-words are learnt from: a task's answers, the words around them, and what goes in where that is asked."""
+    wanted = [name for m, name in task.inputs.items() if m in modalities and modalities[m].learns_inputs()]
+    values = [records[i].get(name) for name in wanted for i in range(len(records))]
+    return [*task.texts(records), *task.wordings(), *(v for v in values if isinstance(v, str))]
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -151,7 +154,7 @@ def prepare(recipe: Recipe) -> Prepared:
     texts: list[str] = []
     for task in recipe.tasks:
         from_sound(partial(task.learn, modalities), records[task.name])
-        texts += from_sound(partial(_texts, task), records[task.name])
+        texts += from_sound(partial(_texts, task, modalities=modalities), records[task.name])
     for modality in modalities.values():
         modality.learn_texts(texts)
     sets = {}

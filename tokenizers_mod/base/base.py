@@ -153,6 +153,10 @@ class Modality:
         """What a person should know of how training data were read, a line each."""
         return []
 
+    def learns_inputs(self) -> bool:
+        """Whether `learn_texts` is to be given the texts that go into tasks, besides their answers."""
+        return False
+
     def learn_texts(self, texts: list[str]) -> None:
         """Learn sub-words from training texts, where the modality has any and has not learnt them yet."""
 

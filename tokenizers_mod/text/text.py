@@ -62,7 +62,8 @@ class Text(TextTensors):
     tokenizer: 'clip' (49,411 entries), the JSON text of a trained tokenizer (`train_bpe(...).to_str()`), or the
         name of such a file, which is read at once so that the settings stand alone when saved. Empty: it is
         learnt from the training texts (`learn_texts`) and then part of the settings.
-    learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used.
+    learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used. learn_inputs: from
+        the texts that go into tasks too, not only from their answers.
     max_length: longest text in tokens; a longer one keeps its first max_length - 1 ids and its last id.
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
     type_row: add the one type row (v1 does).
@@ -96,6 +97,7 @@ class Text(TextTensors):
     position_waves: bool = False
     causal: bool = False
     drop: float = 0.0
+    learn_inputs: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokenizer and self.learn <= 0:
@@ -135,6 +137,9 @@ class Text(TextTensors):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_backend", "_kept", "_specials")}
+
+    def learns_inputs(self) -> bool:
+        return self.learn_inputs and not self.tokenizer
 
     def learn_texts(self, texts: list[str]) -> None:
         """Learn the sub-words of `texts` where `tokenizer` is empty; does nothing where there is a tokenizer."""

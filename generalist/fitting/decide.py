@@ -1,0 +1,126 @@
+"""Parts -> a recipe: sizes of the encoder by rows, rates, shares, and the steps that a measured step allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from generalist.data.base.errors import UserError
+from generalist.data.sources.tabular import ENDINGS
+from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.stream import Steps, loader
+from generalist.fitting.files import coco_part, folder_part
+from generalist.fitting.parts import Ask, House, Part
+from generalist.fitting.series import forecast_part
+from generalist.fitting.tables import pair_part, table_part
+from generalist.recipe.json import from_json, to_json
+from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.train.engines.base import seed_all
+from generalist.train.engines.build import build_engine, device_of
+from generalist.train.loop import StepResult, train
+from generalist.train.prepare import Prepared, prepare
+
+# rows up to which -> width, layers, learning rate
+SIZES = ((1_000, 48, 2, 2e-3), (20_000, 96, 3, 1e-3), (float("inf"), 128, 4, 1e-3))
+EPOCHS = 60  # of the training rows, beyond which more steps only learn them by heart
+LEAST = 300  # steps that are worth while, if the time allows
+TRAINING = 0.6  # of the time; the rest is for reading, the ordinary method and the tests
+MEASURED = 0.05  # of the time goes into measuring steps
+
+
+def part_of(ask: Ask, house: House) -> Part:
+    """What one part of the data asks for. UserError in one line where it cannot be told."""
+    if ask.detect or ask.data.startswith("coco:"):
+        return coco_part(ask, house)
+    path = Path(ask.data)
+    if path.is_dir() and not (ask.label or ask.forecast or ask.retrieve):
+        return folder_part(ask, house)
+    if not path.exists():
+        raise UserError(f"no data {ask.data}; give a table's file, a folder by class, or coco:FOLDER")
+    if path.is_file() and not path.name.lower().endswith(ENDINGS):
+        raise UserError(f"{ask.data} is no table; use one of {', '.join(ENDINGS[:5])} ..., a folder or coco:FOLDER")
+    if ask.retrieve:
+        return pair_part(ask, house)
+    if ask.forecast:
+        return forecast_part(ask, house)
+    return table_part(ask, house)
+
+
+def recipe_of(asks: Sequence[Ask], name: str, seed: int, seconds: float) -> tuple[Recipe, list[Part]]:
+    """The joint recipe of all parts, its steps not yet decided."""
+    house = House()
+    parts = [part_of(ask, house) for ask in asks]
+    rows = max(part.rows for part in parts)
+    width, layers, lr = next((w, n, r) for most, w, n, r in SIZES if rows <= most)
+    for part in parts:  # larger sets more often, in proportion to the root of their rows
+        part.task.share = round((part.rows / rows) ** 0.5, 3) if len(parts) > 1 else 1.0
+        part.task.scale = part.task.name  # a scale of its own, which calibration may move
+    recipe = Recipe(
+        name=name,
+        about=", ".join(f"{p.task.name} ({p.task.kind})" for p in parts),
+        steps=LEAST,
+        modalities=house.modalities,
+        tasks=[part.task for part in parts],
+        seed=seed,
+        model=ModelSpec(width=width, layers=layers, heads=4, hidden=4 * width, embedding_norm=False),
+        optimizer=OptimizerSpec(kind="adamw", lr=lr, weight_decay=0.05, clip=1.0),
+        engine=EngineSpec(threads=1 if width < 128 else 0),  # two threads of a small model wait for each other
+        checkpoint=CheckpointSpec(every=0, keep=1),
+        baseline_seconds=round(min(60.0, max(5.0, 0.2 * seconds)), 1),
+    )
+    return recipe, parts
+
+
+def copied(recipe: Recipe) -> Recipe:
+    """The same values anew: what is learnt from data stays out of the original."""
+    found = from_json(to_json(recipe), own=True)
+    assert isinstance(found, Recipe)
+    return found
+
+
+def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -> Prepared:
+    """Measure a few steps, and set steps, warm-up, checkpoints and `step_seconds` for the time that is left."""
+    trial = copied(recipe)
+    prepared = prepare(trial)
+    each = measured(trial, prepared, min(20.0, max(0.5, MEASURED * seconds)))
+    rows = {p.task.name: p.rows for p in parts}
+    total = sum(t.share for t in recipe.tasks)
+    wanted = max(EPOCHS * rows[t.name] / t.batch * total / t.share for t in recipe.tasks)
+    left = TRAINING * seconds - (time.monotonic() - began)
+    fits = max(1.0, left / each)
+    recipe.steps = int(max(1, min(fits, max(LEAST, wanted))))
+    recipe.step_seconds = float(f"{each:.2g}")
+    recipe.optimizer.warmup = max(1, min(200, recipe.steps // 10))
+    recipe.checkpoint.every = max(1, recipe.steps // 4)
+    return prepared
+
+
+def measured(recipe: Recipe, prepared: Prepared, seconds: float) -> float:
+    """Seconds of a step: the median of those that fit into `seconds` behind the first of each task."""
+    if recipe.engine.threads:
+        import torch
+
+        torch.set_num_threads(recipe.engine.threads)
+    objective = prepared.objective(recipe)
+    engine = build_engine(recipe, objective, device_of(recipe.engine.device))
+    seed_all(recipe.seed + 1)
+    tasks = prepared.tasks
+    schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed)
+    steps = Steps(prepared.feeds(), schedule, recipe.seed, corrupt="skip")
+    took: dict[str, list[float]] = {name: [] for name in tasks}
+    start = time.monotonic()
+
+    def after(result: StepResult) -> None:
+        took[result.task].append(result.seconds)
+
+    step = 0
+    while step < 400 and (time.monotonic() - start < seconds or step < 2 * len(tasks)):
+        train(engine, loader(steps, step, step + 2), tasks, schedule, step, step + 2, 0.0, 1, after=after)
+        step += 2
+    shares = {name: schedule.share(name) for name in tasks}
+    known = {name: median(times[1:] or times) for name, times in took.items() if times}
+    usual = sum(shares[n] * t for n, t in known.items()) / sum(shares[n] for n in known)
+    return max(1e-4, usual)

@@ -1,0 +1,73 @@
+"""A folder of pictures, sounds or clips by class, and a COCO folder of objects, as tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from generalist.data.base.errors import UserError
+from generalist.data.sources.coco import CocoObjects
+from generalist.data.sources.folder import Folder
+from generalist.fitting.columns import media_kind
+from generalist.fitting.media import add_input, spread, words_for
+from generalist.fitting.parts import Ask, House, Part, several
+from generalist.fitting.tables import TEST, VAL, batch_for
+from generalist.tasks.classify import Classify
+from generalist.tasks.detect import Detect
+
+
+def folder_part(ask: Ask, house: House) -> Part:
+    """Files in folders by class. UserError in one line where there are no classes."""
+    if ask.test:
+        raise UserError("--test is for tables; a folder holds its test files in a folder test/ beside train/")
+    path = str(Path(ask.data).resolve())
+    source = Folder(path, val=VAL, test=TEST)
+    records = source.open("train")
+    classes = records.info.get("classes") or []
+    if len(classes) < 2:
+        held = f"one class, {classes[0]!r}" if classes else "no folders by class"
+        raise UserError(f"{ask.data}: {held}; put the files of each class into a folder of its name, CLASS/file")
+    files = [records[i]["image"] for i in range(len(records))] if len(records) < 2000 else None
+    some = spread(files) if files else [records[i * len(records) // 48]["image"] for i in range(48)]
+    kind = media_kind(str(some[0]))
+    name = add_input(house, kind, some)
+    words_for(house, [str(c) for c in classes])
+    given = "as the folders say"
+    for split in ("val", "test"):
+        try:
+            if not len(source.open(split)):
+                raise UserError(f"{ask.data}: no file for the {split} split; give more files a class")
+        except UserError as error:
+            if split == "test" or "no split" not in str(error):
+                raise
+    task = Classify(
+        name=house.name(ask.stem),
+        source=source,
+        inputs={name: "image"},
+        batch=min(64, batch_for(len(records))),
+        smoothing=0.05,
+        templates=[],
+    )
+    own = len(list(Path(path).glob("*"))) == len(classes)
+    how = f"{1 - VAL - TEST:.0%} train, {VAL:.0%} validation, {TEST:.0%} test by a hash of each name" if own else given
+    told = [f"{ask.data}: {len(records):,} training {kind}s of {len(classes)} classes: {several(classes, 5)}; classify"]
+    told.append(f"  read by {name} <- the file")
+    told += [f"  {note}" for note in records.info.get("notes", [])[:2]]
+    return Part(task, len(records), [*told, f"  split: {how}"])
+
+
+def coco_part(ask: Ask, house: House) -> Part:
+    """Objects with boxes, found and named by the small detector of the recipe detect_tiny."""
+    from generalist.recipes.detect_tiny import region
+
+    folder = str(Path(ask.data.removeprefix("coco:")).resolve())
+    source = CocoObjects(folder, strict=False)
+    records = source.open("train")
+    classes = [str(c) for c in records.info["classes"]]
+    made = replace(region(), mean=[0.48, 0.46, 0.42], std=[0.25, 0.25, 0.27], augment={})
+    name = house.add("region", made)
+    words_for(house, [*classes, "nothing"])
+    task = Detect(name=house.name(ask.stem), source=source, inputs={name: "image"}, batch=min(8, len(records)))
+    told = [f"{ask.data}: {len(records):,} training pictures, objects of {len(classes)} classes: {several(classes, 5)}"]
+    told += [f"  {note}" for note in records.info.get("notes", [])[:2]]
+    return Part(task, len(records), [*told, "  read by region <- image; split: by the folder's instances_*.json; detect"])

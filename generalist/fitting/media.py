@@ -1,0 +1,103 @@
+"""The settings of a modality by what a few dozen of its samples are: sizes of pictures, lengths of sounds and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from generalist.data.base.errors import UserError
+from generalist.data.media.sounds import read_sound
+from generalist.fitting.parts import House
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.geometry.graph import Graph
+from generalist.tokenizers_mod.numbers.imu import Imu
+from generalist.tokenizers_mod.vision.image import Image, read_image
+from generalist.tokenizers_mod.vision.video import Video
+
+SAMPLES = 48
+LARGEST = 96  # pixels of a picture's longer side
+LONGEST = 128  # pieces of a text
+SECONDS = 5.0  # of a sound
+
+
+def add_input(house: House, kind: str, values: Sequence[Any]) -> str:
+    """The name of a modality that reads a column of this kind ("picture", "text" ...)."""
+    some = spread(values)
+    if kind == "text":
+        return house.text(_vocabulary(values), _pieces(some), inputs=True)
+    name, make = {
+        "picture": ("image", _image),
+        "sound": ("audio", _audio),
+        "clip": ("video", lambda some: Video(size=64, patch=64, frames=8, stem=12)),
+        "smiles": ("graph", lambda some: Graph()),
+        "series": ("signal", _signal),
+    }[kind]
+    return house.add(name, make(some))
+
+
+def spread(values: Sequence[Any]) -> list[Any]:
+    """A few, evenly from all."""
+    count = min(SAMPLES, len(values))
+    return [values[i * len(values) // count] for i in range(count)]
+
+
+def _pieces(texts: list[Any]) -> int:
+    """Most texts whole, three characters a piece."""
+    usual = float(np.quantile([len(str(t)) for t in texts], 0.95)) / 3 if texts else 0
+    return int(min(LONGEST, max(16, usual + 8)))
+
+
+def _vocabulary(texts: Sequence[Any]) -> int:
+    letters = sum(len(str(t)) for t in texts)
+    return int(min(4000, max(400, letters / 50)))
+
+
+def words_for(house: House, names: list[str]) -> str:
+    """The text modality for names of classes."""
+    return house.text(300, int(min(LONGEST, max(16, 2 + max(len(n.encode()) for n in names)))))
+
+
+def _image(some: list[Any]) -> Image:
+    pictures = [p for raw in some if (p := _opened(raw)) is not None]
+    if not pictures:
+        raise UserError("none of the pictures can be read; check the paths (they are relative to the table's file)")
+    longest = float(np.median([max(p.shape[1:]) for p in pictures]))
+    size = int(min(LARGEST, max(16, -(-longest // 16) * 16)))
+    grey = all(float((p - p.mean(0, keepdims=True)).std()) < 1e-3 for p in pictures)
+    mean = float(np.mean([p.mean() for p in pictures]))
+    std = float(np.mean([p.std() for p in pictures])) or 0.5
+    patch = size // (4 if size >= 32 else 2)
+    stem = 16 if patch % 8 == 0 else 0
+    channels = 1 if grey else 3
+    return Image(
+        size=size, patch=patch, channels=channels, mean=round(mean, 3), std=round(std, 3), shift=size // 16, stem=stem
+    )
+
+
+def _opened(raw: Any) -> np.ndarray | None:
+    try:
+        return np.asarray(read_image(raw, 3, whole=False))
+    except UserError:
+        return None
+
+
+def _audio(some: list[Any]) -> Audio:
+    heard = []
+    for raw in some:
+        try:
+            heard.append(read_sound(raw))
+        except UserError:
+            continue
+    if not heard:
+        raise UserError("none of the sounds can be read; check the paths (they are relative to the table's file)")
+    rate = int(min(16000, np.median([rate for _, rate in heard])))
+    seconds = float(np.quantile([np.shape(wave)[-1] / r for wave, r in heard], 0.9))
+    cut = SECONDS if seconds > SECONDS else 0.0
+    return Audio(rate=rate, mels=40, patch=[40, 8], stride=[40, 8], mean=-6.0, std=2.0, max_seconds=cut)
+
+
+def _signal(some: list[Any]) -> Imu:
+    length = float(np.median([len(v) for v in some]))
+    return Imu(channels=1, patch=int(max(1, min(8, length // 16))))

@@ -1,0 +1,105 @@
+"""What `fit` is asked, what it makes of each part of it, and the modalities that all parts share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from generalist.tasks.base import Task
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+
+
+@dataclass
+class Ask:
+    """One part of a joint model: `data` is a table's file, a folder or coco:FOLDER.
+
+    label: the column with the answer; test: a file of test rows; forecast: steps ahead; date, group: columns;
+    retrieve: two columns that find each other; detect: objects in pictures.
+    """
+
+    data: str
+    label: str = ""
+    test: str = ""
+    forecast: int = 0
+    date: str = ""
+    group: str = ""
+    retrieve: tuple[str, ...] = ()
+    detect: bool = False
+
+    @property
+    def stem(self) -> str:
+        """The data's name in one word."""
+        name = Path(self.data.removeprefix("coco:").rstrip("/")).name.partition(".")[0]
+        return plain_word(name) or "data"
+
+
+@dataclass
+class Part:
+    """A part decided: its task, how many rows it trains on, and what to say of it, in lines."""
+
+    task: Task
+    rows: int
+    told: list[str]
+    method: str = ""  # the ordinary one beside it
+
+
+@dataclass
+class House:
+    """The modalities of the model, by name; parts that need the same share one."""
+
+    modalities: dict[str, Modality] = field(default_factory=lambda: {"summary": Summary()})
+    names: set[str] = field(default_factory=set)
+
+    def add(self, wanted: str, modality: Modality, own: bool = False) -> str:
+        """The name under which the modality stands; one that is there with the same settings is shared unless `own`."""
+        number = 1
+        while True:
+            name = wanted if number == 1 else f"{wanted}_{number}"
+            if name not in self.modalities:
+                self.modalities[name] = modality
+                return name
+            if not own and self.modalities[name] == modality:
+                return name
+            number += 1
+
+    def text(self, learn: int, max_length: int, inputs: bool = False) -> str:
+        """The one text modality, large enough for all who use it. inputs: texts go in, not only names of classes."""
+        held = self.modalities.get("text")
+        new = Text(tokenizer="", learn=learn, max_length=max_length, positions=max_length)
+        if inputs:
+            new.learn_inputs, new.drop = True, 0.1
+        if isinstance(held, Text):
+            longest = max(held.max_length, max_length)
+            more = held.learn_inputs or inputs
+            new = replace(held, learn=max(held.learn, learn), max_length=longest, positions=longest, learn_inputs=more)
+            new.drop = 0.1 if more else 0.0
+        self.modalities["text"] = new
+        return "text"
+
+    def name(self, wanted: str) -> str:
+        """A task's name that no other has."""
+        wanted = plain_word(wanted) or "task"
+        found, number = wanted, 1
+        while found in self.names:
+            number += 1
+            found = f"{wanted}_{number}"
+        self.names.add(found)
+        return found
+
+
+def plain_word(name: str) -> str:
+    """A name as a key of the command line: letters, digits and underscores."""
+    return re.sub(r"\W+", "_", name).strip("_").lower()
+
+
+def several(names: list[str], most: int = 6) -> str:
+    """'a, b, c ...'"""
+    return ", ".join(names[:most]) + (f" ... ({len(names)})" if len(names) > most else "")
+
+
+def listed(value: Any) -> str:
+    return f"{value:,}"

@@ -1,0 +1,98 @@
+"""`fit`: look, decide, say it, write it as a recipe, train it, and leave a table, also where it is stopped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from generalist.data.base.errors import UserError
+from generalist.fitting.decide import copied, fix_steps, recipe_of
+from generalist.fitting.parts import Ask, Part, plain_word
+from generalist.fitting.source_code import save
+from generalist.hf.saved import read_model
+from generalist.model.objective import Objective
+from generalist.recipe.recipe import Recipe
+from generalist.run.attempt import Interrupted
+from generalist.run.folder import check_free
+from generalist.run.train import finish, train_run
+from generalist.train.checkpoints import checkpoint
+from generalist.train.prepare import Prepared, restore
+
+FILE = "recipe.py"
+
+
+def fit(
+    asks: Sequence[Ask],
+    seconds: float = 600.0,
+    out: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    quiet: bool = False,
+    baseline: bool = True,
+) -> tuple[dict[str, Any], Path]:
+    """Train on one's own data within about `seconds`: what metrics.json holds, and the run's folder.
+
+    Ctrl-C ends the training; what was learnt until then is saved and measured. UserError: the data, in one line.
+    """
+    began = time.monotonic()
+    name = named(asks)
+    out = out or Path("runs") / name
+    check_free(out, overwrite)
+    recipe, parts = recipe_of(asks, name, seed, seconds)
+    recipe.baseline = baseline
+    prepared = fix_steps(recipe, parts, began, seconds)
+    told = explained(recipe, parts, prepared, out, seconds)
+    save(recipe, told, out / FILE)
+    if not quiet:
+        print("\n".join(told), file=sys.stderr, flush=True)
+    recipe = copied(recipe)
+    try:
+        return train_run(recipe, out, overwrite=overwrite, quiet=quiet), out
+    except Interrupted as stop:
+        step, _ = stop.args
+        print(f"stopped after step {step} of {recipe.steps}; what was learnt is measured", file=sys.stderr, flush=True)
+        return so_far(copied(recipe), out, quiet), out
+
+
+def so_far(recipe: Recipe, out: Path, quiet: bool) -> dict[str, Any]:
+    """The table, model folder and report of the newest checkpoint of a run that was stopped."""
+    _, folder = checkpoint.newest_sound(out)
+    model, processor = read_model(folder / "model")
+    prepared = restore(recipe, processor)
+    return finish(recipe, prepared, Objective(model, prepared.sets, prepared.modalities), out, quiet, 0.0)
+
+
+def named(asks: Sequence[Ask]) -> str:
+    """The recipe's name, by which its folder goes too: the data's, and the label's."""
+    if not asks:
+        raise UserError("no data given; example: generalist fit train.csv --label price")
+    words = [asks[0].stem, asks[0].label] if len(asks) == 1 else [ask.stem for ask in asks]
+    return "_".join(dict.fromkeys(plain_word(w) for w in words if w)) or "own"
+
+
+def explained(recipe: Recipe, parts: list[Part], prepared: Prepared, out: Path, seconds: float) -> list[str]:
+    """What was found and decided, in about ten lines."""
+    lines = [line for part in parts for line in part.told]
+    for part in parts:
+        task = prepared.tasks[part.task.name]
+        candidates = task.candidates
+        among = "the batch's own partners" if candidates is None else f"{len(candidates.labels(task.modalities))} answers"
+        lines.append(f"  {task.name}: chosen among {among}, measured by {task.metric}, batches of {task.batch}")
+    model, objective = recipe.model, prepared.objective(recipe)
+    size = sum(p.numel() for p in objective.parameters())
+    minutes = recipe.steps * recipe.step_seconds
+    lines += [
+        f"model: width {model.width}, {model.layers} layers, {size / 1e6:.2f} M parameters; modalities "
+        + ", ".join(name for name in recipe.modalities if name != "summary"),
+        f"training: {recipe.steps:,} steps of {1000 * recipe.step_seconds:.3g} ms, about {spoken(minutes)} of the "
+        f"{spoken(seconds)} given; learning rate {recipe.optimizer.lr:g}",
+        f"written: {out / FILE} - edit it, then: generalist train {out / FILE} --out ANOTHER",
+    ]
+    return lines
+
+
+def spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
