@@ -16,17 +16,19 @@ from generalist.hf.auto import register_on_use
 from generalist.machine.startup import check_environment
 
 if TYPE_CHECKING:
+    from generalist.fitting.api import fit
     from generalist.hf.model import GeneralistModel
     from generalist.hf.processor import GeneralistProcessor
     from generalist.model.config import GeneralistConfig
 
 __version__ = "0.1.0"
-__all__ = ["GeneralistConfig", "GeneralistModel", "GeneralistProcessor", "__version__"]
+__all__ = ["GeneralistConfig", "GeneralistModel", "GeneralistProcessor", "__version__", "fit"]
 
 _HOMES = {
     "GeneralistConfig": "generalist.model.config",
     "GeneralistModel": "generalist.hf.model",
     "GeneralistProcessor": "generalist.hf.processor",
+    "fit": "generalist.fitting.api",
 }
 
 register_on_use()

@@ -36,6 +36,10 @@ class Retrieve(Task):
         if self.batch < 2:
             raise UserError(f"task {self.name}: batch {self.batch} leaves nothing to choose among; give at least 2")
 
+    def answer_fields(self) -> tuple[str, ...]:
+        """Both sides: a record of which one is missing has no partner. Of several inputs any may be missing."""
+        return (*self.partners.values(), *(self.inputs.values() if len(self.inputs) == 1 else ()))
+
     def texts(self, records: Records) -> Iterator[str]:
         for name in self.partners.values():
             yield from (records[i][name] for i in range(len(records)) if isinstance(records[i][name], str))

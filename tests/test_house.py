@@ -25,9 +25,9 @@ ROOMS = {
             "adapt",
             "report",
             "run",
+            "recipes",
             "fitting",
             "clients",
-            "recipes",
             "commands",
             "launchers",
         ]

@@ -38,8 +38,8 @@ def read_table(path: str | Path) -> Any:
 
 @dataclass
 class Tabular:
-    """path: one file, split as below; or splits: {split: file}. holdout: with files for train and test alone, this share
-    of the training rows is val. A column that the training file lacks is left out of the others' rows.
+    """path: one file, split as below; or splits: {split: file}. A column that the training file lacks is left out of
+    the others' rows. holdout: with files for train and test alone, this share of the training rows is val.
 
     label: the column with the answer (default: the one that the file's schema says is of classes). Words are classes
     (in the schema's order, in alphabetic order, or as `classes` says) and become indices; numbers stay numbers, lists
@@ -49,7 +49,8 @@ class Tabular:
 
     val, test, seed: of the split of one file. Equal rows come into one split, and so do rows with the same `group`;
     `time` names a column by which the newest rows are the test.
-    absent: a cell that names a file which is not there is a missing value.
+    absent: a cell that names a file which is not there is a missing value. need: columns besides the label without
+    which a row is of no use; every split is given rows that have them.
     """
 
     path: str = ""
@@ -66,6 +67,7 @@ class Tabular:
     time: str = ""
     holdout: float = 0.0
     absent: bool = False
+    need: list[str] = field(default_factory=list)
     frame: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +106,8 @@ class Tabular:
             left = f"another value in every row, left out of row (keep={naming} takes it in)"
             notes.append(f"{', '.join(naming)}: {left}")
         names = [str(v) for v in table[self.id].to_pylist()] if self.id else [str(i) for i in range(len(table))]
-        own_id = "id" in naming and "id" in table.column_names and not self.id  # its names are kept, though rows are split by their number
+        # its names are kept, though rows are split by their number
+        own_id = "id" in naming and "id" in table.column_names and not self.id
         place = Path(self.splits.get(split, self.path) if self.frame is None else ".").parent
         named = Named(place, frozenset(file_columns(table, place)), self.absent)
         answers, classes, told = self._answers(table, tables, label)
@@ -112,7 +115,7 @@ class Tabular:
             import pyarrow as pa
 
             apart = {self.id, *(c for c in naming if is_key(c, table[c].to_pylist()))}
-            own, how = self._split(table, names, answers, apart)
+            own, how = self._split(table, names, answers, apart, named)
             chosen = [i for i, s in enumerate(own) if s == asked]
             table, names = table.take(pa.array(chosen, pa.int64())), [names[i] for i in chosen]
             answers = None if answers is None else [answers[i] for i in chosen]
@@ -166,7 +169,7 @@ class Tabular:
         return [None if v is None else kinds[v] for v in own], classes, note
 
     def _split(
-        self, table: Any, names: list[str], answers: list[Any] | None, apart: set[str]
+        self, table: Any, names: list[str], answers: list[Any] | None, apart: set[str], named: Named
     ) -> tuple[list[str], list[str]]:
         """The split of every row, and how it was made where that needs telling."""
         val, test = (self.holdout, 0.0) if self.splits else (self.val, self.test)
@@ -187,7 +190,9 @@ class Tabular:
                 else:
                     keys = [names[f] for f in first]
                     notes = [f"rows equal to others: {again}; equal rows are in one split"]
-        asked = None if answers is None else [a is not None for a in answers]
+        needed = [[named.of(c, cell) for cell in table[c].to_pylist()] for c in self.need]
+        needed += [] if answers is None else [answers]
+        asked = [all(v is not None for v in row) for row in zip(*needed, strict=True)] if needed else None
         try:
             return divide(keys, self.seed, val, test, asked), notes
         except UserError as error:
@@ -288,7 +293,10 @@ class TableRows(ByColumn):
             return self.answers
         if name == "id":
             return self.names
-        return self.table[name].to_pylist() if name in self.table.column_names else None
+        if name not in self.table.column_names:
+            return None
+        cells = self.table[name].to_pylist()
+        return [self.files.of(name, cell) for cell in cells] if self.files.absent else cells
 
     def _columns(self) -> list[tuple[str, Any]]:
         return list(zip(self.table.column_names, self.table.columns, strict=True))

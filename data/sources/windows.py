@@ -97,6 +97,10 @@ class Windows:
         ends = np.append(place, total)
         return {name: [int(ends[min(max(at, 0), len(place))]) for at in rows] for name, rows in given.items()}
 
+    def names(self) -> list[str]:
+        """The series that windows are cut from."""
+        return self._series()[0]
+
     def _series(self) -> tuple[list[str], np.ndarray, np.ndarray, dict[str, list[int]], list[str]]:
         """Names and values [t, series] in the file's units, the whole `array` [t, ...] (empty without one), the rows of
         every split, and what was odd."""
@@ -118,7 +122,9 @@ class Windows:
             raise UserError(f"{self.path}: around= is of pixels of frames; name them with array=")
         clock = clock_of({n: v for n, v in columns.items() if n not in self.columns}, self.time)
         numeric = [n for n, v in columns.items() if np.asarray(v).dtype.kind in "iuf"]
-        names = self.columns if self.columns and not self.group else [n for n in numeric if clock is None or n != clock[0]]
+        names = (
+            self.columns if self.columns and not self.group else [n for n in numeric if clock is None or n != clock[0]]
+        )
         if not names:
             raise UserError(f"{self.path}: no column of numbers besides the time; it holds {', '.join(columns)}")
         if lacking := [n for n in names if n not in columns]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from generalist.data.base.errors import UserError
+from generalist.data.base.errors import UserError, nearest
 from generalist.data.tables.dates import moment, style_of
 
 CALLED = re.compile(

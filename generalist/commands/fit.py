@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", help="a table's file, a folder of files by class, or coco:FOLDER; more parts behind a +")
+    parser.add_argument("data", help="a table's file, a folder by class, or coco:FOLDER; more parts behind a +")
     parser.add_argument("--label", default="", metavar="COLUMN", help="the column with the answer")
-    parser.add_argument("--test", default="", metavar="FILE", help="a table of test rows; without it a fifth is set aside")
+    parser.add_argument("--test", default="", metavar="FILE", help="test rows; without it a fifth is set aside")
     parser.add_argument("--forecast", type=int, default=0, metavar="STEPS", help="a table of series: steps ahead")
     parser.add_argument("--date", default="", metavar="COLUMN", help="the column of time: the newest rows are the test")
-    parser.add_argument("--group", default="", metavar="COLUMN", help="rows of one group stay together (one series each)")
+    parser.add_argument("--group", default="", metavar="COLUMN", help="rows of a group stay together; one series each")
     parser.add_argument("--retrieve", nargs=2, default=(), metavar=("A", "B"), help="two columns that find each other")
     parser.add_argument("--detect", action="store_true", help="objects in the pictures of coco:FOLDER")
     parser.add_argument("--time", default=None, metavar="TIME", help="about how long it may take: 90s, 10m, 2h (10m)")
@@ -29,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from generalist.data.base.errors import UserError
     from generalist.evaluate.heldout import failed
+    from generalist.fitting.api import seconds_of
     from generalist.fitting.parts import Ask
     from generalist.fitting.run import fit
     from generalist.machine.startup import check_environment
-    from generalist.data.base.errors import UserError
     from generalist.run.results import table
 
     for problem in check_environment():
@@ -61,14 +61,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nmodel {out / 'model'}   report {out / 'report.html'}   recipe {out / 'recipe.py'}")
         print(f"new rows: generalist predict {out} NEW.csv --out answers.csv")
     return 1 if failed(metrics) else 0
-
-
-def seconds_of(word: str) -> float:
-    """ "90s", "10m", "2h" or a number of seconds. UserError for another word or less than a second."""
-    from generalist.data.base.errors import UserError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", word.strip().lower())
-    seconds = float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
-    if seconds < 1:
-        raise UserError(f"--time {word!r}: give a time such as 90s, 10m or 2h")
-    return seconds

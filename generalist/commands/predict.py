@@ -11,6 +11,8 @@ INPUTS = ("image", "text", "audio", "table", "series", "points")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run's folder, or a model folder")
+    parser.add_argument("data", nargs="?", help="a table's file or a folder: every row or file is answered (see --out)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="with DATA: a CSV of all answers (default: printed)")
     parser.add_argument("--image", metavar="FILE", help="a picture")
     parser.add_argument("--text", metavar="TEXT", help="a text, or a file that holds one")
     parser.add_argument("--audio", metavar="FILE", help="a wav or flac file")
@@ -54,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from generalist.data.base.errors import UserError
     from generalist.hf.predict import predict
 
+    if args.data is not None:
+        return batch(args)
     inputs: dict[str, Any] = {name: getattr(args, name) for name in INPUTS if getattr(args, name) is not None}
     for word in args.input:
         modality, sign, value = word.partition("=")
@@ -68,6 +72,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, value in answer["answers"]:
             print(f"{value:.4f}  {name}" if isinstance(value, float) else f"{name}  {value}")
+    return 0
+
+
+def batch(args: argparse.Namespace) -> int:
+    """Every row of a file, or every file of a folder, answered by the run's task."""
+    from generalist.fitting.predict import predict_file
+
+    rows, lost = predict_file(args.run, args.data, args.out, args.task or "")
+    if args.out is not None:
+        unread = f", {lost} of them cannot be read (column error)" if lost else ""
+        print(f"{rows} rows answered{unread}: {args.out}")
     return 0
 
 

@@ -14,7 +14,7 @@ from generalist.fitting.parts import several
 FEW = 20  # different whole numbers up to which they are classes
 ROWS = 5  # rows that each such class has on average, at least
 NEARLY = 0.9  # of the rows have a label of their own: no classes
-SEPARATORS = ("|", ";", ",")
+SEPARATORS = {"|": 1.0, ";": 1.0, ",": 0.6}  # names that there may be for each text that is written with them
 PARTS = 300  # names of a label that holds several, at most
 
 
@@ -59,7 +59,9 @@ def _number(name: str, present: list[Any], counts: Counter) -> Answer:
     low, high = min(present), max(present)
     if whole and (len(counts) == 2 or (len(counts) <= FEW and len(present) >= ROWS * len(counts))):
         classes = ordered(set(counts))
-        return Answer("classes", f"{len(classes)} classes, whole numbers: {several(classes, 8)}", classes, counts=counts)
+        return Answer(
+            "classes", f"{len(classes)} classes, whole numbers: {several(classes, 8)}", classes, counts=counts
+        )
     return Answer("number", f"a number from {low:g} to {high:g}")
 
 
@@ -71,17 +73,19 @@ def _several(name: str, parts: list[list[Any]], separator: str) -> Answer:
     if len(counts) == 1 and next(iter(counts.values())) == every == len(parts):
         raise UserError(f"label {name!r}: every row says {next(iter(counts))!r}; there is nothing to learn")
     names = ordered(set(counts))
-    return Answer("names", f"{len(names)} names, several a row: {several(names, 4)}", separator=separator, counts=counts)
+    return Answer(
+        "names", f"{len(names)} names, several a row: {several(names, 4)}", separator=separator, counts=counts
+    )
 
 
 def separator_of(texts: list[str]) -> str | None:
     """What stands between several names in a cell: parts that come back in other company; None for plain names."""
     whole = set(texts)
-    for mark in SEPARATORS:
+    for mark, share in SEPARATORS.items():
         cut = [[p.strip() for p in text.split(mark) if p.strip()] for text in texts]
         joined = sum(len(row) > 1 for row in cut)
         parts = {p for row in cut for p in row}
-        few = len(parts) <= min(PARTS, 0.7 * len(whole)) and max(map(len, parts)) <= 40
+        few = len(parts) <= min(PARTS, share * len(whole)) and max(map(len, parts)) <= 40
         if joined >= 0.1 * len(texts) and few and len(whole) >= 4:
             return mark
     return None

@@ -89,7 +89,7 @@ def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -
     rows = {p.task.name: p.rows for p in parts}
     total = sum(t.share for t in recipe.tasks)
     wanted = max(EPOCHS * rows[t.name] / t.batch * total / t.share for t in recipe.tasks)
-    left = TRAINING * seconds - (time.monotonic() - began)
+    left = max(TRAINING * seconds - (time.monotonic() - began), 0.15 * seconds)
     fits = max(1.0, left / each)
     recipe.steps = int(max(1, min(fits, max(LEAST, wanted))))
     recipe.step_seconds = float(f"{each:.2g}")

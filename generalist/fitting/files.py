@@ -12,6 +12,7 @@ from generalist.fitting.columns import media_kind
 from generalist.fitting.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.fitting.tables import TEST, VAL, batch_for
+from generalist.recipes.detect_tiny import region
 from generalist.tasks.classify import Classify
 from generalist.tasks.detect import Detect
 
@@ -58,8 +59,6 @@ def folder_part(ask: Ask, house: House) -> Part:
 
 def coco_part(ask: Ask, house: House) -> Part:
     """Objects with boxes, found and named by the small detector of the recipe detect_tiny."""
-    from generalist.recipes.detect_tiny import region
-
     folder = str(Path(ask.data.removeprefix("coco:")).resolve())
     source = CocoObjects(folder, strict=False)
     records = source.open("train")
@@ -70,4 +69,6 @@ def coco_part(ask: Ask, house: House) -> Part:
     task = Detect(name=house.name(ask.stem), source=source, inputs={name: "image"}, batch=min(8, len(records)))
     told = [f"{ask.data}: {len(records):,} training pictures, objects of {len(classes)} classes: {several(classes, 5)}"]
     told += [f"  {note}" for note in records.info.get("notes", [])[:2]]
-    return Part(task, len(records), [*told, "  read by region <- image; split: by the folder's instances_*.json; detect"])
+    return Part(
+        task, len(records), [*told, "  read by region <- image; split: by the folder's instances_*.json; detect"]
+    )

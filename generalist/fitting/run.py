@@ -79,7 +79,9 @@ def explained(recipe: Recipe, parts: list[Part], prepared: Prepared, out: Path, 
     for part in parts:
         task = prepared.tasks[part.task.name]
         candidates = task.candidates
-        among = "the batch's own partners" if candidates is None else f"{len(candidates.labels(task.modalities))} answers"
+        among = (
+            "the batch's own partners" if candidates is None else f"{len(candidates.labels(task.modalities))} answers"
+        )
         lines.append(f"  {task.name}: chosen among {among}, measured by {task.metric}, batches of {task.batch}")
     model, objective = recipe.model, prepared.objective(recipe)
     size = sum(p.numel() for p in objective.parameters())

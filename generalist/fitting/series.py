@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from generalist.data.base.errors import UserError
-from generalist.data.sources.windows import Windows
 from generalist.data.sources.local import load_columns
+from generalist.data.sources.windows import Windows
 from generalist.data.tables.clock import by_group, clock_of
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.tasks.forecast import Forecast
@@ -48,7 +48,7 @@ def forecast_part(ask: Ask, house: House) -> Part:
     rows = {"train": [0, first], "val": [first, first + val], "test": [first + val, total]}
     settings = {"group": ask.group, "time": ask.date, "columns": [ask.label] if ask.label else []}
     source = Windows(path, rows=rows, context=context, horizon=horizon, period=period, **settings)
-    names = [n for n in source._series()[0]]
+    names = source.names()
     source.stride = max(1, -(-(first - context - horizon) * len(names) // MOST))
     source.test_stride = max(1, -(-(max(test, val) - horizon + 1) * len(names) // MOST))
     patch = max(1, min(16, horizon, context // 4))
@@ -73,7 +73,9 @@ def forecast_part(ask: Ask, house: House) -> Part:
     told = [f"{ask.data}: {total:,} steps of {len(names)} series: {several(names, 5)}; forecast {horizon} steps"]
     when = f"time {clock[0]}, {step}" if clock is not None else "no column of time: rows are taken in order"
     told.append(f"  {when}; a season is {period} steps; the past read is {context} steps; {count:,} training windows")
-    told.append(f"  split: in time, {first} steps train, {val} validation, {test} test; errors in the column's deviations")
+    told.append(
+        f"  split: in time, {first} steps train, {val} validation, {test} test; errors in the column's deviations"
+    )
     return Part(task, count, told)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.files.paths import beside
 from generalist.data.sources.tabular import Tabular
 from generalist.data.tables.columns import typed
 from generalist.data.tables.readers import read_raw
@@ -14,7 +15,6 @@ from generalist.fitting.answers import Answer, answer_of
 from generalist.fitting.columns import APART, IN_ROW, Column, look
 from generalist.fitting.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
-from generalist.data.files.paths import beside
 from generalist.tasks.base import Task
 from generalist.tasks.classify import Classify
 from generalist.tasks.multilabel import MultiLabel
@@ -38,7 +38,9 @@ def opened(ask: Ask) -> tuple[list[Column], list[Column], list[str]]:
         if column not in tables[0].column_names:
             raise UserError(f"{ask.data}: no column {column!r}; {nearest(column, tables[0].column_names)}")
     if ask.test and ask.label and ask.label not in tables[1].column_names:
-        raise UserError(f"{ask.test}: no column {ask.label!r}, and a test needs its answers; for rows without use predict")
+        raise UserError(
+            f"{ask.test}: no column {ask.label!r}, and a test needs its answers; for rows without use predict"
+        )
     train, *test = [look(t, Path(f).parent) for t, f in zip(tables, files, strict=True)]
     return train, test[0] if test else [], notes
 
@@ -190,7 +192,7 @@ def pair_part(ask: Ask, house: House) -> Part:
     chosen = [by_name[n] for n in ask.retrieve]
     task = Retrieve(
         name=house.name(ask.stem),
-        source=source(ask, chosen),
+        source=source(ask, chosen, need=list(ask.retrieve)),
         inputs=sides[0],
         partners=sides[1],
         batch=min(64, max(8, whole // 8)),

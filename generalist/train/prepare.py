@@ -27,8 +27,11 @@ from generalist.tasks.candidates import CandidateSet, Names
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import freeze, load_encoder
 from generalist.train.initial import adopt_tokenizers, encoder_rules
+
+BYTES = 258  # entries of a vocabulary that has learnt no words
 
 
 @dataclass
@@ -125,7 +128,10 @@ class Prepared:
 
     def processor(self) -> GeneralistProcessor:
         text = self.modalities.get("text")
-        tokenizer = None if text is None else text.hf_tokenizer()  # type: ignore[attr-defined]
+        if not isinstance(text, Text):  # a processor has a tokenizer; without words in the model it is one of bytes
+            text = Text(tokenizer="", learn=BYTES) if text is None else text
+            text.learn_texts([""])
+        tokenizer = text.hf_tokenizer()  # type: ignore[attr-defined]
         tasks = {t.name: t.about() for t in self.tasks.values()}
         return GeneralistProcessor(
             tokenizer=tokenizer,

@@ -118,6 +118,10 @@ class Table(Modality):
         self.__post_init__()
         self._adopted = adopted
 
+    def sources(self, name: str) -> list[str]:
+        """The columns that a row of table `name` is read from."""
+        return list(self._columns[name])
+
     def adopt_words(self, settings: dict[str, Any]) -> None:
         """The schemas of a saved table, for tables of the same names."""
         self._adopted = dict(settings.get("schemas", {}))

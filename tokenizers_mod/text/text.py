@@ -62,8 +62,8 @@ class Text(TextTensors):
     tokenizer: 'clip' (49,411 entries), the JSON text of a trained tokenizer (`train_bpe(...).to_str()`), or the
         name of such a file, which is read at once so that the settings stand alone when saved. Empty: it is
         learnt from the training texts (`learn_texts`) and then part of the settings.
-    learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used. learn_inputs: from
-        the texts that go into tasks too, not only from their answers.
+    learn: entries of the vocabulary to learn where `tokenizer` is empty, at least 258; else not used.
+    learn_inputs: they are learnt from the texts that go into tasks too, not only from their answers.
     max_length: longest text in tokens; a longer one keeps its first max_length - 1 ids and its last id.
     positions: rows of the position table. Positions are never interpolated: max_length beyond the table is refused.
     type_row: add the one type row (v1 does).

@@ -1,0 +1,208 @@
+"""New rows answered in a batch by the folder of a run: every row a line, with probabilities or an interval."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.media.kinds import ending, is_junk, samples_among
+from generalist.data.sources.folder import Folder, walked
+from generalist.data.sources.tabular import ENDINGS, Tabular
+from generalist.data.stream.source import Record, Records
+from generalist.evaluate.answer import examples_of
+from generalist.hf.predict import load_model
+from generalist.model.objective import Objective
+from generalist.recipe.load import read_recipe
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import Names, Numbers
+from generalist.tasks.multilabel import Marks
+from generalist.tokenizers_mod.tables.table import Table
+
+SHOWN = 20  # classes up to which every probability is a column
+BATCH = 256
+LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
+
+
+class Asked:
+    """A run's model, ready to answer rows: read once, from its folder and nothing else."""
+
+    def __init__(self, run: Path, task: str = "") -> None:
+        if not (run / "recipe.json").is_file():
+            raise UserError(
+                f"{run} is no run's folder (no recipe.json); rows are answered by one that fit or train wrote"
+            )
+        recipe = read_recipe(run / "recipe.json")
+        self.model, processor = load_model(run)
+        tasks = {t.name: t for t in recipe.tasks}
+        if task and task not in tasks:
+            raise UserError(f"{run}: no task {task!r}; {nearest(task, tasks)}")
+        if not task and len(tasks) > 1:
+            raise UserError(f"{run} has several tasks, {', '.join(tasks)}; choose one with --task")
+        self.task: Task = tasks[task or next(iter(tasks))]
+        self.modalities = processor.built
+        self.task.bind(self.modalities, processor.sets.get(self.task.name), {})
+        if not isinstance(self.task.candidates, Names | Numbers | Marks) or "horizon" in self.task.about():
+            raise UserError(f"task {self.task.name}: rows of a table are no questions to a {self.task.kind}")
+        self.objective = Objective(self.model, {self.task.name: self.task.candidates}, self.modalities)
+        self.objective.eval()
+
+    def records(self, data: Any) -> Records:
+        """The records of a file, a folder or a data frame, answers left out. UserError: a column is not there."""
+        source = self.task.source
+        if isinstance(source, Folder):
+            return unlabelled(data, source)
+        if not isinstance(source, Tabular):
+            raise UserError(f"task {self.task.name}: its data is no table; ask it with predict --image, --text ...")
+        rows = all_rows(data, source)
+        needed = self.columns()
+        if len(rows):
+            have = rows[0]
+            wanted = [*needed, *(f for f in self.task.inputs.values() if f != "row")]
+            if lacking := [c for c in wanted if c not in have]:
+                hint = nearest(lacking[0], [c for c in have if c != "row"])
+                raise UserError(f"{told(data)} lacks the column {lacking[0]!r}, which the model reads; {hint}")
+        return Records([record_of(rows[i], needed) for i in range(len(rows))])
+
+    def columns(self) -> list[str]:
+        """The columns of the row that the table modality was trained on."""
+        for name, modality in self.modalities.items():
+            if isinstance(modality, Table) and self.task.inputs.get(name) == "row":
+                return modality.sources(self.task.name)
+        return []
+
+    @torch.no_grad()
+    def log_p(self, records: Records) -> tuple[Tensor, dict[int, str]]:
+        """log p of every candidate for every record, Float[n K], NaN for those that cannot be read; why they cannot."""
+        members = self.objective.members(self.task.name)
+        out = torch.full((len(records), len(members)), float("nan"))
+        lost: dict[int, str] = {}
+        for start in range(0, len(records), BATCH):
+            numbers, found = [], []
+            for i in range(start, min(start + BATCH, len(records))):
+                try:
+                    found += examples_of(Unlabelled(self.task), records, i, [None])
+                    numbers.append(i)
+                except UserError as error:
+                    lost[i] = str(error)
+            if found:
+                batch = self.task.collate(found).to(self.model.device)
+                queries = self.model.features(batch.inputs)
+                out[numbers] = self.model.score(queries, members, self.task.scale).float().cpu()
+        return out, lost
+
+    def answers(self, records: Records) -> list[dict[str, Any]]:
+        """A dict a record: "answer" and what stands beside it; {"error"} where it cannot be read."""
+        log_p, lost = self.log_p(records)
+        shown = list(self._shown(log_p))
+        return [{"answer": None, "error": lost[i]} if i in lost else shown[i] for i in range(len(records))]
+
+    def _shown(self, log_p: Tensor) -> Iterator[dict[str, Any]]:
+        chosen = self.task.candidates
+        if isinstance(chosen, Numbers):
+            yield from numbers_of(chosen, log_p)
+        elif isinstance(chosen, Marks):
+            yield from names_of(chosen, log_p, getattr(self.task, "separator", "|"))
+        else:
+            assert isinstance(chosen, Names)
+            yield from classes_of(chosen, log_p)
+
+
+class Unlabelled:
+    """A task of which no answer is asked: what a record without one needs."""
+
+    def __init__(self, task: Task) -> None:
+        self.name, self.task = task.name, task
+        self.modalities = task.modalities
+
+    def answer_fields(self) -> tuple[str, ...]:
+        return ()
+
+    def example(self, record: Record) -> Any:
+        return self.task.example(record)
+
+
+def classes_of(chosen: Names, log_p: Tensor) -> Iterator[dict[str, Any]]:
+    """The likeliest class and its probability; every class's where they are few."""
+    p = log_p.double().softmax(-1)
+    for row, best in zip(p.tolist(), p.argmax(-1).tolist(), strict=True):
+        more = {f"p({n})": v for n, v in zip(chosen.names, row, strict=True)} if len(chosen.names) <= SHOWN else {}
+        yield {"answer": chosen.names[best], "probability": row[best], **more}
+
+
+def numbers_of(chosen: Numbers, log_p: Tensor) -> Iterator[dict[str, Any]]:
+    """The mean of the distribution, its median and the 80 % interval, in the label's unit."""
+    found = {name: chosen.quantile(log_p, q) for name, q in LEVELS.items()}
+    found = {"answer": chosen.expectation(log_p), **found}
+    columns = {name: (value.double() * chosen.std + chosen.mean).tolist() for name, value in found.items()}
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def names_of(chosen: Marks, log_p: Tensor, separator: str) -> Iterator[dict[str, Any]]:
+    """The names whose probability is at least a half, and every name's probability."""
+    for row in chosen.yes(log_p.double()).tolist():
+        pairs = list(zip(chosen.names, row, strict=True))
+        said = separator.join(name for name, p in pairs if p >= 0.5)
+        yield {"answer": said, **({f"p({n})": p for n, p in pairs} if len(pairs) <= SHOWN else {})}
+
+
+def all_rows(data: Any, source: Tabular) -> Records:
+    """Every row of a file or frame in order, whatever the source's splits are."""
+    if isinstance(data, str | Path):
+        if not Path(data).is_file() or not str(data).lower().endswith(ENDINGS):
+            raise UserError(f"{data}: give a table's file ({', '.join(ENDINGS[:5])} ...)")
+        given: dict[str, Any] = {"path": str(data)}
+    else:
+        given = {"frame": data}
+    return Tabular(**given, absent=source.absent, val=0.0, test=0.0).open("train")
+
+
+def record_of(row: Record, columns: Sequence[str]) -> Record:
+    """A row with the columns of its table modality alone in "row"."""
+    return row | {"row": {name: row[name] for name in columns}}
+
+
+def unlabelled(data: Any, source: Folder) -> Records:
+    """Every file of a folder, in classes or not, or of a list of paths."""
+    if isinstance(data, str | Path):
+        root = Path(data)
+        if not root.is_dir():
+            raise UserError(f"{data} is no folder; give one of files such as those that were learnt")
+        listed = walked(root, [])
+        wanted, _ = samples_among(listed, source.name)
+        files = [root / f for f in listed if ending(f) in wanted and not is_junk(f)]
+        return Records([{"id": f.relative_to(root).as_posix(), source.name: f} for f in files])
+    return Records([{"id": str(f), source.name: f} for f in data])
+
+
+def told(data: Any) -> str:
+    return str(data) if isinstance(data, str | Path) else "the data frame"
+
+
+def predict_file(run: Path, data: str, out: Path | None, task: str = "") -> tuple[int, int]:
+    """Answer every row of a file; the answers go to `out` as CSV, or to the standard output: (rows, not readable)."""
+    asked = Asked(run, task)
+    records = asked.records(data)
+    answers = asked.answers(records)
+    names = list(dict.fromkeys(["id", *(k for answer in answers for k in answer)]))
+    ids = [str(records[i].get("id", i)) for i in range(len(records))]
+    try:
+        stream: Any = sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}); choose another --out") from error
+    try:
+        writer = csv.DictWriter(stream, names, restval="")
+        writer.writeheader()
+        for name, answer in zip(ids, answers, strict=True):
+            writer.writerow({"id": name} | {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in answer.items()})
+    finally:
+        if out is not None:
+            stream.close()
+    return len(answers), sum("error" in answer for answer in answers)

@@ -1,0 +1,254 @@
+"""`generalist fit`: what it decides of one's own data, the recipe that it writes, the answers that it gives."""
+
+import json
+import sys
+
+import numpy as np
+import pandas
+import pytest
+
+import generalist
+from generalist.cli import main
+from generalist.data.base.errors import UserError
+from generalist.fitting.answers import answer_of
+from generalist.fitting.columns import look
+from generalist.fitting.decide import recipe_of
+from generalist.fitting.parts import Ask
+from generalist.recipe.json import to_json
+from generalist.recipe.load import load_recipe
+
+QUICK = ["--time", "4s", "--quiet", "--no-baseline"]
+
+
+def rows(n: int = 240, seed: int = 0) -> pandas.DataFrame:
+    """A price that hangs on a number, a category and a word of a text."""
+    rng = np.random.default_rng(seed)
+    size, place, good = rng.normal(size=n), rng.choice(["town", "land"], n), rng.random(n) < 0.5
+    price = 3 * size + 4 * (place == "town") + 5 * good + 20
+    words = [f"a {'lovely' if g else 'gloomy'} house with {i} windows seen" for i, g in enumerate(good)]
+    days = pandas.date_range("2020-01-01", periods=n).astype(str)
+    shown = {"Id": range(n), "size": size, "place": place, "built": days, "words": words, "same": "x", "none": None}
+    return pandas.DataFrame(shown | {"price": price, "dear": np.where(price > np.median(price), "yes", "no")})
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A fitted table and its folder; tests read it."""
+    folder = tmp_path_factory.mktemp("house")
+    rows().drop(columns="dear").to_csv(folder / "train.csv", index=False)
+    out = folder / "run"
+    assert main(["fit", str(folder / "train.csv"), "--label", "price", "--out", str(out), *QUICK, "--time", "8s"]) == 0
+    return folder, out
+
+
+def decided(path, **ask):
+    """The recipe and its parts, nothing trained."""
+    return recipe_of([Ask(str(path), **ask)], "test", 0, 60.0)
+
+
+def test_every_column_is_told_for_what_it_is():
+    import pyarrow as pa
+
+    found = {c.name: c.kind for c in look(pa.Table.from_pandas(rows()), None)}
+    assert found == {
+        "Id": "id",
+        "size": "number",
+        "place": "category",
+        "built": "date",
+        "words": "text",
+        "same": "constant",
+        "none": "empty",
+        "price": "number",
+        "dear": "category",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        (["a", "b", "c"] * 10, "classes", []),
+        ([True, False] * 10, "classes", []),
+        ([0, 1] * 10, "classes", ["0", "1"]),
+        ([3, 4, 5, 10] * 10, "classes", ["3", "4", "5", "10"]),
+        (list(range(100)), "number", []),
+        ([0.5, 1.5, 2.5] * 10, "number", []),
+        (["a|b", "b", "c|a", "c", "b|c"] * 4, "names", []),
+        ([["a"], ["a", "b"], []] * 4, "names", []),
+        (["Paris, France", "Rome, Italy", "Bonn, Germany", "Oslo, Norway"] * 4, "classes", []),
+    ],
+)
+def test_a_label_says_which_kind_of_answer_it_asks_for(values, kind, classes):
+    found = answer_of("y", values)
+    assert (found.kind, found.classes) == (kind, classes)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        (["a"] * 20, "nothing to learn"),
+        ([1.0] * 20, "nothing to learn"),
+        ([None, None], "no row has a value"),
+        ([f"text number {i}" for i in range(40)], "are no classes"),
+    ],
+)
+def test_a_label_that_teaches_nothing_is_said_in_one_line(values, word):
+    with pytest.raises(UserError, match=word) as error:
+        answer_of("y", values)
+    assert "\n" not in str(error.value)
+
+
+def test_a_label_that_counts_the_rows_is_no_answer():
+    with pytest.raises(UserError, match="names the rows"):
+        answer_of("id", list(range(40)))
+
+
+def test_what_is_decided_is_a_recipe_that_trains_to_the_same_bytes(house, monkeypatch, tmp_path):
+    _, out = house
+    monkeypatch.delitem(sys.modules, "recipe", raising=False)
+    again = tmp_path / "again"
+    assert main(["train", str(out / "recipe.py"), "--out", str(again), "--quiet"]) == 0
+    for name in ("model/model.safetensors", "recipe.json", "model/config.json"):
+        assert (again / name).read_bytes() == (out / name).read_bytes()
+    text = (out / "recipe.py").read_text()
+    assert "keep=['size', 'place', 'built']" in text and "'text': 'words'" in text
+
+
+def test_a_regression_has_no_words_but_those_of_its_text(tmp_path):
+    rows().drop(columns=["words", "dear"]).to_csv(tmp_path / "t.csv", index=False)
+    recipe, _ = decided(tmp_path / "t.csv", label="price")
+    assert list(recipe.modalities) == ["summary", "table", "number"]
+
+
+def test_new_rows_are_answered_in_order_with_an_interval(house, tmp_path):
+    _, out = house
+    new = rows(40, seed=1).drop(columns=["dear", "Id"])
+    new.loc[3, "size"] = None
+    new.to_csv(tmp_path / "new.csv", index=False)
+    assert main(["predict", str(out), str(tmp_path / "new.csv"), "--out", str(tmp_path / "a.csv")]) == 0
+    found = pandas.read_csv(tmp_path / "a.csv")
+    assert list(found.columns) == ["id", "answer", "low", "median", "high"] and len(found) == 40
+    assert (found["low"] < found["median"]).all() and (found["median"] < found["high"]).all()
+    sound = np.arange(40) != 3
+    assert np.corrcoef(found["answer"][sound], new["price"][sound])[0, 1] > 0.5
+    new.drop(columns="size").to_csv(tmp_path / "lacks.csv", index=False)
+    assert main(["predict", str(out), str(tmp_path / "lacks.csv")]) == 2
+
+
+def test_the_table_is_there_whatever_the_split(house):
+    _, out = house
+    line = json.loads((out / "metrics.json").read_text())["tasks"]["price"]
+    assert line["metric"] == "rmse" and line["n_test"] > 20 and line["value"] < 4.5
+
+
+def test_a_frame_is_learnt_from_python(tmp_path):
+    frame = rows(160)[["size", "place", "dear"]]
+    found = generalist.fit(frame, label="dear", time=3, out=tmp_path / "run", baseline=False)
+    assert found.classes == ["no", "yes"] and found.path == tmp_path / "run"
+    p, said = found.predict_proba(frame), found.predict(frame.drop(columns="dear"))
+    assert p.shape == (160, 2) and np.allclose(p.sum(1), 1)
+    assert list(said) == [found.classes[i] for i in p.argmax(1)]
+    assert "accuracy" in found.report()
+    assert load_recipe(str(tmp_path / "run" / "recipe.json")).tasks[0].source.path.endswith("rows.parquet")
+
+
+def test_a_test_file_may_have_another_category_and_another_column(tmp_path):
+    rows(120).drop(columns=["words", "Id"]).to_csv(tmp_path / "train.csv", index=False)
+    test = rows(30, seed=1).drop(columns=["words", "Id"]).assign(extra=1.5)
+    test.loc[:4, "place"] = "moon"
+    test.to_csv(tmp_path / "test.csv", index=False)
+    out = tmp_path / "run"
+    words = ["fit", str(tmp_path / "train.csv"), "--label", "dear", "--test", str(tmp_path / "test.csv")]
+    assert main([*words, "--out", str(out), *QUICK]) == 0
+    assert json.loads((out / "metrics.json").read_text())["tasks"]["dear"]["n_test"] == 30
+
+
+def test_ten_rows_are_enough_for_a_table_and_five_are_said_to_be_too_few(tmp_path, capsys):
+    rows(10)[["size", "place", "dear"]].to_csv(tmp_path / "ten.csv", index=False)
+    assert main(["fit", str(tmp_path / "ten.csv"), "--label", "dear", "--out", str(tmp_path / "r"), *QUICK]) == 0
+    rows(5)[["size", "place", "dear"]].to_csv(tmp_path / "five.csv", index=False)
+    assert main(["fit", str(tmp_path / "five.csv"), "--label", "dear", "--out", str(tmp_path / "s"), *QUICK]) == 2
+    assert "too few" in capsys.readouterr().err
+
+
+def pictures(folder, count: int = 14) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noise = rng.normal(size=(16, 16, 3)) * 30
+            Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype("uint8")).save(folder / name / f"{i}.png")
+
+
+def test_a_joint_model_of_a_folder_a_table_with_pictures_and_series(tmp_path):
+    pictures(tmp_path / "photos")
+    kinds = ["red", "blue"] * 14
+    files = [f"photos/{k}/{i // 2}.png" for i, k in enumerate(kinds)]
+    files[2], files[5], files[8], files[11] = None, "photos/gone.png", None, "photos/lost.png"
+    pandas.DataFrame({"photo": files, "tone": kinds, "n": range(28)}).to_csv(tmp_path / "shots.csv", index=False)
+    hours = pandas.date_range("2021-01-01", periods=160, freq="h").astype(str)
+    wave = np.sin(np.arange(160) / 24 * 2 * np.pi)
+    loads = [pandas.DataFrame({"when": hours, "meter": m, "load": wave + m}) for m in (0, 1)]
+    pandas.concat(loads).to_csv(tmp_path / "load.csv", index=False)
+    out = tmp_path / "run"
+    words = ["fit", str(tmp_path / "shots.csv"), "--label", "tone", "+", str(tmp_path / "photos"), "+"]
+    words += [str(tmp_path / "load.csv"), "--forecast", "6", "--group", "meter", "--out", str(out), *QUICK]
+    assert main(words) == 0
+    lines = json.loads((out / "metrics.json").read_text())["tasks"]
+    assert {n: line["metric"] for n, line in lines.items()} == {"tone": "accuracy", "photos": "accuracy", "load": "mae"}
+    assert not [n for n, line in lines.items() if "error" in line]
+    assert (
+        main(["predict", str(out), str(tmp_path / "shots.csv"), "--task", "tone", "--out", str(tmp_path / "a.csv")])
+        == 0
+    )
+    assert len(pandas.read_csv(tmp_path / "a.csv")) == 28
+
+
+def test_pairs_with_a_side_missing_are_left_out(tmp_path):
+    pictures(tmp_path / "photos")
+    files = [f"photos/{k}/{i}.png" for k in ("red", "blue") for i in range(14)]
+    words = [f"a {'crimson' if 'red' in f else 'azure'} square number {i}" for i, f in enumerate(files)]
+    for i in range(0, 28, 3):
+        files[i] = None
+    pandas.DataFrame({"photo": files, "caption": words}).to_csv(tmp_path / "pairs.csv", index=False)
+    recipe, _ = decided(tmp_path / "pairs.csv", retrieve=("photo", "caption"))
+    task = recipe.tasks[0]
+    assert task.inputs == {"image": "photo"} and task.partners == {"text": "caption"}
+    assert sum(len(task.open(split)) for split in ("train", "val", "test")) == 18
+    assert recipe.modalities["image"].size == 16 and recipe.modalities["image"].channels == 3
+
+
+def test_a_stopped_fit_leaves_the_table_of_what_it_learnt(tmp_path, monkeypatch):
+    from generalist.run import attempt
+
+    whole = attempt.stop_flag
+    rows(200)[["size", "place", "price"]].to_csv(tmp_path / "t.csv", index=False)
+
+    def stopped(*args, **kwargs):
+        held = whole(*args, **kwargs)
+
+        class Flag:
+            def __enter__(self):
+                asked = held.__enter__()
+                asked.append(2)
+                return asked
+
+            def __exit__(self, *error):
+                return held.__exit__(*error)
+
+        return Flag()
+
+    monkeypatch.setattr("generalist.run.train.stop_flag", stopped)
+    out = tmp_path / "run"
+    assert main(["fit", str(tmp_path / "t.csv"), "--label", "price", "--out", str(out), *QUICK]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["tasks"]["price"]["value"] > 0 and (out / "model" / "config.json").is_file()
+    assert main(["predict", str(out), str(tmp_path / "t.csv"), "--out", str(tmp_path / "a.csv")]) == 0
+
+
+def test_the_recipe_is_the_users_own_and_stays_when_a_run_is_replaced(house):
+    folder, out = house
+    before = to_json(load_recipe(str(out / "recipe.json")))
+    assert main(["fit", str(folder / "train.csv"), "--label", "price", "--out", str(out), *QUICK]) == 2
+    assert to_json(load_recipe(str(out / "recipe.json"))) == before
