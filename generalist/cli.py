@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "generalist train demo steps=400 --out runs/short",
     ),
     "fit": (
-        "fit",
+        "own.fit",
         "your own data in one command: looked at, decided, written as a recipe, trained, measured",
         "generalist fit train.csv --label price --time 10m --out runs/house",
     ),
