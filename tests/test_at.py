@@ -14,7 +14,11 @@ from generalist.model.decode import Anew, start
 from generalist.nn.attention.relative import offsets_of
 from generalist.nn.attention.rotary import Rotary, turn
 from generalist.nn.encoder import Encoder
+from generalist.nn.mixers.maps import MapMixer
+from generalist.nn.steps import Merge, Step
 from generalist.nn.taps import Kept
+from generalist.tokenizers_mod.maps.convolve import Convolve
+from generalist.tokenizers_mod.maps.pool import Pool
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.tokenizers_mod.vision.image import Image
@@ -183,3 +187,119 @@ def test_a_cache_knows_which_layers_kept_something_and_the_writer_encodes_anew_w
     layer = made.encoder.layers[1]
     layer.mixer = made.encoder.layers[0].mlp  # a token mixer that keeps no keys
     assert isinstance(start(made, inputs, text, "default"), Anew)
+
+
+# --- maps and merges ---
+
+
+def ragged():
+    """Pictures of four sizes, one with holes, a film, a text and a point set, each asked at a summary."""
+    torch.manual_seed(1)
+    gone = torch.ones(12, dtype=torch.bool)
+    gone[[3, 11]] = False
+    pictures = [span(30, (5, 6)), span(12, (3, 4), mask=gone), span(6, (2, 3)), span(2, (1, 2))]
+    inputs = [[pictures[0]], [pictures[1], span(4, (4,))], [pictures[2], pictures[3]], [span(5, (5,))], [span(7)]]
+    inputs += [[span(12, (2, 2, 3)), pictures[0]]]
+    return [[span(1).ask([0]), *spans] for spans in inputs]
+
+
+def through(steps, sequences, keep):
+    """What the steps give at the asked tokens, or at all, sequence by sequence."""
+    packed = pack(sequences)
+    x, at = packed.data["x"]["x"][packed.row], At(packed.layout)
+    for step in steps:
+        x, at = step(x, at)
+    origin = torch.arange(packed.tokens) if at.origin is None else at.origin
+    if keep == "asked":
+        return x[[int((origin == token).nonzero()) for token in packed.asked]]
+    return [x[packed.owner[origin] == i] for i in range(packed.sequences)]
+
+
+class AsStep(Step):
+    def __init__(self, mixer):
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x, at):
+        return x + self.mixer(x, at), at
+
+
+@pytest.mark.parametrize("operator", [Pool(24), Pool(24, size=5), Convolve(24)], ids=["pool", "pool 5", "convolve"])
+@torch.no_grad()
+def test_operators_on_maps_of_four_sizes_beside_a_text_and_a_set_equal_one_by_one(operator):
+    given, step = ragged(), AsStep(MapMixer(operator))
+    together = through([step], given, "all")
+    for own, sequence in zip(together, given, strict=True):
+        torch.testing.assert_close(own, through([step], [sequence], "all")[0])
+    picture = given[0][1].data["x"]
+    expected = picture + operator(picture.view(1, 5, 6, 24), None).view(30, 24)
+    torch.testing.assert_close(together[0][1:], expected)
+    assert torch.equal(together[0][0], given[0][0].data["x"][0])  # the summary has no map, nothing is added
+    assert torch.equal(together[4][1:], given[4][1].data["x"])
+    line = given[3][1].data["x"]  # a text is a line of one row
+    torch.testing.assert_close(together[3][1:], line + operator(line.view(1, 1, 5, 24), None).view(5, 24))
+
+
+@torch.no_grad()
+def test_what_is_masked_does_not_count_in_an_operator():
+    x, real = torch.randn(1, 3, 4, 8), torch.ones(1, 3, 4, dtype=torch.bool)
+    real[0, 1, 2] = False
+    pooled = Pool(8)(x, real)
+    window = [(r, c) for r in (0, 1, 2) for c in (1, 2, 3) if (r, c) != (1, 2)]
+    for r, c in ((0, 1), (0, 2), (2, 3)):
+        near = [(i, j) for i in range(3) for j in range(4) if abs(i - r) <= 1 and abs(j - c) <= 1 and (i, j) != (1, 2)]
+        expected = torch.stack([x[0, i, j] for i, j in near]).mean(0) - x[0, r, c]
+        torch.testing.assert_close(pooled[0, r, c], expected)
+    for operator in (Pool(8), Convolve(8)):
+        other = x.clone()
+        other[0, 1, 2] = 100.0
+        for r, c in window:
+            torch.testing.assert_close(operator(x, real)[0, r, c], operator(other, real)[0, r, c])
+
+
+@torch.no_grad()
+def test_a_merge_and_blocks_behind_it_equal_one_by_one_and_asked_tokens_survive():
+    torch.manual_seed(0)
+    blocks = Encoder(GeneralistConfig(**SIZES, rotary={})).layers
+    wide = Encoder(GeneralistConfig(**{**SIZES, "hidden_size": 36}, rotary={})).layers
+    steps = [blocks[0], Merge(24, 36), wide[0], Merge(36, 36), wide[1]]
+    given = ragged()
+    together = through(steps, given, "all")
+    asked = through(steps, given, "asked")
+    assert [len(own) for own in together] == [1 + 4, 1 + 1 + 4, 1 + 1 + 1, 1 + 5, 1 + 7, 1 + 2 + 4]
+    for i, (own, sequence) in enumerate(zip(together, given, strict=True)):
+        torch.testing.assert_close(own, through(steps, [sequence], "all")[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(asked[i], own[0])
+    merge = Merge(24, 36)
+    picture = given[2][1].data["x"].view(2, 3, 24)
+    edge = torch.cat([picture[0, 2], torch.zeros(24), picture[1, 2], torch.zeros(24)])
+    first = torch.cat([picture[0, 0], picture[0, 1], picture[1, 0], picture[1, 1]])
+    expected = merge.cells(merge.norm(torch.stack([first, edge])))
+    torch.testing.assert_close(through([merge], given, "all")[2][1:3], expected)
+
+
+@torch.no_grad()
+def test_what_is_asked_causal_or_hidden_is_not_merged_and_never_lost():
+    asked = span(4, (2, 2)).ask([3])
+    causal = span(4, (2, 2), causal=torch.tensor([False, False, True, True]))
+    merge = Merge(24, 24)
+    packed = pack([[asked], [causal], [span(4, (2, 2))]])
+    x, at = merge(packed.data["x"]["x"][packed.row], At(packed.layout))
+    assert sorted(p.length for p in at.pieces) == [1, 4, 4] and len(x) == 9
+    assert torch.equal(at.block, packed.layout.block[at.origin])
+    before = At(packed.layout)
+    dropped = [(p._replace(length=1), torch.tensor([p.start])) for p in before.pieces.placed()]
+    with pytest.raises(ValueError, match="asked, causal or hidden"):
+        before.rebuilt(dropped)
+
+
+@torch.no_grad()
+def test_a_model_with_a_merge_answers_as_one_by_one_and_in_one_pass_with_candidates():
+    made = model()
+    made.encoder.layers.insert(1, Merge(24, 24))
+    given = sequences(made)
+    together = made.features(pack(given))
+    alone = torch.cat([made.features(pack([s])) for s in given])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    both = made.encode_together([pack(given[1:]), pack(given[:1])])
+    torch.testing.assert_close(torch.cat([both[1], both[0]]), together, atol=1e-5, rtol=1e-4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.cells import places
-from generalist.data.batch.pieces import Pieces
+from generalist.data.batch.pack import grouped
+from generalist.data.batch.pieces import Piece, Pieces
 from generalist.data.batch.routes import Routes
 from generalist.data.batch.types import Group, Layout
 
@@ -54,7 +56,8 @@ class At:
     layout: groups, blocks, hidden tokens and pieces. mask: of a padded batch, Bool[B 1 1|n n], who sees whom in its
     one group; None: as the layout says. routes: what conditions a mixture of experts. prompts: Float[P D], keys and
     values in front of every sequence in this layer; layer_prompts: those of every layer. cache: keys and values of
-    other passes. kernel: of attention, by transformers' name. name, layer: where in the encoder this is.
+    other passes. kernel: of attention, by transformers' name. name, layer: where in the encoder this is. origin:
+    Int[N], for which token of the batch as it was packed each stands, where a step changed them; None: they are those.
     """
 
     layout: Layout
@@ -67,6 +70,7 @@ class At:
     taps: Sequence[Tap] = ()
     name: str = ""
     layer: int = 0
+    origin: Tensor | None = None
     made: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
@@ -135,6 +139,43 @@ class At:
             real = None if bool((index >= 0).all()) else (index >= 0).to(self.block.device)
             found.append(Grid(shape, index.clamp(min=0).to(self.block.device), real))
         return found
+
+    def rebuilt(self, changed: Sequence[tuple[Piece, Tensor]]) -> tuple[At, Tensor]:
+        """Other tokens in the pieces' stead, and where the new tokens lie once sequences are sorted by length again.
+
+        changed: for every piece with tokens, as they lie in the batch (`Pieces.placed`), what it is now (its start does
+        not count) and the token that each new one stands for, Int[n']. Returns the new place and Int[N'], the order
+        that brings new tokens, made piece after piece, there. Keys and values of other passes are not handed on.
+        ValueError where a token that is asked, causal or hidden has no successor of its own.
+        """
+        before = self.pieces.placed()
+        for old, (new, source) in zip(before, changed, strict=True):
+            kept = old.length == len(source) and bool((source == torch.arange(len(source)) + old.start).all())
+            if (old.asked or old.bound) and not kept:
+                raise ValueError(f"a step changed tokens of sequence {old.sequence} that are asked, causal or hidden")
+            if new.length != len(source):
+                raise ValueError(f"{new.length} tokens stand for {len(source)} tokens")
+        plain = {group.start + i * group.length: group.plain for group in self.groups for i in range(group.count)}
+        first: dict[int, int] = {}
+        length: dict[int, int] = {}
+        for old, (new, _) in zip(before, changed, strict=True):
+            first.setdefault(old.sequence, old.start)
+            length[old.sequence] = length.get(old.sequence, 0) + new.length
+        ranked = sorted(first, key=lambda s: (length[s], not plain[first[s]], first[s]))
+        groups = grouped([length[s] for s in ranked], [not plain[first[s]] for s in ranked])
+        begin = dict(zip(ranked, accumulate([0, *(length[s] for s in ranked)]), strict=False))
+        starts, pieces = [], []
+        for new, _ in changed:
+            starts.append(begin[new.sequence])
+            pieces.append(new._replace(start=starts[-1]))
+            begin[new.sequence] += new.length
+        place = torch.cat([torch.arange(new.length) + start for start, (new, _) in zip(starts, changed, strict=True)])
+        order = place.argsort().to(self.block.device)
+        source = torch.cat([source for _, source in changed]).to(self.block.device)[order]
+        layout = Layout(groups, self.block[source], self.hidden[source], Pieces.of(pieces))
+        routes = None if self.routes is None else self.routes.of(source)
+        origin = source if self.origin is None else self.origin[source]
+        return replace(self, layout=layout, routes=routes, cache=None, origin=origin, made={}), order
 
     def __add__(self, other: At) -> At:
         """The tokens of `self` followed by those of `other`; all else as in `self`."""

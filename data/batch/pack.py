@@ -112,7 +112,7 @@ def pack(sequences: Sequence[Sequence[Span]], role: Role | None = None) -> Packe
         data=data,
         source=source[kept],
         row=row[kept],
-        layout=Layout(_groups(sizes.tolist(), special[order].tolist()), block, hidden[kept], pieces),
+        layout=Layout(grouped(sizes.tolist(), special[order].tolist()), block, hidden[kept], pieces),
         owner=owner[kept],
         first=first,
         asked=at,
@@ -142,7 +142,8 @@ def _pieces(spans: list[Span], owners: list[int], first: list[int]) -> Pieces:
     return pieces
 
 
-def _groups(lengths: list[int], special: list[bool]) -> list[Group]:
+def grouped(lengths: list[int], special: list[bool]) -> list[Group]:
+    """Sequences of these lengths, end to end, by equal length. special: those in which not every token sees all."""
     groups, start = [], 0
     for (length, mask), run in groupby(zip(lengths, special, strict=True)):
         count = len(list(run))

@@ -56,6 +56,10 @@ class Routes:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Routes:
         return Routes(fn(self.index), fn(self.table), None if self.first is None else fn(self.first))
 
+    def of(self, tokens: Tensor) -> Routes:
+        """Those of some tokens, Int[N'], as they stand in the batch."""
+        return Routes(self.index[tokens], self.table, None if self.first is None else self.first[tokens])
+
     @cached_property
     def counts(self) -> list[int]:
         """Tokens of each row."""

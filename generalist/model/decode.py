@@ -135,8 +135,7 @@ class Writer:
         """log p of word t of every sequence: Float[R K]."""
         count = self.cache.sequences
         packed = self._tokens(torch.full((count,), self.text.spe), t)
-        hidden = self._run(packed, append=False)
-        return self.model.score(self.model.read_out(hidden, packed), members, self.scale)
+        return self.model.score(self.model.read_out(*self._run(packed, append=False)), members, self.scale)
 
     def write(self, words: Tensor, t: int) -> None:
         """Put word t of every sequence, Int[R], behind what is kept."""
@@ -148,7 +147,7 @@ class Writer:
         tokens = [replace(span, data={"ids": i.reshape(1), "position": position}, hidden=None) for i in ids.cpu()]
         return pack([[token] for token in tokens]).to(self.model.device)
 
-    def _run(self, packed: Packed, append: bool) -> Tensor:
+    def _run(self, packed: Packed, append: bool) -> tuple[Tensor, Packed, Tensor | None]:
         routes = None
         if self.routes is not None:
             assert self.table is not None
@@ -156,9 +155,9 @@ class Writer:
             routes = Routes(self.routes[0 if append else 1][self.rows], self.table, first)
         self.cache.append = append
         at = self.model.conditioned(At(packed.layout, routes=routes, cache=self.cache), candidate=False)
-        hidden, _ = self.model.encoder(self.model.embed(packed), at)
+        hidden, at = self.model.encoder(self.model.embed(packed), at)
         self.cache.passed()
-        return hidden
+        return hidden, packed, at.origin
 
 
 def start(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -161,17 +162,32 @@ class PackedModel(Tapped, PreTrainedModel):
         for part in parts[1:]:
             at = at + self.at(part, candidate=True)
         hidden, at = self.encoder(torch.cat([self.embed(p) for p in parts]), at)
-        return [self.read_out(h, p) for h, p in zip(hidden.split([p.tokens for p in parts]), parts, strict=True)]
+        counts = [part.tokens for part in parts]
+        if at.origin is None:
+            own = [(h, None) for h in hidden.split(counts)]
+        else:  # steps that change tokens may have laid the parts' sequences between one another
+            of_part = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts)).to(at.origin.device)[at.origin]
+            starts = accumulate([0, *counts[:-1]])
+            own = [(hidden[of_part == i], at.origin[of_part == i] - start) for i, start in enumerate(starts)]
+        return [self.read_out(h, part, origin) for (h, origin), part in zip(own, parts, strict=True)]
 
-    def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
-        """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions."""
-        asked = self.pooling(hidden, packed.owner, packed.asked, packed.sequences)
+    def read_out(self, hidden: Tensor, packed: Packed, origin: Tensor | None) -> Tensor:
+        """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions.
+
+        hidden: Float[N' D] after the encoder; origin: Int[N'], for which packed token each stands, None: for its own.
+        """
+        owner, asked = packed.owner, packed.asked
+        if origin is not None:
+            index = torch.arange(len(origin), device=origin.device)
+            owner, asked = owner[origin], torch.full_like(owner, -1).index_copy(0, origin, index)[asked]
+        asked = self.pooling(hidden, owner, asked, packed.sequences)
         unfold = getattr(self.tokenizers[packed.asked_modality], "unfold", None)
         return self.head(asked if unfold is None else unfold(asked))
 
     def features(self, packed: Packed, candidate: bool = False) -> Tensor:
         """f at the asked tokens. candidate: the sequences are answers, not inputs."""
-        return self.read_out(self(packed, candidate), packed)
+        hidden, at = self.encoded(packed, candidate)
+        return self.read_out(hidden, packed, at.origin)
 
     def logits(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
         """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""

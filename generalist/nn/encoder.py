@@ -17,6 +17,7 @@ from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS, build_mixer, mixer_names
 from generalist.nn.spec import EncoderSpec
+from generalist.nn.steps import Step
 
 
 class DropPath(nn.Module):
@@ -35,10 +36,13 @@ class DropPath(nn.Module):
         return x * (keep / (1 - self.rate)).repeat_interleave(lengths).unsqueeze(1).to(x.dtype)
 
 
-class Block(GradientCheckpointingLayer):
+class Block(GradientCheckpointingLayer, Step):
+    """A token mixer and a channel mixer, each on a residual branch; tokens and width stay."""
+
     def __init__(self, config: EncoderSpec, mixer: str, channel_mixer: str) -> None:
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
+        self.width = width
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.mixer = build_mixer(TOKEN_MIXERS[mixer], config, width, config.num_attention_heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
