@@ -33,7 +33,18 @@ ROOMS = {
         ]
     ),
     "data": ["base", "batch", "stream", "media", "files", "tables", "sources", "tools"],
-    "tokenizers_mod": "base maps numbers vision audio text tables geometry regions published".split(),
+    "tokenizers_mod": [
+        "base",
+        "maps",
+        "numbers",
+        "vision",
+        "audio",
+        "text",
+        "tables",
+        "geometry",
+        "regions",
+        "published",
+    ],
 }
 # what trust_remote_code runs imports the whole package on purpose
 DOORS = {"generalist/hf/remote_code.py"}
