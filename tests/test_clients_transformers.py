@@ -274,6 +274,7 @@ def test_the_trainer_trains_a_dual_model_and_saves_a_folder_that_loads(tmp_path)
         save_strategy="no",
         disable_tqdm=True,
         gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=data, data_collator=together)
     trainer.train()

@@ -25,6 +25,7 @@ from generalist.evaluate import answer as evaluate
 from generalist.evaluate import heldout
 from generalist.recipe.keys import override
 from generalist.run import train as run
+from generalist.run.results import load_run
 from generalist.run.train import train_run
 from generalist.tasks import methods
 from generalist.tasks.budget import OutOfTime, budget
@@ -151,7 +152,7 @@ def test_broken_samples_of_every_split_are_counted_and_named(tmp_path, capsys):
 def test_the_answers_around_a_broken_sample_are_those_without_it(tmp_path):
     """Labels and owners do not shift past what was left out."""
     train_run(digits_of(Some()), tmp_path / "run", quiet=True)
-    _, prepared, objective = run.load_run(tmp_path / "run")
+    _, prepared, objective = load_run(tmp_path / "run")
     task = prepared.tasks["digits"]
     whole = Some().open("test")
     left = whole.only([i for i in range(60) if i not in (0, 7, 8)])

@@ -42,7 +42,7 @@ from generalist.tokenizers_mod.vision.image import Image
 
 # Reads files as modalities in a process of bounded memory; prints of each what came of it, seconds and memory so far.
 READ = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 import torch, soundfile, pandas, scipy.signal
 from PIL import Image
 torch.set_num_threads(1)
@@ -57,7 +57,9 @@ for name, settings, path in json.loads(sys.argv[1]):
         said = f"read {modality.span(modality.read(modality.from_command_line(path))).length}"
     except UserError as error:
         said = str(error)
-    print(json.dumps([said, time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+    # getrusage's figure would hold the memory of the process that started this one
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+    print(json.dumps([said, time.process_time() - began, peak]))
 """
 
 
