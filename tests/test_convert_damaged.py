@@ -174,7 +174,7 @@ def test_a_folder_is_cleared_of_our_old_model_and_of_no_other(tmp_path):
         (["--size", "-40"], "--size is -40"),
         (["--size", "5"], "multiple of the patch"),
         (["--heads", "-2"], "--heads is -2"),
-        (["--heads", "5"], "heads do not divide"),
+        (["--heads", "5"], "use heads="),
         (["--frames", "-1"], "--frames is -1"),
         (["--dialect", "torch"], "--dialect applies on the way back"),
         (["--spatial", "formla"], "did you mean 'formula'"),

@@ -63,7 +63,7 @@ def test_prompt_tuning_is_a_run_that_moves_prompts_bias_norms_and_heads_only(fir
 def test_what_does_not_fit_is_refused_in_one_line(first, tmp_path):
     for keys, words in (
         ({"model__width": 32}, "give the recipe the sizes of its model"),
-        ({"model__heads": 4}, "its model has num_attention_heads=2, the recipe's 4"),
+        ({"model__heads": 4}, "its model has heads=2, the recipe's 4"),
         ({"model__layers": 2}, r"lacks encoder\.layers\.1"),
         ({"model__hidden": 28}, r"encoder\.layers\.0\.mlp"),
         ({"modalities__text__tokenizer": "clip"}, "its text has another tokenizer"),

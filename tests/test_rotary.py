@@ -215,7 +215,7 @@ def test_padded_places_are_those_of_the_packed_spans(modality):
 
 
 def test_every_modality_whose_spans_may_carry_a_plane_says_so():
-    gridded = {name for name in MODALITIES if modality_class(name).gridded}
+    gridded = {name for name in MODALITIES if modality_class(name).axes > 1}
     assert gridded == {"image", "xray", "thermal", "depth", "audio", "video", "spectral"}
 
 
@@ -274,5 +274,5 @@ def test_a_configuration_that_cannot_work_is_refused_when_it_is_read(settings, w
 def test_equal_weights_that_turn_otherwise_are_no_start_for_a_run(tmp_path):
     model(rotary=ROTARY).save_pretrained(tmp_path)
     load_initial(model(rotary=ROTARY), tmp_path)
-    with pytest.raises(UserError, match="its model has rotary="):
+    with pytest.raises(UserError, match="its model has position="):
         load_initial(model(), tmp_path)

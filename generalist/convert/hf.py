@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.model.config import GeneralistConfig
+from generalist.recipe.encoder import EncoderSpec
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
@@ -183,10 +185,8 @@ def clip(folder: Path, config: dict[str, Any], t: Named) -> Built:
     return vit.build(
         "Hugging Face CLIP",
         ours,
-        heads=settings["num_attention_heads"],
+        spec_of(settings),
         picture=vit.picture(patch, False, len(positions) - 1, mean, std),
-        activation=settings["hidden_act"],
-        eps=settings["layer_norm_eps"],
         notes=notes,
         families=("embedding_norm", "head.norm") if "visual_projection.weight" in t else ("embedding_norm",),
         lenient=t.lenient,
@@ -203,10 +203,9 @@ def clip_text(folder: Path, config: dict[str, Any], t: Named) -> Built:
         ours |= pair(t, "final_layer_norm", "head.norm") | {"head.projection.weight": t["text_projection.weight"]}
     else:
         ours |= pair(t, "final_layer_norm", "encoder.norm")
-    heads, eps = settings["num_attention_heads"], settings["layer_norm_eps"]
     last = "head.norm" if "text_projection.weight" in t else "encoder.norm"
-    kind, act = "Hugging Face CLIP text", settings["hidden_act"]
-    return clip_texts.build(kind, ours, text, heads, act, eps, families=(last,), lenient=t.lenient)
+    spec = spec_of(settings)
+    return clip_texts.build("Hugging Face CLIP text", ours, text, spec, families=(last,), lenient=t.lenient)
 
 
 def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
@@ -216,7 +215,7 @@ def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
     positions = t["embeddings.position_embedding.weight"]
     ours = vit.stem(patch, bias, positions, None)
     ours |= layers(t, "encoder.layers.", CLIP_QKV, CLIP_BLOCK) | pair(t, "post_layernorm", "encoder.norm")
-    pooler = None
+    spec = spec_of(settings)
     if "head.probe" in t:
         sizes = [len(patch), 2 * len(patch)]
         (q, kv), (q_bias, kv_bias) = (t[f"head.attention.in_proj_{e}"].split(sizes) for e in ("weight", "bias"))
@@ -226,19 +225,15 @@ def siglip(folder: Path, config: dict[str, Any], t: Named) -> Built:
         )
         ours |= pair(t, "head.layernorm", "pooling.norm2")
         ours |= pair(t, "head.mlp.fc1", "pooling.up") | pair(t, "head.mlp.fc2", "pooling.down")
-        pooler = {"heads": settings["num_attention_heads"], "hidden": len(t["head.mlp.fc1.bias"])}
+        spec.readout = {"kind": "attention", "heads": spec.heads, "hidden": len(t["head.mlp.fc1.bias"])}
     return vit.build(
         "Hugging Face SigLIP",
         ours,
-        heads=settings["num_attention_heads"],
+        spec,
         picture=vit.picture(patch, True, len(positions), (0.5,) * 3, (0.5,) * 3),
-        activation=settings["hidden_act"],
-        eps=settings["layer_norm_eps"],
-        pooling="attention" if pooler else "asked",
-        pooler=pooler,
         hidden_summary=True,
         fresh=("tokenizers.summary.",),
-        notes=() if pooler else ("the file has no pooling: tokens are equal, the summary is to be trained",),
+        notes=() if spec.pooler else ("the file has no pooling: tokens are equal, the summary is to be trained",),
         families=("encoder.norm",),
         lenient=t.lenient,
     )
@@ -271,10 +266,8 @@ def plain_vit(folder: Path, config: dict[str, Any], t: Named) -> Built:
     return vit.build(
         "Hugging Face ViT",
         ours,
-        heads=settings["num_attention_heads"],
+        spec_of(settings),
         picture=vit.picture(patch, bias is not None, len(positions) - 1, mean, std),
-        activation=settings["hidden_act"],
-        eps=settings["layer_norm_eps"],
         families=("encoder.norm",),
         lenient=t.lenient,
     )
@@ -341,25 +334,22 @@ def _text_encoder(
     }
     ours |= pair(t, "embeddings.LayerNorm", "embedding_norm")
     ours |= layers(t, "encoder.layer.", BERT_QKV, BERT_BLOCK) | t.behind.tensors
-    model = GeneralistModel(
-        GeneralistConfig(
-            hidden_size=width,
-            num_hidden_layers=config["num_hidden_layers"],
-            num_attention_heads=config["num_attention_heads"],
-            intermediate_size=config["intermediate_size"],
-            hidden_act=config.get("hidden_act", "gelu"),
-            layer_norm_eps=config.get("layer_norm_eps", 1e-12),
-            post_norm=True,
-            modalities=modality_settings({"summary": Summary(), "text": text}),
-            initial_scale=1 / 0.07,
-            **({"output_head": False} | t.behind.settings),
-        )
-    ).eval()
+    sizes = {"layers": config["num_hidden_layers"], "hidden": config["intermediate_size"], "width": width}
+    spec = replace(spec_of({"hidden_act": "gelu", "layer_norm_eps": 1e-12, **config}), **sizes, norm="post")
+    own = spec.described() | {"initial_scale": 1 / 0.07, "output_head": False} | t.behind.settings
+    model = GeneralistModel(GeneralistConfig(**own, modalities=modality_settings({"summary": Summary(), "text": text})))
+    model.eval()
     report = Report(f"Hugging Face {config['model_type']}", notes=notes + t.behind.notes)
     kept = {k: v for k, v in model.state_dict().items() if k.startswith("log_scales.")}
     fill(model, {**kept, **ours}, report, t.lenient)
     report.loaded -= len(kept)
     return model, GeneralistProcessor(tokenizer=text.hf_tokenizer(), modalities=model.config.modalities), report
+
+
+def spec_of(settings: dict[str, Any]) -> EncoderSpec:
+    """What a config.json says that no tensor shows."""
+    activation, eps = settings["hidden_act"], settings["layer_norm_eps"]
+    return EncoderSpec(heads=settings["num_attention_heads"], activation=activation, eps=eps)
 
 
 def _vision_defaults(name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ generalist convert open-clip ViT-B-32:openai --tower text ...   the text tower i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from generalist.convert.towers import clip_text, timm_vit, vit
 from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
+from generalist.recipe.encoder import EncoderSpec
 
 OPTIONS = ("tower", "lenient")
 BLOCK = {
@@ -197,23 +199,25 @@ def from_visual(visual: Any) -> tuple[GeneralistModel, GeneralistProcessor, Repo
         own = {f"{ours}.{end}": state[f"{theirs}.{end}"] for end in ("weight", "bias") if f"{theirs}.{end}" in state}
         tensors |= own
     tensors["head.projection.weight"] = state["proj"].T.contiguous()
-    pooling, pooler = "mean" if visual.pool_type == "avg" else "asked", None
+    readout: dict[str, Any] | str = "mean" if visual.pool_type == "avg" else "asked"
     if visual.attn_pool is not None:
-        pooling, pooler = "attention", {"heads": visual.attn_pool.attn.num_heads, "norm": True, "own": True}
-        pooler["size"] = len(state["attn_pool.attn.out_proj.weight"])
+        readout = {"kind": "attention", "heads": visual.attn_pool.attn.num_heads, "norm": True, "own": True}
+        readout["size"] = len(state["attn_pool.attn.out_proj.weight"])
         tensors |= attention_pooling(visual.attn_pool)
     mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)
     std = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
     return vit.build(
         "open_clip",
         tensors,
-        heads=blocks[0].attn.num_heads,
+        replace(spec_of(blocks[0]), readout=readout),
         picture=vit.picture(patch, False, len(positions) - 1, mean, std),
-        activation=ACTIVATIONS[type(blocks[0].mlp.gelu).__name__],
-        eps=blocks[0].ln_1.eps,
-        pooling=pooling,
-        pooler=pooler,
     )
+
+
+def spec_of(block: Any) -> EncoderSpec:
+    """What no tensor of a block shows."""
+    activation = ACTIVATIONS[type(block.mlp.gelu).__name__]
+    return EncoderSpec(heads=block.attn.num_heads, activation=activation, eps=block.ln_1.eps)
 
 
 def blocks_of(state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -236,8 +240,7 @@ def from_text(model: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report]
         tensors |= {f"head.projection.{end}": state[f"text_projection.{end}"] for end in ("weight", "bias")}
     else:
         tensors["head.projection.weight"] = state["text_projection"].T.contiguous()
-    heads, activation = blocks[0].attn.num_heads, ACTIVATIONS[type(blocks[0].mlp.gelu).__name__]
-    return clip_text.build("open_clip text", tensors, words, heads, activation, blocks[0].ln_1.eps)
+    return clip_text.build("open_clip text", tensors, words, spec_of(blocks[0]))
 
 
 def attention_pooling(pool: Any) -> dict[str, Tensor]:

@@ -69,13 +69,13 @@ def read(folder: Path) -> Sentence:
     found.length = _length(found.folder)
     for kind, path in steps[1:]:
         if kind == "Pooling" and not found.settings:
-            found.settings["pooling"] = _pooling(path)
+            found.settings["readout"] = _pooling(path)
         elif kind == "Dense" and not found.tensors and found.settings:
             _dense(found, path)
         elif kind not in SILENT:
             raise UserError(f"{folder} has a module {kind} at this place, which has no form here; take another model")
     if found.settings:
-        found.notes.append(f"pooling {found.settings['pooling']!r}, as its modules.json says")
+        found.notes.append(f"pooling {found.settings['readout']!r}, as its modules.json says")
     return found
 
 

@@ -119,7 +119,7 @@ class PaddedModel(PackedModel):
         at = padded_at(x, real, summary.hidden is not None, modality.causal)
         own = None if real is None else real[:, 1:]
         place = modality.padded_place(tensors, own) if self.encoder.placed else None
-        if place is not None or not modality.gridded:
+        if place is not None or modality.axes < 2:
             at.made["place"] = padded_places(place, *x.shape[:2], x.device)
         routes = self.padded_routes(name, summary.modality, at.groups[0], candidate, role)
         return replace(at, routes=routes)

@@ -54,13 +54,13 @@ class PackedModel(Tapped, PreTrainedModel):
 
     def __init__(self, config: GeneralistConfig) -> None:
         super().__init__(config)
-        width, eps = config.hidden_size, config.layer_norm_eps
+        width, eps = config.width, config.eps
         self.modalities = build_modalities(config.modalities)
         self.tokenizers = nn.ModuleDict({name: m.build(width) for name, m in self.modalities.items()})
         self.embedding_norm = nn.LayerNorm(width, eps=eps) if config.embedding_norm else nn.Identity()
         self.encoder = Encoder(config)
         self.kinds = {name: m.kind for name, m in self.modalities.items()}
-        self.router = ROUTERS[config.moe_router] if has_experts(config) else None
+        self.router = ROUTERS[config.moe.router] if has_experts(config) else None
         self.pooling = build_pooling(config)
         pooled, compared = self.pooling.size, config.output_size or width
         self.head = (
@@ -68,9 +68,7 @@ class PackedModel(Tapped, PreTrainedModel):
             if config.output_head
             else nn.Identity()
         )
-        self.prompts = (
-            DeepPrompts(config.num_hidden_layers, width, config.prompt_counts) if any(config.prompt_counts) else None
-        )
+        self.prompts = DeepPrompts(config.layers, width, config.prompt_counts) if any(config.prompt_counts) else None
         self.linear_heads = LinearHeads(compared, config.linear_heads or {})
         # shape [1]: a 0-dimensional parameter is refused by ZeRO on CPU and by FSDP2
         self.log_scales = nn.ParameterDict(

@@ -10,13 +10,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
-from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS, build_mixer, mixer_names
-from generalist.nn.spec import EncoderSpec
+from generalist.nn.mixers.table import channel_mixer, layers_of, token_mixer
+from generalist.nn.spec import EncoderSpec, LayerSpec
 from generalist.nn.steps import Step
 
 
@@ -39,17 +38,16 @@ class DropPath(nn.Module):
 class Block(GradientCheckpointingLayer, Step):
     """A token mixer and a channel mixer, each on a residual branch; tokens and width stay."""
 
-    def __init__(self, config: EncoderSpec, mixer: str, channel_mixer: str) -> None:
+    def __init__(self, config: EncoderSpec, layer: LayerSpec) -> None:
         super().__init__()
-        width, eps = config.hidden_size, config.layer_norm_eps
+        width, eps = config.width, config.eps
         self.width = width
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.mixer = build_mixer(TOKEN_MIXERS[mixer], config, width, config.num_attention_heads)
+        self.mixer = token_mixer(config, layer)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        activation = ACT2FN[config.hidden_act]
-        self.mlp = build_mixer(CHANNEL_MIXERS[channel_mixer], config, width, config.intermediate_size, activation)
+        self.mlp = channel_mixer(config, layer)
         self.drop_path = DropPath(config.drop_path)
-        self.post_norm, self.branch_norm = config.post_norm, config.branch_norm
+        self.post_norm, self.branch_norm = layer.norm == "post", layer.norm == "branch"
         self.gamma1: nn.Parameter | None = None
         self.gamma2: nn.Parameter | None = None
         if config.layer_scale:
@@ -79,9 +77,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderSpec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(config, m, c) for m, c in mixer_names(config))
+        self.layers = nn.ModuleList(Block(config, layer) for layer in layers_of(config))
         self.placed = any(m.positions for m in self.modules() if isinstance(m, Mixer))  # looks at where tokens stand
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
+        self.norm = nn.LayerNorm(config.width, eps=config.eps) if config.final_norm else None
 
     def forward(self, x: Tensor, at: At) -> tuple[Tensor, At]:
         x = at.tap("embedded", x)

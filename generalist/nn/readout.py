@@ -6,7 +6,7 @@
     last       the sequence's last token          causal text encoders (CLIP, 2103.00020, section 2.4: the end token)
     attention  a learnt query attends to the others' keys and values   (SigLIP's MAP head, 2303.15343; 1810.00825)
 
-Everything but "asked" asks one question a sequence. Chosen by `config.pooling`; sizes of the last by `config.pooler`.
+Everything but "asked" asks one question a sequence. Chosen by the description's `readout`, sizes of the last with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.nn.spec import EncoderSpec
+from generalist.recipe.encoder import EncoderSpec, check_name
 
 
 class Asked(nn.Module):
@@ -27,7 +27,7 @@ class Asked(nn.Module):
 
     def __init__(self, config: EncoderSpec) -> None:
         super().__init__()
-        self.size = config.hidden_size
+        self.size = config.width
 
     def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
         """hidden: Float[N D]; owner: Int[N], the sequence (0 .. sequences - 1) of each token; asked: Int[M].
@@ -96,7 +96,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, config: EncoderSpec) -> None:
         super().__init__()
         chosen = POOLER | (config.pooler or {})
-        width, eps = config.hidden_size, config.layer_norm_eps
+        width, eps = config.width, config.eps
         self.heads, self.own = int(chosen["heads"]), bool(chosen["own"])
         self.size = size = int(chosen["size"]) or width
         if self.heads < 1 or size % self.heads:
@@ -109,7 +109,7 @@ class AttentionPooling(nn.Module):
         if hidden := int(chosen["hidden"]):
             self.norm2 = nn.LayerNorm(size, eps=eps)
             self.up, self.down = nn.Linear(size, hidden), nn.Linear(hidden, size)
-            self.activation = ACT2FN[config.hidden_act]
+            self.activation = ACT2FN[config.activation]
 
     def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
         k, v = self.kv(self.norm(hidden)).view(len(hidden), 2, self.heads, -1).unbind(1)
@@ -144,10 +144,16 @@ POOLINGS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_pooling(config: EncoderSpec) -> Any:
-    """The pooling that a configuration names. UserError for one that does not exist or a setting it does not have."""
-    if config.pooling not in POOLINGS:
-        raise UserError(f"model: pooling {config.pooling!r}; {nearest(config.pooling, POOLINGS)}")
-    if wrong := [name for name in config.pooler or {} if name not in POOLER]:
+def build_pooling(spec: EncoderSpec) -> Any:
+    """The readout that a description names. UserError for one that does not exist or a setting it does not have."""
+    check_readout(spec)
+    return POOLINGS[spec.pooling](spec)
+
+
+def check_readout(spec: EncoderSpec) -> None:
+    check_name(spec.pooling, POOLINGS, "readout")
+    settings = spec.pooler or {}
+    if wrong := [name for name in settings if name not in POOLER]:
         raise UserError(f"model: pooler has no setting {wrong[0]!r}; {nearest(wrong[0], POOLER)}")
-    return POOLINGS[config.pooling](config)
+    if settings and not issubclass(POOLINGS[spec.pooling], AttentionPooling):
+        raise UserError(f"model: the readout {spec.pooling!r} has no settings; set model.pooling=attention")

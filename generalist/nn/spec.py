@@ -1,41 +1,69 @@
-"""What the encoder asks of its description; `GeneralistConfig` is one."""
+"""What a mixer needs of a model, and what the model's inputs offer: a combination that cannot work is refused when read."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from generalist.data.base.errors import UserError
+from generalist.recipe.encoder import EncoderSpec, LayerSpec
+
+__all__ = ["EncoderSpec", "Inputs", "LayerSpec", "Needs", "check_needs"]
 
 
-class EncoderSpec(Protocol):
-    """Sizes and choices of the encoder and of what is read off it. Meanings stand in `generalist.model.config`."""
+@dataclass(frozen=True)
+class Needs:
+    """axes: of the grids that it mixes, 0: any tokens. causal: it can obey the causal blocks. order: its tokens must
+    have one. reach: what a token can learn of, "all" of its sequence, its own "grid" or itself ("token"). fixed: it has
+    weights of the grid's size.
+    """
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    layer_norm_eps: float
-    layer_scale: float
-    drop_path: float
-    final_norm: bool
-    mixers: str | list[str]
-    channel_mixers: str | list[str]
-    prompts: int
-    separate_prompts: bool
-    linear_heads: dict[str, int] | None
-    output_size: int
-    post_norm: bool
-    branch_norm: bool
-    inner_norm: bool
-    rotary: dict[str, Any] | None
-    relative: int
-    pooling: str
-    pooler: dict[str, Any] | None
-    moe_placement: str
-    moe_parts: str
-    moe_experts: int
-    moe_top: int
-    moe_router: str
-    moe_noise: float
-    moe_gelu: bool
-    tasks: list[str] | None
-    modalities: dict[str, Any] | None
+    axes: int = 0
+    causal: bool = True
+    order: bool = False
+    reach: str = "all"
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the modalities and tasks of a model bring. axes: {modality: axes of its spans' grids, 0 for a set}; shapes:
+    {modality: the one shape of its grids}, where there is one; causal: whether any sequence is causal.
+    """
+
+    axes: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    causal: bool = False
+
+
+def check_needs(spec: EncoderSpec, mixers: Iterable[tuple[str, Needs]], inputs: Inputs) -> None:
+    """UserError where a mixer needs what the inputs do not offer. mixers: the token and channel mixers by name."""
+    reaches = set()
+    for name, needs in mixers:
+        reaches.add(needs.reach)
+        has_grid = [m for m, axes in inputs.axes.items() if needs.axes and axes >= needs.axes]
+        if needs.axes and not has_grid:
+            raise UserError(
+                f"model: the mixer {name!r} works on grids of {needs.axes} axes, and no modality of this model has one; "
+                "take another mixer, or add such a modality"
+            )
+        if inputs.causal and not needs.causal:
+            raise UserError(
+                f"model: the mixer {name!r} cannot be causal, and a task or modality of this model is; take another"
+            )
+        if needs.order and (sets := [m for m, axes in inputs.axes.items() if not axes]):
+            raise UserError(
+                f"model: the mixer {name!r} needs an order of its tokens, and the tokens of {sets[0]!r} are a set; take "
+                "another mixer, or leave the modality out"
+            )
+        if needs.fixed:
+            seen = has_grid or [m for m, axes in inputs.axes.items() if axes]
+            loose = [m for m in seen if m not in inputs.shapes]
+            if loose or len({inputs.shapes[m] for m in seen}) > 1:
+                what = f"the grids of {loose[0]!r} have any size" if loose else f"{seen[0]!r} and others differ in it"
+                raise UserError(f"model: the mixer {name!r} has weights of one grid's size, and {what}; take another")
+    if spec.pooling == "asked" and reaches and "all" not in reaches:
+        raise UserError(
+            "model: no mixer lets tokens see beyond their own grid, so an asked token learns nothing of the input; put "
+            "an attention among model.mixers, or set model.readout=mean"
+        )

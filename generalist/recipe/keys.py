@@ -6,9 +6,11 @@ import json
 import types
 import typing
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.recipe.encoder import Also
 
 
 def override(recipe: Any, *assignments: str) -> None:
@@ -47,8 +49,29 @@ def _keys(target: Any) -> dict[str, Any]:
     if isinstance(target, dict):
         return target
     if is_dataclass(target):
-        return {f.name: getattr(target, f.name) for f in fields(target)}
+        return {name: getattr(target, name) for name in [*(f.name for f in fields(target)), *_also(type(target))]}
     return {}
+
+
+def _also(kind: Any) -> dict[str, Any]:
+    """What else of a dataclass can be set: other names of its fields, and properties."""
+    found = {name: value for part in kind.__mro__ for name, value in vars(part).items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, Also) or (isinstance(value, property) and value.fset is not None)
+    }
+
+
+def _kind(target: Any, key: str) -> Any:
+    """The annotated type of a key."""
+    other = _also(type(target)).get(key)
+    if isinstance(other, Also):
+        parent, _, name = other.path.rpartition(".")
+        return _kind(attrgetter(parent)(target) if parent else target, name)
+    if isinstance(other, property):
+        return typing.get_type_hints(other.fget)["return"]
+    return typing.get_type_hints(type(target))[key]
 
 
 def _child(target: Any, part: str, walked: str) -> Any:
@@ -72,7 +95,7 @@ def _assign(target: Any, key: str, text: str, walked: str) -> None:
         inner = ", ".join(f"{name}.{k}" for k in list(_keys(current))[:6])
         raise UserError(f"{name!r} is a group of keys, not a value; set one of {inner}")
     if is_dataclass(target):
-        setattr(target, key, parse(text, typing.get_type_hints(type(target))[key], name))
+        setattr(target, key, parse(text, _kind(target, key), name))
     else:
         target[key] = parse(text, type(current), name)
 

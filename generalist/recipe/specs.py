@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.recipe.encoder import EncoderSpec, MoeSpec
+
+__all__ = [
+    "CandidateSpec",
+    "CheckpointSpec",
+    "EncoderSpec",
+    "EngineSpec",
+    "FaultSpec",
+    "ModelSpec",
+    "MoeSpec",
+    "OptimizerSpec",
+]
 
 
 @dataclass
@@ -93,25 +104,6 @@ class CandidateSpec:
                 raise UserError(f"candidates: {key} must be at least 1, got {getattr(self, key)}")
 
 
-@dataclass
-class MoeSpec:
-    """A recipe's mixture of experts (keys model.moe.*). placement: "none", "odd", "four" or "all" layers; parts:
-    "both", "attention" or "mlp"; router: "attribute", "token", "context", "modality" or "task"; noise: of the router
-    in training, in units of 1 / experts.
-    """
-
-    placement: str = "none"
-    parts: str = "both"
-    experts: int = 8
-    top: int = 2
-    router: str = "attribute"
-    noise: float = 1.0
-
-    def config(self) -> dict[str, Any]:
-        """As fields of `GeneralistConfig`."""
-        return {f"moe_{name}": value for name, value in vars(self).items()}
-
-
 FREEZABLE = ("nothing", "encoder", "all_but_prompts")
 
 
@@ -122,51 +114,27 @@ def check_freeze(part: str) -> None:
 
 
 @dataclass
-class ModelSpec:
-    """Sizes and switches of the shared encoder (see `GeneralistConfig`).
+class ModelSpec(EncoderSpec):
+    """The shared encoder (`EncoderSpec`), where its weights come from and what of it trains.
 
-    prompts: deep prompt vectors a layer; separate_prompts: candidates have their own, as many as inputs or
-    candidate_prompts. freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head
+    freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head
     beside the cosine for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
-    encoder_from: a model folder whose encoder's weights are taken, and with them its activation, norms, gates and
-    positions (`generalist.train.initial.RULES`); random_encoder:
+    encoder_from: a model folder whose encoder's weights are taken, and with them what says how it computes
+    (`generalist.recipe.encoder.HOW`); random_encoder:
     they are not, all else equal (the control of a frozen result, `generalist.train.freeze`). control: a frozen run
     trains its control too and shows it beside its results (`generalist.run.control`).
     """
 
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    hidden: int = 512
-    layer_scale: float = 0.0
-    drop_path: float = 0.0
-    initial_scale: float = 10.0
-    embedding_norm: bool = True
-    final_norm: bool = False
     freeze: str = "nothing"
     encoder_from: str = ""
     random_encoder: bool = False
     control: bool = False
-    prompts: int = 0
-    separate_prompts: bool = False
-    candidate_prompts: int | None = None
     linear_heads: bool = False
-    moe: MoeSpec = field(default_factory=MoeSpec)
 
     def check(self) -> None:
-        """UserError for sizes that no model can have."""
+        """UserError for values that no model can have."""
         check_freeze(self.freeze)
-        for name in ("width", "layers", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
-        if self.width % self.heads:
-            divisors = [h for h in range(1, self.width + 1) if self.width % h == 0]
-            best = min(divisors, key=lambda h: abs(h - self.heads))
-            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}; use heads={best}")
-        if not 0 <= self.drop_path < 1:
-            raise UserError(f"model.drop_path={self.drop_path}: it is a rate, 0 <= drop_path < 1")
-        if not 0 < self.initial_scale <= 100:
-            raise UserError(f"model.initial_scale={self.initial_scale}: it must lie in 0 < scale <= 100")
+        self.check_sizes()
 
 
 @dataclass

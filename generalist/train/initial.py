@@ -7,6 +7,7 @@ old model is left behind. A weight of another size, or one missing that the reci
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,31 @@ from generalist.convert.files import load_folder
 from generalist.convert.report import Report
 from generalist.data.base.errors import UserError
 from generalist.model.config import GeneralistConfig
+from generalist.recipe.encoder import HOW, EncoderSpec
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
 NEW = ("prompts.", "linear_heads.", "log_scales.")
-SILENT = ("num_attention_heads", "hidden_act", "layer_norm_eps", "post_norm", "branch_norm", "rotary", "pooling")
+SILENT = ("heads", "readout", *HOW)
 
 
-# how an encoder computes beyond the sizes that a recipe says: what a run that starts from one takes over with it
-RULES = (
-    "hidden_act",
-    "layer_norm_eps",
-    "post_norm",
-    "branch_norm",
-    "inner_norm",
-    "rotary",
-    "relative",
-    "channel_mixers",
-)
+def started_from(recipe: Recipe) -> ModelSpec:
+    """The recipe's model; it computes as the encoder that it starts from (`init`, or else `model.encoder_from`).
 
-
-def encoder_rules(init: str, encoder_from: str) -> dict[str, Any]:
-    """The settings of the encoder that a run starts from (`init`, or else `model.encoder_from`) that no size shows.
-
-    Empty where it starts afresh. UserError: init holds no model.
+    UserError: init holds no model; the recipe asks for another way to compute.
     """
-    home = initial_folder(Path(init)) if init else Path(encoder_from)
-    if not (init or encoder_from) or not (home / "config.json").is_file():
-        return {}
-    saved = GeneralistConfig.from_pretrained(home)
-    return {name: getattr(saved, name) for name in RULES}
+    own = recipe.model
+    home = initial_folder(Path(recipe.init)) if recipe.init else Path(own.encoder_from)
+    if not (recipe.init or own.encoder_from) or not (home / "config.json").is_file():
+        return own
+    saved, usual, taken = GeneralistConfig.from_pretrained(home), EncoderSpec(), dict[str, Any]()
+    for name in HOW:
+        asked, theirs = getattr(own, name), getattr(saved, name)
+        if asked not in (getattr(usual, name), theirs):
+            raise _otherwise(home, name, theirs, asked)
+        taken[name] = theirs
+    return replace(own, **taken)
 
 
 def initial_folder(folder: Path) -> Path:
@@ -98,10 +95,14 @@ def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
     for name in SILENT:
         theirs, ours = getattr(saved, name), getattr(model.config, name)
         if theirs != ours:
-            raise UserError(
-                f"init={str(folder)!r}: its model has {name}={theirs!r}, the recipe's {ours!r}; equal weights would "
-                "not be an equal model"
-            )
+            raise _otherwise(folder, name, theirs, ours)
+
+
+def _otherwise(folder: Path, name: str, theirs: Any, ours: Any) -> UserError:
+    return UserError(
+        f"init={str(folder)!r}: its model has {name}={theirs!r}, the recipe's {ours!r}; equal weights would not be an "
+        "equal model"
+    )
 
 
 def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:

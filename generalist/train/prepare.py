@@ -6,6 +6,7 @@ saved with the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ from generalist.data.stream.source import Records, from_sound
 from generalist.data.stream.stream import Feed
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
+from generalist.model.config import GeneralistConfig, inputs_of
 from generalist.model.objective import Objective
+from generalist.nn.mixers.table import check
 from generalist.recipe.recipe import Recipe
 from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Names
@@ -29,7 +31,7 @@ from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import freeze, load_encoder
-from generalist.train.initial import adopt_tokenizers, encoder_rules
+from generalist.train.initial import adopt_tokenizers, started_from
 
 BYTES = 258  # entries of a vocabulary that has learnt no words
 
@@ -87,29 +89,16 @@ class Prepared:
         return next(iter([*ranked, *(t.scale for t in self.tasks.values() if t.symmetric)]), "default")
 
     def config(self, recipe: Recipe) -> GeneralistConfig:
-        spec = recipe.model
+        spec = started_from(recipe)
         return GeneralistConfig(
-            hidden_size=spec.width,
-            num_hidden_layers=spec.layers,
-            num_attention_heads=spec.heads,
-            intermediate_size=spec.hidden,
-            layer_scale=spec.layer_scale,
-            drop_path=spec.drop_path,
-            initial_scale=spec.initial_scale,
-            embedding_norm=spec.embedding_norm,
-            final_norm=spec.final_norm,
-            prompts=spec.prompts,
-            separate_prompts=spec.separate_prompts,
-            candidate_prompts=spec.candidate_prompts,
+            **spec.described(),
             linear_heads=self.linear_heads() if spec.linear_heads else None,
-            **encoder_rules(str(recipe.init), spec.encoder_from),
-            **spec.moe.config(),
             tasks=list(self.tasks),
             task_sides={name: task.sides() for name, task in self.tasks.items()},
             modalities=modality_settings(self.modalities),
             scales=sorted({"default", *(t.scale for t in self.tasks.values())}),
             zero_shot_scale=self.zero_shot_scale(),
-            writing_scale=next((t.scale for t in self.tasks.values() if t.about().get("writes")), ""),
+            writing_scale=writing_scale(self.tasks.values()),
         )
 
     def model(self, recipe: Recipe) -> GeneralistModel:
@@ -141,6 +130,11 @@ class Prepared:
         )
 
 
+def writing_scale(tasks: Iterable[Task]) -> str:
+    """The logit scale of the words of a task that writes, "" where none does."""
+    return next((task.scale for task in tasks if task.about().get("writes")), "")
+
+
 def _texts(task: Task, records: Records, modalities: dict[str, Modality]) -> list[str]:
     """What sub-words are learnt from: a task's answers, the words around them, and what goes in where that is asked."""
     wanted = [name for m, name in task.inputs.items() if m in modalities and modalities[m].learns_inputs()]
@@ -154,6 +148,7 @@ def prepare(recipe: Recipe) -> Prepared:
     modalities = recipe.modalities
     for name, modality in modalities.items():
         modality.name = name  # type: ignore[misc]
+    check(started_from(recipe), lambda: inputs_of(modalities, bool(writing_scale(recipe.tasks))))
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))
     records = {task.name: task.open("train") for task in recipe.tasks}

@@ -107,7 +107,7 @@ class Audio(Modality):
     """
 
     name: ClassVar[str] = "audio"
-    gridded: ClassVar[bool] = True
+    axes: ClassVar[int] = 2
     raw: ClassVar[str] = "wav, flac or ogg path or bytes; (waveform, rate); {'array', 'sampling_rate'}"
     count: ClassVar[str] = (
         "((max(F, patch[1]) - patch[1]) // stride[1] + 1) * ((mels - patch[0]) // stride[0] + 1); "

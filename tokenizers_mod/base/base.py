@@ -105,8 +105,17 @@ class Modality:
         """What `tensors` gives -> flat data of B * n tokens for the device half, Bool[B n] real (None: all are)."""
         return flat_rows(self.name, tensors)
 
-    # whether spans may carry a grid of two axes or more: a model may then turn their tokens by their place in it
-    gridded: ClassVar[bool] = False
+    # most axes of a span's grid: 0 for a set, 1 for tokens in order, 2 and more for planes; a model may turn tokens by
+    # their place in a plane, and some mixers work on grids alone
+    axes: ClassVar[int] = 0
+
+    def one_grid(self) -> tuple[int, ...] | None:
+        """The shape of the grid of every span, None where it differs."""
+        return None
+
+    def is_causal(self) -> bool:
+        """Whether tokens of its inputs see earlier ones only."""
+        return False
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         """Where the tokens of `padded` stand (`generalist.data.batch.cells`): Int[B n 4]; None where the tensors do

@@ -46,6 +46,7 @@ class Imu(Modality):
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [t, channels], NaN = missing; (array, rate); {'signal', 'rate'}; .csv, .npy, .parquet"
     count: ClassVar[str] = "ceil(min(t, window or t) / patch); windows without any value left out"
+    axes: ClassVar[int] = 1
 
     channels: int = 6
     patch: int = 8

@@ -39,6 +39,7 @@ class Number(Modality):
     name: ClassVar[str] = "number"
     raw: ClassVar[str] = "a number or a list of standardised numbers [k]"
     count: ClassVar[str] = "k"
+    axes: ClassVar[int] = 1
 
     frequencies: int = 8
     f_min: float = 0.05

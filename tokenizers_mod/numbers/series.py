@@ -66,6 +66,7 @@ class Series(Modality):
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array, pandas or polars [t] or [t, channels], NaN = missing; .csv, .npy or .parquet path"
     count: ClassVar[str] = "ceil(min(t, context or t) / patch); of each channel, patches without any value left out"
+    axes: ClassVar[int] = 1
 
     patch: int = 16
     context: int = 0

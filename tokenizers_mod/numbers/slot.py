@@ -38,6 +38,7 @@ class Slot(Modality):
     name: ClassVar[str] = "slot"
     raw: ClassVar[str] = "horizon (whole number of steps), or the future's normalised values [horizon]"
     count: ClassVar[str] = "ceil(horizon / patch)"
+    axes: ClassVar[int] = 1
 
     patch: int = 16
     periods: list[float] = field(default_factory=lambda: list(PERIODS))

@@ -164,6 +164,7 @@ class MetaSeries(Modality):
     """
 
     name: ClassVar[str] = "series"
+    axes: ClassVar[int] = 1
     raw: ClassVar[str] = "array [t, variables], or (array, marks [t, marks])"
     count: ClassVar[str] = "t, or floor((t - patch) / stride) + 2 a variable"
 

@@ -32,6 +32,7 @@ class Summary(Modality):
     """
 
     name = "summary"
+    axes = 1
     raw = "nothing (None)"
     takes_input = False
     count = "1"

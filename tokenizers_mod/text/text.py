@@ -85,6 +85,7 @@ class Text(TextTensors):
     raw = "a str in any script"
     count = "min(pieces + 1, max_length); sub-words and <|endoftext|>"
     kind = "text"
+    axes = 1
 
     tokenizer: str = "clip"
     learn: int = 0
@@ -336,6 +337,9 @@ class Text(TextTensors):
             question = question[:-1]
         question = question[: limit - 2]
         return self._span(torch.tensor([*question, self.spe, self.eot])).ask([len(question)], labels)
+
+    def is_causal(self) -> bool:
+        return self.causal
 
     def vocabulary_spans(self) -> list[Span]:
         """The vocabulary as candidates: entry i is the two-token text [i, <|endoftext|>]."""

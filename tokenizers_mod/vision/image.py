@@ -212,7 +212,7 @@ class Image(Modality):
             real = real[:, :: self.patch, :: self.patch].flatten(1).bool()
         return {"patch": patches, "position": position}, real
 
-    gridded: ClassVar[bool] = True
+    axes: ClassVar[int] = 2
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         pixels = tensors["pixel_values"]

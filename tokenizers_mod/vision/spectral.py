@@ -77,7 +77,7 @@ class Spectral(Modality):
     """
 
     name: ClassVar[str] = "spectral"
-    gridded: ClassVar[bool] = True
+    axes: ClassVar[int] = 3
     flagged: ClassVar[bool] = True
     raw: ClassVar[str] = "array [H, W, bands], NaN = missing; (cube, row, column) for a pixel; .npy or .mat path"
     count: ClassVar[str] = (

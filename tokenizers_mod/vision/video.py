@@ -272,7 +272,7 @@ class Video(Modality):
         device = tensors["pixel_values_videos"].device
         return {key: torch.cat([s.data[key] for s in spans]).to(device) for key in ("patch", "place")}, None
 
-    gridded: ClassVar[bool] = True
+    axes: ClassVar[int] = 3
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         clips = tensors["pixel_values_videos"]
@@ -297,6 +297,11 @@ class Picture(Video):
 
     name: ClassVar[str] = "image"
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
+
+    axes: ClassVar[int] = 2
+
+    def one_grid(self) -> tuple[int, int]:
+        return self.grid
 
     def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
         """Pictures -> pixel_values Float[B, C, height, width]."""

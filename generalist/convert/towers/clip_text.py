@@ -13,6 +13,7 @@ What attends to its padding (SigLIP, MobileCLIP), reads words of another tokeniz
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from generalist.convert.towers import vit
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
+from generalist.recipe.encoder import EncoderSpec
 from generalist.tokenizers_mod.text.text import Text
 
 START, END, WORDS = 49406, 49407, 49408  # of CLIP's sub-words; the last is their number
@@ -68,9 +70,7 @@ def build(
     kind: str,
     tensors: dict[str, Tensor],
     text: Text,
-    heads: int,
-    activation: str,
-    eps: float,
+    spec: EncoderSpec,
     families: tuple[str, ...] = (),
     lenient: bool = False,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
@@ -79,11 +79,8 @@ def build(
     return vit.build(
         kind,
         tensors,
-        heads=heads,
+        replace(spec, readout="last"),
         picture=None,
-        activation=activation,
-        eps=eps,
-        pooling="last",
         text=text,
         notes=(note,),
         families=families,

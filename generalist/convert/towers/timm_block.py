@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generalist.recipe.encoder import EncoderSpec
+
 BLOCK = {
     "norm1.weight": "norm1.weight",
     "norm1.bias": "norm1.bias",
@@ -80,20 +82,22 @@ def activation(block: Any) -> str:
     return ACTIVATIONS.get(type(block.mlp.act).__name__, "gelu")
 
 
-def settings(trunk: Any) -> dict[str, Any]:
-    """What a configuration says of a trunk's blocks besides their sizes."""
+def spec(trunk: Any) -> EncoderSpec:
+    """What a description says of a trunk's blocks besides what their tensors show."""
     block = trunk.blocks[0]
-    found: dict[str, Any] = {"branch_norm": type(block).__name__ == "EvaBlockPostNorm"}
+    found = EncoderSpec(heads=block.attn.num_heads, activation=activation(block), eps=block.norm1.eps)
+    if type(block).__name__ == "EvaBlockPostNorm":
+        found.norm = "branch"
     if type(block.mlp).__name__ in GATED:
-        found["channel_mixers"] = "swiglu"
+        found.channel_mixers = "swiglu"
     relative = getattr(block.attn, "rel_pos", None)
     if relative is not None:
-        found["relative"] = relative.mlp.fc1.out_features
+        found.relative = relative.mlp.fc1.out_features
     rope = getattr(trunk, "rope", None)
     if rope is not None:
         reference = 0 if rope.ref_feat_shape is None else rope.ref_feat_shape[0]
         offset, temperature = float(rope.grid_offset), float(rope.temperature)
-        found["rotary"] = {"reference": reference, "offset": offset, "temperature": temperature}
+        found.rotary = {"reference": reference, "offset": offset, "temperature": temperature}
     return found
 
 

@@ -9,6 +9,7 @@ Towers without a class token get a summary that no patch sees. What is no such V
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,11 +79,11 @@ def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report
     tensors |= final | last | projection
     if last and not projection:
         raise UserError("a norm behind the pooling without a projection does not convert; take another model")
-    pooler = None
+    readout: dict[str, Any] | str = "mean" if trunk.global_pool == "avg" else "asked"
     if trunk.global_pool == "map":
-        pool = trunk.attn_pool
         tensors |= _pooler(state)
-        pooler = {"heads": pool.num_heads, "hidden": len(state["attn_pool.mlp.fc1.weight"]), "own": token is not None}
+        sizes = {"heads": trunk.attn_pool.num_heads, "hidden": len(state["attn_pool.mlp.fc1.weight"])}
+        readout = {"kind": "attention", **sizes, "own": token is not None}
     size = trunk.patch_embed.img_size[0]
     mean, std = _pixels(tower)
     picture = vit.picture(patch, bias is not None, len(positions) - (token is not None), mean, std)
@@ -92,16 +93,11 @@ def from_tower(tower: Any) -> tuple[GeneralistModel, GeneralistProcessor, Report
     return vit.build(
         "open_clip",
         tensors,
-        heads=trunk.blocks[0].attn.num_heads,
+        replace(timm_block.spec(trunk), readout=readout),
         picture=picture,
-        activation=timm_block.activation(trunk.blocks[0]),
-        eps=trunk.blocks[0].norm1.eps,
-        pooling={"token": "asked", "avg": "mean", "map": "attention"}[trunk.global_pool],
-        pooler=pooler,
         hidden_summary=token is None,
         fresh=("tokenizers.summary.",) if token is None else (),
         notes=tuple(notes),
-        more=timm_block.settings(trunk),
     )
 
 

@@ -8,6 +8,7 @@ feature = norm of the summary, projected
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.model.config import GeneralistConfig
+from generalist.recipe.encoder import EncoderSpec
+from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
@@ -29,25 +32,21 @@ FRESH = ("tokenizers.text.", "log_scales.")  # what a picture encoder does not h
 def build(
     kind: str,
     tensors: dict[str, Tensor],
+    spec: EncoderSpec,
     *,
-    heads: int,
     picture: Picture | None,
-    activation: str,
-    eps: float,
-    pooling: str = "asked",
-    pooler: dict[str, Any] | None = None,
     hidden_summary: bool = False,
     fresh: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
     text: Text | None = None,
-    more: dict[str, Any] | None = None,
     families: tuple[str, ...] = (),
     lenient: bool = False,
 ) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
     """A model of these tensors (by this framework's names), whose sizes and switches are read off them.
 
+    spec: what no tensor shows: heads, activation, eps, norm, position, channel mixers, readout.
     fresh: beginnings of names that the file cannot have and that stay as initialised. hidden_summary: no token sees
-    the summary, which the file's model does not have. more: settings of the configuration that no tensor shows.
+    the summary, which the file's model does not have.
     families: parts that a model of this kind always has, whatever the file lacks. lenient: keep fresh weights where it
     lacks some.
     """
@@ -62,13 +61,11 @@ def build(
         names = (re.sub(r"layers\.\d+", "layers", name) for name in tensors)
         return part.rstrip(".") in families or any(name.startswith(part) for name in names)
 
-    config = GeneralistConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=hidden,
-        hidden_act=activation,
-        layer_norm_eps=eps,
+    found = replace(
+        spec,
+        width=width,
+        layers=layers,
+        hidden=hidden,
         layer_scale=1e-3 if has("encoder.layers.gamma") else 0.0,
         embedding_norm=has("embedding_norm."),
         final_norm=has("encoder.norm."),
@@ -76,15 +73,12 @@ def build(
         output_size=0 if projection is None else len(projection),
         output_bias="head.projection.bias" in tensors,
         output_norm=has("head.norm."),
-        pooling=pooling,
-        pooler=pooler,
-        modalities=modality_settings(
-            {"summary": Summary(hidden=hidden_summary), "text": text} | ({} if picture is None else {"image": picture})
-        ),
         inner_norm=has("encoder.layers.mixer.norm."),
         initial_scale=1 / 0.07,
-        **(more or {}),
     )
+    modalities: dict[str, Modality] = {"summary": Summary(hidden=hidden_summary), "text": text}
+    modalities |= {} if picture is None else {"image": picture}
+    config = GeneralistConfig(**found.described(), modalities=modality_settings(modalities))
     model = GeneralistModel(config).eval()
     report = Report(kind, notes=list(notes))
     state = model.state_dict()

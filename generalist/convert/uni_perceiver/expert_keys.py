@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.recipe.encoder import MoeSpec
 
 LINEARS = {
     "self_attn.qkv_proj": "mixer.qkv",
@@ -107,10 +108,4 @@ def moe_settings(official: dict[str, Tensor]) -> dict[str, Any]:
         return {}
     mixers = ["expert_attention" if i in places["mixer"] else "attention" for i in range(layers)]
     channels = ["expert_mlp" if i in places["mlp"] else "mlp" for i in range(layers)]
-    return {
-        "mixers": mixers,
-        "channel_mixers": channels,
-        "moe_experts": experts,
-        "moe_top": 2,
-        "moe_router": "attribute",
-    }
+    return {"mixers": mixers, "channel_mixers": channels, "moe": MoeSpec(experts=experts, top=2, router="attribute")}

@@ -67,7 +67,7 @@ def build_rotary(config: Any) -> Rotary | None:
     known = [f.name for f in fields(Rotary) if f.name != "width"]
     if wrong := [name for name in config.rotary if name not in known]:
         raise UserError(f"model: rotary has no setting {wrong[0]!r}; {nearest(wrong[0], known)}")
-    width = config.hidden_size // config.num_attention_heads
+    width = config.width // config.heads
     found = Rotary(width, **config.rotary)
     if width % 4:
         raise UserError(f"model: heads of width {width} have no rotary positions of two axes; use a multiple of 4")

@@ -11,6 +11,7 @@ from generalist.nn.attention.attend import attend
 from generalist.nn.attention.rotary import Rotary
 from generalist.nn.experts.experts import ExpertLinear, Experts, PerToken
 from generalist.nn.experts.routing import RouterSpec, routes
+from generalist.nn.spec import Needs
 
 
 class ExpertAttention(Experts):
@@ -66,6 +67,8 @@ def first_rows(at: At) -> Tensor:
 
 class ExpertMLP(Experts):
     """linear - activation - linear whose two linears are experts chosen together."""
+
+    needs = Needs(reach="token")
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, spec: RouterSpec, router: str) -> None:
         super().__init__(spec, router)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from generalist.data.batch.at import At
 from generalist.data.batch.routes import Routes
 from generalist.data.batch.types import Packed
+from generalist.recipe.encoder import MoeSpec
 
 KINDS = ("vision", "text")  # the kinds that attribute bits know (`Modality.kind`)
 BITS = 8
@@ -37,15 +38,11 @@ class Choice:
     weights: Tensor
 
 
-@dataclass(frozen=True)
-class RouterSpec:
-    """Sizes and switches that all routers share. modalities, tasks: how many the model knows."""
+@dataclass
+class RouterSpec(MoeSpec):
+    """What all routers share: the mixture, its width, and how many modalities and tasks the model knows."""
 
-    width: int
-    experts: int = 8
-    top: int = 2
-    noise: float = 1.0
-    gelu: bool = False
+    width: int = 0
     modalities: int = 1
     tasks: int = 0
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 from generalist.nn.attention.position import Position
+from generalist.nn.spec import Needs
 
 
 class Mixer(nn.Module):
     """Base of every mixer: packed tokens in, the same tokens out, and where they stand in `at`."""
 
+    needs: ClassVar[Needs] = Needs()  # of a model; what it does not offer is refused when read
     positions: Sequence[Position] = ()  # what it does to queries, keys and scores by where tokens stand
     stacked: ClassVar[dict[str, int]] = {}  # own linears that hold several matrices one above the other, and how many
 

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
+from generalist.nn.spec import Needs
 
 
 class MLP(Mixer):
     """linear - activation - linear, token by token."""
+
+    needs = Needs(reach="token")
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:
         """norm: epsilon of a LayerNorm in front of the second linear; None for no such norm."""
@@ -32,6 +35,7 @@ class SwiGLU(Mixer):
     The activation is SiLU whatever `hidden_act` says. At equal parameters `hidden` is 2/3 of an MLP's.
     """
 
+    needs = Needs(reach="token")
     stacked: ClassVar[dict[str, int]] = {"up": 2}
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:

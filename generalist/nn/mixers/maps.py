@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
+from generalist.nn.spec import Needs
 
 
 class GridMixer(Mixer):
-    """A mixer of maps of `axes` axes; only `mix` to write. Tokens that are of no map get nothing added."""
+    """A mixer of maps of `needs.axes` axes; only `mix` to write. Tokens that are of no map get nothing added."""
 
-    axes: ClassVar[int] = 2
+    needs = Needs(axes=2, causal=False, reach="grid")
 
     def mix(self, maps: Tensor, real: Tensor | None) -> Tensor:
         """Float[count *shape D], Bool[count *shape] or None (all real) -> Float[count *shape D]."""
@@ -22,7 +21,7 @@ class GridMixer(Mixer):
 
     def forward(self, x: Tensor, at: At) -> Tensor:
         out = torch.zeros_like(x)
-        for grid in at.grids(self.axes):
+        for grid in at.grids(self.needs.axes):
             real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
             mixed = self.mix(x[grid.index].unflatten(1, grid.shape), real).flatten(1, len(grid.shape)).to(out.dtype)
             index = grid.index if grid.real is None else grid.index[grid.real]

@@ -1,39 +1,118 @@
 """What stands in the two slots of a block: token mixers and channel mixers, by explicit tables.
 
-A configuration that cannot work is refused when it is read.
+A mixer says what it needs of a model (`Needs`); a configuration that cannot work is refused when it is read.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
+from transformers.activations import ACT2FN
+
+from generalist.data.base.errors import UserError, nearest
 from generalist.nn.attention.rotary import build_rotary
 from generalist.nn.experts.experts import Experts
 from generalist.nn.experts.mixers import ExpertAttention, ExpertMLP
-from generalist.nn.experts.placement import expert_spec, placed
+from generalist.nn.experts.placement import check_experts, expert_spec, placed
 from generalist.nn.mixers.attention import Attention
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.channel import MLP, SwiGLU
-from generalist.nn.spec import EncoderSpec
+from generalist.nn.readout import check_readout
+from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
+from generalist.recipe.encoder import check_name, named
 
+Table = Mapping[str, type[Mixer]]
 TOKEN_MIXERS: dict[str, type[Mixer]] = {"attention": Attention, "expert_attention": ExpertAttention}
 CHANNEL_MIXERS: dict[str, type[Mixer]] = {"mlp": MLP, "swiglu": SwiGLU, "expert_mlp": ExpertMLP}
+POSITIONS: dict[str, tuple[str, ...]] = {"rotary": ("temperature", "reference", "offset"), "relative": ("hidden",)}
+# what the encoder gives a mixer; its other parameters are settings of {"kind": name, ...}
+GIVEN = ("self", "width", "heads", "hidden", "activation", "norm", "relative", "rotary", "spec", "router")
 
 
-def mixer_names(config: EncoderSpec) -> list[tuple[str, str]]:
-    """The token and channel mixer of every layer, experts in their places."""
-    n = config.num_hidden_layers
-    tokens = [config.mixers] * n if isinstance(config.mixers, str) else config.mixers
-    channels = [config.channel_mixers] * n if isinstance(config.channel_mixers, str) else config.channel_mixers
-    return list(zip(placed(tokens, config, "attention"), placed(channels, config, "mlp"), strict=True))
+def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
+    """Every layer of a description, experts in their places."""
+    stack = spec.stack()
+    mixers = placed([layer.mixer for layer in stack], spec.moe, "attention")
+    channels = placed([layer.channel for layer in stack], spec.moe, "mlp")
+    return [
+        LayerSpec(mixer, channel, layer.norm, layer.heads or spec.heads, layer.hidden or spec.hidden)
+        for layer, mixer, channel in zip(stack, mixers, channels, strict=True)
+    ]
 
 
-def build_mixer(kind: type[Mixer], config: EncoderSpec, *sizes: Any) -> Mixer:
-    """A mixer of its sizes; experts take the configuration's router besides."""
-    turned: dict[str, Any] = {"rotary": build_rotary(config)} if issubclass(kind, Attention | ExpertAttention) else {}
+def mixer_names(spec: EncoderSpec) -> list[tuple[str, str]]:
+    """The names of the token and channel mixer of every layer, experts in their places."""
+    return [(named(layer.mixer, "mixers")[0], named(layer.channel, "channel_mixers")[0]) for layer in layers_of(spec)]
+
+
+def token_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
+    """The token mixer of a layer of `layers_of`."""
+    return _built(TOKEN_MIXERS, layer.mixer, spec, spec.width, layer.heads)
+
+
+def channel_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
+    """The channel mixer of a layer of `layers_of`."""
+    return _built(CHANNEL_MIXERS, layer.channel, spec, spec.width, layer.hidden, ACT2FN[spec.activation])
+
+
+def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, *sizes: Any) -> Mixer:
+    """A mixer of its sizes and settings; experts take the description's router besides."""
+    name, settings = named(what, "mixers")
+    kind, make = table[name], cast(Callable[..., Mixer], table[name])
+    if issubclass(kind, Attention | ExpertAttention):
+        settings["rotary"] = build_rotary(spec)
     if issubclass(kind, Experts):
-        return kind(*sizes, expert_spec(config), config.moe_router, **turned)  # type: ignore[call-arg]  # sizes differ
-    options: dict[str, Any] = {"norm": config.layer_norm_eps} if config.inner_norm else {}
-    if config.relative and issubclass(kind, Attention):
-        options["relative"] = config.relative
-    return kind(*sizes, **options, **turned)
+        return make(*sizes, expert_spec(spec), spec.moe.router, **settings)
+    if spec.inner_norm:
+        settings["norm"] = spec.eps
+    if spec.relative and issubclass(kind, Attention):
+        settings["relative"] = spec.relative
+    return make(*sizes, **settings)
+
+
+def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
+    """UserError for a description that cannot work, by itself or with the modalities and tasks of its model.
+
+    inputs: what those offer; asked for where a mixer needs more than any tokens.
+    """
+    spec.check_sizes()
+    for act in filter(None, (spec.activation, spec.output_act)):
+        check_name(act, ACT2FN, "activation")
+    for kind, settings in spec.positions().items():
+        check_name(kind, POSITIONS, "position")
+        for name in settings:
+            _setting(kind, name, POSITIONS[kind])
+    build_rotary(spec)
+    check_readout(spec)
+    used: dict[str, Needs] = {}
+    for layer in layers_of(spec):
+        for key, what, table, other in (
+            ("mixers", layer.mixer, TOKEN_MIXERS, CHANNEL_MIXERS),
+            ("channel_mixers", layer.channel, CHANNEL_MIXERS, TOKEN_MIXERS),
+        ):
+            used[named(what, key)[0]] = _checked(key, what, table, other)
+    check_experts(spec)
+    if set(used.values()) - {Needs(), Needs(reach="token")}:
+        check_needs(spec, used.items(), inputs())
+
+
+def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -> Needs:
+    """What a mixer needs. UserError for a name that is not in the table, or a setting that it does not have."""
+    name, settings = named(what, key)
+    if name in other:
+        slot, kind = ("channel_mixers", "channel") if key == "mixers" else ("mixers", "token")
+        raise UserError(
+            f"model.{key}: {name!r} is a {kind} mixer; set model.{slot}={name} (model.{key} takes {', '.join(table)})"
+        )
+    check_name(name, table, key)
+    valid = [p for p in inspect.signature(table[name].__init__).parameters if p not in GIVEN]
+    for setting in settings:
+        _setting(name, setting, valid)
+    return table[name].needs
+
+
+def _setting(kind: str, name: str, valid: Any) -> None:
+    if name not in valid:
+        raise UserError(f"model: {kind} has no setting {name!r}; {nearest(name, valid)}")
