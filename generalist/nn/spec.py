@@ -1,4 +1,4 @@
-"""What a mixer needs of a model, and what the model's inputs offer: a combination that cannot work is refused when read."""
+"""What a mixer needs of a model and what the model's inputs offer: what cannot work together is refused when read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_needs(spec: EncoderSpec, mixers: Iterable[tuple[str, Needs]], inputs: 
         has_grid = [m for m, axes in inputs.axes.items() if needs.axes and axes >= needs.axes]
         if needs.axes and not has_grid:
             raise UserError(
-                f"model: the mixer {name!r} works on grids of {needs.axes} axes, and no modality of this model has one; "
+                f"model: the mixer {name!r} works on grids of {needs.axes} axes, and no modality has one; "
                 "take another mixer, or add such a modality"
             )
         if inputs.causal and not needs.causal:
@@ -53,7 +53,7 @@ def check_needs(spec: EncoderSpec, mixers: Iterable[tuple[str, Needs]], inputs: 
             )
         if needs.order and (sets := [m for m, axes in inputs.axes.items() if not axes]):
             raise UserError(
-                f"model: the mixer {name!r} needs an order of its tokens, and the tokens of {sets[0]!r} are a set; take "
+                f"model: the mixer {name!r} needs an order of its tokens, and those of {sets[0]!r} are a set; take "
                 "another mixer, or leave the modality out"
             )
         if needs.fixed:

@@ -1,14 +1,13 @@
 """The one description of the encoder and of what is read off it: JSON values, and what can be said of them alone.
 
-A recipe's `model.*` keys set its fields, config.json stores them, `Encoder` is built from them, converters fill them in,
-`plan` counts them and `init=` takes over those that say how an encoder computes (`HOW`). What needs the tables of
+A recipe's `model.*` keys set its fields, config.json stores them, `Encoder` is built from them, converters fill them
+in, `plan` counts them and `init=` takes over those that say how an encoder computes (`HOW`). What needs the tables of
 mixers is checked by `generalist.nn.mixers.table.check`.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from operator import attrgetter
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from generalist.data.base.errors import UserError, nearest
 
 NORMS = ("pre", "post", "branch")
 RELATIVE_HIDDEN = 512  # width of the MLPs of relative positions where none is said (2111.09883's)
-how = partial(field, metadata={"how": True})  # a field that says how an encoder computes and that no tensor shows
+COMPUTES = {"how": True}  # marks a field that says how an encoder computes, and that no tensor shows
 
 
 class Also:
@@ -37,8 +36,8 @@ class Also:
 class MoeSpec:
     """A mixture of experts (keys model.moe.*; `generalist.nn.experts.experts`).
 
-    placement: "none", "odd" (layers 0, 2, 4 ...), "four" (0, 4, 8 ...; where it begins is a guess, no released file uses
-    it) or "all" layers; parts: "both", "attention" or "mlp"; router: "attribute", "token", "context", "modality" or
+    placement: "none", "odd" (layers 0, 2, 4 ...), "four" (0, 4, 8 ...; where it begins is a guess, no released file
+    placement: "none", "odd" (layers 0, 2, 4 ...), "four" (0, 4, 8 ...; where it begins is a guess, no released file
     "task"; noise: of the router in training, in units of 1 / experts; gelu: GELU in the attribute router.
     """
 
@@ -79,11 +78,11 @@ class EncoderSpec:
     offset} (`generalist.nn.attention.rotary`), {"kind": "relative", hidden: width of its MLPs}
     (`generalist.nn.attention.relative`), or a list of both.
     readout: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its "last"
-    token, "mean_all", "max_all" or "weighted_all" of all of them, or "attention" over them, {"kind": "attention", heads,
-    size, hidden, norm, own} (`generalist.nn.readout`).
+    token, "mean_all", "max_all" or "weighted_all" of all of them, or "attention" over them, {"kind": "attention",
+    heads, size, hidden, norm, own} (`generalist.nn.readout`).
     output_head: LayerNorm + linear on every feature that is compared (spec 1.8). output_size: width of the compared
-    features, 0 = width; output_bias: bias of their projection; output_norm: the LayerNorm in front of it; output_act: an
-    activation behind it, "" for none.
+    features, 0 = width; output_bias: bias of their projection; output_norm: the LayerNorm in front of it; output_act:
+    an activation behind it, "" for none.
     prompts: deep prompt vectors a layer, 0 for none; separate_prompts: candidates have their own (spec 4), as many as
     inputs or candidate_prompts. moe: experts.
     """
@@ -92,19 +91,19 @@ class EncoderSpec:
     layers: int = 4
     heads: int = 4
     hidden: int = 512
-    activation: str = how(default="gelu")
-    eps: float = how(default=1e-5)
+    activation: str = field(metadata=COMPUTES, default="gelu")
+    eps: float = field(metadata=COMPUTES, default=1e-5)
     layer_scale: float = 0.0
     drop_path: float = 0.0
     initial_scale: float = 10.0
     embedding_norm: bool = True
     final_norm: bool = False
-    mixers: list[Any] | dict[str, Any] | str = how(default="attention")
-    channel_mixers: list[Any] | dict[str, Any] | str = how(default="mlp")
-    steps: list[Any] = how(default_factory=list)
-    norm: str = how(default="pre")
-    inner_norm: bool = how(default=False)
-    position: list[Any] | dict[str, Any] | str | None = how(default=None)
+    mixers: list[Any] | dict[str, Any] | str = field(metadata=COMPUTES, default="attention")
+    channel_mixers: list[Any] | dict[str, Any] | str = field(metadata=COMPUTES, default="mlp")
+    steps: list[Any] = field(metadata=COMPUTES, default_factory=list)
+    norm: str = field(metadata=COMPUTES, default="pre")
+    inner_norm: bool = field(metadata=COMPUTES, default=False)
+    position: list[Any] | dict[str, Any] | str | None = field(metadata=COMPUTES, default=None)
     readout: dict[str, Any] | str = "asked"
     output_head: bool = True
     output_size: int = 0
