@@ -70,6 +70,13 @@ class CandidateSet(ABC):
         """A term added to the summed negative log-likelihood, or None."""
         return None
 
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        """How badly probabilities fit the labels: a proper score, the mean of all asked, that chooses a temperature.
+
+        None where no temperature is wanted.
+        """
+        return None
+
     def read(self, log_p: Tensor, names: list[str]) -> list[list[Any]]:
         """The ten likeliest members with their probabilities. log_p: Float[K]; names: as `labels` gives them."""
         p, order = log_p.exp().sort(descending=True)
@@ -208,6 +215,10 @@ class Names(CandidateSet):
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         return list(self.names)
 
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        asked = labels >= 0
+        return -log_p[asked].gather(-1, labels[asked].unsqueeze(-1)).mean()
+
 
 @dataclass
 class ObjectNames(Names):
@@ -218,6 +229,9 @@ class ObjectNames(Names):
 
     nothing: float = 0.2
     kind: ClassVar[str] = "objects"
+
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        return None  # what is detected goes by thresholds on these probabilities
 
     def target(self, labels: Tensor) -> Tensor:
         """Int[M] -> Float[M K], the one-hot label times its weight; NaN rows where a proposal is not asked (-1)."""
@@ -293,6 +307,10 @@ class Numbers(CandidateSet):
         known = z.nan_to_num().clamp(self.edges[0], self.edges[-1])
         error = (self.expectation(log_p) - known) ** 2
         return self.auxiliary * (error * ~z.isnan()).sum().reshape(1)
+
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        real = ~labels.isnan()
+        return self.crps(log_p[real].float(), labels[real].float()).mean()
 
     def expectation(self, log_p: Tensor) -> Tensor:
         """Mean of the distribution in z units: [... K] -> [...]."""

@@ -58,6 +58,10 @@ class Marks(CandidateSet):
         own, denied = log_p.chunk(2, dim=-1)
         return torch.sigmoid(own - denied)
 
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        p = self.yes(log_p).clamp(1e-12, 1 - 1e-12)
+        return torch.nn.functional.binary_cross_entropy(p, labels.to(p.dtype))
+
     def read(self, log_p: Tensor, names: list[str]) -> list[list[Any]]:
         p, order = self.yes(log_p).sort(descending=True)
         return [[names[i], float(v)] for v, i in zip(p.tolist(), order.tolist(), strict=True)]

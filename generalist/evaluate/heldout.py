@@ -20,7 +20,7 @@ import numpy as np
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records, from_sound
 from generalist.evaluate import answer as evaluate
-from generalist.evaluate import measures, predictions, written
+from generalist.evaluate import calibration, measures, predictions, written
 from generalist.evaluate.leakage import compared_fields, leakage
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
@@ -87,6 +87,9 @@ def _measured(
     line = evaluate.row(answers, compared)
     file = out / "answers" / f"{quote(task.name, safe='')}.jsonl"
     line |= measured(answers, columns, file, objective if wanted.write else None)
+    if calibrated := calibration.compared(answers, objective.model):
+        line["calibration"] = calibrated
+        notes.append(calibration.said(calibrated))
     if wanted.leaks:
         find = partial(leakage_of, answers, columns)
         line["leakage"] = from_sound(find, train, task.example)

@@ -69,6 +69,7 @@ def recipe_of(asks: Sequence[Ask], name: str, seed: int, seconds: float) -> tupl
         optimizer=OptimizerSpec(kind="adamw", lr=lr, weight_decay=0.05, clip=1.0),
         engine=EngineSpec(threads=1 if width < 128 else 0),  # two threads of a small model wait for each other
         checkpoint=CheckpointSpec(every=0, keep=1),
+        calibrate=True,
         baseline_seconds=round(min(60.0, max(5.0, 0.2 * seconds)), 1),
     )
     return recipe, parts

@@ -16,7 +16,6 @@ from generalist.data.media.kinds import ending, is_junk, samples_among
 from generalist.data.sources.folder import Folder, walked
 from generalist.data.sources.tabular import ENDINGS, Tabular
 from generalist.data.stream.source import Record, Records
-from generalist.evaluate.answer import examples_of
 from generalist.hf.predict import load_model
 from generalist.model.objective import Objective
 from generalist.recipe.load import read_recipe
@@ -87,7 +86,7 @@ class Asked:
             numbers, found = [], []
             for i in range(start, min(start + BATCH, len(records))):
                 try:
-                    found += examples_of(Unlabelled(self.task), records, i, [None])
+                    found.append(self.task.example(records[i]))
                     numbers.append(i)
                 except UserError as error:
                     lost[i] = str(error)
@@ -112,20 +111,6 @@ class Asked:
         else:
             assert isinstance(chosen, Names)
             yield from classes_of(chosen, log_p)
-
-
-class Unlabelled:
-    """A task of which no answer is asked: what a record without one needs."""
-
-    def __init__(self, task: Task) -> None:
-        self.name, self.task = task.name, task
-        self.modalities = task.modalities
-
-    def answer_fields(self) -> tuple[str, ...]:
-        return ()
-
-    def example(self, record: Record) -> Any:
-        return self.task.example(record)
 
 
 def classes_of(chosen: Names, log_p: Tensor) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def forecast_part(ask: Ask, house: House) -> Part:
             f"{4 * horizon + 4} or more; lower --forecast"
         )
     rows = {"train": [0, first], "val": [first, first + val], "test": [first + val, total]}
-    settings = {"group": ask.group, "time": ask.date, "columns": [ask.label] if ask.label else []}
+    settings: dict[str, Any] = {"group": ask.group, "time": ask.date, "columns": [ask.label] if ask.label else []}
     source = Windows(path, rows=rows, context=context, horizon=horizon, period=period, **settings)
     names = source.names()
     source.stride = max(1, -(-(first - context - horizon) * len(names) // MOST))

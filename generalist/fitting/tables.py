@@ -84,7 +84,7 @@ def table_part(ask: Ask, house: House) -> Part:
     if not inputs:
         raise UserError(f"{ask.data}: no column besides {ask.label!r} says anything ({_left_out(columns)})")
     name = house.name(ask.label if ask.label not in ("label", "target", "class", "y") else ask.stem)
-    usual = {"name": name, "inputs": inputs, "batch": batch_for(count)}
+    usual: dict[str, Any] = {"name": name, "inputs": inputs, "batch": batch_for(count)}
     task: Task
     if answer.kind == "number":
         house.add("number", Number())

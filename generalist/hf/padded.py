@@ -198,8 +198,8 @@ class PaddedModel(PackedModel):
             if self.chooses:
                 raise UserError(ALONE)
             warn(f"{ALONE} (the logit, their scaled cosine, holds for one pair as well)", stacklevel=2)
-        log_scale = self.log_scale(scale or self.sides.scale({first}, {second}))
-        logits = likelihood.logits(queries, answers, log_scale)
+        scale = scale or self.sides.scale({first}, {second})
+        logits = self.tempered(likelihood.logits(queries, answers, self.log_scale(scale)), scale)
         loss = None
         if return_loss:
             if logits.shape[0] != logits.shape[1]:

@@ -31,6 +31,8 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
 
     modalities: {name: settings of its tokenizer}; modality_order: their names in order, by which a modality router
     knows them (a saved configuration has its keys sorted). scales: names of the learnable logit scales.
+    temperatures: {logit scale: T}, by which logits are divided once the model is trained
+    (`generalist.evaluate.calibration`).
     linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default; of a question that
     tasks of one other scale were trained on, that one.
@@ -51,6 +53,7 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     modalities: dict[str, Any] | None = None
     modality_order: list[str] | None = None
     scales: list[str] | None = None
+    temperatures: dict[str, float] | None = None
     candidate_sets: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -61,12 +64,16 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         self.zero_shot_scale = self.zero_shot_scale or self.scales[0]
         self.linear_heads = dict(self.linear_heads or {})
         self.candidate_sets = dict(self.candidate_sets or {})
+        self.temperatures = dict(self.temperatures or {})
         self.tasks = list(self.tasks or [])
         self.task_sides = dict(self.task_sides or {})
         self.moe = MoeSpec(**(self.moe if isinstance(self.moe, dict) else asdict(self.moe)))  # a file holds a dict
         kwargs.pop("initializer_range", None)  # of earlier files, read by nobody
         super().__post_init__(**kwargs)
         self.separate_prompts = self.separate_prompts or self.candidate_prompts is not None
+        for name, value in self.temperatures.items():
+            if not 0 < value < float("inf"):
+                raise UserError(f"model: the temperature of scale {name!r} is {value}; it must be positive and finite")
         for name, values in self.modalities.items():
             if name not in MODALITIES and "class" not in values:
                 raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")

@@ -190,7 +190,12 @@ class PackedModel(Tapped, PreTrainedModel):
     def logits(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
         """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""
         cosines = likelihood.logits(queries, candidates, self.log_scale(scale))
-        return self.linear_heads(scale, queries, cosines)
+        return self.tempered(self.linear_heads(scale, queries, cosines), scale)
+
+    def tempered(self, logits: Tensor, scale: str) -> Tensor:
+        """Logits of a scale, over its temperature once training is over."""
+        found = None if self.training else (self.config.temperatures or {}).get(scale)
+        return logits if found is None else logits / found
 
     def score(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
         """log p(candidate | query): Float[... K], rows sum to one in p."""

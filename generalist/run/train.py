@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from generalist.evaluate.calibration import calibrate
 from generalist.hf.processor import GeneralistProcessor
 from generalist.machine import ranks
 from generalist.model.objective import Objective
@@ -119,6 +120,10 @@ def finish(
     """The trained model's folder, its held-out results and the report."""
     from generalist.report.report import write_report
 
+    if recipe.calibrate:
+        notes = calibrate(prepared.tasks, objective, recipe.faults.bad_rate)
+        if notes and not quiet:
+            print("\n".join(f"  {note}" for note in notes), file=sys.stderr, flush=True)
     save_model(prepared, objective.model, out)
     metrics = evaluate_run(recipe, prepared, objective, out, quiet, train_seconds)
     write_report(out)

@@ -1,0 +1,111 @@
+"""Temperatures: one a logit scale, fitted on validation data, so that what a model is sure of is as often right.
+
+p ∝ exp(cos · scale / T), T by the least mean misfit of the validation answers (temperature scaling, 1706.04599,
+section 4.2): the negative log-likelihood of names, the CRPS of numbers (`CandidateSet.misfit`). It changes no order of
+candidates. It is saved in the model's configuration, so that every client's probabilities are the calibrated ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generalist.data.base.errors import UserError
+from generalist.evaluate import answer as evaluate
+from generalist.evaluate import measures
+from generalist.evaluate.unread import Unread
+from generalist.model.objective import Objective
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import CandidateSet
+from generalist.tasks.lines import joined
+
+LEAST = 30  # validation answers, below which nothing is fitted
+MOST = 4000  # that are looked at
+RANGE = (math.log(0.05), math.log(20.0))  # of log T
+SHOWN = ("ECE", "nll", "CRPS", "coverage of 80% interval")  # measures that a temperature changes
+
+Told = tuple[CandidateSet, Tensor, Tensor]  # log p and labels of validation answers
+
+
+def calibrate(tasks: dict[str, Task], objective: Objective, bad_rate: float) -> list[str]:
+    """Fit and set the temperatures of all tasks' scales; what was not fitted, in lines."""
+    objective.model.config.temperatures = {}
+    by_scale: dict[str, list[Told]] = {}
+    notes = []
+    for name, task in tasks.items():
+        found = told(task, objective, bad_rate)
+        if isinstance(found, str):
+            notes += [f"{name}: not calibrated, {found}"] if found else []
+        else:
+            by_scale.setdefault(task.scale, []).append(found)
+    temperatures = {scale: temperature(parts) for scale, parts in by_scale.items()}
+    objective.model.config.temperatures = {scale: t for scale, t in temperatures.items() if t is not None}
+    return notes
+
+
+def told(task: Task, objective: Objective, bad_rate: float) -> Told | str:
+    """Validation answers of a task, or why there are none to fit by ("" where none are wanted)."""
+    chosen = task.candidates
+    if chosen is None or type(chosen).misfit is CandidateSet.misfit:
+        return ""
+    try:
+        records = task.open("val")
+    except UserError as error:
+        return f"no validation data ({error})"
+    answers = evaluate.answer(task, records, objective, unread=Unread("val", rate=bad_rate))
+    if len(answers.queries) < LEAST:
+        return f"{len(answers.queries)} validation answers are fewer than {LEAST}"
+    step = max(1, -(-len(answers.queries) // MOST))
+    rows = torch.arange(0, len(answers.queries), step)
+    return chosen, answers.log_p(rows).double().cpu(), answers.targets(rows).cpu()
+
+
+def temperature(parts: list[Told]) -> float | None:
+    """The T of the least summed misfit, None where no finite one is found."""
+    from scipy.optimize import minimize_scalar
+
+    def misfit(log_t: float) -> float:
+        found = [c.misfit((log_p / math.exp(log_t)).log_softmax(-1), labels) for c, log_p, labels in parts]
+        return float(sum(float(one) for one in found if one is not None))
+
+    best = minimize_scalar(misfit, bounds=RANGE, method="bounded", options={"xatol": 1e-3})
+    if not math.isfinite(best.fun) or best.fun >= misfit(0.0):
+        return None
+    return round(math.exp(float(best.x)), 4)
+
+
+@contextmanager
+def as_trained(model: Any) -> Iterator[None]:
+    """Inside, probabilities are those without temperatures."""
+    held = model.config.temperatures
+    model.config.temperatures = {}
+    try:
+        yield
+    finally:
+        model.config.temperatures = held
+
+
+def compared(answers: evaluate.Answers, model: Any) -> dict[str, Any]:
+    """{"temperature", "before": {measure: value}, "after"} of a task whose scale has a temperature; {} of another."""
+    task = answers.task
+    found = model.config.temperatures.get(task.scale)
+    if found is None or answers.keys is not None:
+        return {}
+    with as_trained(model):
+        columns = joined(evaluate.kept(answers))
+    before = measures.values(task.line_kind, columns)
+    after = {name: answers.derived[name] for name in SHOWN if name in before}
+    return {"temperature": found, "before": {name: before[name] for name in after}, "after": after}
+
+
+def said(line: dict[str, Any]) -> str:
+    """A line's calibration in words; "" without one."""
+    if not line:
+        return ""
+    parts = [f"{n} {line['before'][n]:.3g} -> {line['after'][n]:.3g}" for n in line["after"]]
+    return f"temperature {line['temperature']:.3g} from validation data: {', '.join(parts)}"
