@@ -19,6 +19,7 @@ from generalist.tasks import lines
 from generalist.tasks.base import Task, accuracy, surprise
 from generalist.tasks.candidates import CandidateSet, Names
 from generalist.tasks.metrics import Mean
+from generalist.tokenizers_mod.base.capabilities import Mirrors
 
 SIDES = {"left": "right", "right": "left"}
 
@@ -108,7 +109,7 @@ class Answer(Task):
         for modality, name in self.inputs.items():
             tokenizer: Any = self.modalities[modality]
             value = tokenizer.read(record[name])
-            if not hasattr(tokenizer, "mirror"):
+            if not isinstance(tokenizer, Mirrors):
                 raise UserError(f"task {self.name}: modality {modality!r} cannot be mirrored; set mirror=0")
             spans.append(tokenizer.span(tokenizer.mirror(value), rng))
         return spans

@@ -24,6 +24,7 @@ from generalist.tasks.candidates import CandidateSet, Names
 from generalist.tasks.examples import TaskExamples
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.capabilities import Learns
 
 
 @dataclass(kw_only=True)
@@ -284,19 +285,19 @@ def learn_tables(
     """Let every (or the `chosen`) input modality that learns (a table's schema) learn from the training records."""
     for modality in task.inputs if chosen is None else chosen:
         name = task.inputs[modality]
-        learn = getattr(modalities.get(modality), "learn_rows", None)
-        if learn is None:
+        learner = modalities.get(modality)
+        if not isinstance(learner, Learns):
             continue
         there = [i for i in range(len(records)) if records[i][name] is not None]
         records = records if len(there) == len(records) else records.only(there)
         rows = [records[i][name] for i in range(len(records))]
         try:
-            learn(task.name, rows)
+            learner.learn_rows(task.name, rows)
         except UserError:
             sound, note = learnable(modalities[modality], records, rows)
             if note:
                 records.info["notes"] = [*records.info.get("notes", []), f"{modality} is learnt without {note}"]
-            learn(task.name, sound)
+            learner.learn_rows(task.name, sound)
 
 
 def learnable(modality: Modality, records: Records, rows: list[Any]) -> tuple[list[Any], str]:

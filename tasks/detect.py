@@ -24,6 +24,7 @@ from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, ObjectNames
 from generalist.tasks.metrics import Mean
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.capabilities import Proposes
 from generalist.tokenizers_mod.regions.objects import PixelObjects, to_pixels
 
 NOTHING = "nothing"
@@ -59,7 +60,7 @@ class Detect(Task):
 
     def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
         super().bind(modalities, candidates, info)
-        if not hasattr(self.region, "object_span"):
+        if not isinstance(self.region, Proposes):
             raise UserError(
                 f"task {self.name}: modality {next(iter(self.inputs))!r} proposes no regions; use one that does"
             )

@@ -82,9 +82,8 @@ def test_the_loss_is_the_proposers_own_plus_the_weighted_likelihood_of_the_match
     assert batch.count == sum(len(records[i]["boxes"]) for i in range(5)) > 5
     total = objective(batch)
     model = objective.model
-    own = model.tokenizers["region"].aside.loss
-    queries = model.features(batch.inputs)
-    labels = model.aside(batch.inputs).labels
+    made = model.embedded(batch.inputs)
+    queries, own, labels = model.features(batch.inputs), made.loss, made.labels
     assert (labels > 0).sum() == batch.count and len(labels) == 5 * 20
     members = model.features(objective.packed("shapes"), candidate=True)
     log_p = log_likelihood(queries, members, model.log_scale(task.scale))
@@ -97,10 +96,9 @@ def test_matched_proposals_carry_the_class_of_their_object(tmp_path):
     task, records, _, objective = parts(pictures(tmp_path))
     objective.eval()
     batch = task.collate([task.example(records[i]) for i in range(4)])
-    objective(batch)
-    aside = objective.model.aside(batch.inputs)
+    labels = objective.model.embedded(batch.inputs).labels
     for i in range(4):
-        mine = aside.labels[batch.inputs.asked_owner == i]
+        mine = labels[batch.inputs.asked_owner == i]
         assert sorted(mine[mine > 0].tolist()) == sorted((records[i]["classes"] + 1).tolist())
 
 
@@ -170,7 +168,7 @@ def test_grey_cmyk_and_deep_pictures_are_found_in_like_any_other(tmp_path, mode)
     (picture if mode == "I;16" else picture.convert(mode)).save(path)
     batch = task.collate([task.example({**records[1], "image": str(path)})])
     assert torch.isfinite(objective(batch)).all()
-    found = objective.model.aside(batch.inputs).rows["boxes"]
+    found = objective.model.embedded(batch.inputs).rows["boxes"]
     assert found.shape == (20, 4) and to_pixels(found, 96, 128).isfinite().all()
 
 

@@ -190,28 +190,29 @@ def test_a_picture_gives_the_tokens_of_its_mode(mode, tokens):
     assert span.length == tokens and span.data["pixels"].shape == (1, 3, 96, 128)
     module = modality.build(32)
     both = {"pixels": torch.cat([span.data["pixels"]] * 2)}
-    assert module.eval()(both).shape == (2 * tokens, 32)
-    assert (module.aside is None) == (mode == "global")
+    made = module.eval()(both)
+    assert made.x.shape == (2 * tokens, 32)
+    assert set(made.rows) == (set() if mode == "global" else {"boxes", "objectness"})
 
 
 def test_tokens_of_a_batch_equal_those_of_its_pictures_one_by_one():
     module = region(masks=True).build(32).eval()
     pixels = torch.randn(3, 3, 96, 128)
-    together = module({"pixels": pixels}).view(3, -1, 32)
-    alone = torch.stack([module({"pixels": one[None]}) for one in pixels])
+    together = module({"pixels": pixels}).x.view(3, -1, 32)
+    alone = torch.stack([module({"pixels": one[None]}).x for one in pixels])
     torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
 
 
 def test_a_token_is_its_query_plus_codes_of_its_box_and_mask():
     module = region(mode="regional", masks=True).build(32).eval()
     data = {"pixels": torch.randn(1, 3, 96, 128)}
-    full = module(data)
+    full = module(data).x
     with torch.no_grad():
         module.box.weight.zero_()
         module.box.bias.zero_()
         module.mask.weight.zero_()
         module.mask.bias.zero_()
-    bare = module(data)
+    bare = module(data).x
     found = module.proposer(data["pixels"])
     torch.testing.assert_close(bare, module.semantic(found.features)[0])
     assert (full - bare).abs().max() > 1e-3
@@ -343,4 +344,4 @@ def test_backbones_of_timm_and_of_transformers_propose(backbone, channels):
     modality = region(backbone=backbone, config={**RT_DETR, "encoder_in_channels": channels}, mode="both")
     module = modality.build(32).eval()
     span = modality.span(torch.rand(3, 96, 128))
-    assert module(span.data).shape == (span.length, 32)
+    assert module(span.data).x.shape == (span.length, 32)

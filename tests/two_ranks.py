@@ -13,7 +13,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Batch, Packed, Span
 from generalist.hf.model import GeneralistModel
 from generalist.machine.collectives import gather, gather_constant
-from generalist.model.candidates import Exact, Members
+from generalist.model.candidates import Exact, Inputs, Members
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.recipe.specs import CandidateSpec
@@ -129,7 +129,7 @@ def official_shares(folder: Path, rank: int, count: int) -> dict[str, Any]:
     with torch.no_grad():
         shares = Members(count, lambda numbers, keep: objective._pack("words", numbers, keep), shard=True)
         exact = Exact(CandidateSpec(), count, reference.model.config.hidden_size)
-        compared = exact(reference.model, inputs, shares, lambda: inputs.labels)
+        compared = exact(reference.model, Inputs(inputs), shares, inputs.labels)
         out["logits"] = logits(compared.queries, compared.members, reference.model.log_scale("text_mlm"))
     return out
 

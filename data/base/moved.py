@@ -229,7 +229,7 @@ MOVED: dict[str, str] = {
     "generalist.unread": "generalist.evaluate.unread",
     "generalist.written": "generalist.evaluate.written",
     "generalist.zero_shot": "generalist.evaluate.zero_shot",
-    "tokenizers_mod.aside": "generalist.tokenizers_mod.base.aside",
+    "tokenizers_mod.aside": "generalist.tokenizers_mod.base.tokenizer",
     "tokenizers_mod.audio": "generalist.tokenizers_mod.audio.audio",
     "tokenizers_mod.augment": "generalist.tokenizers_mod.vision.augment",
     "tokenizers_mod.base": "generalist.tokenizers_mod.base.base",

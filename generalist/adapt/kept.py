@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError
 from generalist.hf.saved import weights_hash
 from generalist.nn.prompts import PART_OF, heads_of, prompts_of
+from generalist.tokenizers_mod.text.text_tokens import TextTokens
 
 FINGERPRINT = "fingerprint"
 
@@ -99,7 +100,7 @@ def _changes(model: nn.Module, part: dict[str, Tensor]) -> Iterator[tuple[nn.Mod
     yield model, "prompts", prompts_of(part)
     yield model, "linear_heads", heads_of(part)
     for path, module in model.named_modules():
-        if hasattr(module, "spe_bias"):
+        if isinstance(module, TextTokens):
             bias = part.get(f"{path}.spe_bias")
             yield module, "spe_bias", None if bias is None else nn.Parameter(bias, requires_grad=False)
 

@@ -171,7 +171,7 @@ def prompts(
     classes = len(task.candidates.names)  # type: ignore[union-attr]
     settings = {name: dict(values) for name, values in (model.config.modalities or {}).items()}
     for name, modality in model.modalities.items():
-        if hasattr(modality, "spe_bias"):
+        if "spe_bias" in modality.settings():
             settings[name]["spe_bias"] = True
     heads = {**(model.config.linear_heads or {}), task.scale: classes}
     copy = _copy(model, prompts=how.prompts, linear_heads=heads, modalities=settings)

@@ -143,8 +143,8 @@ def answer(
     for numbers, views in viewed(task, records, unread=unread):
         sound += numbers
         batch, *others = (view.to(model.device) for view in views)
-        first = model.features(batch.inputs)
-        aside = model.aside(batch.inputs)
+        made = model.embedded(batch.inputs)
+        first = model.features(batch.inputs, tokens=made.x)
         several = [first, *(model.features(view.inputs) for view in others)]
         queries.append(mean_or_all(several, batch.partners is not None) if others else first)
         owner.append(batch.inputs.asked_owner + seen)
@@ -152,8 +152,8 @@ def answer(
             partners.append(model.features(batch.partners, candidate=True))
             labels.append(cast(Tensor, batch.keys))
         elif batch.inputs.labels is not None:
-            found += [] if aside is None else [aside.rows]
-            labels.append(batch.inputs.labels if aside is None or aside.labels is None else aside.labels)
+            found += [made.rows] if made.rows else []
+            labels.append(batch.inputs.labels if made.labels is None else made.labels)
         seen += batch.inputs.sequences
         ids += batch.records
         progress(batch.inputs.sequences)

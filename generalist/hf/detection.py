@@ -68,10 +68,9 @@ def detect(
     asked = region.span(image).ask(region.proposal_rows)
     question = [processor.built["summary"].span(None), asked]
     inputs, members = model.packed_sides([question], chosen.sequences(processor.built), about["name"])
-    queries = model.features(inputs)
+    found = model.embedded(inputs)
+    queries = model.features(inputs, tokens=found.x)
     log_p = log_likelihood(queries, model.features(members, candidate=True), model.log_scale(about["scale"]))
-    found = model.aside(inputs)
-    assert found is not None
     boxes = to_pixels(found.rows["boxes"].float(), height, width)
     out = []
     rows, kinds = (log_p[:, 1:].exp() >= threshold).nonzero().unbind(1)

@@ -12,6 +12,7 @@ from generalist.data.batch.types import Packed
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
 from generalist.hf.padded import PaddedModel
 from generalist.model.sides import INPUT
+from generalist.tokenizers_mod.base.capabilities import Proposes
 
 
 class GeneralistModel(PaddedModel):
@@ -62,7 +63,7 @@ class GeneralistModel(PaddedModel):
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Configuration and weights, and the file that trust_remote_code runs."""
         self.config.auto_map = dict(AUTO_MAP)
-        if any(hasattr(modality, "proposal_rows") for modality in self.modalities.values()):
+        if any(isinstance(modality, Proposes) for modality in self.modalities.values()):
             self.config.custom_pipelines = deepcopy(DETECTION_PIPELINE)
         super().save_pretrained(save_directory, **kwargs)
         write_remote(Path(save_directory))

@@ -30,6 +30,7 @@ from generalist.model.sides import CANDIDATE, INPUT, is_candidate
 from generalist.nn.attention.padded import padded_at
 from generalist.nn.taps import Kept
 from generalist.tasks import likelihood
+from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
 ALONE = "1 candidate given: its probability is 1 whatever the input; give at least two to choose among"
@@ -63,7 +64,7 @@ class PaddedModel(PackedModel):
         """Padded tensors of B samples of a modality -> tokens [summary, x...] Float[B 1+n D], Bool[B 1+n] or None."""
         data, real = self.modalities[name].padded(tensors)
         batch = next(iter(tensors.values())).shape[0]
-        tokens = self.tokenizers[name](data)
+        tokens = Embedded.of(self.tokenizers[name](data)).x
         span = self.modalities["summary"].span(None)
         row = {key: value.to(tokens.device) for key, value in span.data.items()}
         summary = self.tokenizers[span.modality](row)
@@ -276,16 +277,15 @@ class PaddedModel(PackedModel):
     def get_input_embeddings(self) -> torch.nn.Module:
         """The table of the model's first tokenizer that has one (the text's words)."""
         for tokenizer in self.tokenizers.values():
-            token = getattr(tokenizer, "token", None)
-            if isinstance(token, torch.nn.Embedding) and token.num_embeddings > 1:
-                return token
+            if isinstance(tokenizer, Tokenizer) and (table := tokenizer.table()) is not None:
+                return table
         raise NotImplementedError("this model has no table of token embeddings: none of its modalities is a text")
 
-    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+    def set_input_embeddings(self, value: torch.nn.Embedding) -> None:
         old = self.get_input_embeddings()
         for tokenizer in self.tokenizers.values():
-            if getattr(tokenizer, "token", None) is old:
-                tokenizer.token = value
+            if isinstance(tokenizer, Tokenizer) and tokenizer.table() is old:
+                tokenizer.set_table(value)
 
 
 @dataclass

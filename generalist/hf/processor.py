@@ -13,6 +13,7 @@ from generalist.data.base.trust import trusting
 from generalist.data.batch.types import Span
 from generalist.tasks.candidates import CandidateSet, Names, candidate_set
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.capabilities import Writes
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
 
 
@@ -136,7 +137,7 @@ class GeneralistProcessor(ProcessorMixin):
                 raise UserError(f"this model has no modality {name!r}; {nearest(name, self.built)}")
             modality = self.built[name]
             blank = isinstance(raw, str) and not raw.strip() and len(inputs) > 1
-            if blank and hasattr(modality, "beginning"):
+            if blank and isinstance(modality, Writes):
                 data |= modality.beginning()
                 continue
             values = [modality.read(item) for item in (raw if isinstance(raw, list | tuple) else [raw])]

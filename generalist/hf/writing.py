@@ -24,6 +24,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Role, Span
 from generalist.hf.model import GeneralistModel
 from generalist.model.decode import decode, vocabulary_features, writing_roles
+from generalist.tokenizers_mod.base.capabilities import Writes
 
 WORDS = ("input_ids", "attention_mask")
 
@@ -51,7 +52,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
     def _text(self, need: str | None) -> Any:
         """The modality that takes input_ids. UserError, with what it is needed for, where there is none."""
         for modality in self.modalities.values():
-            if modality.tensor_names[:1] == WORDS[:1] and hasattr(modality, "next_span"):
+            if modality.tensor_names[:1] == WORDS[:1] and isinstance(modality, Writes):
                 return modality
         if need is None:
             return None

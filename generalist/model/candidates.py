@@ -69,6 +69,15 @@ class Members:
         return self.pack(tuple(torch.where(numbers < self.count, numbers, 0).tolist()), True)
 
 
+@dataclass
+class Inputs:
+    """What is asked: a packed batch and its tokens Float[N D] before the encoder, made already, for with them come the
+    labels of proposals that were matched to objects; None: they are not."""
+
+    packed: Packed
+    tokens: Tensor | None = None
+
+
 class Exact(nn.Module):
     """Every member, every step, with gradient through every rank that encoded one.
 
@@ -78,13 +87,13 @@ class Exact(nn.Module):
     def __init__(self, spec: CandidateSpec, count: int, width: int) -> None:
         super().__init__()
 
-    def forward(self, model: PackedModel, inputs: Packed, members: Members, target: Target) -> Compared:
+    def forward(self, model: PackedModel, inputs: Inputs, members: Members, target: Tensor) -> Compared:
         if members.shard:
-            queries, share = model.encode_together([inputs, members.share()])
+            queries, share = model.encode_together([inputs.packed, members.share()], inputs.tokens)
             features = gather(share)[: members.count]
         else:
-            queries, features = model.encode_together([inputs, members.pack(None, True)])
-        return Compared(queries, features, target(), members.count)
+            queries, features = model.encode_together([inputs.packed, members.pack(None, True)], inputs.tokens)
+        return Compared(queries, features, target, members.count)
 
 
 class Sampled(nn.Module):
@@ -95,14 +104,13 @@ class Sampled(nn.Module):
         self.size = spec.size
         self.exact = Exact(spec, count, width)
 
-    def forward(self, model: PackedModel, inputs: Packed, members: Members, target: Target) -> Compared:
+    def forward(self, model: PackedModel, inputs: Inputs, members: Members, target: Tensor) -> Compared:
         if self.size >= members.count:
             return self.exact(model, inputs, members, target)
-        queries = model.features(inputs)
-        wanted = target()  # known by now, also where the inputs' own tokenizer finds the labels
-        numbers, log_weight = draw(answers(wanted), members.count, self.size)
+        queries = model.features(inputs.packed, tokens=inputs.tokens)
+        numbers, log_weight = draw(answers(target), members.count, self.size)
         features = model.features(members.pack(tuple(numbers.tolist()), False), candidate=True)
-        at = restrict(wanted, numbers.to(wanted.device), members.count)
+        at = restrict(target, numbers.to(target.device), members.count)
         return Compared(queries, features, at, members.count, log_weight.to(features.device))
 
 
@@ -119,19 +127,18 @@ class Cached(nn.Module):
         self.register_buffer("kept", torch.zeros(count, width))
         self.register_buffer("age", torch.zeros(1, dtype=torch.long))  # uses since encoded, 0 = never
 
-    def forward(self, model: PackedModel, inputs: Packed, members: Members, target: Target) -> Compared:
+    def forward(self, model: PackedModel, inputs: Inputs, members: Members, target: Tensor) -> Compared:
         age = int(self.age)
         if 0 < age < self.every:
             self.age += 1
-            return Compared(model.features(inputs), self.kept, target(), members.count)
+            queries = model.features(inputs.packed, tokens=inputs.tokens)
+            return Compared(queries, self.kept, target, members.count)
         compared = self.exact(model, inputs, members, target)
         self.kept = compared.members.detach().to(self.kept)  # anew: a graph may still hold the old one
         self.age.fill_(1)
         return compared
 
 
-# labels become targets only after the inputs are encoded where proposals are matched to objects, hence a function
-Target = Callable[[], Tensor]
 POLICIES: dict[str, type[nn.Module]] = {"exact": Exact, "sampled": Sampled, "cached": Cached}
 
 

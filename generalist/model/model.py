@@ -37,8 +37,8 @@ from generalist.nn.prompts import DeepPrompts, LinearHeads
 from generalist.nn.readout import build_pooling
 from generalist.nn.taps import Tapped
 from generalist.tasks import likelihood
-from generalist.tokenizers_mod.base.aside import Aside
 from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 
 
 class PackedModel(Tapped, PreTrainedModel):
@@ -106,22 +106,30 @@ class PackedModel(Tapped, PreTrainedModel):
         except (ImportError, ValueError) as error:
             raise UserError(needs_flash(flash_attn_version)) from error
 
-    def embed(self, packed: Packed) -> Tensor:
-        """Raw spans -> packed tokens Float[N D], before the encoder."""
+    def embedded(self, packed: Packed) -> Embedded:
+        """Raw spans -> packed tokens Float[N D] before the encoder, and what their tokenizer knows of those asked."""
         for modality in packed.data:
             if modality not in self.tokenizers:
                 raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.tokenizers)}")
-        tokens = [self.tokenizers[m](data) for m, data in packed.data.items()]
+        made = {m: Embedded.of(self.tokenizers[m](data)) for m, data in packed.data.items()}
+        tokens = [one.x for one in made.values()]
         starts = torch.tensor([0] + [len(t) for t in tokens[:-1]], device=packed.row.device).cumsum(0)
-        return self.embedding_norm(torch.cat(tokens).index_select(0, starts[packed.source] + packed.row))
+        x = self.embedding_norm(torch.cat(tokens).index_select(0, starts[packed.source] + packed.row))
+        own = made.get(packed.asked_modality)
+        return Embedded(x) if own is None else own.beside(x, packed.row[packed.asked])
+
+    def embed(self, packed: Packed) -> Tensor:
+        """The tokens alone."""
+        return self.embedded(packed).x
 
     def forward(self, packed: Packed, candidate: bool = False) -> Any:
         """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own."""
         return self.encoded(packed, candidate)[0]
 
-    def encoded(self, packed: Packed, candidate: bool = False) -> tuple[Tensor, At]:
-        """The same, and where these tokens stand."""
-        return self.encoder(self.embed(packed), self.at(packed, candidate))
+    def encoded(self, packed: Packed, candidate: bool = False, tokens: Tensor | None = None) -> tuple[Tensor, At]:
+        """The same, and where these tokens stand. tokens: Float[N D], those of the batch where they are made already
+        (`embedded`)."""
+        return self.encoder(self.embed(packed) if tokens is None else tokens, self.at(packed, candidate))
 
     def at(self, packed: Packed, candidate: bool = False) -> At:
         """Where the tokens of a batch stand in one pass, with what the model adds: routes, prompts, kernel, taps."""
@@ -147,19 +155,21 @@ class PackedModel(Tapped, PreTrainedModel):
         with trusting(bool(kwargs.get("trust_remote_code"))):
             return super().from_pretrained(*args, **kwargs)
 
-    def encode_together(self, parts: Sequence[Packed]) -> list[Tensor]:
+    def encode_together(self, parts: Sequence[Packed], tokens: Tensor | None = None) -> list[Tensor]:
         """Packed inputs, then candidates, in one pass through the encoder: their features at the asked tokens.
 
+        tokens: Float[N D], those of the inputs where they are made already (`embedded`).
         Where inputs and candidates have prompts of their own, or prompts that experts treat differently, they
         take two passes.
         """
         apart = self.prompts is not None and (self.prompts.separate or self.router is not None)
         if len(parts) == 1 or apart:
-            return [self.features(part, candidate=i > 0) for i, part in enumerate(parts)]
+            return [self.features(part, i > 0, None if i else tokens) for i, part in enumerate(parts)]
         at = self.at(parts[0])
         for part in parts[1:]:
             at = at + self.at(part, candidate=True)
-        hidden, at = self.encoder(torch.cat([self.embed(p) for p in parts]), at)
+        first = self.embed(parts[0]) if tokens is None else tokens
+        hidden, at = self.encoder(torch.cat([first, *(self.embed(p) for p in parts[1:])]), at)
         counts = [part.tokens for part in parts]
         if at.origin is None:
             own = [(h, None) for h in hidden.split(counts)]
@@ -179,12 +189,12 @@ class PackedModel(Tapped, PreTrainedModel):
             index = torch.arange(len(origin), device=origin.device)
             owner, asked = owner[origin], torch.full_like(owner, -1).index_copy(0, origin, index)[asked]
         asked = self.pooling(hidden, owner, asked, packed.sequences)
-        unfold = getattr(self.tokenizers[packed.asked_modality], "unfold", None)
-        return self.head(asked if unfold is None else unfold(asked))
+        tokenizer = self.tokenizers[packed.asked_modality]
+        return self.head(tokenizer.unfold(asked) if isinstance(tokenizer, Tokenizer) else asked)
 
-    def features(self, packed: Packed, candidate: bool = False) -> Tensor:
-        """f at the asked tokens. candidate: the sequences are answers, not inputs."""
-        hidden, at = self.encoded(packed, candidate)
+    def features(self, packed: Packed, candidate: bool = False, tokens: Tensor | None = None) -> Tensor:
+        """f at the asked tokens. candidate: the sequences are answers, not inputs. tokens: as `encoded`."""
+        hidden, at = self.encoded(packed, candidate, tokens)
         return self.read_out(hidden, packed, at.origin)
 
     def logits(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
@@ -200,12 +210,6 @@ class PackedModel(Tapped, PreTrainedModel):
     def score(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
         """log p(candidate | query): Float[... K], rows sum to one in p."""
         return self.logits(queries, candidates, scale).log_softmax(dim=-1)
-
-    def aside(self, packed: Packed) -> Aside | None:
-        """What the asked tokens' tokenizer found besides tokens in the pass just made, by asked token; mostly None."""
-        tokenizer = dict(self.tokenizers.items()).get(packed.asked_modality)
-        found = getattr(tokenizer, "aside", None)
-        return None if found is None else found.take(packed.row[packed.asked])
 
     def log_scale(self, name: str) -> Tensor:
         if name not in self.log_scales:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,11 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Batch, Packed, Span
 from generalist.machine.collectives import gather, gather_constant, world
-from generalist.model.candidates import POLICIES, SHARE_FROM, Compared, Exact, Members, sampled_loss
+from generalist.model.candidates import POLICIES, SHARE_FROM, Compared, Exact, Inputs, Members, sampled_loss
 from generalist.model.model import PackedModel
 from generalist.recipe.specs import CandidateSpec
 from generalist.tasks.candidates import TEMPLATED, CandidateSet
 from generalist.tasks.likelihood import logits, negative_log_likelihood, symmetric
-from generalist.tokenizers_mod.base.aside import Aside
 from generalist.tokenizers_mod.base.base import Modality
 
 BARE = "{}"  # a name without a template
@@ -178,16 +177,11 @@ class Objective(nn.Module):
         drawn = self._drawn(name) if training and name in self._draws else None
         choose = partial(self._pack, name, drawn=drawn)
         members = Members(self.count(name), choose, training and self.shards(name))
-
-        def labels() -> tuple[Tensor, Aside | None]:
-            """Those of the batch, or of the objects that its proposals matched in the pass just made."""
-            aside = self.model.aside(batch.inputs)
-            return cast(Tensor, batch.inputs.labels if aside is None or aside.labels is None else aside.labels), aside
-
-        compared = policy(self.model, batch.inputs, members, lambda: chosen.target(labels()[0]))
+        made = self.model.embedded(batch.inputs)
+        labels = batch.inputs.labels if made.labels is None else made.labels  # or of the objects that proposals matched
+        compared = policy(self.model, Inputs(batch.inputs, made.x), members, chosen.target(labels))
         total, log_p = self._loss(batch, compared)
-        given, aside = labels()
-        for extra in (chosen.penalty(log_p, given), None if aside is None else aside.loss):
+        for extra in (chosen.penalty(log_p, labels), made.loss):
             total = total if extra is None else total + extra
         return total
 

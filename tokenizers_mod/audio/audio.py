@@ -27,6 +27,7 @@ from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.raw import as_array, as_rate, resampled
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.base.views import check_windows, read_once, stretch
 from generalist.tokenizers_mod.vision.image import places
 
@@ -278,7 +279,7 @@ class Audio(Modality):
         return AudioTokens(self.patch[0] * self.patch[1], self.rows, width)
 
 
-class AudioTokens(nn.Module):
+class AudioTokens(Tokenizer):
     """Linear(patch) + learned mel row + sine-cosine of time.
 
     `project.weight` is AST's convolution weight [D, 1, mel, time] flattened.

@@ -20,6 +20,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.geometry.graph_raw import RawGraph, read_graph
 
 EDGE, NODE, CENTER = 0, 1, 2  # type identifiers
@@ -232,7 +233,7 @@ class Graph(Modality):
         return GraphTokens(rows, self.node_values + self.edge_values + 1, self.identifiers, width)
 
 
-class GraphTokens(nn.Module):
+class GraphTokens(Tokenizer):
     """Sum of category vectors + linear of the numbers + linear of both ends' identifiers + type vector."""
 
     def __init__(self, rows: int, values: int, identifiers: int, width: int) -> None:

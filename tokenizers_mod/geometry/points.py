@@ -21,6 +21,7 @@ from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines
 from generalist.tokenizers_mod.base.base import Modality, check_finite, load_numbers
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
 
 def sample_groups(xyz: Float[Tensor, "n 3"], groups: int, size: int) -> tuple[Int[Tensor, " g"], Int[Tensor, "g size"]]:
@@ -162,7 +163,7 @@ class Points(Modality):
         return PointTokens(3 + self.channels, self.hidden, width)
 
 
-class PointTokens(nn.Module):
+class PointTokens(Tokenizer):
     """Mini-PointNet of the group + MLP of its centre."""
 
     def __init__(self, columns: int, hidden: int, width: int) -> None:

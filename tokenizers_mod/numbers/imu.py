@@ -20,6 +20,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_rate, resampled
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.base.views import check_windows, stretch
 from generalist.tokenizers_mod.numbers.series import load_array, step_positions
 
@@ -169,7 +170,7 @@ class Imu(Modality):
         return ImuTokens(self, width)
 
 
-class ImuTokens(nn.Module):
+class ImuTokens(Tokenizer):
     """LayerNorm(linear of a window) + time."""
 
     def __init__(self, settings: Imu, width: int) -> None:

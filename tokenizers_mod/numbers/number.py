@@ -20,6 +20,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality, check_finite, periodic
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
 LARGEST = 1e6  # beyond this, float32 has no phase left for the periodic features
 
@@ -80,7 +81,7 @@ class Number(Modality):
         return NumberTokens(self, width)
 
 
-class NumberTokens(nn.Module):
+class NumberTokens(Tokenizer):
     """T(c) = MLP([c, asinh c, sin 2 pi f c, cos 2 pi f c])."""
 
     def __init__(self, settings: Number, width: int) -> None:

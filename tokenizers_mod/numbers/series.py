@@ -22,6 +22,7 @@ from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines, check_parquet
 from generalist.tokenizers_mod.base.base import Modality, load_numbers, periodic
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
 PERIODS = (24.0, 12.0, 168.0, 8.0)  # steps; hourly data's day, half day, week and shift
 LONGEST = 4096.0
@@ -180,7 +181,7 @@ class Series(Modality):
         return SeriesTokens(self, width)
 
 
-class SeriesTokens(nn.Module):
+class SeriesTokens(Tokenizer):
     """Residual MLP of [values, mask] + time (+ channel)."""
 
     def __init__(self, settings: Series, width: int) -> None:

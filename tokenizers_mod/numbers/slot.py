@@ -19,6 +19,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.numbers.series import LONGEST, PERIODS, step_positions
 
 
@@ -114,7 +115,7 @@ def check_horizon(steps: int, what: str) -> int:
     return steps
 
 
-class SlotTokens(nn.Module):
+class SlotTokens(Tokenizer):
     """One learned vector + time; `unfold` turns an encoded slot into its `answers` questions."""
 
     def __init__(self, settings: Slot, width: int) -> None:

@@ -20,6 +20,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.audio.audio import Audio, fbank
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.numbers.series import load_array
 from generalist.tokenizers_mod.vision.frames import sides_of
@@ -35,7 +36,7 @@ def position_table(position: Tensor, width: int) -> Float[Tensor, "n width"]:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).float()
 
 
-class LinearTokens(nn.Module):
+class LinearTokens(Tokenizer):
     """Linear of a flattened patch (a convolution with kernel = stride) + a position.
 
     positions: "none"; "fixed", the sine table; or the rows of a learned table.
@@ -211,7 +212,7 @@ class MetaSeries(Modality):
         return MetaSeriesTokens(self.patch or 3 * self.variables, self.marks, self.calendar, width)
 
 
-class MetaSeriesTokens(nn.Module):
+class MetaSeriesTokens(Tokenizer):
     """value linear + sine table + calendar."""
 
     def __init__(self, size: int, marks: int, calendar: bool, width: int) -> None:
@@ -277,7 +278,7 @@ class MetaPoints(Points):
         return MetaPointTokens(self.widths, width)
 
 
-class MetaPointTokens(nn.Module):
+class MetaPointTokens(Tokenizer):
     """Per neighbour linear-norm-ReLU-linear, [max over the group, own], linear-norm-ReLU-linear, max; + position."""
 
     def __init__(self, widths: list[int], width: int) -> None:

@@ -17,9 +17,9 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Span
-from generalist.tokenizers_mod.base.aside import Aside
 from generalist.tokenizers_mod.base.base import Modality, sincos
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 from generalist.tokenizers_mod.regions.objects import Augment, PixelObjects, shrink_masks, to_fractions
 from generalist.tokenizers_mod.regions.proposers import Objects, Proposals, build_proposer
 from generalist.tokenizers_mod.regions.proposers.base import adopt_config, group_norms, load_backbone
@@ -195,8 +195,8 @@ def _heads(width: int) -> int:
     return max(h for h in (1, 2, 4, 8, 12, 16) if width % h == 0 and (h == 1 or width // h >= 16))
 
 
-class RegionTokens(nn.Module):
-    """forward({"pixels": Float[B 3 H W], ...}) -> Float[B * n, width]; leaves boxes, labels and loss in `aside`."""
+class RegionTokens(Tokenizer):
+    """forward({"pixels": Float[B 3 H W], ...}) -> Float[B * n, width]; beside them boxes, labels and loss."""
 
     def __init__(self, proposer: Any, width: int, settings: Region) -> None:
         super().__init__()
@@ -204,7 +204,6 @@ class RegionTokens(nn.Module):
             raise UserError(f"region: width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
         self.proposer = proposer
         self.mode, self.proposals, self.width = settings.mode, settings.proposals, width
-        self.aside: Aside | None = None
         if settings.mode != "global":
             self.semantic = nn.Linear(proposer.width, width)
             self.box = nn.Linear(4 * BOX, width)
@@ -213,7 +212,7 @@ class RegionTokens(nn.Module):
             self.pool = AttentionPool(proposer.last_width, width, settings.pooled)
             self.cell = nn.Linear(proposer.last_width, width)
 
-    def forward(self, data: dict[str, Tensor]) -> Tensor:
+    def forward(self, data: dict[str, Tensor]) -> Embedded:
         objects = None if "count" not in data else split_objects(data)
         found = self.proposer(data["pixels"], objects)
         parts = []
@@ -222,8 +221,10 @@ class RegionTokens(nn.Module):
         if self.mode != "global":
             chosen = choose(found, self.proposals)
             parts.append(self._regional(chosen))
-            self._leave(chosen, data, skip=sum(p.shape[1] for p in parts[:-1]))
-        return torch.cat(parts, dim=1).flatten(0, 1)
+        x = torch.cat(parts, dim=1).flatten(0, 1)
+        if self.mode == "global":
+            return Embedded(x)
+        return self._beside(x, chosen, data, skip=sum(p.shape[1] for p in parts[:-1]))
 
     def _global(self, last: Tensor) -> list[Tensor]:
         _, _, h, w = last.shape
@@ -240,7 +241,9 @@ class RegionTokens(nn.Module):
             token = token + self.mask(adaptive_avg_pool2d(chosen.masks.detach().sigmoid(), MASK).flatten(2))
         return token
 
-    def _leave(self, chosen: Proposals, data: dict[str, Tensor], skip: int) -> None:
+    def _beside(self, x: Tensor, chosen: Proposals, data: dict[str, Tensor], skip: int) -> Embedded:
+        """The tokens and what is known of them; skip: global tokens in front of the proposals' own."""
+
         def by_row(values: Tensor) -> Tensor:
             """[B N ...] -> [B * n, ...], zeros at the global tokens."""
             empty = values.new_zeros(len(values), skip, *values.shape[2:])
@@ -256,7 +259,7 @@ class RegionTokens(nn.Module):
             for b, (i, j) in enumerate(chosen.matches):
                 labels[b, i] = classes[b][j] + 1
             labels = by_row(labels)
-        self.aside = Aside({name: by_row(v) for name, v in rows.items()}, labels, chosen.loss)
+        return Embedded(x, {name: by_row(v) for name, v in rows.items()}, labels, chosen.loss)
 
 
 def split_objects(data: dict[str, Tensor]) -> list[Objects]:

@@ -26,6 +26,7 @@ from generalist.data.sources.tabular import read_table
 from generalist.data.tables.typed import is_gap
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.tables.schema import Column, Schema, category_name, is_missing, to_number
 
 NUMBER, MISSING, UNKNOWN, FIRST = 0, 1, 2, 3
@@ -279,7 +280,7 @@ def first_row(path: Path, what: str) -> dict[str, Any]:
     return row
 
 
-class TableTokens(nn.Module):
+class TableTokens(Tokenizer):
     """column vector + (category vector, or the number's features times the column's own weights).
 
     Features of a number z: [asinh z, one a bin: how much of the bin lies below z, in 0..1].

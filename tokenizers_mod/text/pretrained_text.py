@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer as Tokens
 from generalist.tokenizers_mod.text.bpe import enough
 from generalist.tokenizers_mod.text.text import Pieces, Text
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
@@ -158,7 +159,7 @@ class PretrainedText(Text):
             raise UserError(f"text: cannot load the pretrained encoder {where} ({reason})") from error
 
 
-class EncodedText(nn.Module):
+class EncodedText(Tokens):
     """forward({"ids": Int[N], "position": Int[N]}) -> Float[N, width].
 
     A text is a run of tokens at positions 0, 1, ...; it goes through the encoder whole, behind the start token. A token

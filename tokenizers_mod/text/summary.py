@@ -15,6 +15,7 @@ from generalist.data.base.constants import constant
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.text.text import text_span
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
 
@@ -69,7 +70,7 @@ def _token(name: str, as_text: int | None, hidden: bool) -> Span:
     return Span(name, {"row": torch.zeros(1, dtype=torch.long)}, 1, hidden=flag)
 
 
-class SummaryToken(nn.Module):
+class SummaryToken(Tokenizer):
     """The learned row [1, width], N(0, 0.2), repeated N times: quieter than the words and patches it will sum up."""
 
     def __init__(self, width: int) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+
 NO_POSITION = -1
 
 
-class TextTokens(nn.Module):
+class TextTokens(Tokenizer):
     """Tok[id] + Pos[p] + Type[0], without a norm; Tok[id] alone where p is -1.
 
     stds: of the words and of the positions at the start.
@@ -33,6 +35,12 @@ class TextTokens(nn.Module):
         for table, std in ((self.token, stds[0]), (self.position, stds[1]), (self.type_row, stds[1])):
             if table is not None:
                 nn.init.normal_(table.weight, std=std)
+
+    def table(self) -> nn.Embedding:
+        return self.token
+
+    def set_table(self, table: nn.Embedding) -> None:
+        self.token = table
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         """{'ids': Int[N], 'position': Int[N]} -> Float[N, width]."""

@@ -27,6 +27,7 @@ from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.raw import as_array
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.base.views import read_once
 from generalist.tokenizers_mod.vision.stem import ConvStem
 
@@ -255,7 +256,7 @@ def places(rows: int, cols: int) -> Tensor:
     return torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).view(-1, 2)
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(Tokenizer):
     """Linear map (or stem) of flattened patches plus 2-D sine-cosine positions brought to scale by a learned gain.
 
     grid: whole positions lie below it. The map of positions is linear and a position is (row, column), so it is

@@ -24,6 +24,7 @@ from generalist.data.media.arrays import check_claims
 from generalist.tokenizers_mod.base.base import Modality, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
 LARGEST = 1e4  # standardised values are cut here
 
@@ -216,7 +217,7 @@ class Spectral(Modality):
         return SpectralTokens(self.group * self.patch**2, width, self.hidden)
 
 
-class SpectralTokens(nn.Module):
+class SpectralTokens(Tokenizer):
     """Linear of [values, measured], or of a hidden layer of them, + sine-cosine of the band and, at half the band's
     width, of the place.
     """

@@ -28,6 +28,7 @@ from generalist.data.batch.types import Span
 from generalist.data.media.pictures import BYTES
 from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
 from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.base.views import clip, crop, read_once, spread
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
 from generalist.tokenizers_mod.vision.frames import Sides, centre_crop, enlarged, resize_cover, sides_of, spatial_table
@@ -314,7 +315,7 @@ class Picture(Video):
         return super().padded_place({"pixel_values_videos": tensors["pixel_values"].unsqueeze(1)}, real)
 
 
-class VideoTokens(nn.Module):
+class VideoTokens(Tokenizer):
     """forward({'patch': Float[N, C * tubelet * p * p], 'place': Int[N, 2]}) -> Float[N, width].
 
     `projection.weight` is a convolution's weight [D, C, p, p], or [D, C, tubelet, p, p], flattened.

@@ -24,6 +24,7 @@ from generalist.model.config import GeneralistConfig
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples, raw_at
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
+from generalist.tokenizers_mod.base.tokenizer import Embedded
 
 EXACT, ROUNDED = 1e-5, 2e-2  # fp32 in another order, bf16
 SEEDS = range(4)
@@ -105,7 +106,7 @@ def reading(subject: Subject) -> str:
         if not bool(real(span).any()):
             raise Fault(f"good raw value {number}: none of {span.length} tokens is real")
         _equal(span, subject.modality.span(value), f"good raw value {number}: the tokens of two calls without rng")
-        tokens = subject.model.tokenizers[subject.name](span.data)
+        tokens = Embedded.of(subject.model.tokenizers[subject.name](span.data)).x
         if tokens.shape != (span.length, subject.model.config.hidden_size):
             raise Fault(
                 f"good raw value {number}: build(width) gives {tuple(tokens.shape)} for a span of {span.length} tokens "
@@ -153,7 +154,7 @@ def least(subject: Subject) -> str:
         span = subject.modality.span(subject.modality.read(raw))
         if int(real(span).sum()) != tokens:
             raise Fault(f"{_short(raw)}: {int(real(span).sum())} real tokens, not {tokens}")
-        if not subject.model.tokenizers[subject.name](span.data)[real(span)].isfinite().all():
+        if not Embedded.of(subject.model.tokenizers[subject.name](span.data)).x[real(span)].isfinite().all():
             raise Fault(f"{_short(raw)}: tokens are NaN or infinite")
     return f"{len(subject.examples.least)} values"
 

@@ -1,0 +1,53 @@
+"""What a modality may be able to do besides reading; whoever needs it asks isinstance(modality, Writes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from generalist.data.batch.types import Span
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """Answers are written in it, word by word, over a vocabulary that stands among its texts."""
+
+    vocabulary: Any
+    eot: Any
+    spe: Any
+    max_length: int
+
+    def next_span(self, ids: Sequence[int] | Tensor) -> Span: ...
+
+    def caption_span(self, text: str, max_length: int | None = None) -> Span: ...
+
+    def vocabulary_spans(self) -> list[Span]: ...
+
+    def beginning(self) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """It proposes regions of a picture, at these rows of a span, and learns them from objects."""
+
+    @property
+    def proposal_rows(self) -> Tensor: ...
+
+    def object_span(self, value: Tensor, objects: Any, rng: torch.Generator | None = None) -> Span: ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """It learns something of its own from training rows before training: a schema, means, sizes."""
+
+    def learn_rows(self, name: str, rows: list[Any]) -> None: ...
+
+
+@runtime_checkable
+class Mirrors(Protocol):
+    """Its values can be mirrored."""
+
+    def mirror(self, value: Tensor) -> Tensor: ...
