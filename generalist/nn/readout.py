@@ -99,8 +99,6 @@ class AttentionPooling(nn.Module):
         width, eps = config.width, config.eps
         self.heads, self.own = int(chosen["heads"]), bool(chosen["own"])
         self.size = size = int(chosen["size"]) or width
-        if self.heads < 1 or size % self.heads:
-            raise UserError(f"model: {self.heads} pooling heads do not divide {size}; set pooler heads")
         self.norm = nn.LayerNorm(width, eps=eps) if chosen["norm"] else nn.Identity()
         self.query = nn.Parameter(torch.empty(1, size).normal_(std=size**-0.5))
         self.kv = nn.Linear(width, 2 * size)
@@ -157,3 +155,6 @@ def check_readout(spec: EncoderSpec) -> None:
         raise UserError(f"model: pooler has no setting {wrong[0]!r}; {nearest(wrong[0], POOLER)}")
     if settings and not issubclass(POOLINGS[spec.pooling], AttentionPooling):
         raise UserError(f"model: the readout {spec.pooling!r} has no settings; set model.pooling=attention")
+    heads, size = int((POOLER | settings)["heads"]), int((POOLER | settings)["size"]) or spec.width
+    if heads < 1 or size % heads:
+        raise UserError(f"model: {heads} pooling heads do not divide {size}; set pooler heads")

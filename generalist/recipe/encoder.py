@@ -290,6 +290,11 @@ def _layer(given: Any, number: int) -> LayerSpec:
         raise UserError(f'model.steps: layer {number} is {given!r}; give {{"mixer": ..., "channel": ...}}')
     for name in given:
         check_name(name, [f.name for f in fields(LayerSpec)], f"model.steps: layer {number} holds")
+    for name in ("heads", "hidden"):
+        if type(given.get(name, 0)) is not int:
+            raise UserError(
+                f"model.steps: layer {number}: {name}={given[name]!r}; it is a whole number, 0 = the encoder's"
+            )
     return LayerSpec(**given)
 
 

@@ -30,7 +30,7 @@ from generalist.train.engines.build import build_engine, device_of, needs_group
 from generalist.train.events import read_log
 from generalist.train.faults import Faults, RollBack, read_skip
 from generalist.train.initial import load_initial
-from generalist.train.prepare import Prepared, prepare, restore
+from generalist.train.prepare import Prepared, check_model, prepare, restore
 
 
 def train_run(
@@ -50,6 +50,7 @@ def train_run(
 def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet: bool, trust: bool) -> dict:
     out = folder.out
     recipe.check()
+    check_model(recipe)
     control.check_control(recipe, ranks.launched_world())
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)

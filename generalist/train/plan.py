@@ -1,8 +1,8 @@
 """What a recipe needs on many GPUs, from counted FLOPs and bytes: memory a GPU at each ZeRO stage, speed, days.
 
 Counted, not guessed: one micro step of every task runs here (on the CPU, with the recipe's own width, once with
-one layer and once with two) under torch's FLOP counter and under hooks that see every tensor kept for the backward
-pass; the difference is a layer, and the recipe's number of layers follows. Assumed, and printed as such: the share
+one layer of each kind and once with two) under torch's FLOP counter and under hooks that see every tensor kept for the
+backward pass; the difference is a layer, and the recipe's layers follow. Assumed, and printed as such: the share
 of a GPU's peak that its kernels reach, and the bandwidth between GPUs.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps
 from generalist.model.objective import Objective
+from generalist.nn.mixers.table import layers_of
 from generalist.recipe.recipe import Recipe
-from generalist.train.prepare import prepare
+from generalist.train.initial import started_from
+from generalist.train.prepare import Prepared, prepare
 
 GIB = 2**30
 
@@ -57,14 +60,56 @@ class Counted:
     decode_seconds: float
 
 
+@dataclass
+class Measured:
+    """A model's trainable parameters, and of every task's batch: FLOPs, kept bytes and the candidates' tokens."""
+
+    parameters: int
+    flops: dict[str, float]
+    kept: dict[str, float]
+    candidates: dict[str, int]
+
+
 def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
-    """Trainable parameters, those of one layer, and for every task what one micro step of one rank costs."""
+    """Trainable parameters, those of the largest layer, and for every task what one micro step of one rank costs."""
     recipe = copy.deepcopy(recipe)
-    layers, keep = recipe.model.layers, recipe.engine.activation_checkpointing
     parts = world * recipe.engine.accumulate
     for task in recipe.tasks:  # every rank gets as many samples; `plan` says where that makes a batch larger
         task.batch = -(-task.batch // parts) * parts
     prepared = prepare(recipe)
+    batches, seconds = drawn(recipe, prepared, world)
+    spec = started_from(recipe)
+    stack = layers_of(spec)
+    recipe.init = recipe.model.encoder_from = spec.encoder_from = ""  # what it starts from stands in the description
+    kinds = [layer for i, layer in enumerate(stack) if layer not in stack[:i]]
+    number = [stack.count(layer) for layer in kinds]
+    once, twice = (
+        [measured(prepared, replace(recipe, model=spec.with_stack([layer] * depth)), batches) for layer in kinds]
+        for depth in (1, 2)
+    )
+
+    def whole(of: Callable[[Measured], float], times: Sequence[float]) -> tuple[float, list[float]]:
+        """What the model takes with so many layers of each kind, and one layer of each kind alone."""
+        each = [of(two) - of(one) for one, two in zip(once, twice, strict=True)]
+        return of(once[0]) - each[0] + sum(n * one for n, one in zip(times, each, strict=True)), each
+
+    parameters, layers = whole(lambda m: m.parameters, number)
+    out = {}
+    for name, batch in batches.items():
+        flops, each = whole(lambda m, name=name: m.flops[name], number)
+        held, kept = whole(lambda m, name=name: m.kept[name], number)
+        tokens = batch.inputs.tokens + (batch.partners.tokens if batch.partners is not None else 0)
+        tokens += once[0].candidates[name]
+        if recipe.engine.activation_checkpointing:
+            # every layer keeps its input alone, and one layer at a time is computed again
+            flops += sum(n * f for n, f in zip(number, each, strict=True)) / 3
+            held = once[0].kept[name] - kept[0] + max(kept) + len(stack) * tokens * spec.width * 4
+        out[name] = Counted(flops, held, tokens, batch.inputs.sequences, seconds[name])
+    return int(parameters), int(max(layers)), out
+
+
+def drawn(recipe: Recipe, prepared: Prepared, world: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """One micro batch of every task, and the seconds that reading it took."""
     tasks = prepared.tasks
     schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed)
     reader = Steps(prepared.feeds(), schedule, recipe.seed, 0, world, recipe.engine.accumulate, "skip")
@@ -78,27 +123,18 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
             seconds[name] = time.perf_counter() - began
         if len(batches) == len(tasks):
             break
-    sizes, costs = [], []
-    for depth in (1, 2):
-        recipe.model.layers = depth
-        objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
-        sizes.append(sum(p.numel() for p in objective.parameters() if p.requires_grad))
-        costs.append({name: cost(objective, batch) for name, batch in batches.items()})
-    layer = sizes[1] - sizes[0]
-    out = {}
-    for name, batch in batches.items():
-        (flops1, bytes1), (flops2, bytes2) = costs[0][name], costs[1][name]
-        flops, kept = flops2 - flops1, bytes2 - bytes1
-        whole = flops1 + (layers - 1) * flops
-        held = bytes1 + (layers - 1) * kept
-        tokens = batch.inputs.tokens + (batch.partners.tokens if batch.partners is not None else 0)
-        if batch.candidates is not None:
-            tokens += objective.packed(batch.candidates).tokens
-        if keep:  # every layer keeps its input alone, and one layer at a time is computed again
-            whole += layers * flops / 3
-            held = bytes1 + layers * tokens * recipe.model.width * 4
-        out[name] = Counted(whole, held, tokens, batch.inputs.sequences, seconds[name])
-    return sizes[0] + (layers - 1) * layer, layer, out
+    return batches, seconds
+
+
+def measured(prepared: Prepared, recipe: Recipe, batches: dict[str, Any]) -> Measured:
+    objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    costs = {name: cost(objective, batch) for name, batch in batches.items()}
+    candidates = {
+        name: 0 if batch.candidates is None else objective.packed(batch.candidates).tokens
+        for name, batch in batches.items()
+    }
+    return Measured(trained, {n: c[0] for n, c in costs.items()}, {n: c[1] for n, c in costs.items()}, candidates)
 
 
 def cost(objective: Objective, batch: Any) -> tuple[float, float]:

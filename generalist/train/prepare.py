@@ -142,13 +142,18 @@ def _texts(task: Task, records: Records, modalities: dict[str, Modality]) -> lis
     return [*task.texts(records), *task.wordings(), *(v for v in values if isinstance(v, str))]
 
 
+def check_model(recipe: Recipe) -> None:
+    """UserError for a model that cannot work, by itself or with the recipe's modalities and tasks; no data are read."""
+    check(started_from(recipe), lambda: inputs_of(recipe.modalities, bool(writing_scale(recipe.tasks))))
+
+
 def prepare(recipe: Recipe) -> Prepared:
     """Open the training splits, learn what is learnt from data, bind the tasks."""
     recipe.check()
     modalities = recipe.modalities
     for name, modality in modalities.items():
         modality.name = name  # type: ignore[misc]
-    check(started_from(recipe), lambda: inputs_of(modalities, bool(writing_scale(recipe.tasks))))
+    check_model(recipe)
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))
     records = {task.name: task.open("train") for task in recipe.tasks}

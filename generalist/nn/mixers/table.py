@@ -21,7 +21,7 @@ from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.channel import MLP, SwiGLU
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
-from generalist.recipe.encoder import check_name, named
+from generalist.recipe.encoder import at_least, check_name, named
 
 Table = Mapping[str, type[Mixer]]
 TOKEN_MIXERS: dict[str, type[Mixer]] = {"attention": Attention, "expert_attention": ExpertAttention}
@@ -77,6 +77,19 @@ def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
 
     inputs: what those offer; asked for where a mixer needs more than any tokens.
     """
+    try:
+        _check_parts(spec)
+        used = _check_mixers(spec)
+        check_experts(spec)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # a file or a list of settings holds a value of another type
+        raise UserError(f"model: a setting has a value of the wrong kind ({error})") from error
+    if set(used.values()) - {Needs(), Needs(reach="token")}:
+        check_needs(spec, used.items(), inputs())
+
+
+def _check_parts(spec: EncoderSpec) -> None:
     spec.check_sizes()
     for act in filter(None, (spec.activation, spec.output_act)):
         check_name(act, ACT2FN, "activation")
@@ -84,8 +97,14 @@ def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
         check_name(kind, POSITIONS, "position")
         for name in settings:
             _setting(kind, name, POSITIONS[kind])
+        if kind == "relative":
+            at_least(1, "model.position: hidden", spec.relative)
     build_rotary(spec)
     check_readout(spec)
+
+
+def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
+    """What each mixer that is used needs, by its name."""
     used: dict[str, Needs] = {}
     for layer in layers_of(spec):
         for key, what, table, other in (
@@ -93,9 +112,7 @@ def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
             ("channel_mixers", layer.channel, CHANNEL_MIXERS, TOKEN_MIXERS),
         ):
             used[named(what, key)[0]] = _checked(key, what, table, other)
-    check_experts(spec)
-    if set(used.values()) - {Needs(), Needs(reach="token")}:
-        check_needs(spec, used.items(), inputs())
+    return used
 
 
 def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -> Needs:
