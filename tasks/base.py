@@ -22,6 +22,7 @@ from generalist.data.stream.source import Record, Records, Source
 from generalist.tasks import lines
 from generalist.tasks.candidates import CandidateSet, Names
 from generalist.tasks.examples import TaskExamples
+from generalist.tasks.guesses import Guessed
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.capabilities import Learns
@@ -277,6 +278,13 @@ class Task:
         val: None where the data has none; what is chosen is then chosen on training data.
         """
         return {}
+
+    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
+        """What a fitted ordinary method says of the validation records and of those asked, over this task's candidates.
+
+        method: its name, "" = the best on validation data. None where there is none for the task.
+        """
+        return None
 
 
 def learn_tables(

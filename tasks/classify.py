@@ -14,9 +14,10 @@ from generalist.data.base.errors import Mismatch, UserError
 from generalist.data.base.labels import Labels, is_empty, name_of, ordered
 from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.source import Record, Records
-from generalist.tasks import baselines
+from generalist.tasks import baselines, guesses
 from generalist.tasks.base import Task, accuracy, learn_tables, surprise
 from generalist.tasks.candidates import TEMPLATES, CandidateSet, Names
+from generalist.tasks.guesses import Guessed
 from generalist.tasks.metrics import Mean
 from generalist.tasks.mixup import Mixed, ask_mix, mix
 from generalist.tokenizers_mod.base.base import Modality
@@ -160,3 +161,7 @@ class Classify(Task):
             return None if record.get(self.label) is None else self.index(record)
 
         return baselines.classification(self.inputs, told, train, val, test, self.name, self.modalities)
+
+    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
+        count = len(self.candidates.names)  # type: ignore[union-attr]
+        return guesses.classes(self.inputs, self.index, count, train, val, asked, self.modalities, method)

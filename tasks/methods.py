@@ -129,12 +129,21 @@ def regression_baseline(
     name: str = "",
 ) -> Result:
     """RMSE, in the target's units, of ridge regression (scaled or not) or boosted trees; chance: the training mean."""
+    methods = regressors(x_train)
+    (x_fit, y_fit), (x_val, y_val) = with_val(x_train, y_train, x_val, y_val)
+    chosen = choose(methods, x_fit, y_fit, x_val, y_val)
+    error, guess = rmse(chosen.model.predict(x_test), y_test), rmse(y_train.mean(), y_test)
+    return result_of(name, "RMSE", error, guess, chosen.said, len(y_test), better="lower")
+
+
+def regressors(x: Matrix) -> list[Method]:
+    """The methods that may be tried on x [n, d], the cheapest first."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    sparse = issparse(x_train)
+    sparse = issparse(x)
 
     def scaled(a: float) -> Any:
         return make_pipeline(StandardScaler(with_mean=not sparse), Ridge(a))
@@ -144,11 +153,8 @@ def regression_baseline(
     methods += [Method(f"ridge regression, unscaled, alpha={a:g}", partial(Ridge, a)) for a in RIDGE]
     if not sparse:
         trees = partial(HistGradientBoostingRegressor, max_iter=100, random_state=0)
-        methods.append(Method("gradient boosting", trees, 800.0 * x_train.size))
-    (x_fit, y_fit), (x_val, y_val) = with_val(x_train, y_train, x_val, y_val)
-    chosen = choose(methods, x_fit, y_fit, x_val, y_val)
-    error, guess = rmse(chosen.model.predict(x_test), y_test), rmse(y_train.mean(), y_test)
-    return result_of(name, "RMSE", error, guess, chosen.said, len(y_test), better="lower")
+        methods.append(Method("gradient boosting", trees, 800.0 * x.size))
+    return methods
 
 
 def retrieval_baseline(

@@ -19,9 +19,10 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.labels import is_empty, name_of, ordered
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
-from generalist.tasks import baselines, lines
+from generalist.tasks import baselines, guesses, lines
 from generalist.tasks.base import Task, learn_tables
 from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.guesses import Guessed
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -196,3 +197,6 @@ class MultiLabel(Task):
 
     def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
         return baselines.multilabel(self.inputs, self.marks, train, test, self.name, self.modalities)
+
+    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
+        return guesses.marks(self.inputs, self.marks, train, val, asked, self.modalities)

@@ -13,9 +13,10 @@ from generalist.data.base.outliers import inside
 from generalist.data.batch.types import Example
 from generalist.data.stream.source import Record, Records
 from generalist.data.tables.typed import number
-from generalist.tasks import baselines, lines
+from generalist.tasks import baselines, guesses, lines
 from generalist.tasks.base import Task, learn_tables
 from generalist.tasks.candidates import CandidateSet, Numbers
+from generalist.tasks.guesses import Guessed
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.numbers import bins
@@ -116,3 +117,11 @@ class Regress(Task):
             return as_number(record.get(self.target))
 
         return baselines.regression(self.inputs, told, train, val, test, self.name, self.modalities)
+
+    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
+        def told(record: Record) -> float | None:
+            return as_number(record[self.target])
+
+        among = self.candidates
+        assert isinstance(among, Numbers)
+        return guesses.numbers(self.inputs, told, among, train, val, asked, self.modalities, method)

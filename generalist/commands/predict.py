@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run's folder, or a model folder")
     parser.add_argument("data", nargs="?", help="a table's file or a folder: every row or file is answered (see --out)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="with DATA: a CSV of all answers (default: printed)")
+    parser.add_argument("--model-only", action="store_true", help="with DATA: without the ordinary method's help")
     parser.add_argument("--image", metavar="FILE", help="a picture")
     parser.add_argument("--text", metavar="TEXT", help="a text, or a file that holds one")
     parser.add_argument("--audio", metavar="FILE", help="a wav or flac file")
@@ -79,7 +80,7 @@ def batch(args: argparse.Namespace) -> int:
     """Every row of a file, or every file of a folder, answered by the run's task."""
     from generalist.fitting.predict import predict_file
 
-    rows, lost = predict_file(args.run, args.data, args.out, args.task or "")
+    rows, lost = predict_file(args.run, args.data, args.out, args.task or "", args.model_only)
     if args.out is not None:
         unread = f", {lost} of them cannot be read (column error)" if lost else ""
         print(f"{rows} rows answered{unread}: {args.out}")

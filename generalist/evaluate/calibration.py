@@ -26,7 +26,7 @@ from generalist.tasks.lines import joined
 
 LEAST = 30  # validation answers, below which nothing is fitted
 MOST = 4000  # that are looked at
-RANGE = (math.log(0.05), math.log(20.0))  # of log T
+RANGE = (math.log(0.01), math.log(20.0))  # of log T
 SHOWN = ("ECE", "nll", "CRPS", "coverage of 80% interval")  # measures that a temperature changes
 
 Told = tuple[CandidateSet, Tensor, Tensor]  # log p and labels of validation answers

@@ -20,7 +20,7 @@ import numpy as np
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records, from_sound
 from generalist.evaluate import answer as evaluate
-from generalist.evaluate import calibration, measures, predictions, written
+from generalist.evaluate import calibration, combined, measures, predictions, written
 from generalist.evaluate.leakage import compared_fields, leakage
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
@@ -38,6 +38,7 @@ class Wanted:
     baseline: float | None = 60.0
     write: bool = False
     leaks: bool = False
+    combine: bool = False
     bad_rate: float = 0.01
 
 
@@ -90,6 +91,10 @@ def _measured(
     if calibrated := calibration.compared(answers, objective.model):
         line["calibration"] = calibrated
         notes.append(calibration.said(calibrated))
+    if wanted.combine and compared:
+        together, more_notes = joined_with(task, train, answers, objective, str(compared["baseline"]), wanted)
+        line |= {"together": together}
+        more = [*more, *more_notes]
     if wanted.leaks:
         find = partial(leakage_of, answers, columns)
         line["leakage"] = from_sound(find, train, task.example)
@@ -111,6 +116,20 @@ def ordinary(task: Task, train: Records, test: Records, wanted: Wanted, out: Pat
                 return from_sound(run, train, task.example), [*notes, more]
     except Exception as error:
         return {}, [*notes, f"no baseline: {reason(error)}"]
+
+
+def joined_with(
+    task: Task, train: Records, answers: evaluate.Answers, objective: Objective, method: str, wanted: Wanted
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Model and ordinary method together; None and a note where they cannot be."""
+    run = partial(
+        combined.measured, task, answers=answers, objective=objective, method=method, bad_rate=wanted.bad_rate
+    )
+    try:
+        with budget(wanted.baseline or 0.0):
+            return from_sound(run, train, task.example), []
+    except Exception as error:
+        return None, [f"model and ordinary method are not joined: {reason(error)}"]
 
 
 def validation(task: Task) -> tuple[Records | None, list[str]]:

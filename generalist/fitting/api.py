@@ -23,10 +23,10 @@ from generalist.tasks.multilabel import Marks
 
 
 class Fitted:
-    """A finished run. path: its folder; metrics: what metrics.json holds; `open_fitted(path)` has it again later."""
+    """A finished run. path: its folder; metrics: what metrics.json holds; `Fitted(path)` has it again later."""
 
-    def __init__(self, path: Path, task: str = "") -> None:
-        self.path, self._task = Path(path), task
+    def __init__(self, path: Path, task: str = "", model_only: bool = False) -> None:
+        self.path, self._task, self._model_only = Path(path), task, model_only
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class Fitted:
 
     @cached_property
     def _asked(self) -> Asked:
-        return Asked(self.path, self._task)
+        return Asked(self.path, self._task, self._model_only)
 
     @property
     def classes(self) -> list[str]:
@@ -46,7 +46,7 @@ class Fitted:
 
     def task(self, name: str) -> Fitted:
         """The same run, asked as this task of several."""
-        return Fitted(self.path, name)
+        return Fitted(self.path, name, self._model_only)
 
     def answers(self, rows: Any) -> list[dict[str, Any]]:
         """Everything said of each row of a data frame or file: answer, probabilities or interval, error."""
@@ -92,6 +92,7 @@ def fit(
     overwrite: bool = False,
     quiet: bool = True,
     baseline: bool = True,
+    model_only: bool = False,
 ) -> Fitted:
     """Learn a label, a forecast, a retrieval or objects from a data frame, a table's file, a folder or coco:FOLDER.
 
@@ -107,7 +108,7 @@ def fit(
     if test is not None:
         ask.test = str(test) if isinstance(test, str | Path) else written(test, folder / "rows_test.parquet")
     seconds = time if isinstance(time, int | float) else seconds_of(time)
-    fit_asks([ask], seconds, folder, seed, overwrite, quiet, baseline)
+    fit_asks([ask], seconds, folder, seed, overwrite, quiet, baseline, model_only)
     return Fitted(folder)
 
 

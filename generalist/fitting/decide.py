@@ -70,6 +70,7 @@ def recipe_of(asks: Sequence[Ask], name: str, seed: int, seconds: float) -> tupl
         engine=EngineSpec(threads=1 if width < 128 else 0),  # two threads of a small model wait for each other
         checkpoint=CheckpointSpec(every=0, keep=1),
         calibrate=True,
+        combine=True,
         baseline_seconds=round(min(60.0, max(5.0, 0.2 * seconds)), 1),
     )
     return recipe, parts

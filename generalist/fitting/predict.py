@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from generalist.data.media.kinds import ending, is_junk, samples_among
 from generalist.data.sources.folder import Folder, walked
 from generalist.data.sources.tabular import ENDINGS, Tabular
 from generalist.data.stream.source import Record, Records
+from generalist.evaluate.combined import Weights
 from generalist.hf.predict import load_model
 from generalist.model.objective import Objective
 from generalist.recipe.load import read_recipe
@@ -32,7 +34,7 @@ LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
 class Asked:
     """A run's model, ready to answer rows: read once, from its folder and nothing else."""
 
-    def __init__(self, run: Path, task: str = "") -> None:
+    def __init__(self, run: Path, task: str = "", model_only: bool = False) -> None:
         if not (run / "recipe.json").is_file():
             raise UserError(
                 f"{run} is no run's folder (no recipe.json); rows are answered by one that fit or train wrote"
@@ -51,6 +53,8 @@ class Asked:
             raise UserError(f"task {self.task.name}: rows of a table are no questions to a {self.task.kind}")
         self.objective = Objective(self.model, {self.task.name: self.task.candidates}, self.modalities)
         self.objective.eval()
+        self.notes: list[str] = []  # what a reader of the answers should know
+        self.weights = None if model_only else weights_in(run, self.task.name)
 
     def records(self, data: Any) -> Records:
         """The records of a file, a folder or a data frame, answers left out. UserError: a column is not there."""
@@ -94,7 +98,26 @@ class Asked:
                 batch = self.task.collate(found).to(self.model.device)
                 queries = self.model.features(batch.inputs)
                 out[numbers] = self.model.score(queries, members, self.task.scale).float().cpu()
+        there = [i for i in range(len(records)) if i not in lost]
+        if self.weights is not None and there:
+            out[there] = self.joined(out[there], records.only(there), self.weights).float()
         return out, lost
+
+    def joined(self, log_p: Tensor, records: Records, weights: Weights) -> Tensor:
+        """The model's log p with that of the ordinary method, which is fitted again on the training data.
+
+        The model's alone, and a note, where these are not there any more or have changed.
+        """
+        try:
+            train, val = self.task.open("train"), self.task.open("val")
+            if len(train) != weights.rows:
+                raise UserError(f"{weights.rows} training rows were learnt, now there are {len(train)}")
+            self.task.info = train.info
+            guessed = self.task.guesses(train, val, [records], weights.method)
+        except UserError as error:
+            self.notes.append(f"the model alone answers, without {weights.method}: {error}")
+            return log_p
+        return log_p if guessed is None else weights.join(log_p, guessed.log_p[1])
 
     def answers(self, records: Records) -> list[dict[str, Any]]:
         """A dict a record: "answer" and what stands beside it; {"error"} where it cannot be read."""
@@ -138,6 +161,15 @@ def names_of(chosen: Marks, log_p: Tensor, separator: str) -> Iterator[dict[str,
         yield {"answer": said, **({f"p({n})": p for n, p in pairs} if len(pairs) <= SHOWN else {})}
 
 
+def weights_in(run: Path, task: str) -> Weights | None:
+    """How the run's validation data weighs model and ordinary method; None where they were not joined."""
+    try:
+        found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["tasks"][task].get("together")
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if not found else Weights(found["method"], found["rows"], found["a"], found["b"])
+
+
 def all_rows(data: Any, source: Tabular) -> Records:
     """Every row of a file or frame in order, whatever the source's splits are."""
     if isinstance(data, str | Path):
@@ -171,11 +203,13 @@ def told(data: Any) -> str:
     return str(data) if isinstance(data, str | Path) else "the data frame"
 
 
-def predict_file(run: Path, data: str, out: Path | None, task: str = "") -> tuple[int, int]:
+def predict_file(run: Path, data: str, out: Path | None, task: str = "", model_only: bool = False) -> tuple[int, int]:
     """Answer every row of a file; the answers go to `out` as CSV, or to the standard output: (rows, not readable)."""
-    asked = Asked(run, task)
+    asked = Asked(run, task, model_only)
     records = asked.records(data)
     answers = asked.answers(records)
+    for note in asked.notes:
+        print(note, file=sys.stderr)
     names = list(dict.fromkeys(["id", *(k for answer in answers for k in answer)]))
     ids = [str(records[i].get("id", i)) for i in range(len(records))]
     try:

@@ -32,6 +32,7 @@ def fit(
     overwrite: bool = False,
     quiet: bool = False,
     baseline: bool = True,
+    model_only: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """Train on one's own data within about `seconds`: what metrics.json holds, and the run's folder.
 
@@ -42,7 +43,7 @@ def fit(
     out = out or Path("runs") / name
     check_free(out, overwrite)
     recipe, parts = recipe_of(asks, name, seed, seconds)
-    recipe.baseline = baseline
+    recipe.baseline, recipe.combine = baseline, baseline and not model_only
     prepared = fix_steps(recipe, parts, began, seconds)
     told = explained(recipe, parts, prepared, out, seconds)
     save(recipe, told, out / FILE)

@@ -36,8 +36,9 @@ class Recipe:
     baseline: measure an ordinary method beside every task's result; baseline_seconds: processor seconds that one may
     take (0 = as many as it likes; what they do not suffice for is said).
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
-    calibrate: a temperature a logit scale is fitted on validation data once training is over
-    (`generalist.evaluate.calibration`).
+    combine: the ordinary method and the model together are measured too, weighted by validation data
+    (`generalist.evaluate.combined`). calibrate: a temperature a logit scale is fitted on validation data once training
+    is over (`generalist.evaluate.calibration`).
     init: a run's or a model's folder whose weights the run starts from (`generalist.train.initial`), "" starts afresh.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     init: str = ""
     baseline: bool = True
     calibrate: bool = False
+    combine: bool = False
     baseline_seconds: float = 60.0
 
     def __post_init__(self) -> None:

@@ -86,7 +86,7 @@ def evaluate_run(
     """
     began, trained = time.time(), train_seconds or _trained(out)
     baseline = recipe.baseline_seconds if recipe.baseline else None
-    wanted = Wanted(baseline, write, leaks, recipe.faults.bad_rate)
+    wanted = Wanted(baseline, write, leaks, recipe.combine, recipe.faults.bad_rate)
     lines: dict[str, dict[str, Any]] = {}
     shown: dict[str, list[dict[str, Any]]] = {}
     spaces: list[dict[str, np.ndarray]] = []
@@ -151,12 +151,28 @@ def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:
 def table(metrics: dict[str, Any]) -> str:
     """The results as a text table, then what there is to say of a task besides."""
     frozen = any("control" in line for line in metrics["tasks"].values())
-    head = ("task", "metric", "value", *(["random encoder"] if frozen else []), "chance", "baseline", "", "n", "")
+    both = any("together" in line for line in metrics["tasks"].values())
+    between = ["together"] if both else []
+    head = (
+        "task",
+        "metric",
+        "value",
+        *(["random encoder"] if frozen else []),
+        "chance",
+        "baseline",
+        *between,
+        "",
+        "n",
+        "",
+    )
     rows, notes = [head], []
     for name, line in metrics["tasks"].items():
         number = [("-" if line[k] is None else f"{line[k]:.3g}") for k in ("value", "chance", "baseline")]
         if frozen:
             number.insert(1, "not run" if line.get("control") is None else f"{line['control']:.3g}")
+        if both:
+            found = line.get("together")
+            number.append("-" if not found else f"{found['value']:.3g}")
         metric = f"{line['metric']} ({'higher' if line['higher_is_better'] else 'lower'})"
         notes += [f"{name}: {note}" for note in line.get("notes", ())]
         if "error" in line:

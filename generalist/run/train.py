@@ -121,6 +121,7 @@ def finish(
     """The trained model's folder, its held-out results and the report."""
     from generalist.report.report import write_report
 
+    objective.eval()  # training is over: from here on temperatures count
     if recipe.calibrate:
         notes = calibrate(prepared.tasks, objective, recipe.faults.bad_rate)
         if notes and not quiet:

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the weights and the order (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that already stands in the folder")
     parser.add_argument("--no-baseline", action="store_true", help="no ordinary method beside the results")
+    parser.add_argument("--model-only", action="store_true", help="answers without the ordinary method's help")
     parser.add_argument("--quiet", action="store_true", help="say nothing before the table")
     parser.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
     parser.set_defaults(joined=[])
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=any(one.overwrite for one in every),
         quiet=any(one.quiet for one in every),
         baseline=not any(one.no_baseline for one in every),
+        model_only=any(one.model_only for one in every),
     )
     if any(one.json for one in every):
         print(json.dumps(metrics, indent=1))

@@ -1,0 +1,118 @@
+"""The model with the ordinary method: exponents from validation data, the third column, and what predict answers."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from generalist.data.stream.source import Records
+from generalist.evaluate.combined import Weights, weights_of
+from generalist.fitting.api import Fitted, fit
+from generalist.fitting.predict import Asked
+from generalist.recipe.load import load_recipe
+from generalist.tasks import guesses
+from generalist.tasks.candidates import Names, Numbers
+
+NAMES = Names(["a", "b", "c"])
+
+
+def evidence(seed: int, labels, strength: float):
+    """log p that leans to the labels with noise."""
+    rng = np.random.default_rng(seed)
+    z = strength * np.eye(3)[labels] + rng.normal(size=(len(labels), 3))
+    return torch.from_numpy(z).log_softmax(-1)
+
+
+def test_what_knows_nothing_gets_no_weight_and_two_that_know_get_both():
+    labels = np.random.default_rng(1).integers(0, 3, 1500)
+    truth = torch.from_numpy(labels)
+    knows, other, nothing = evidence(2, labels, 1.5), evidence(3, labels, 1.5), evidence(4, labels, 0.0)
+    a, b = weights_of(NAMES, nothing, knows.numpy(), truth)
+    assert a < 0.15 and b > 0.8
+    a, b = weights_of(NAMES, knows, other.numpy(), truth)
+    assert a > 0.8 and b > 0.8
+    both = Weights("other", 1, a, b).join(knows, other.numpy())
+    right = [float((p.argmax(-1) == truth).double().mean()) for p in (knows, other, both)]
+    assert right[2] > max(right[:2]) + 0.03
+    assert torch.allclose(both.exp().sum(-1), torch.ones(1500, dtype=torch.float64))
+
+
+def records(n: int, seed: int) -> Records:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    kinds = np.where(x > 0.5, 2, np.where(x < -0.5, 0, 1))
+    return Records(
+        [{"row": {"x": float(v)}, "label": int(k), "y": 10 + 3 * float(v)} for v, k in zip(x, kinds, strict=True)]
+    )
+
+
+def test_an_ordinary_classifier_says_the_classes_by_their_numbers():
+    train, val, test = records(300, 0), records(80, 1), records(80, 2)
+    # class 3 has no training row: it keeps what every class has at least
+    found = guesses.classes({"t": "row"}, lambda r: r["label"], 4, train, val, [test], {}, "")
+    p = np.exp(found.log_p[1])
+    assert p.shape == (80, 4) and np.allclose(p.sum(1), 1) and np.allclose(p[:, 3], guesses.LEAST / 4)
+    assert (p.argmax(1) == [r["label"] for r in test.rows]).mean() > 0.9
+    again = guesses.classes({"t": "row"}, lambda r: r["label"], 4, train, val, [test], {}, found.name)
+    assert again.name == found.name and np.array_equal(again.log_p[1], found.log_p[1])
+
+
+def test_an_ordinary_number_is_a_distribution_around_it():
+    train, val, test = records(300, 0), records(80, 1), records(80, 2)
+    among = Numbers(edges=[i / 10 for i in range(-35, 36)], mean=10.0, std=3.0)
+    found = guesses.numbers({"t": "row"}, lambda r: r["y"], among, train, val, [test], {})
+    mean = among.expectation(torch.from_numpy(found.log_p[1]).float()) * 3 + 10
+    inside = [abs(r["y"] - 10) < 9 for r in test.rows]
+    error = (mean.numpy() - np.array([r["y"] for r in test.rows]))[inside]
+    assert np.abs(error).max() < 0.6
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A table on which a linear method is exact: together must be near it, whatever the short training learnt."""
+    folder = tmp_path_factory.mktemp("combined")
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame(rng.normal(size=(400, 3)), columns=["u", "v", "w"])
+    frame["cost"] = 2 * frame["u"] - frame["v"] + 0.1 * rng.normal(size=400)
+    frame.to_csv(folder / "t.csv", index=False)
+    return folder, fit(folder / "t.csv", label="cost", time=5, out=folder / "run")
+
+
+def test_the_table_has_the_model_the_ordinary_method_and_both(run):
+    _, found = run
+    line = found.metrics["tasks"]["cost"]
+    assert {"method", "a", "b", "rows", "value"} <= set(line["together"])
+    assert line["together"]["value"] < 1.3 * min(line["value"], line["baseline"])
+    assert "together" in found.report().splitlines()[0]
+
+
+def test_predict_answers_as_the_third_column_was_measured(run):
+    folder, found = run
+    test = load_recipe(str(folder / "run" / "recipe.json")).tasks[0].source.open("test")
+    rows = pandas.DataFrame([test[i]["row"] for i in range(len(test))])
+    truth = np.array([test[i]["label"] for i in range(len(test))])
+    line = found.metrics["tasks"]["cost"]
+    for model_only, value in ((False, line["together"]["value"]), (True, line["value"])):
+        said = Fitted(found.path, model_only=model_only).predict(rows)
+        assert float(np.sqrt(np.mean((said - truth) ** 2))) == pytest.approx(value, rel=1e-3)
+
+
+def test_without_its_training_data_the_model_answers_alone_and_says_so(run):
+    folder, found = run
+    rows = pandas.DataFrame({"u": [0.0, 1.0], "v": [0.0, 0.5], "w": [0.0, 0.0]})
+    alone = Fitted(found.path, model_only=True).predict(rows)
+    (folder / "t.csv").rename(folder / "gone.csv")
+    try:
+        asked = Asked(found.path)
+        assert np.allclose([one["answer"] for one in asked.answers(asked.records(rows))], alone)
+        assert len(asked.notes) == 1 and "the model alone answers" in asked.notes[0]
+    finally:
+        (folder / "gone.csv").rename(folder / "t.csv")
+
+
+def test_metrics_json_keeps_its_promised_keys(run):
+    _, found = run
+    line = json.loads((found.path / "metrics.json").read_text())["tasks"]["cost"]
+    assert {"metric", "value", "chance", "baseline", "higher_is_better", "n_test"} <= set(line)
