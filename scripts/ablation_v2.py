@@ -155,7 +155,7 @@ def train(made: Recipe, variant: str, prepared: Prepared, objective: Objective, 
 
 def measured(prepared: Prepared, objective: Objective) -> dict[str, float]:
     """{task: value} on the held-out pictures."""
-    tested = ((name, task, task.source.open("test")) for name, task in prepared.tasks.items())
+    tested = ((name, task, task.open("test")) for name, task in prepared.tasks.items())
     return {name: evaluate.answer(task, test, objective).metrics[MEASURES[name]] for name, task, test in tested}
 
 

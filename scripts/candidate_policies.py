@@ -75,7 +75,7 @@ def trained(made: Recipe, start: dict[str, Tensor] | None = None) -> tuple[dict[
     train(engine, batches, prepared.tasks, schedule, 0, made.steps, spec.lr, spec.warmup)
     seconds = time.process_time() - began
     task = prepared.tasks["words"]
-    found = answer(task, task.source.open("test"), objective)
+    found = answer(task, task.open("test"), objective)
     row = {"seconds": seconds, "step": seconds / made.steps, "K": float(len(found.members)), **found.metrics}
     return row, objective.model.state_dict()
 

@@ -105,7 +105,7 @@ def run(data: Path, steps: int, auxiliary: float, linear: float, seed: int, chec
     spec = made.optimizer
     optimizer = torch.optim.AdamW(parameter_groups(objective, spec.weight_decay), spec.lr, spec.betas)
     batches = loader(Steps(prepared.feeds(), Schedule(["etth1"], [1.0]), seed), 0, steps)
-    val, test = task.source.open("val"), task.source.open("test")
+    val, test = task.open("val"), task.open("test")
     best: tuple[float, dict[str, Any]] = (float("inf"), {})
     began = time.time()
     for step, batch in enumerate(batches):

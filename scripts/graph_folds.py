@@ -82,7 +82,7 @@ def model_accuracy(made: Recipe, split: str) -> float:
     batches = loader(Steps(prepared.feeds(), schedule, made.seed), 0, made.steps)
     engine, spec = build_engine(made, objective, torch.device("cpu")), made.optimizer
     train(engine, batches, prepared.tasks, schedule, 0, made.steps, spec.lr, spec.warmup)
-    return evaluate.answer(task, task.source.open(split), objective).metrics["accuracy"]
+    return evaluate.answer(task, task.open(split), objective).metrics["accuracy"]
 
 
 def baselines(data: Path, name: str, fold: int, split: str, seed: int) -> dict[str, float]:

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.data.base.errors import UserError
-from generalist.data.batch.types import IGNORE, Example
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.types import IGNORE, Example, Span
 from generalist.data.stream.source import Record, Records
 from generalist.tasks import lines
-from generalist.tasks.base import Task, accuracy, surprise
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Names
-from generalist.tasks.metrics import Mean
+from generalist.tasks.metrics import Mean, accuracy, surprise
 from generalist.tokenizers_mod.base.capabilities import Mirrors
 
 SIDES = {"left": "right", "right": "left"}
@@ -35,6 +35,8 @@ class Answer(Task):
     """
 
     kind: ClassVar[str] = "answer"
+    names_in: ClassVar[str] = "answers"
+    reads: ClassVar[tuple[str, ...]] = ("question_field", "answer_field")
     inputs: dict[str, str] = field(default_factory=lambda: {"image": "image"})
     question_field: str = "question"
     answer_field: str = "answer"
@@ -82,6 +84,19 @@ class Answer(Task):
         spans = self.mirrored_spans(record, rng) if mirrored else self.input_spans(record, rng)
         words = text.question_span(swap_sides(question) if mirrored else question, label, self.max_length)
         return Example([self.modalities["summary"].span(None), *spans, words], record=str(record.get("id", "")))
+
+    def asked(self, record: Record) -> list[Span]:
+        if "text" in self.inputs:  # the model was told of the question as an input like any other
+            return super().asked(record)
+        if record.get(self.question_field) is None:
+            raise UserError(f"no field {self.question_field!r}; {nearest(self.question_field, record)}")
+        return self.example({**record, self.answer_field: None}).inputs
+
+    def given(self) -> dict[str, str]:
+        return {"text": self.question_field, **self.inputs}
+
+    def among(self, names: list[str]) -> Task:
+        return self.asking(Names(names))
 
     def draw(self, record: Record, rng: torch.Generator | None, mirrored: bool = False) -> int:
         """The answer's index: drawn by soft score in training, else the best; -1 where none is in the answer set."""
@@ -131,14 +146,6 @@ class Answer(Task):
 
     def truth(self, record: Record) -> str:
         return max(self.scores(record).items(), key=lambda pair: pair[1])[0]
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        """The commonest answer of the training records."""
-        counted = Counter(self.truth(train[i]) for i in range(len(train)))
-        best = counted.most_common(1)[0][0]
-        value = sum(self.truth(test[i]) == best for i in range(len(test))) / len(test)
-        chance = 1 / len(self.candidates.names)  # type: ignore[union-attr]
-        return {"value": value, "chance": chance, "baseline": "commonest answer"}
 
 
 def soft_scores(given: list[str]) -> dict[str, float]:

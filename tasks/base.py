@@ -1,15 +1,16 @@
 """What a task is: what goes in, where the question is asked, among which candidates - and nothing else.
 
-A task is a dataclass of JSON values (so that a recipe can be saved). It learns from its training
-records what it needs (`learn`), makes an `Example` of a record (`example`), and reads an answer off the
-likelihood (`score`, `answer`). It never touches the model.
+A task is a dataclass of JSON values, saved with a recipe and with the model. It learns from its training records what
+it needs (`learn`) and makes an `Example` of a record (`example`); how an answer is read off the likelihood is
+`generalist.tasks.reading`. It never touches the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -19,17 +20,17 @@ from generalist.data.base.labels import is_empty
 from generalist.data.batch.pack import collate
 from generalist.data.batch.types import Batch, Example, Role, Span
 from generalist.data.stream.source import Record, Records, Source
-from generalist.tasks import lines
 from generalist.tasks.candidates import CandidateSet, Names
 from generalist.tasks.examples import TaskExamples
-from generalist.tasks.guesses import Guessed
-from generalist.tasks.metrics import Mean, mean_of
+from generalist.tasks.metrics import accuracy as accuracy
+from generalist.tasks.metrics import surprise as surprise
+from generalist.tasks.reading import Reading
+from generalist.tasks.told import Told
 from generalist.tokenizers_mod.base.base import Modality
-from generalist.tokenizers_mod.base.capabilities import Learns
 
 
 @dataclass(kw_only=True)
-class Task:
+class Task(Reading):
     """Base of every task.
 
     source: where its records come from; inputs: {modality: field of the record}, in sequence order.
@@ -39,7 +40,7 @@ class Task:
     """
 
     name: str
-    source: Source
+    source: Source | None = None  # None: of a task that came with a saved model
     inputs: dict[str, str] = field(default_factory=dict)
     batch: int = 64
     share: float = 1.0
@@ -48,18 +49,19 @@ class Task:
     scale: str = ""
     smoothing: float = 0.0
 
-    kind: ClassVar[str] = ""
-    metric: ClassVar[str] = "accuracy"
-    higher_is_better: ClassVar[bool] = True
     symmetric: ClassVar[bool] = False
-    line_kind: ClassVar[str] = "named"  # the kind of line that is kept of an answer (`generalist.tasks.lines`)
-    also_called: ClassVar[dict[str, str]] = {}  # {a measure's own name here: that of the lines' measures}
+    writes: ClassVar[bool] = False  # the answer is written word by word, not chosen
+    finds: ClassVar[bool] = False  # the answer is where in the input something is
+    asks_once: ClassVar[bool] = False  # one question a record, asked at the summary
+    reads: ClassVar[tuple[str, ...]] = ()  # settings that name fields of the record, besides inputs
+    names_in: ClassVar[str] = ""  # the setting that holds the candidates' names
 
     def __post_init__(self) -> None:
         self.scale = self.scale or self.kind
         self.modalities: dict[str, Modality] = {}
         self.info: dict[str, Any] = {}
         self.candidates: CandidateSet | None = None
+        self.usual_answers: tuple[str, ...] = ()  # modalities, where no candidate set is at hand
         if self.batch < 1:
             raise UserError(f"task {self.name}: batch must be at least 1, got {self.batch}")
         if not 0 <= self.smoothing < 1:
@@ -76,6 +78,8 @@ class Task:
 
     def open(self, split: str) -> Records:
         """The records of a split that have an answer. UserError: no such split, or none has an answer."""
+        if self.source is None:
+            raise UserError(f"task {self.name} has no source; give it one to read records from")
         return self.answered(self.source.open(split), split)
 
     def answered(self, records: Records, split: str = "data") -> Records:
@@ -134,6 +138,57 @@ class Task:
         self.modalities, self.info = modalities, info
         self.adopt(candidates)
 
+    def among(self, names: list[str]) -> Task:
+        """The task asked among other names, at the summary: as clients ask who give candidates of their own."""
+        return self.with_inputs(self.inputs).asking(Names(names))
+
+    def with_inputs(self, inputs: dict[str, str]) -> Task:
+        """A task of the same name, scale and candidates that is told other inputs and asks at the summary."""
+        asked = Task(name=self.name, inputs=inputs, scale=self.scale)
+        asked.bind(self.modalities, self.candidates, self.info)
+        return asked
+
+    def asking(self, candidates: CandidateSet) -> Self:
+        """A copy that asks among these candidates."""
+        asked = copy(self)
+        asked.adopt(candidates)
+        return asked
+
+    def asking_in(self, candidates: CandidateSet, template: str) -> Self:
+        """The same, the candidates' names in a template."""
+        return self.asking(candidates.in_template(template))
+
+    def of(self, record: Record) -> Self:
+        """A copy for records of other data: a field that they lack is looked for under its usual name."""
+        task, usual = copy(self), {f.name: f.default for f in fields(self)}
+        task.inputs = {modality: name if name in record else modality for modality, name in self.inputs.items()}
+        for setting in self.reads:
+            if getattr(self, setting) not in record:
+                setattr(task, setting, usual[setting])
+        return task
+
+    def take_classes(self, names: list[str]) -> None:
+        """Take other names for its candidates. UserError where they are none."""
+        if not self.names_in:
+            raise UserError(f"a task of the kind {self.kind!r} chooses among no names; leave --classes out")
+        setattr(self, self.names_in, [str(name) for name in names])
+
+    def take_partners(self, partners: dict[str, str]) -> None:
+        """Take {modality: field} for the other side. UserError where there is none."""
+        raise UserError(f"a task of the kind {self.kind!r} takes no partners")
+
+    def joined(self, names: list[str]) -> str:
+        """Several names as one text."""
+        return "|".join(names)
+
+    def other_side(self) -> dict[str, str]:
+        """{modality: field} of what inputs are compared with, where that is the record's own too."""
+        return {}
+
+    def given(self) -> dict[str, str]:
+        """{modality: the record's field} of what a client gives to be answered."""
+        return dict(self.inputs)
+
     def adopt(self, candidates: CandidateSet | None) -> None:
         """Take a candidate set for this task's own; it learns what kinds of input it answers."""
         self.candidates = candidates
@@ -146,36 +201,37 @@ class Task:
 
     def answers_in(self) -> Iterable[str]:
         """Modalities of the answers."""
-        return () if self.candidates is None else self.candidates.members
+        return self.usual_answers if self.candidates is None else self.candidates.members
 
     def used(self) -> set[str]:
         """The modalities whose tokenizers a step of this task trains."""
         return {"summary", *self.inputs, *self.answers_in()}
 
     def about(self) -> dict[str, Any]:
-        """What a prediction needs to know of the task besides its candidates; JSON, saved with the model."""
-        answers = list(self.answers_in())
-        return {"kind": self.kind, "scale": self.scale, "inputs": list(self.inputs), "answers": answers}
+        """The task as JSON values with the path of its class, saved with the model; its source stays behind.
+
+        A dict is a list of pairs, for its order tells what comes first and a folder's files sort their keys.
+        """
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "source"}
+        told = {name: [list(pair) for pair in v.items()] if isinstance(v, dict) else v for name, v in kept.items()}
+        return {"class": f"{type(self).__module__}:{type(self).__qualname__}", **told}
 
     def check(self, records: Records, split: str) -> None:
         """UserError for what records say of themselves and no step could take, found before the first one."""
 
     def sides(self) -> dict[str, Any]:
-        """What each side of its question is told of the other; JSON, saved with the model (`generalist.model.sides`).
-
-        inputs, answers: modalities. input, candidate: kinds that stand on the other side of such a one. given: how a
-        client can give other candidates: "names", "pairs" of two directions, or "" not at all.
-        """
-        told = self.kinds_of(self.inputs) if self.candidates is None else self.candidates.role().told
-        given = "pairs" if self.candidates is None else "names" if isinstance(self.candidates, Names) else ""
-        about = self.about()
-        return {
-            **{name: about[name] for name in ("inputs", "answers", "scale")},
-            "input": list(self.kinds_of(about["answers"])),
-            "candidate": list(told),
-            "given": given,
-            "writes": bool(about.get("writes")),
-        }
+        """What each side of its question is told of the other (`Told`); JSON, saved with the model."""
+        other = self.kinds_of(self.inputs) if self.candidates is None else self.candidates.role().told
+        answers = list(self.answers_in())
+        return Told(
+            inputs=list(self.inputs),
+            answers=answers,
+            scale=self.scale,
+            input=list(self.kinds_of(answers)),
+            candidate=list(other),
+            given="pairs" if self.candidates is None else "names" if self.candidates.offered() else "",
+            writes=self.writes,
+        ).to_dict()
 
     # --- a sample ---
 
@@ -187,6 +243,10 @@ class Task:
     def examples(cls) -> TaskExamples:
         """Settings, records that it takes and records that it refuses: what `generalist check task` tries."""
         return TaskExamples()
+
+    def asked(self, record: Record) -> list[Span]:
+        """The record's question without its answer, as it is put to a trained model: asked at the summary."""
+        return [self.question(), *self.input_spans(record)]
 
     def question(self, labels: Tensor | None = None) -> Span:
         """The summary token, asked: label [1] (or [1, ...]) or None at inference."""
@@ -220,118 +280,3 @@ class Task:
         if batch.partners is not None:
             batch.partners.role = Role(target=True, other=self.kinds_of(self.inputs), task=self.name)
         return batch
-
-    # --- evaluation ---
-
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
-        """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches.
-
-        Evaluation measures what is kept of the answers (`keep`); it takes from here what the lines do not say.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define score")
-
-    def measure(
-        self, records: Records, log_p: Callable[[Tensor], Tensor], owner: Tensor, rows: dict[str, Tensor]
-    ) -> dict[str, float]:
-        """Metrics of a whole split that follow neither from the kept lines nor as means over answers.
-
-        log_p: Int[m] -> Float[m K] of those asked tokens; owner: Int[M], the record of each; rows: {name: [M ...]},
-        what the asked tokens' tokenizer found besides tokens.
-        """
-        return {}
-
-    def keep(self, kept: lines.Kept) -> lines.Columns:
-        """What is saved of the answers of some records, from which every measure can be had again."""
-        return {"record": kept.owner.numpy(), **lines.named(kept.log_p, kept.labels)}
-
-    def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
-        """The likeliest candidates of one sample in words, with their probabilities. log_p: Float[K], K names."""
-        values, index = log_p.exp().topk(min(top, len(names)))
-        return [(names[i], float(p)) for p, i in zip(values.tolist(), index.tolist(), strict=True)]
-
-    def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
-        """A prediction for the report: the input as shown, the truth, the likeliest answers.
-
-        log_p: Float[m ... K] and labels [m ...] of the record's own asked tokens; names: the K candidates.
-        """
-        modality, name = next(iter(self.inputs.items()))
-        answers = self.answer(log_p[0], names)
-        return {
-            "input": self.modalities[modality].show(record[name]),
-            "truth": self.truth(record),
-            "answers": [[a, p] for a, p in answers],
-            "correct": self.correct(log_p[0], labels[0]),
-        }
-
-    def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
-        """Whether the likeliest candidate is the label; None where answers are not right or wrong."""
-        return bool(log_p.argmax(-1) == label) if log_p.ndim == 1 and not label.is_floating_point() else None
-
-    def truth(self, record: Record) -> str:
-        """The right answer in words, for reports."""
-        return ""
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        """An ordinary method on the same splits: {"value", "chance", "baseline" (its name)}, see
-        `generalist.tasks.baselines`.
-
-        val: None where the data has none; what is chosen is then chosen on training data.
-        """
-        return {}
-
-    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
-        """What a fitted ordinary method says of the validation records and of those asked, over this task's candidates.
-
-        method: its name, "" = the best on validation data. None where there is none for the task.
-        """
-        return None
-
-
-def learn_tables(
-    task: Task, modalities: dict[str, Modality], records: Records, chosen: Iterable[str] | None = None
-) -> None:
-    """Let every (or the `chosen`) input modality that learns (a table's schema) learn from the training records."""
-    for modality in task.inputs if chosen is None else chosen:
-        name = task.inputs[modality]
-        learner = modalities.get(modality)
-        if not isinstance(learner, Learns):
-            continue
-        there = [i for i in range(len(records)) if records[i][name] is not None]
-        records = records if len(there) == len(records) else records.only(there)
-        rows = [records[i][name] for i in range(len(records))]
-        try:
-            learner.learn_rows(task.name, rows)
-        except UserError:
-            sound, note = learnable(modalities[modality], records, rows)
-            if note:
-                records.info["notes"] = [*records.info.get("notes", []), f"{modality} is learnt without {note}"]
-            learner.learn_rows(task.name, sound)
-
-
-def learnable(modality: Modality, records: Records, rows: list[Any]) -> tuple[list[Any], str]:
-    """The rows that can be read, and how many cannot, with the first of them; "" where all or none can.
-
-    They are not lost in silence: whoever draws one of them in training counts and lists it.
-    """
-    sound, broken = [], []
-    for number, row in enumerate(rows):
-        try:
-            modality.learnable(row)
-            sound.append(row)
-        except UserError as error:
-            broken.append(f"record {records[number].get('id', number)}: {error}")
-    if not broken or not sound:
-        return rows, ""
-    return sound, f"{len(broken)} of {len(rows)} records that cannot be read, such as {broken[0]}"
-
-
-def surprise(log_p: Tensor, labels: Tensor) -> Mean:
-    """Mean -log p of the labels in nats; Float[M K], int[M], all asked."""
-    return mean_of(-log_p.gather(-1, labels.unsqueeze(-1)))
-
-
-def accuracy(log_p: Tensor, labels: Tensor) -> Mean:
-    """Share of answers whose likeliest candidate is the label; Float[M K], int[M] (-1 = not asked)."""
-    asked = labels >= 0
-    right = (log_p.argmax(-1) == labels) & asked
-    return Mean(float(right.sum()), float(asked.sum()))

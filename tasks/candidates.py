@@ -8,7 +8,7 @@ off a likelihood. Sets are saved with the model, so a prediction needs nothing e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -18,6 +18,9 @@ from torch import Tensor
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Role, Span
 from generalist.tasks import ridge
+from generalist.tasks.answers import Answer
+from generalist.tasks.templates import TEMPLATED as TEMPLATED
+from generalist.tasks.templates import TEMPLATES as TEMPLATES
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.numbers import bins
 
@@ -77,10 +80,27 @@ class CandidateSet(ABC):
         """
         return None
 
-    def read(self, log_p: Tensor, names: list[str]) -> list[list[Any]]:
-        """The ten likeliest members with their probabilities. log_p: Float[K]; names: as `labels` gives them."""
+    def offered(self) -> list[str]:
+        """The names among which one is chosen; [] where members are no names."""
+        return []
+
+    def choices(self) -> list[str]:
+        """The names that an answer may say, of which `shares` tells the probabilities; [] where it says none."""
+        return self.offered()
+
+    def shares(self, log_p: Tensor) -> Tensor:
+        """The probability of every choice: Float[... K] -> Float[... choices]."""
+        return log_p.exp()
+
+    def in_template(self, template: str) -> CandidateSet:
+        """The set whose names stand in a template, "{}" in the place of the name; other sets as they are."""
+        return self
+
+    def read_off(self, log_p: Tensor, modalities: dict[str, Modality]) -> Answer:
+        """What a likelihood over the members says, Float[K]: the members by probability, or what number it is."""
         p, order = log_p.exp().sort(descending=True)
-        return [[names[i], float(v)] for v, i in zip(p[:10].tolist(), order[:10].tolist(), strict=True)]
+        names = self.labels(modalities)
+        return Answer([names[i] for i in order.tolist()], p.tolist())
 
     def role(self, task: str = "") -> Role:
         """What a mixture of experts is told of the members."""
@@ -88,65 +108,6 @@ class CandidateSet(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}
-
-
-# The words that clients put around names: the defaults of transformers' zero-shot pipelines of pictures, sounds and
-# texts, and the commonest of CLIP's (2103.00020, section 3.1.4) and of those for sounds and texts. Many and unlike each
-# other, so that words which are not among them do little harm either.
-TEMPLATES = (
-    "This is a photo of {}.",
-    "This is a sound of {}.",
-    "This example is {}.",
-    "{}.",
-    "a {}",
-    "the {}",
-    "this is {}.",
-    "it is a {}",
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a photo of {}, a kind of object.",
-    "a photo of many {}.",
-    "a photo of a small {}.",
-    "a blurry photo of a {}.",
-    "a bad photo of the {}.",
-    "a close-up photo of {}.",
-    "a black and white photo of the {}.",
-    "a low resolution photo of the {}.",
-    "a cropped photo of the {}.",
-    "a photo of the large {}.",
-    "a photo of the hard to see {}.",
-    'a photo of the number: "{}".',
-    "itap of a {}.",
-    "art of the {}.",
-    "a painting of a {}.",
-    "a {} in a video game.",
-    "a picture of a {}",
-    "a picture that shows the {}",
-    "an image of {}",
-    "a drawing of a {}.",
-    "a sketch of the {}.",
-    "a rendering of a {}.",
-    "a video of a person doing {}.",
-    "an example of {}",
-    "the sound of a {}",
-    "I can hear {}.",
-    "I see a {} here.",
-    "you can see {} in this picture",
-    "there is a {} in the scene.",
-    "a recording of {}, with noise",
-    "This text is about {}.",
-    "The topic of the text is {}",
-    "The answer is {}.",
-    "The class is {}.",
-    "label: {}",
-    "category: {}.",
-    "one of them, the number {}, was seen",
-    "which one? {}",
-    "{} is what it shows.",
-    "{} can be seen and heard here",
-    "{}, as it is called",
-)
-TEMPLATED = 0.4  # share of the training batches whose names stand in a template
 
 
 @dataclass
@@ -218,6 +179,14 @@ class Names(CandidateSet):
     def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         asked = labels >= 0
         return -log_p[asked].gather(-1, labels[asked].unsqueeze(-1)).mean()
+
+    def offered(self) -> list[str]:
+        return list(self.names)
+
+    def in_template(self, template: str) -> CandidateSet:
+        if template == "{}":
+            return self
+        return replace(self, names=[template.format(name) for name in self.names], synonyms={})
 
 
 @dataclass
@@ -319,6 +288,11 @@ class Numbers(CandidateSet):
     def quantile(self, log_p: Tensor, q: float) -> Tensor:
         """Quantile in z units: [... K] -> [...]."""
         return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
+
+    def read_off(self, log_p: Tensor, modalities: dict[str, Modality]) -> Answer:
+        low, value, high = (float(self.quantile(log_p, q) * self.std + self.mean) for q in (0.1, 0.5, 0.9))
+        mean = float(self.expectation(log_p) * self.std + self.mean)
+        return Answer(value=value, mean=mean, interval=(low, high))
 
     def crps(self, log_p: Tensor, labels: Tensor) -> Tensor:
         """Continuous ranked probability score in z units: [... K], [...] -> [...]."""

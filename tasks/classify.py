@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -14,11 +14,10 @@ from generalist.data.base.errors import Mismatch, UserError
 from generalist.data.base.labels import Labels, is_empty, name_of, ordered
 from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.source import Record, Records
-from generalist.tasks import baselines, guesses
-from generalist.tasks.base import Task, accuracy, learn_tables, surprise
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import TEMPLATES, CandidateSet, Names
-from generalist.tasks.guesses import Guessed
-from generalist.tasks.metrics import Mean
+from generalist.tasks.learn import learn_tables
+from generalist.tasks.metrics import Mean, accuracy, surprise
 from generalist.tasks.mixup import Mixed, ask_mix, mix
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -37,6 +36,9 @@ class Classify(Task):
     """
 
     kind: ClassVar[str] = "classify"
+    asks_once: ClassVar[bool] = True
+    names_in: ClassVar[str] = "classes"
+    reads: ClassVar[tuple[str, ...]] = ("label",)
     label: str = "label"
     classes: list[str] | None = None
     synonyms: dict[str, list[str]] | None = None
@@ -104,6 +106,11 @@ class Classify(Task):
             )
         return Names(names, synonyms=self.other_names(records), templates=self.usual_templates)
 
+    def asking_in(self, candidates: CandidateSet, template: str) -> Self:
+        asked = super().asking_in(candidates, template)
+        asked.classes = candidates.offered()  # what the labels are called, which know no template
+        return asked
+
     def class_names(self, records: Records) -> list[str]:
         """Those given, else the source's, else what the labels of the records say."""
         if names := self.classes or records.info.get("classes"):
@@ -154,14 +161,3 @@ class Classify(Task):
 
     def truth(self, record: Record) -> str:
         return self.candidates.names[self.index(record)]  # type: ignore[union-attr]
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-
-        def told(record: Record) -> int | None:
-            return None if record.get(self.label) is None else self.index(record)
-
-        return baselines.classification(self.inputs, told, train, val, test, self.name, self.modalities)
-
-    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
-        count = len(self.candidates.names)  # type: ignore[union-attr]
-        return guesses.classes(self.inputs, self.index, count, train, val, asked, self.modalities, method)

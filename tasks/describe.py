@@ -15,10 +15,10 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
-from generalist.tasks.base import Task, accuracy, surprise
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Vocabulary
 from generalist.tasks.captioning import caption_metrics
-from generalist.tasks.metrics import Mean
+from generalist.tasks.metrics import Mean, accuracy, surprise
 
 
 @dataclass(kw_only=True)
@@ -32,6 +32,8 @@ class Describe(Task):
     metric: ClassVar[str] = "nll"
     also_called: ClassVar[dict[str, str]] = {"next word accuracy": "accuracy"}
     higher_is_better: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("caption",)
     inputs: dict[str, str] = field(default_factory=lambda: {"image": "image"})
     caption: str = "captions"
     full_stop: bool = True
@@ -44,9 +46,6 @@ class Describe(Task):
     def candidate_set(self, records: Records) -> CandidateSet:
         return Vocabulary()
 
-    def about(self) -> dict[str, Any]:
-        return super().about() | {"writes": True}
-
     def captions(self, record: Record) -> list[str]:
         """All captions of a record. UserError where there is none."""
         found = record[self.caption]
@@ -54,6 +53,10 @@ class Describe(Task):
         if not found:
             raise UserError(f"field {self.caption!r} holds no caption")
         return [finished(c) if self.full_stop else c for c in found]
+
+    def asked(self, record: Record) -> list[Span]:
+        """The beginning alone, behind which the words are written."""
+        return self.beginning(record)
 
     def beginning(self, record: Record, rng: torch.Generator | None = None) -> list[Span]:
         """What stands before the words: [summary, x]."""

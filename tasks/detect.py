@@ -8,18 +8,20 @@ appendix that is not available: cross-entropy over names with weight .2 for "not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Batch, Example, Span
 from generalist.data.stream.source import Record, Records
 from generalist.tasks import lines
+from generalist.tasks.answers import Answer
 from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, ObjectNames
 from generalist.tasks.metrics import Mean
@@ -35,16 +37,20 @@ SHOWN = 100  # detections an image, COCO's limit
 class Detect(Task):
     """inputs: {a region modality: the record's picture}. classes: names; default those of the source.
 
-    nothing: weight of a proposal without an object. threshold: of a detection drawn in the report.
+    nothing: weight of a proposal without an object. threshold: of a detection drawn in the report or told of a new
+    picture; overlap: of boxes of one name told of that overlap more (IoU), the likeliest stays, 1 keeps all.
     """
 
     kind: ClassVar[str] = "detect"
+    names_in: ClassVar[str] = "classes"
     metric: ClassVar[str] = "AP50"
     areas: ClassVar[str] = "bbox"
     line_kind: ClassVar[str] = "boxes"
+    finds: ClassVar[bool] = True
     classes: list[str] | None = None
     nothing: float = 0.2
     threshold: float = 0.4
+    overlap: float = 0.7
 
     def texts(self, records: Records) -> Iterator[str]:
         yield from [NOTHING, *self.names(records)]
@@ -86,8 +92,13 @@ class Detect(Task):
         """The modality that proposes."""
         return self.modalities[next(iter(self.inputs))]
 
-    def about(self) -> dict[str, Any]:
-        return {**super().about(), "regions": next(iter(self.inputs))}
+    def among(self, names: list[str]) -> Task:
+        return self.asking(ObjectNames([NOTHING, *names]))
+
+    def asked(self, record: Record) -> list[Span]:
+        """[summary, regions·], asked at every proposal."""
+        span = self.region.span(self.region.read(record[next(iter(self.inputs.values()))]))
+        return [self.modalities["summary"].span(None), span.ask(self.region.proposal_rows)]
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """[summary, regions·]: asked at every proposal; labels follow once the proposals are matched."""
@@ -128,7 +139,28 @@ class Detect(Task):
         batch.count = max(1, int(sum(len(s.data["boxes"]) for e in examples for s in e.inputs if "boxes" in s.data)))
         return batch
 
-    # --- evaluation ---
+    # --- answers ---
+
+    def read(self, record: Record, log_p: Tensor, rows: Mapping[str, Tensor]) -> Answer:
+        """The boxes whose name is likely enough, likeliest first, in the picture's pixels. log_p: Float[N K]."""
+        from torchvision.ops import batched_nms
+
+        assert self.candidates is not None
+        labels = self.candidates.offered()
+        height, width = self.region.read(record[next(iter(self.inputs.values()))]).shape[-2:]
+        boxes = to_pixels(rows["boxes"].float(), height, width)
+        at, kinds = (log_p[:, 1:].exp() >= self.threshold).nonzero().unbind(1)
+        kept = batched_nms(boxes[at], log_p[at, kinds + 1].float(), kinds, self.overlap)
+        found = []
+        for row, kind in zip(at[kept].tolist(), kinds[kept].tolist(), strict=True):
+            corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[row].tolist(), strict=True))
+            hit = {"label": labels[kind + 1], "score": float(log_p[row, kind + 1].exp()), "box": corners}
+            if "masks" in rows:
+                logits = rows["masks"][row][None, None].float()
+                full = interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+                hit["mask"] = (full[0, 0] > 0).cpu().numpy()
+            found.append(hit)
+        return Answer(boxes=sorted(found, key=lambda hit: -hit["score"]))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         """Whether matched proposals are named right, "nothing" aside."""

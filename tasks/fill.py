@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.data.batch.types import IGNORE, Example
+from generalist.data.batch.types import Example
 from generalist.data.stream.source import Record, Records
-from generalist.tasks import baselines
-from generalist.tasks.base import Task, accuracy, surprise
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Vocabulary
-from generalist.tasks.metrics import Mean
+from generalist.tasks.metrics import Mean, accuracy, surprise
 
 
 @dataclass(kw_only=True)
@@ -58,19 +56,3 @@ class Fill(Task):
 
     def truth(self, record: Record) -> str:
         return str(record[self.inputs["text"]])
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        text: Any = self.modalities["text"]
-        field = self.inputs["text"]
-        sequences = [text.ids(text.read(train[i][field])).numpy() for i in range(len(train))]
-
-        def asked(records: Records) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for i in range(len(records)):
-                span = self.example(records[i]).inputs[1]
-                labels = np.full(span.length, IGNORE)
-                labels[span.asked] = span.labels
-                yield span.data["ids"].numpy(), labels
-
-        return baselines.masked_word_baseline(
-            sequences, list(asked(test)), text.vocabulary, None if val is None else list(asked(val)), self.name
-        )

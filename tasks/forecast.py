@@ -9,6 +9,7 @@ around, are `relative`: the linear forecast reads them too, and they are told as
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.batch.types import Example
+from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
-from generalist.tasks import baselines, lines, ridge
-from generalist.tasks.base import Task, learn_tables
+from generalist.tasks import lines, ridge
+from generalist.tasks.answers import Answer
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Numbers, Residuals
+from generalist.tasks.learn import learn_tables
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tasks.origin import Origin
 from generalist.tokenizers_mod.base.base import Modality
@@ -46,6 +49,7 @@ class Forecast(Task):
     metric: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
     line_kind: ClassVar[str] = "numbers"
+    reads: ClassVar[tuple[str, ...]] = ("future",)
     inputs: dict[str, str] = field(default_factory=lambda: {"series": "past"})
     future: str = "future"
     horizon: int = 24
@@ -80,10 +84,6 @@ class Forecast(Task):
     def used(self) -> set[str]:
         return super().used() | {self.slot}
 
-    def about(self) -> dict[str, Any]:
-        more = {"relative": list(self.relative), "newest": self.newest} if self.relative else {}
-        return super().about() | {"horizon": self.horizon, "slot": self.slot} | more
-
     @property
     def series(self) -> Any:
         """The modality of the past."""
@@ -97,7 +97,7 @@ class Forecast(Task):
         if lacking := [name for name in self.inputs.values() if name not in record]:
             raise UserError(f"no field {lacking[0]!r}; {nearest(lacking[0], record)}")
         raw = {modality: record[name] for modality, name in self.inputs.items()}
-        return Origin(raw, self.modalities, self.about())
+        return Origin(raw, self)
 
     def candidate_set(self, records: Records) -> CandidateSet:
         step = max(1, len(records) // 2000)
@@ -142,6 +142,16 @@ class Forecast(Task):
         numbers: Any = self.candidates
         asked = slot.read(self._future(origin, record) - origin.location(numbers)) if known else self.horizon
         return Example(origin.spans(slot.span(asked), rng), record=str(record.get("id", "")))
+
+    def asked(self, record: Record) -> list[Span]:
+        return self.origin(record).question()
+
+    def read(self, record: Record, log_p: Tensor, rows: Mapping[str, Tensor]) -> Answer:
+        """Median and 80 % band of every future step, in the series' own units."""
+        numbers = self.candidates
+        assert isinstance(numbers, Numbers)
+        low, middle, high = self.origin(record).quantiles(numbers, log_p, (0.1, 0.5, 0.9))
+        return Answer(value=middle.tolist(), interval=(low.tolist(), high.tolist()))
 
     def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
         numbers = self.candidates
@@ -203,7 +213,3 @@ class Forecast(Task):
 
     def truth(self, record: Record) -> str:
         return " ".join(f"{float(v):.4g}" for v in record[self.future])
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        past = next(iter(self.inputs.values()))
-        return baselines.forecasting(past, self.future, val, test, self.name, train, self.units, self.series)

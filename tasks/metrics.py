@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 
 @dataclass
 class Mean:
@@ -35,3 +37,15 @@ def mean_of(values) -> Mean:
 
     values = torch.as_tensor(values, dtype=torch.float64)
     return Mean(float(values.sum()), float(values.numel()))
+
+
+def surprise(log_p: Tensor, labels: Tensor) -> Mean:
+    """Mean -log p of the labels in nats; Float[M K], int[M], all asked."""
+    return mean_of(-log_p.gather(-1, labels.unsqueeze(-1)))
+
+
+def accuracy(log_p: Tensor, labels: Tensor) -> Mean:
+    """Share of answers whose likeliest candidate is the label; Float[M K], int[M] (-1 = not asked)."""
+    asked = labels >= 0
+    right = (log_p.argmax(-1) == labels) & asked
+    return Mean(float(right.sum()), float(asked.sum()))

@@ -19,10 +19,11 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.labels import is_empty, name_of, ordered
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
-from generalist.tasks import baselines, guesses, lines
-from generalist.tasks.base import Task, learn_tables
+from generalist.tasks import lines
+from generalist.tasks.answers import Answer
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Names
-from generalist.tasks.guesses import Guessed
+from generalist.tasks.learn import learn_tables
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -63,9 +64,15 @@ class Marks(CandidateSet):
         p = self.yes(log_p).clamp(1e-12, 1 - 1e-12)
         return torch.nn.functional.binary_cross_entropy(p, labels.to(p.dtype))
 
-    def read(self, log_p: Tensor, names: list[str]) -> list[list[Any]]:
+    def choices(self) -> list[str]:
+        return list(self.names)
+
+    def shares(self, log_p: Tensor) -> Tensor:
+        return self.yes(log_p)
+
+    def read_off(self, log_p: Tensor, modalities: dict[str, Modality]) -> Answer:
         p, order = self.yes(log_p).sort(descending=True)
-        return [[names[i], float(v)] for v, i in zip(p.tolist(), order.tolist(), strict=True)]
+        return Answer([self.names[i] for i in order.tolist()], p.tolist(), apart=True)
 
 
 @dataclass(kw_only=True)
@@ -78,8 +85,11 @@ class MultiLabel(Task):
     """
 
     kind: ClassVar[str] = "multilabel"
+    asks_once: ClassVar[bool] = True
+    names_in: ClassVar[str] = "classes"
     metric: ClassVar[str] = "mAP"
     line_kind: ClassVar[str] = "marks"
+    reads: ClassVar[tuple[str, ...]] = ("label",)
     label: str = "label"
     columns: list[str] = field(default_factory=list)
     classes: list[str] | None = None
@@ -170,6 +180,9 @@ class MultiLabel(Task):
         labels = None if marks is None else torch.tensor([marks])
         return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
 
+    def joined(self, names: list[str]) -> str:
+        return self.separator.join(names)
+
     def said(self, log_p: Tensor) -> Tensor:
         """The probability of each name: Float[... 2K] -> Float[... K]."""
         assert isinstance(self.candidates, Marks)
@@ -187,16 +200,11 @@ class MultiLabel(Task):
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         assert isinstance(self.candidates, Marks)
-        return [(name, p) for name, p in self.candidates.read(log_p, names)[:top]]
+        said = self.candidates.read_off(log_p, self.modalities)
+        return list(zip(said.names, said.probabilities, strict=True))[:top]
 
     def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
         return bool(((self.said(log_p) >= SAID) == (label > 0)).all())
 
     def truth(self, record: Record) -> str:
         return ", ".join(self.right(record) or ()) or "none"
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        return baselines.multilabel(self.inputs, self.marks, train, test, self.name, self.modalities)
-
-    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
-        return guesses.marks(self.inputs, self.marks, train, val, asked, self.modalities)

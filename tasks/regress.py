@@ -13,10 +13,10 @@ from generalist.data.base.outliers import inside
 from generalist.data.batch.types import Example
 from generalist.data.stream.source import Record, Records
 from generalist.data.tables.typed import number
-from generalist.tasks import baselines, guesses, lines
-from generalist.tasks.base import Task, learn_tables
+from generalist.tasks import lines
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Numbers
-from generalist.tasks.guesses import Guessed
+from generalist.tasks.learn import learn_tables
 from generalist.tasks.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.numbers import bins
@@ -33,9 +33,11 @@ class Regress(Task):
     """target: the record's field with the value. bins: number of candidates; sigma: soft-label width in bins."""
 
     kind: ClassVar[str] = "regress"
+    asks_once: ClassVar[bool] = True
     metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
     line_kind: ClassVar[str] = "numbers"
+    reads: ClassVar[tuple[str, ...]] = ("target",)
     target: str = "target"
     bins: int = 64
     sigma: float = 2.0
@@ -110,18 +112,3 @@ class Regress(Task):
 
     def truth(self, record: Record) -> str:
         return f"{as_number(record[self.target]):.4g}"
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-
-        def told(record: Record) -> float | None:
-            return as_number(record.get(self.target))
-
-        return baselines.regression(self.inputs, told, train, val, test, self.name, self.modalities)
-
-    def guesses(self, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
-        def told(record: Record) -> float | None:
-            return as_number(record[self.target])
-
-        among = self.candidates
-        assert isinstance(among, Numbers)
-        return guesses.numbers(self.inputs, told, among, train, val, asked, self.modalities, method)

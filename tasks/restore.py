@@ -24,10 +24,11 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
 from generalist.tasks import lines
-from generalist.tasks.base import Task, accuracy, learn_tables, surprise
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Numbers
 from generalist.tasks.codebook import Codes, learn_codes
-from generalist.tasks.metrics import Mean, mean_of
+from generalist.tasks.learn import learn_tables
+from generalist.tasks.metrics import Mean, accuracy, mean_of, surprise
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.numbers import bins
 
@@ -51,7 +52,8 @@ class Hiding(Task):
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records)
 
-    def _span(self, record: Record, rng: torch.Generator | None) -> Span:
+    def whole(self, record: Record, rng: torch.Generator | None = None) -> Span:
+        """The modality's tokens, none of them hidden."""
         spans = self.input_spans(record, rng)
         if not spans:
             raise UserError(f"field {next(iter(self.inputs.values()))!r} is missing; there is nothing to restore")
@@ -93,7 +95,7 @@ class Restore(Hiding):
         if value is None or len(value) != span.length or not value.is_floating_point():
             raise UserError(f"{span.modality} has no numbers {self.key!r} in each token; it has {list(span.data)}")
 
-    def _values(self, span: Span) -> Tensor:
+    def values(self, span: Span) -> Tensor:
         """What a token is asked for: the mean of its numbers that were measured, Float[n]."""
         value = span.data[self.key].reshape(span.length, -1)
         if not self.modalities[span.modality].flagged:
@@ -104,9 +106,9 @@ class Restore(Hiding):
     def candidate_set(self, records: Records) -> CandidateSet:
         values = []
         for i in range(0, len(records), max(1, len(records) // 500)):
-            span = self._span(records[i], None)
+            span = self.whole(records[i])
             seen = slice(None) if span.mask is None else span.mask
-            values.append(self._values(span)[seen])
+            values.append(self.values(span)[seen])
         z = torch.cat(values).double()
         mean, std = float(z.mean()), float(z.std())
         if not std > 0:
@@ -116,11 +118,11 @@ class Restore(Hiding):
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """The summary and the modality's tokens, the hidden ones zeroed and asked; labels Float[m], standardised."""
-        span = self._span(record, rng)
+        span = self.whole(record, rng)
         real = torch.ones(span.length, dtype=torch.bool) if span.mask is None else span.mask
         hidden = self._choose(record, span, real, rng)
         numbers: Any = self.candidates
-        labels = (self._values(span)[hidden] - numbers.mean) / numbers.std
+        labels = (self.values(span)[hidden] - numbers.mean) / numbers.std
         shown = span.data[self.key].clone()
         shown[hidden] = 0
         span = replace(span, data=span.data | {self.key: shown}).ask(hidden, labels)
@@ -146,22 +148,6 @@ class Restore(Hiding):
     def correct(self, log_p: Tensor, label: Tensor) -> bool | None:
         return None
 
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        """The mean of a sample's visible tokens, for each of its hidden ones; chance: the training mean."""
-        numbers: Any = self.candidates
-        wrong, guess, count = 0.0, 0.0, 0
-        for i in range(len(test)):
-            asked = self.example(test[i]).inputs[1]
-            whole = (self._values(self._span(test[i], None)) - numbers.mean) / numbers.std
-            visible = torch.ones(asked.length, dtype=torch.bool) if asked.mask is None else asked.mask.clone()
-            assert asked.asked is not None and asked.labels is not None
-            visible[asked.asked] = False
-            middle = whole[visible].mean() if bool(visible.any()) else torch.zeros(())
-            wrong += float(((asked.labels - middle) ** 2).sum())
-            guess += float((asked.labels**2).sum())
-            count += len(asked.labels)
-        return {"value": wrong / count, "chance": guess / count, "baseline": "mean of the visible tokens"}
-
 
 @dataclass(kw_only=True)
 class RestoreCodes(Hiding):
@@ -182,12 +168,12 @@ class RestoreCodes(Hiding):
             raise UserError(f"{span.modality} has no {lacking[0]!r} in each token; masked modelling is not for it")
 
     def candidate_set(self, records: Records) -> CandidateSet:
-        spans = (self._span(records[i], None) for i in range(0, len(records), max(1, len(records) // 2000)))
+        spans = (self.whole(records[i]) for i in range(0, len(records), max(1, len(records) // 2000)))
         return learn_codes(self.modalities[next(iter(self.inputs))], spans, self.codes)
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """The summary and the modality's tokens, the hidden ones without content and asked; labels Int[m]."""
-        span, codes = self._span(record, rng), cast(Codes, self.candidates)
+        span, codes = self.whole(record, rng), cast(Codes, self.candidates)
         modality = self.modalities[span.modality]
         hidden = self._choose(record, span, modality.hideable(span), rng)
         shown = {key: value.clone() for key, value in span.data.items()}
@@ -207,36 +193,3 @@ class RestoreCodes(Hiding):
         if not bool(asked.any()):  # nothing that a code stands for: all wrong
             return super().keep(kept)
         return {"record": kept.owner[asked].numpy(), **lines.named(kept.log_p[asked], kept.labels[asked])}
-
-    def baseline(self, train: Records, val: Records | None, test: Records) -> dict[str, Any]:
-        """The code of the nearest visible token before, or the commonest code, whichever validation data prefer."""
-        codes = cast(Codes, self.candidates)
-        kinds = codes.kinds_of_codes()
-        count = torch.zeros(codes.size)
-        for i in range(0, len(train), max(1, len(train) // 500)):
-            span = self._span(train[i], None)
-            found = codes.assign({k: v[self.modalities[span.modality].hideable(span)] for k, v in span.data.items()})
-            count += torch.bincount(found[found >= 0], minlength=codes.size)
-        # the commonest code of every kind of token (a table's column): what hidden tokens still tell
-        usual = torch.stack([count.masked_fill(kinds != k, -1).argmax() for k in kinds])
-
-        def right(records: Records) -> dict[str, float]:
-            hits, asked = torch.zeros(3), 0
-            for i in range(len(records)):
-                given, whole = self.example(records[i]).inputs[1], self._span(records[i], None)
-                assert given.asked is not None and given.labels is not None
-                own = codes.assign(whole.data)
-                visible = self.modalities[given.modality].hideable(whole) & (own >= 0)
-                visible[given.asked] = False
-                for at, label in zip(given.asked.tolist(), given.labels.tolist(), strict=True):
-                    if label < 0:
-                        continue
-                    before = visible[:at].nonzero()
-                    near = int(own[before[-1]]) if len(before) else int(count.argmax())
-                    hits += torch.tensor([usual[label] == label, near == label, count.argmax() == label])
-                    asked += 1
-            return dict(zip(("commonest code", "code before", "chance"), (hits / max(asked, 1)).tolist(), strict=True))
-
-        told, reached = right(train.spread(200) if val is None else val), right(test)
-        method = max(("commonest code", "code before"), key=told.__getitem__)
-        return {"value": reached[method], "chance": reached["chance"], "baseline": method}

@@ -351,7 +351,7 @@ def test_a_model_that_detects_nothing_says_so(run):
     from generalist.hf.predict import load_model
 
     processor = load_model(run)[1]
-    assert detection_task(processor)["name"] == "cells"
+    assert detection_task(processor).name == "cells"
     with pytest.raises(UserError, match="does not detect; did you mean 'cells'"):
         detection_task(processor, "cell")
     processor.tasks = {"digits": {"kind": "classify"}}

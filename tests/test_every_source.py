@@ -12,6 +12,7 @@ from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.run.train import train_run
 from generalist.tasks.base import Task
+from generalist.tasks.ordinary import baseline
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.tokenizers_mod.text.bpe import train_bpe
 
@@ -79,5 +80,5 @@ def test_the_ordinary_method_sees_what_lies_behind_paths_and_bytes(case, tmp_pat
 
     task = CASES[case](tmp_path)
     prepared = prepare(recipe_of(task))
-    found = task.baseline(prepared.records["t"], None, task.source.open("test"))
+    found = baseline(task, prepared.records["t"], None, task.source.open("test"))
     assert found["value"] == 1.0 and found["chance"] == 0.5

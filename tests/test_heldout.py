@@ -31,6 +31,7 @@ from generalist.tasks import methods
 from generalist.tasks.budget import OutOfTime, budget
 from generalist.tasks.classify import Classify
 from generalist.tasks.detect import Detect
+from generalist.tasks.ordinary import ORDINARY
 from generalist.train.faults import bad_samples
 
 TINY = str(Path(__file__).parent / "tiny.py")
@@ -106,7 +107,7 @@ def test_a_baseline_that_fails_is_a_note_beside_the_value(tmp_path, monkeypatch,
     def fails(*args: Any) -> Any:
         raise FloatingPointError("a baseline of naughts")
 
-    monkeypatch.setattr(Classify, "baseline", fails)
+    monkeypatch.setitem(ORDINARY, Classify, fails)
     assert main(["train", TINY, "steps=2", "--out", str(tmp_path / "run"), "--quiet"]) == 0
     said = capsys.readouterr().out
     line = json.loads((tmp_path / "run" / "metrics.json").read_text())["tasks"]["wine"]
@@ -218,7 +219,7 @@ def test_a_baseline_that_cannot_be_had_is_said_before_the_first_step(tmp_path, m
     def fails(*args: Any) -> Any:
         raise UserError("its target has no number")
 
-    monkeypatch.setattr(Classify, "baseline", fails)
+    monkeypatch.setitem(ORDINARY, Classify, fails)
     monkeypatch.setattr(run, "finish", lambda *args: {})
     train_run(tiny(steps=1), tmp_path / "run")
     assert "wine: no baseline can be had: its target has no number" in capsys.readouterr().err
@@ -269,7 +270,7 @@ def test_a_run_without_time_for_a_baseline_says_so(tmp_path, monkeypatch):
     def slow(*args: Any) -> Any:
         spin(60)
 
-    monkeypatch.setattr(Classify, "baseline", slow)
+    monkeypatch.setitem(ORDINARY, Classify, slow)
     monkeypatch.setattr(run, "preflight", lambda *args: [])
     recipe = digits_of(Some(), baseline_seconds=0.2)
     line = train_run(recipe, tmp_path / "run", quiet=True)["tasks"]["digits"]

@@ -115,9 +115,9 @@ def home(target: str) -> str:
     return second if first == "generalist" and second in LINE else first if first in ("generalist", "tests") else ""
 
 
-def _is_text(node: ast.expr) -> bool:
+def is_text(node: ast.expr) -> bool:
     if isinstance(node, ast.Tuple | ast.List | ast.Set):
-        return any(_is_text(item) for item in node.elts)
+        return any(is_text(item) for item in node.elts)
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
@@ -135,7 +135,7 @@ def branches(module: ast.Module) -> list[tuple[int, str]]:
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             nouns = [noun for side in sides if (noun := _noun(side))]
-            if nouns and any(_is_text(side) for side in sides):
+            if nouns and any(is_text(side) for side in sides):
                 found.append((node.lineno, nouns[0]))
         elif isinstance(node, ast.Match) and (noun := _noun(node.subject)):
             found.append((node.lineno, noun))

@@ -133,7 +133,7 @@ def columns(task: str) -> dict:
 @pytest.mark.parametrize("named", [True, False])
 def test_rank_and_log_likelihood(saved, task, named):
     _, model, processor, expected = saved
-    inputs, scale = processor(**columns(task)), processor.tasks[task]["scale"]
+    inputs, scale = processor(**columns(task)), processor.tasks[task].scale
     near(model.log_likelihood(inputs, processor.candidates(NAMES), scale, task if named else None), expected[task])
     near(model.rank(inputs, processor.candidates(NAMES), scale, task if named else None), expected[task].exp())
     worn = PromptedModel(model).rank(inputs, processor.candidates(NAMES), [None] * 5, scale, task if named else None)
@@ -143,7 +143,7 @@ def test_rank_and_log_likelihood(saved, task, named):
 @pytest.mark.parametrize("task", INPUTS)
 def test_the_sides_encoded_one_by_one(saved, task):
     _, model, processor, expected = saved
-    scale = model.log_scale(processor.tasks[task]["scale"]).exp()
+    scale = model.log_scale(processor.tasks[task].scale).exp()
     inputs = model.encode(processor(**columns(task)), task=task)
     candidates = model.encode(processor.candidates(NAMES), "candidate", other=INPUTS[task], task=task)
     near((inputs @ candidates.T * scale).log_softmax(-1), expected[task])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from small import COLOURS, Listed, modalities
@@ -21,6 +22,9 @@ from generalist.tasks.metrics import Mean, mean_of, merge
 from generalist.tasks.regress import Regress
 from generalist.tasks.retrieve import Retrieve
 from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 
 LIGHTS = [{"id": f"light/{i}", "row": {"warm": float(i), "size": i * 2.0}, "label": i % 3} for i in range(6)]
 LINES = [
@@ -332,3 +336,58 @@ def test_what_is_no_number_is_found_last():
     right = torch.tensor([[True, False, False], [False, True, False]])
     found = retrieve().score(log_p, right)
     assert found["recall@1"].value == 0 and found["median rank"].value == 3
+
+
+def pictures_with_captions() -> list[dict]:
+    return [
+        {
+            "id": w,
+            "image": np.full((4, 4, 3), 40 * i, np.uint8),
+            "said": [f"a {w}", f"the {w}", f"one {w}"][: 2 + i % 2],
+        }
+        for i, w in enumerate(("cat", "dog", "cow", "hen"))
+    ]
+
+
+class Captioned:
+    """Four pictures of two or three captions."""
+
+    def open(self, split: str) -> Records:
+        return Records(pictures_with_captions(), {})
+
+
+def test_several_captions_of_a_picture_are_samples_in_training_and_all_right_in_evaluation():
+    from generalist.tasks.ordinary import baseline
+
+    task = Retrieve(name="pairs", source=Captioned(), inputs={"image": "image"}, partners={"text": "said"}, batch=4)
+    training, test = task.open("train"), task.open("test")
+    assert (len(training), len(test)) == (10, 4)
+    assert [training[i]["said"] for i in range(5)] == ["a cat", "the cat", "a dog", "the dog", "one dog"]
+    assert list(task.texts(test)) == [training[i]["said"] for i in range(10)]
+    text = Text(tokenizer="", learn=300, max_length=12, positions=12)
+    text.learn_texts(list(task.texts(training)))
+    task.bind({"summary": Summary(), "text": text, "image": Image(size=4, patch=2)}, None, {})
+    rng = torch.Generator().manual_seed(0)
+    learnt = [task.example(training[i], rng) for i in range(10)]
+    assert [example.key for example in learnt[:2]] == [learnt[0].key] * 2 and learnt[2].key != learnt[0].key
+    assert not any(example.others for example in learnt)
+    batch = task.collate([task.example(test[i]) for i in range(4)])
+    assert batch.inputs.sequences == 4 and batch.partners.sequences == 10
+    assert batch.partner_owner.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
+    assert batch.keys.tolist() == [learnt[i].key for i in (0, 2, 5, 7)]
+    assert task.truth(test[0]) == "a cat | the cat" and task.truths(test[1]) == ["a dog", "the dog", "one dog"]
+    assert math.isfinite(baseline(task, training, None, test)["value"])
+
+    settings = modality_settings(task.modalities)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    model = GeneralistModel(GeneralistConfig(modalities=settings, scales=["retrieve"], **sizes)).eval()
+    found = answer(task, test, Objective(model, {}, task.modalities))
+    unit = [torch.nn.functional.normalize(side, dim=-1) for side in (found.queries, found.members)]
+    cosine, owner = unit[0] @ unit[1].T, torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 3])
+    assert cosine.shape == (4, 10)
+    forward = (owner[cosine.argmax(1)] == torch.arange(4)).float().mean()
+    backward = (cosine.argmax(0) == owner).float().mean()
+    assert found.metrics["recall@1 forward"] == pytest.approx(float(forward))
+    assert found.metrics["recall@1 backward"] == pytest.approx(float(backward))
+    assert found.columns["choices"].tolist() == [10] * 4 + [4] * 10

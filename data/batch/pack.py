@@ -156,12 +156,13 @@ def collate(task: str, examples: list[Example], candidates: str | None, symmetri
     """Examples of one task -> one batch. Partners, where the task has them, are packed on their own."""
     if not examples:
         raise ValueError(f"task {task}: a batch needs at least one example")
-    partners = keys = None
+    partners = keys = owner = None
     if candidates is None:
         if any(e.partner is None for e in examples):
             raise ValueError(f"task {task}: in-batch candidates need a partner in every example")
-        partners = pack([e.partner for e in examples])  # type: ignore[misc]
+        partners = pack([p for e in examples for p in (e.partner, *e.others)])  # type: ignore[misc]
         keys = torch.tensor([e.key for e in examples])
+        owner = torch.arange(len(examples)).repeat_interleave(torch.tensor([1 + len(e.others) for e in examples]))
     return Batch(
         task=task,
         inputs=pack([e.inputs for e in examples]),
@@ -170,4 +171,5 @@ def collate(task: str, examples: list[Example], candidates: str | None, symmetri
         symmetric=symmetric,
         records=[e.record for e in examples],
         keys=keys,
+        partner_owner=owner,
     )

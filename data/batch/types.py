@@ -97,6 +97,7 @@ class Example:
     partner: list[Span] | None = None
     record: str = ""  # names the sample in errors and saved predictions
     key: int = 0  # partners with the same key are the same answer
+    others: list[list[Span]] = field(default_factory=list)  # partners that are right as well, in evaluation
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ class Batch:
     candidates (retrieval: row i's answer is partner i).
     symmetric: score both directions (retrieval).
     scale: which learnable logit scale is used; smoothing: label smoothing of hard labels;
-    count: answers asked in it; keys: Int[B], partners with the same key are the same answer.
+    count: answers asked in it; keys: Int[B], partners with the same key are the same answer; partner_owner: Int[P],
+    whose partner each is, for an input has several in evaluation.
     skipped: one line for each broken sample that was left out, with its name and what is wrong with it.
     """
 
@@ -207,12 +209,14 @@ class Batch:
     count: int = 0
     records: list[str] = field(default_factory=list)
     keys: Tensor | None = None
+    partner_owner: Tensor | None = None
     skipped: list[str] = field(default_factory=list)
 
     def to(self, device) -> Batch:
         partners = None if self.partners is None else self.partners.to(device)
         keys = None if self.keys is None else self.keys.to(device)
-        return replace(self, inputs=self.inputs.to(device), partners=partners, keys=keys)
+        owner = None if self.partner_owner is None else self.partner_owner.to(device)
+        return replace(self, inputs=self.inputs.to(device), partners=partners, keys=keys, partner_owner=owner)
 
     def pin_memory(self) -> Batch:
         partners = None if self.partners is None else self.partners.pin_memory()

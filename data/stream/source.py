@@ -46,6 +46,11 @@ class Records:
     def __getitem__(self, index: int) -> Record:
         return self.rows[index]
 
+    @property
+    def notes(self) -> list[str]:
+        """What was odd in the data and what was made of it, a line each."""
+        return list(self.info.get("notes", ()))
+
     def column(self, name: str) -> list[Any] | None:
         """A field's value of every record; None where that costs much, or no record has the field."""
         if isinstance(self.rows, ByColumn):

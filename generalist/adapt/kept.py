@@ -182,5 +182,5 @@ def save_tuned(out: Path, lines: list[dict[str, Any]], keeper: Keeper, processor
         keeper.last.model.save_pretrained(out / "model")
         processor.modalities = keeper.last.model.config.modalities
         processor.candidate_sets = {**processor.candidate_sets, task.name: task.candidates.to_dict()}
-        processor.tasks = {**processor.tasks, task.name: task.about()}
+        processor.tasks = {**processor.tasks, task.name: task}
         processor.save_pretrained(out / "model")

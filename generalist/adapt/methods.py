@@ -91,6 +91,13 @@ def check_method(name: str) -> None:
         raise UserError(f"method {name!r}; {nearest(name, METHODS)} (valid: {', '.join(METHODS)})")
 
 
+def bind(model: GeneralistModel, modalities: dict[str, Modality], task: Classify, training: Records) -> None:
+    """Give the task the model's modalities, a scale of the model and the candidates of its training records."""
+    task.scale = task.scale if task.scale in model.log_scales else model.config.zero_shot_scale
+    task.bind(modalities, None, training.info)
+    task.adopt(task.candidate_set(training))
+
+
 def tune(
     model: GeneralistModel,
     modalities: dict[str, Modality],
@@ -101,9 +108,7 @@ def tune(
 ) -> Tuned:
     """Adapt a copy of `model` to the task's training records, score it on `test`. `model` itself is not touched."""
     check_method(how.method)
-    task.scale = task.scale if task.scale in model.log_scales else model.config.zero_shot_scale
-    task.bind(modalities, None, training.info)
-    task.adopt(task.candidate_set(training))
+    bind(model, modalities, task, training)
     chosen = draw(training, task.index, how.shots, how.fraction, how.seed)
     torch.manual_seed(how.seed)
     if how.random_encoder:

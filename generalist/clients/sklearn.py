@@ -20,11 +20,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.batch.pack import pack
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Feed, Steps, loader
 from generalist.hf.model import GeneralistModel
+from generalist.model.ask import likelihoods
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.tasks.base import Task
@@ -147,22 +147,11 @@ class _Estimator(BaseEstimator):
         self.model_ = model.eval()
         self.n_iter_ = self.steps
 
-    @torch.no_grad()
     def _log_p(self, x: Any) -> torch.Tensor:
         """log p of every candidate for every row: Float[n K]."""
         check_is_fitted(self, "model_")
-        raw = self._inputs()[1](self._checked(x, reset=False))
-        modality = self.modalities_[self.input]
-        question = self.modalities_["summary"].span(None).ask([0])
-        candidates = self.task_.candidates
-        assert candidates is not None
-        asked, answer = self.model_.sides.roles({self.input}, candidates.members, self.task_.name)
-        keys = self.model_.features(pack(candidates.sequences(self.modalities_), answer), candidate=True)
-        found = []
-        for start in range(0, len(raw), BATCH):
-            rows = [[question, modality.span(modality.read(r))] for r in raw[start : start + BATCH]]
-            found.append(self.model_.score(self.model_.features(pack(rows, asked)), keys, self.task_.scale))
-        return torch.cat(found)
+        records = [{"x": row} for row in self._inputs()[1](self._checked(x, reset=False))]
+        return torch.cat([log_p for log_p, _ in likelihoods(self.model_, self.task_, records, BATCH)])
 
 
 class GeneralistClassifier(ClassifierMixin, _Estimator):
@@ -175,7 +164,7 @@ class GeneralistClassifier(ClassifierMixin, _Estimator):
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs at least two classes, the data holds one class: {self.classes_[0]!r}")
         self.names_ = [f"class {c}" for c in self.classes_]
-        task = Classify(name="fit", source=None, inputs={self.input: "x"}, label="y", classes=self.names_, templates=[])  # type: ignore[arg-type]
+        task = Classify(name="fit", inputs={self.input: "x"}, label="y", classes=self.names_, templates=[])
         self._learn(task, {"text": Text(tokenizer="", learn=300, max_length=32, positions=32)}, x, index.tolist())
         return self
 
@@ -202,7 +191,7 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
         values = np.asarray(y, dtype=np.float64)
         self.constant_ = float(values[0]) if np.ptp(values) == 0 else None
         if self.constant_ is None:
-            task = Regress(name="fit", source=None, inputs={self.input: "x"}, target="y")  # type: ignore[arg-type]
+            task = Regress(name="fit", inputs={self.input: "x"}, target="y")
             self._learn(task, {"number": Number()}, x, values.tolist())
         else:  # nothing to learn from equal targets
             self.model_, self.n_iter_ = None, 0

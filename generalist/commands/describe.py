@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from generalist.commands.predict import given, input_flag
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run's folder, or a model folder")
-    parser.add_argument("--image", metavar="FILE", help="a picture")
-    parser.add_argument("--video", metavar="FILE", help="a clip")
+    input_flag(parser, "image", "a picture")
+    input_flag(parser, "video", "a clip")
+    input_flag(parser, "", "what is described, of any modality of the model", "MODALITY=FILE")
     parser.add_argument("--task", help="write as this task of the run (needed where several write)")
     parser.add_argument("--beam", type=int, default=2, help="beams kept; with --sample captions drawn (default 2)")
     parser.add_argument("--steps", type=int, default=21, help="most sub-words, the end among them (default 21)")
@@ -26,9 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     from generalist.hf.predict import captions
 
-    inputs = {name: getattr(args, name) for name in ("image", "video") if getattr(args, name) is not None}
     options = {name: getattr(args, name) for name in ("beam", "steps", "length_penalty", "sample", "temperature")}
-    found = captions(args.run, inputs, args.task, seed=args.seed, top_p=args.top_p, **options)
+    found = captions(args.run, given(args.input), args.task, seed=args.seed, top_p=args.top_p, **options)
     if args.json:
         print(json.dumps({"captions": found}, indent=1))
     else:

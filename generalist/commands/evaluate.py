@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from generalist.commands.tune import pair, source_of
+from generalist.commands.tune import pair, source_of, tell
 
 USUAL = {"image": "image"}  # what goes in where neither --input nor the task says it
 
@@ -99,6 +99,9 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     with worn(model, args.prompts):
         answers, columns = evaluate_on(model, processor, records, asked, cache, unread)
         result = result_of(answers, columns)
+        tell(**{args.split: answers.records})
+        if answers.records.notes:
+            result["notes"] = answers.records.notes
         if unread.lines:
             result["unread"] = unread.lines
         if getattr(args, "write", False):
@@ -125,6 +128,7 @@ def any_to_any(args: argparse.Namespace) -> int:
     from generalist.evaluate.any_to_any import ask, save, table
 
     model, processor, records = opened(args)
+    tell(**{args.split: records})
     with worn(model, args.prompts):
         result, columns = ask(model, processor, records, dict(pair(text) for text in args.input or []))
     out = args.out or (args.run if (args.run / "recipe.json").is_file() else None)
@@ -145,7 +149,7 @@ def training(args: argparse.Namespace, task: Any) -> tuple[Any, set[str], str]:
     fields = compared_fields(task)
     if args.leakage:
         return source_of(args, args.leakage).open("train"), fields, args.leakage
-    found = trained_on(args.run, task.inputs | getattr(task, "partners", {})) if fields else None
+    found = trained_on(args.run, task.inputs | task.other_side()) if fields else None
     if found is not None:
         return *found, "what the run was trained on (recipe.json)"
     own = "the training split of the same data, for no recipe.json says what the model was trained on"

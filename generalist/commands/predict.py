@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-INPUTS = ("image", "text", "audio", "table", "series", "points")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,19 +11,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", help="a table's file or a folder: every row or file is answered (see --out)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="with DATA: a CSV of all answers (default: printed)")
     parser.add_argument("--model-only", action="store_true", help="with DATA: without the ordinary method's help")
-    parser.add_argument("--image", metavar="FILE", help="a picture")
-    parser.add_argument("--text", metavar="TEXT", help="a text, or a file that holds one")
-    parser.add_argument("--audio", metavar="FILE", help="a wav or flac file")
-    parser.add_argument("--table", metavar="FILE", help="a .csv or .json file; its first row is taken")
-    parser.add_argument("--series", metavar="FILE", help="a .csv, .npy or .parquet file of one series")
-    parser.add_argument("--points", metavar="FILE", help="a .npy, .csv or .xyz file of points")
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="MODALITY=FILE",
-        help="an input of any modality of the model",
-    )
+    input_flag(parser, "image", "a picture")
+    input_flag(parser, "text", "a text, or a file that holds one", "TEXT")
+    input_flag(parser, "audio", "a wav or flac file")
+    input_flag(parser, "table", "a .csv or .json file; its first row is taken")
+    input_flag(parser, "series", "a .csv, .npy or .parquet file of one series")
+    input_flag(parser, "points", "a .npy, .csv or .xyz file of points")
+    input_flag(parser, "", "an input of any modality of the model", "MODALITY=FILE")
     parser.add_argument("--candidates", nargs="+", metavar="NAME", help="two or more answers to choose among, in words")
     parser.add_argument(
         "--detect",
@@ -51,22 +42,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def run(args: argparse.Namespace) -> int:
-    import json
+def input_flag(parser: argparse.ArgumentParser, modality: str, told: str, value: str = "FILE") -> None:
+    """--MODALITY VALUE, another word for --input MODALITY=VALUE; "" is --input itself."""
+    words = (lambda word: f"{modality}={word}") if modality else str
+    flag = f"--{modality or 'input'}"
+    parser.add_argument(flag, dest="input", action="append", default=[], type=words, metavar=value, help=told)
 
+
+def given(words: list[str]) -> dict[str, str]:
+    """{modality: word} of all inputs. UserError for one that names no modality."""
     from generalist.data.base.errors import UserError
-    from generalist.hf.predict import predict
 
-    if args.data is not None:
-        return batch(args)
-    inputs: dict[str, Any] = {name: getattr(args, name) for name in INPUTS if getattr(args, name) is not None}
-    for word in args.input:
+    inputs = {}
+    for word in words:
         modality, sign, value = word.partition("=")
         if not sign:
             raise UserError(f"--input {word!r} is not MODALITY=FILE (example: --input points=chair.npy)")
         inputs[modality] = value
+    return inputs
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from generalist.hf.predict import predict
+
+    if args.data is not None:
+        return batch(args)
+    inputs = given(args.input)
     if args.detect is not None:
-        return detections(args)
+        return detections(args, inputs.get("image"))
     answer = predict(args.run, inputs, args.candidates, args.task)
     if args.json:
         print(json.dumps(answer, indent=1))
@@ -87,7 +92,7 @@ def batch(args: argparse.Namespace) -> int:
     return 0
 
 
-def detections(args: argparse.Namespace) -> int:
+def detections(args: argparse.Namespace, file: str | None) -> int:
     """Print what was found in the picture and draw it."""
     import json
 
@@ -95,7 +100,7 @@ def detections(args: argparse.Namespace) -> int:
     from generalist.hf.detection import detect, draw
     from generalist.hf.predict import load_model
 
-    if args.image is None:
+    if file is None:
         raise UserError("--detect needs a picture; add --image FILE")
     if not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold} is no probability; give a number from 0 to 1")
@@ -103,9 +108,9 @@ def detections(args: argparse.Namespace) -> int:
         raise UserError(f"--overlap {args.overlap} is no share; give a number from 0 to 1")
     if not 1 <= args.enlarge <= 16:
         raise UserError(f"--enlarge {args.enlarge}: give a whole number from 1 to 16")
-    picture = Path(args.image)
+    picture = Path(file)
     if not picture.is_file():
-        raise UserError(f"--image: no file {args.image}; check the path")
+        raise UserError(f"--image: no file {file}; check the path")
     names = args.detect or None
     found = detect(*load_model(args.run), str(picture), names, args.threshold, args.task, args.overlap)
     drawn = args.draw or picture.with_name(f"{picture.stem}_detected.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def source_of(args: argparse.Namespace, place: str) -> Any:
     if getattr(args, "labels", None) is not None:  # they lie in a file of their own
         answer = ""
     return source_at(place, from_words(args.set), [name for modality, name in asked if modality == name], answer)
+
+
+def tell(**records: Any) -> None:
+    """What is odd in the records of a split and what was made of it, as training says it before its first step."""
+    said = dict.fromkeys(f"  {name}: {note}" for name, found in records.items() for note in found.notes)
+    print("".join(f"{line}\n" for line in said), end="", file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +78,10 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from generalist.adapt.kept import Keeper, save_tuned
-    from generalist.adapt.methods import FROZEN, METHODS, Tuning, curve, with_controls, zero_shot
+    from generalist.adapt.methods import FROZEN, METHODS, Tuning, bind, curve, with_controls, zero_shot
     from generalist.data.base.errors import UserError
+    from generalist.evaluate.answer import readable
+    from generalist.evaluate.unread import Unread
     from generalist.hf.predict import load_model
     from generalist.tasks.classify import Classify
 
@@ -81,8 +90,13 @@ def run(args: argparse.Namespace) -> int:
     inputs = dict(pair(text) for text in args.input or ["image"])
     task = Classify(name="tuned", source=source, inputs=inputs, label=args.label, classes=args.classes)
     training, test = task.open("train"), task.open("test")
+    tell(train=training, test=test)
     if args.limit:
         test = test.spread(args.limit)
+    unread = Unread("test", mismatches=False)
+    bind(model, processor.built, task, training)
+    test = readable(task, test, unread)
+    unread.check(len(test))
     if args.curve:
         if args.shots or args.fraction:
             raise UserError("--curve sets the fractions; give it without --shots and --fraction")
@@ -108,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         save_tuned(args.out, lines, keeper, processor)
     print(json.dumps(lines, indent=1) if args.json else table(lines))
+    if said := unread.write(args.out) if args.out else unread.said:
+        print(said, file=sys.stderr if args.json else sys.stdout)
     if not args.control and not args.json and (bare := [m for m in args.method if m in FROZEN]):
         print(f"{', '.join(bare)} without the control of a random encoder; add --control")
     return 0

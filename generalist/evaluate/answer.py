@@ -46,6 +46,7 @@ class Answers:
     owner: Tensor  # Int[M], the record of each asked token
     score: Callable[[Tensor, Tensor], Tensor]  # queries and members -> log p, the model's own
     keys: Tensor | None = None
+    member_owner: Tensor | None = None  # Int[K], the record of each partner
     columns: Columns = field(
         default_factory=dict
     )  # what is kept of every answer (`generalist.tasks.lines`): all follows from it
@@ -57,7 +58,9 @@ class Answers:
 
     def turned(self) -> Answers:
         """The members asked among the queries."""
-        return replace(self, queries=self.members, members=self.queries)
+        assert self.keys is not None and self.member_owner is not None
+        sides = {"queries": self.members, "members": self.queries, "labels": self.keys, "keys": self.labels}
+        return replace(self, owner=self.member_owner, member_owner=self.owner, **sides)
 
     @torch.no_grad()
     def log_p(self, rows: Tensor | slice) -> Tensor:
@@ -121,6 +124,21 @@ def examples_of(task: Task, records: Records, number: int, views: Sequence[int |
         raise UserError(f"task {task.name}, record {name}: {error}") from error
 
 
+def readable(task: Task, records: Records, unread: Unread) -> Records:
+    """The records that can be read as samples of the task; `unread` takes the others, of which it allows some."""
+    numbers = []
+    for number in range(len(records)):
+        unread.seen += 1
+        try:
+            examples_of(task, records, number, [None])
+            numbers.append(number)
+        except UserError as error:
+            if not unread.takes(error):
+                raise
+            unread.add(error)
+    return records if len(numbers) == len(records) else records.only(numbers)
+
+
 @torch.no_grad()
 def answer(
     task: Task,
@@ -136,7 +154,7 @@ def answer(
     model: GeneralistModel = objective.model
     was_training = model.training
     model.eval()
-    queries, labels, owner, partners, seen = [], [], [], [], 0
+    queries, labels, owner, partners, member_owner, seen = [], [], [], [], [], 0
     ids: list[str] = []
     sound: list[int] = []
     found: list[dict[str, Tensor]] = []
@@ -151,6 +169,7 @@ def answer(
         if batch.partners is not None:
             partners.append(model.features(batch.partners, candidate=True))
             labels.append(cast(Tensor, batch.keys))
+            member_owner.append(cast(Tensor, batch.partner_owner) + seen)
         elif batch.inputs.labels is not None:
             found += [made.rows] if made.rows else []
             labels.append(batch.inputs.labels if made.labels is None else made.labels)
@@ -173,7 +192,8 @@ def answer(
         torch.cat(labels),
         torch.cat(owner),
         partial(model.score, scale=task.scale),
-        keys=torch.cat(labels) if partners else None,
+        keys=torch.cat(labels)[torch.cat(member_owner)] if partners else None,
+        member_owner=torch.cat(member_owner) if partners else None,
         rows={name: torch.cat([f[name] for f in found]) for name in found[0]} if found else {},
         ids=ids,
         views=1 if partners else len(views),
@@ -273,7 +293,7 @@ def samples(answers: Answers, count: int = 8) -> list[dict[str, Any]]:
     if task.candidates is not None:
         names = task.candidates.labels(task.modalities)
     else:
-        names = [task.truth(records[i]) for i in range(len(records))]
+        names = [name for i in range(len(records)) for name in task.truths(records[i])]
     for record in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist():
         asked = (answers.owner == record).nonzero().squeeze(1)
         if len(asked) == 0:

@@ -19,6 +19,7 @@ from generalist.model.objective import Objective
 from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet
 from generalist.tasks.lines import Kept
+from generalist.tasks.ordinary import guesses
 
 LEAST = 20  # validation answers, below which a and b are not fitted
 STARTS = ((1.0, 0.05), (0.05, 1.0), (0.5, 0.5))
@@ -65,7 +66,7 @@ def measured(
     told = evaluate.answer(task, val, objective, unread=Unread("val", rate=bad_rate))
     if chosen is None or len(told.queries) < LEAST:
         raise UserError(f"{len(told.queries)} validation answers are fewer than {LEAST}")
-    guessed = task.guesses(train, told.records, [answers.records], method)
+    guessed = guesses(task, train, told.records, [answers.records], method)
     if guessed is None or any(len(a.queries) != len(a.records) for a in (told, answers)):
         raise UserError(f"a {task.kind} is not joined with an ordinary method")
     whole = slice(None)

@@ -27,6 +27,7 @@ from generalist.model.objective import Objective
 from generalist.tasks.base import Task
 from generalist.tasks.budget import OutOfTime, budget
 from generalist.tasks.lines import Columns
+from generalist.tasks.ordinary import baseline
 
 RESAMPLES = 500  # of the intervals beside a run's results
 
@@ -80,7 +81,7 @@ def _measured(
 ) -> Found:
     unread = Unread("test", rate=wanted.bad_rate)
     answers = evaluate.answer(task, task.open("test"), objective, progress, unread)
-    notes = [unread.write(out)]
+    notes = [unread.write(out), *answers.records.notes]
     columns = predictions.kept(answers)
     compared, more = (
         ordinary(task, train, answers.records, wanted, out) if wanted.baseline is not None else ({}, ["baseline=false"])
@@ -109,10 +110,10 @@ def ordinary(task: Task, train: Records, test: Records, wanted: Wanted, out: Pat
     try:
         with budget(wanted.baseline or 0.0):
             try:
-                return task.baseline(train, val, test), notes
+                return baseline(task, train, val, test), notes
             except UserError:  # a broken record somewhere; training has listed those of its own
                 sound, more = _sound(task, val, wanted, out)
-                run = partial(task.baseline, val=sound, test=test)
+                run = partial(baseline, task, val=sound, test=test)
                 return from_sound(run, train, task.example), [*notes, more]
     except Exception as error:
         return {}, [*notes, f"no baseline: {reason(error)}"]
@@ -147,17 +148,11 @@ def _sound(task: Task, val: Records | None, wanted: Wanted, out: Path) -> tuple[
     """The validation records that can be read, None where none can, and what to say of the others."""
     if val is None:
         return None, ""
-    unread, numbers = Unread("val", rate=wanted.bad_rate), []
-    for number in range(len(val)):
-        unread.seen += 1
-        try:
-            evaluate.examples_of(task, val, number, [None])
-            numbers.append(number)
-        except UserError as error:
-            unread.add(error)
+    unread = Unread("val", rate=wanted.bad_rate)
+    sound = evaluate.readable(task, val, unread)
     said = unread.write(out)
-    unread.check(len(numbers))
-    return (val.only(numbers) if numbers else None), said
+    unread.check(len(sound))
+    return (sound if len(sound) else None), said
 
 
 def left_out(out: Path, task: str) -> str:

@@ -18,7 +18,7 @@ SHOWN = 50  # leaked samples named
 
 def compared_fields(task: Task) -> set[str]:
     """The fields of a record that are looked at: what goes in, and the other side of a retrieval."""
-    return {*task.inputs.values(), *getattr(task, "partners", {}).values()}
+    return {*task.inputs.values(), *task.other_side().values()}
 
 
 def find_leaks(training: Records, records: Records, fields: set[str]) -> list[dict[str, Any]]:

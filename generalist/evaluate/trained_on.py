@@ -58,7 +58,7 @@ def trained_on(model: Path, wanted: Mapping[str, str]) -> tuple[Records, set[str
         seen.add(place.resolve())
         recipe = load_recipe(str(place))
         for task in recipe.tasks:
-            sides = task.inputs | getattr(task, "partners", {})
+            sides = task.inputs | task.other_side()
             shown |= set(sides)
             names = {there: wanted[modality] for modality, there in sides.items() if modality in wanted}
             if names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from generalist.hf.saved import weights_hash
 from generalist.model.objective import Objective
 from generalist.recipe.keys import override
 from generalist.tasks.base import Task
-from generalist.tasks.candidates import Names
 from generalist.tasks.classify import Classify
 from generalist.tasks.lines import Columns
 from generalist.tasks.table import TASKS
+from generalist.tasks.told import Told
 
 LISTED = 100  # candidates up to which the log-likelihood of every one is saved with an answer
 
@@ -105,16 +105,13 @@ class Asked:
     usual: dict[str, str] = field(default_factory=dict)
 
 
-def task_for(
-    asked: Asked, model: GeneralistModel, processor: GeneralistProcessor, records: Records
-) -> tuple[Task, list[str]]:
-    """The task bound to the model and its candidates, and their names without the template ([] where they have none).
+def task_for(asked: Asked, model: GeneralistModel, processor: GeneralistProcessor, records: Records) -> Task:
+    """The task bound to the model and its candidates.
 
     UserError for what the model or the data do not have.
     """
-    about = processor.tasks.get(asked.kind, {})
-    kind = about.get("kind", asked.kind)
-    if kind not in TASKS:
+    own = processor.tasks.get(asked.kind)
+    if own is None and asked.kind not in TASKS:
         known = [*processor.tasks, *TASKS]
         raise UserError(f"{asked.kind!r} is no task of this model and no kind of task; {nearest(asked.kind, known)}")
     if "{}" not in asked.template:
@@ -122,15 +119,10 @@ def task_for(
     if not len(records):
         raise UserError("there is no record to evaluate")
     records = named(records)
-    inputs = asked.inputs or {m: m for m in about.get("inputs", [])}
-    given: dict[str, Any] = {"inputs": inputs} if inputs else {}
+    task = TASKS[asked.kind](name=asked.kind) if own is None else own.of(records[0])
+    task.inputs = asked.inputs or task.inputs or dict(asked.usual)
     if asked.partners:
-        given["partners"] = asked.partners
-    try:
-        task = TASKS[kind](name=asked.kind, source=None, **given)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise UserError(f"a task of the kind {kind!r} takes no partners") from error
-    task.inputs = task.inputs or dict(asked.usual)
+        task.take_partners(asked.partners)
     override(task, *asked.keys)
     for name in {**task.inputs, **asked.partners}.values():
         if name not in records[0]:
@@ -138,26 +130,22 @@ def task_for(
     for modality in {**task.inputs, **asked.partners}:
         if modality not in processor.built:
             raise UserError(f"this model has no modality {modality!r}; {nearest(modality, processor.built)}")
-    scale = asked.scale or about.get("scale") or task.scale
+    scale = asked.scale or task.scale
     task.scale = scale if asked.scale or scale in model.log_scales else model.config.zero_shot_scale
     model.log_scale(task.scale)
-    task.bind(processor.built, None, records.info)
-    own = processor.sets.get(asked.kind)
-    if asked.classes is None and own is not None:
-        task.adopt(own)
-        return task, list(getattr(own, "names", []))
-    for name in ("classes", "answers"):
-        if asked.classes is not None and hasattr(task, name):
-            setattr(task, name, [str(c) for c in asked.classes])
-    found = task.candidate_set(records)
-    names = list(getattr(found, "names", []))
-    if isinstance(found, Names) and asked.template != "{}":
-        found = replace(found, names=[asked.template.format(name) for name in names], synonyms={})
-    task.adopt(found)
+    candidates = None if own is None else own.candidates
+    task.bind(processor.built, candidates, records.info)
+    if asked.classes is not None:
+        task.take_classes(asked.classes)
+    if asked.classes is not None or candidates is None:
+        candidates = task.candidate_set(records)
+        if candidates is None:
+            return task
+    task = task.asking_in(candidates, asked.template)
     if model.sides.by_task and task.name not in (model.config.tasks or []):
-        sides = task.sides()
-        task.name = model.sides.chosen(sides["inputs"], sides["answers"], sides["writes"]) or task.name
-    return task, names
+        told = Told.from_dict(task.sides())
+        task.name = model.sides.chosen(told.inputs, told.answers, told.writes) or task.name
+    return task
 
 
 # --- labels ---
@@ -236,9 +224,7 @@ def evaluate_on(
 
     unread: takes those that cannot be read; without it one ends the evaluation.
     """
-    task, names = task_for(asked, model, processor, records)
-    if isinstance(task, Classify):
-        task.classes = names  # without the template: what the labels are called
+    task = task_for(asked, model, processor, records)
     answers = answer(task, named(task.answered(records)), Judge(model, task, cache), unread=unread)
     columns = predictions.kept(answers)
     if "choices" in columns and "answer" in columns and int(columns["choices"].max()) <= LISTED:
@@ -252,8 +238,8 @@ def result_of(answers: Answers, columns: Columns, seed: int = 0) -> dict[str, An
     """What result.json holds: the task, its candidates and every measure with its interval and chance."""
     task = answers.task
     head: dict[str, Any] = {"task": task.kind, "metric": task.metric, "scale": task.scale}
-    if isinstance(task.candidates, Names):
-        head["candidates"] = task.candidates.names
+    if task.candidates is not None and (names := task.candidates.offered()):
+        head["candidates"] = names
     found = measures.measure(task.line_kind, columns, seed, known=answers.derived)
     return head | {"about": answers.records.info.get("about", "")} | found
 
@@ -277,7 +263,8 @@ def zero_shot(
     asked = Asked(Classify.kind, inputs, {}, classes, template, scale or model.config.zero_shot_scale)
     asked.keys = [f"label={label}"]
     answers, columns = evaluate_on(model, processor, records, asked, cache)
-    names = answers.task.classes if isinstance(answers.task, Classify) and answers.task.classes else []
+    task: Any = answers.task
+    names = task.classes
     samples = [
         {"id": answers.ids[i] or str(i), "label": names[y], "answer": names[a]}
         for i, y, a in zip(*(columns[c].tolist() for c in ("record", "label", "answer")), strict=True)

@@ -18,8 +18,6 @@ from generalist.fitting.run import fit as fit_asks
 from generalist.fitting.run import named
 from generalist.run.folder import check_free
 from generalist.run.results import table
-from generalist.tasks.candidates import Names
-from generalist.tasks.multilabel import Marks
 
 
 class Fitted:
@@ -40,9 +38,9 @@ class Fitted:
     def classes(self) -> list[str]:
         """The names that are chosen among, in the order of `predict_proba`. UserError of a number."""
         chosen = self._asked.task.candidates
-        if not isinstance(chosen, Names | Marks):
+        if chosen is None or not chosen.choices():
             raise UserError(f"task {self._asked.task.name} answers with numbers and has no classes")
-        return list(chosen.names)
+        return chosen.choices()
 
     def task(self, name: str) -> Fitted:
         """The same run, asked as this task of several."""
@@ -62,11 +60,11 @@ class Fitted:
 
     def predict_proba(self, rows: Any) -> np.ndarray:
         """float [n, classes] in the order of `classes`; NaN where a row cannot be read."""
-        chosen = self._asked.task.candidates
         _ = self.classes
+        chosen = self._asked.task.candidates
+        assert chosen is not None
         log_p, _ = self._asked.log_p(self._asked.records(rows))
-        p = chosen.yes(log_p.double()) if isinstance(chosen, Marks) else log_p.double().softmax(-1)
-        return p.numpy()
+        return chosen.shares(log_p.double()).numpy()
 
     def report(self) -> str:
         """The held-out table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,15 @@ from generalist.data.sources.tabular import ENDINGS, Tabular
 from generalist.data.stream.source import Record, Records
 from generalist.evaluate.combined import Weights
 from generalist.hf.predict import load_model
-from generalist.model.objective import Objective
+from generalist.model.ask import likelihoods
 from generalist.recipe.load import read_recipe
 from generalist.tasks.base import Task
-from generalist.tasks.candidates import Names, Numbers
-from generalist.tasks.multilabel import Marks
+from generalist.tasks.ordinary import guesses
 from generalist.tokenizers_mod.tables.table import Table
 
 SHOWN = 20  # classes up to which every probability is a column
 BATCH = 256
-LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
+HALF = 0.5  # probability from which one name of several is said
 
 
 class Asked:
@@ -49,10 +48,8 @@ class Asked:
         self.task: Task = tasks[task or next(iter(tasks))]
         self.modalities = processor.built
         self.task.bind(self.modalities, processor.sets.get(self.task.name), {})
-        if not isinstance(self.task.candidates, Names | Numbers | Marks) or "horizon" in self.task.about():
+        if not self.task.asks_once or self.task.candidates is None:
             raise UserError(f"task {self.task.name}: rows of a table are no questions to a {self.task.kind}")
-        self.objective = Objective(self.model, {self.task.name: self.task.candidates}, self.modalities)
-        self.objective.eval()
         self.notes: list[str] = []  # what a reader of the answers should know
         self.weights = None if model_only else weights_in(run, self.task.name)
 
@@ -71,7 +68,7 @@ class Asked:
             if lacking := [c for c in wanted if c not in have]:
                 hint = nearest(lacking[0], [c for c in have if c != "row"])
                 raise UserError(f"{told(data)} lacks the column {lacking[0]!r}, which the model reads; {hint}")
-        return Records([record_of(rows[i], needed) for i in range(len(rows))])
+        return Records([record_of(rows[i], needed) for i in range(len(rows))], {"notes": rows.notes})
 
     def columns(self) -> list[str]:
         """The columns of the row that the table modality was trained on."""
@@ -80,25 +77,15 @@ class Asked:
                 return modality.sources(self.task.name)
         return []
 
-    @torch.no_grad()
     def log_p(self, records: Records) -> tuple[Tensor, dict[int, str]]:
         """log p of every candidate for every record, Float[n K], NaN for those that cannot be read; why they cannot."""
-        members = self.objective.members(self.task.name)
-        out = torch.full((len(records), len(members)), float("nan"))
         lost: dict[int, str] = {}
-        for start in range(0, len(records), BATCH):
-            numbers, found = [], []
-            for i in range(start, min(start + BATCH, len(records))):
-                try:
-                    found.append(self.task.example(records[i]))
-                    numbers.append(i)
-                except UserError as error:
-                    lost[i] = str(error)
-            if found:
-                batch = self.task.collate(found).to(self.model.device)
-                queries = self.model.features(batch.inputs)
-                out[numbers] = self.model.score(queries, members, self.task.scale).float().cpu()
+        found = [own.squeeze(0).float() for own, _ in likelihoods(self.model, self.task, records, BATCH, lost)]
+        width = len(found[0]) if found else 0
+        out = torch.full((len(records), width), float("nan"))
         there = [i for i in range(len(records)) if i not in lost]
+        if found:
+            out[there] = torch.stack(found)
         if self.weights is not None and there:
             out[there] = self.joined(out[there], records.only(there), self.weights).float()
         return out, lost
@@ -113,7 +100,7 @@ class Asked:
             if len(train) != weights.rows:
                 raise UserError(f"{weights.rows} training rows were learnt, now there are {len(train)}")
             self.task.info = train.info
-            guessed = self.task.guesses(train, val, [records], weights.method)
+            guessed = guesses(self.task, train, val, [records], weights.method)
         except UserError as error:
             self.notes.append(f"the model alone answers, without {weights.method}: {error}")
             return log_p
@@ -122,43 +109,23 @@ class Asked:
     def answers(self, records: Records) -> list[dict[str, Any]]:
         """A dict a record: "answer" and what stands beside it; {"error"} where it cannot be read."""
         log_p, lost = self.log_p(records)
-        shown = list(self._shown(log_p))
-        return [{"answer": None, "error": lost[i]} if i in lost else shown[i] for i in range(len(records))]
+        return [
+            {"answer": None, "error": lost[i]} if i in lost else self._shown(row)
+            for i, row in enumerate(log_p.double())
+        ]
 
-    def _shown(self, log_p: Tensor) -> Iterator[dict[str, Any]]:
+    def _shown(self, log_p: Tensor) -> dict[str, Any]:
+        """The likeliest name or number with what stands beside it: probabilities, or median and 80 % interval."""
         chosen = self.task.candidates
-        if isinstance(chosen, Numbers):
-            yield from numbers_of(chosen, log_p)
-        elif isinstance(chosen, Marks):
-            yield from names_of(chosen, log_p, getattr(self.task, "separator", "|"))
-        else:
-            assert isinstance(chosen, Names)
-            yield from classes_of(chosen, log_p)
-
-
-def classes_of(chosen: Names, log_p: Tensor) -> Iterator[dict[str, Any]]:
-    """The likeliest class and its probability; every class's where they are few."""
-    p = log_p.double().softmax(-1)
-    for row, best in zip(p.tolist(), p.argmax(-1).tolist(), strict=True):
-        more = {f"p({n})": v for n, v in zip(chosen.names, row, strict=True)} if len(chosen.names) <= SHOWN else {}
-        yield {"answer": chosen.names[best], "probability": row[best], **more}
-
-
-def numbers_of(chosen: Numbers, log_p: Tensor) -> Iterator[dict[str, Any]]:
-    """The mean of the distribution, its median and the 80 % interval, in the label's unit."""
-    found = {name: chosen.quantile(log_p, q) for name, q in LEVELS.items()}
-    found = {"answer": chosen.expectation(log_p), **found}
-    columns = {name: (value.double() * chosen.std + chosen.mean).tolist() for name, value in found.items()}
-    for row in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, row, strict=True))
-
-
-def names_of(chosen: Marks, log_p: Tensor, separator: str) -> Iterator[dict[str, Any]]:
-    """The names whose probability is at least a half, and every name's probability."""
-    for row in chosen.yes(log_p.double()).tolist():
-        pairs = list(zip(chosen.names, row, strict=True))
-        said = separator.join(name for name, p in pairs if p >= 0.5)
-        yield {"answer": said, **({f"p({n})": p for n, p in pairs} if len(pairs) <= SHOWN else {})}
+        assert chosen is not None
+        said = chosen.read_off(log_p, self.modalities)
+        if said.interval is not None:
+            return {"answer": said.mean, "low": said.interval[0], "median": said.value, "high": said.interval[1]}
+        names, p = chosen.choices(), chosen.shares(log_p).tolist()
+        every = {f"p({name})": value for name, value in zip(names, p, strict=True)} if len(names) <= SHOWN else {}
+        if said.apart:
+            return {"answer": self.task.joined([n for n, v in zip(names, p, strict=True) if v >= HALF]), **every}
+        return {"answer": said.names[0], "probability": said.probabilities[0], **every}
 
 
 def weights_in(run: Path, task: str) -> Weights | None:
@@ -207,6 +174,8 @@ def predict_file(run: Path, data: str, out: Path | None, task: str = "", model_o
     """Answer every row of a file; the answers go to `out` as CSV, or to the standard output: (rows, not readable)."""
     asked = Asked(run, task, model_only)
     records = asked.records(data)
+    for note in records.notes:
+        print(f"  {asked.task.name}: {note}", file=sys.stderr)
     answers = asked.answers(records)
     for note in asked.notes:
         print(note, file=sys.stderr)

@@ -89,10 +89,7 @@ def trained_pairs(processor: GeneralistProcessor) -> set[frozenset[str]] | None:
     if not processor.tasks:
         return None
     pairs = set()
-    for name, about in processor.tasks.items():
-        inputs = about.get("inputs", [])
-        chosen = processor.sets.get(name)
-        answers = about.get("answers", [] if chosen is None else list(chosen.members))
-        pairs |= {frozenset(pair) for pair in combinations(inputs, 2)}
-        pairs |= {frozenset(pair) for pair in product(inputs, answers) if len(set(pair)) == 2}
+    for task in processor.tasks.values():
+        pairs |= {frozenset(pair) for pair in combinations(task.inputs, 2)}
+        pairs |= {frozenset(pair) for pair in product(task.inputs, task.answers_in()) if len(set(pair)) == 2}
     return pairs

@@ -8,39 +8,34 @@
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import product
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision.ops import batched_nms
 from transformers import ZeroShotObjectDetectionPipeline
 from transformers.pipelines.base import Pipeline
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
+from generalist.hf.predict import ask
 from generalist.hf.processor import GeneralistProcessor
-from generalist.tasks.candidates import ObjectNames
-from generalist.tasks.detect import NOTHING
-from generalist.tasks.likelihood import log_likelihood
-from generalist.tokenizers_mod.regions.objects import to_pixels
+from generalist.tasks.base import Task
 from generalist.tokenizers_mod.vision.image import read_image
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
-def detection_task(processor: GeneralistProcessor, task: str | None = None) -> dict[str, Any]:
-    """What is known of the task that detects; the first, unless named. UserError when none does."""
-    found = {name: about for name, about in processor.tasks.items() if about.get("regions")}
+def detection_task(processor: GeneralistProcessor, task: str | None = None) -> Task:
+    """The task that detects; the first, unless named. UserError when none does."""
+    found = {name: own for name, own in processor.tasks.items() if own.finds}
     if not found:
         raise UserError(f"this model detects nothing (its tasks: {', '.join(processor.tasks)}); train one that does")
     if task is not None and task not in found:
         raise UserError(f"task {task!r} does not detect; {nearest(task, found)}")
-    name = task or next(iter(found))
-    return {**found[name], "name": name}
+    return found[task or next(iter(found))]
 
 
-@torch.no_grad()
 def detect(
     model: GeneralistModel,
     processor: GeneralistProcessor,
@@ -55,35 +50,10 @@ def detect(
     names: any class names; None takes those of the training. score: p(name | proposal) among the names and "nothing".
     overlap: of boxes of one name with a larger intersection over union than this only the likeliest stays; 1 keeps all.
     """
-    about = detection_task(processor, task)
-    chosen = (
-        processor.task_candidates(about["name"])
-        if names is None
-        else ObjectNames([NOTHING, *([names] if isinstance(names, str) else names)])
-    )
-    labels = chosen.labels(processor.built)
-    region: Any = processor.built[about["regions"]]
-    image = region.read(picture)
-    height, width = image.shape[-2:]
-    asked = region.span(image).ask(region.proposal_rows)
-    question = [processor.built["summary"].span(None), asked]
-    inputs, members = model.packed_sides([question], chosen.sequences(processor.built), about["name"])
-    found = model.embedded(inputs)
-    queries = model.features(inputs, tokens=found.x)
-    log_p = log_likelihood(queries, model.features(members, candidate=True), model.log_scale(about["scale"]))
-    boxes = to_pixels(found.rows["boxes"].float(), height, width)
-    out = []
-    rows, kinds = (log_p[:, 1:].exp() >= threshold).nonzero().unbind(1)
-    kept = batched_nms(boxes[rows], log_p[rows, kinds + 1].float(), kinds, overlap)
-    for row, kind in zip(rows[kept].tolist(), kinds[kept].tolist(), strict=True):
-        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[row].tolist(), strict=True))
-        hit = {"label": labels[kind + 1], "score": float(log_p[row, kind + 1].exp()), "box": corners}
-        if "masks" in found.rows:
-            logits = found.rows["masks"][row][None, None].float()
-            full = torch.nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-            hit["mask"] = (full[0, 0] > 0).cpu().numpy()
-        out.append(hit)
-    return sorted(out, key=lambda hit: -hit["score"])
+    chosen: Any = detection_task(processor, task)
+    chosen = copy(chosen) if names is None else chosen.among([names] if isinstance(names, str) else names)
+    chosen.threshold, chosen.overlap = threshold, overlap
+    return ask(model, processor, chosen, dict.fromkeys(chosen.given().values(), picture)).boxes
 
 
 def draw(picture: Any, found: list[dict[str, Any]], names: list[str] | None = None, enlarge: int = 1) -> Any:

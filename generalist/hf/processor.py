@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from transformers import BatchFeature, ProcessorMixin
 from generalist.data.base.errors import UserError, blame, nearest
 from generalist.data.base.trust import trusting
 from generalist.data.batch.types import Span
+from generalist.tasks.base import Task
 from generalist.tasks.candidates import CandidateSet, Names, candidate_set
+from generalist.tasks.saved import saved_task
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.capabilities import Writes
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
 
 
 class GeneralistProcessor(ProcessorMixin):
-    """modalities: {name: settings}; candidate_sets: {name: values}; tasks: {name: {"scale": ...}}, all JSON.
+    """modalities: {name: settings}; candidate_sets: {name: values}, both JSON; tasks: {name: task, or its JSON values}.
 
     `processor(image=..., text=...)` gives sequences for `model.encode`, `rank` and `log_likelihood`.
     """
@@ -34,7 +37,28 @@ class GeneralistProcessor(ProcessorMixin):
         super().__init__(tokenizer, chat_template=chat_template)  # a model always reads text: its candidates are text
         self.modalities = modalities or {}
         self.candidate_sets = candidate_sets or {}
+        self._tasks: dict[str, Task] = {}
+        self._bound = False
         self.tasks = tasks or {}
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """What the model was trained on, ready to be asked; a task of modalities that the model lacks cannot be."""
+        if not self._bound:
+            sets = self.sets
+            for name, task in self._tasks.items():
+                if {"summary", *task.inputs} <= self.built.keys():
+                    task.bind(self.built, sets.get(name), {})
+                else:
+                    task.modalities = self.built
+            self._bound = True
+        return self._tasks
+
+    @tasks.setter
+    def tasks(self, given: Mapping[str, Task | Mapping[str, Any]]) -> None:
+        values = {name: task.about() if isinstance(task, Task) else task for name, task in given.items()}
+        self._tasks = {name: saved_task(name, value) for name, value in values.items()}
+        self._bound = False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -58,12 +82,13 @@ class GeneralistProcessor(ProcessorMixin):
         return {name: candidate_set(values) for name, values in self.candidate_sets.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        built = self.__dict__.pop("_built", None)  # live objects do not belong in the JSON
-        try:
-            return super().to_dict()
+        live: dict[str, Any] = {
+            key: self.__dict__.pop(key) for key in ("_built", "_tasks", "_bound") if key in self.__dict__
+        }
+        try:  # live objects do not belong in the JSON
+            return super().to_dict() | {"tasks": {name: task.about() for name, task in live["_tasks"].items()}}
         finally:
-            if built is not None:
-                self._built = built
+            self.__dict__.update(live)
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """The processor with what other tools look for: their processors, remote code, a card where there is none."""
@@ -80,8 +105,8 @@ class GeneralistProcessor(ProcessorMixin):
         write_processors(folder, self)
         write_sentence_transformers(folder)
         if not (folder / "README.md").is_file():
-            tasks = list(self.tasks.values())
-            write_card(folder, "A generalist model", self, tasks[0].get("scale", "default") if tasks else "default")
+            scales = [task.scale for task in self._tasks.values()]
+            write_card(folder, "A generalist model", self, scales[0] if scales else "default")
         return written
 
     def __call__(self, **inputs: Any) -> Any:  # type: ignore[override]
@@ -159,6 +184,12 @@ class GeneralistProcessor(ProcessorMixin):
     def candidates(self, names: list[str]) -> list[list[Span]]:
         """Candidate names (two or more, each once) -> sequences [summary·, name]."""
         return Names(names).sequences(self.built)
+
+    def task(self, name: str) -> Task:
+        """A task of the model by its name."""
+        if name not in self.tasks:
+            raise UserError(f"this model has no task {name!r}; {nearest(name, self.tasks)}")
+        return self.tasks[name]
 
     def task_candidates(self, task: str) -> CandidateSet:
         """The candidate set of a task that the model was trained on."""

@@ -16,7 +16,6 @@ Deep prompts go by the side alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 from warnings import warn
 
 from generalist.data.base.errors import UserError, nearest
@@ -24,10 +23,10 @@ from generalist.data.batch.routes import Role
 from generalist.data.batch.types import Span
 from generalist.model.config import GeneralistConfig
 from generalist.nn.experts.routing import Router
+from generalist.tasks.told import GIVEN, Told
 
 SUMMARY = "summary"  # the modality that asks; it is no content
 INPUT, CANDIDATE = SIDES = ("input", "candidate")
-GIVEN = ("names", "pairs", "")  # what a task is asked among (`Task.sides`), in the order in which one is taken for it
 
 
 def is_candidate(side: str) -> bool:
@@ -51,10 +50,11 @@ class Sides:
         self.by_side = router is not None and router.needs_sides
 
     @property
-    def trained(self) -> dict[str, dict[str, Any]]:
+    def trained(self) -> dict[str, Told]:
         """{task: what both of its sides were told}, in the order of config.tasks."""
         found = self.config.task_sides or {}
-        return {name: found[name] for name in dict.fromkeys([*(self.config.tasks or []), *found]) if name in found}
+        names = dict.fromkeys([*(self.config.tasks or []), *found])
+        return {name: Told.from_dict(found[name]) for name in names if name in found}
 
     def roles(
         self,
@@ -73,10 +73,10 @@ class Sides:
         if not task and self.by_task:
             task = self.chosen(inputs, candidates, writes)
         if task and task in self.trained:
-            about = self.trained[task]
-            return Role(other=tuple(about[INPUT]), task=task), Role(True, other=tuple(about[CANDIDATE]), task=task)
-        told = self.usual(inputs, candidates)
-        return Role(other=told[0], task=task or ""), Role(target=True, other=told[1], task=task or "")
+            told = self.trained[task]
+            return Role(other=tuple(told.input), task=task), Role(True, other=tuple(told.candidate), task=task)
+        asked, answers = self.usual(inputs, candidates)
+        return Role(other=asked, task=task or ""), Role(target=True, other=answers, task=task or "")
 
     def role(self, side: str, own: Collection[str], other: Collection[str] | None, task: str | None = None) -> Role:
         """The role of one side, of these modalities. other: those of the other side, None where it is not at hand."""
@@ -87,7 +87,7 @@ class Sides:
         fits = self.fitting(inputs, candidates) if self.by_side else []
         told: list[tuple[str, ...] | None] = []
         for side, other in ((INPUT, candidates), (CANDIDATE, inputs)):
-            found = list(dict.fromkeys(tuple(self.trained[name][side]) for name in fits))
+            found = list(dict.fromkeys(tuple(self.trained[name].of(side)) for name in fits))
             if other is not None and len(found) != 1:
                 told.append(tuple(sorted({self.kinds[m] for m in other})))
                 continue
@@ -106,15 +106,15 @@ class Sides:
         rank names first, then those of two directions.
         """
         exact, more = [], []
-        for name, about in self.trained.items():
-            usable = about["writes"] if writes else about["given"] or None in (inputs, candidates)
-            if not usable or (candidates is not None and set(candidates) != set(about["answers"])):
+        for name, own in self.trained.items():
+            usable = own.writes if writes else own.given or None in (inputs, candidates)
+            if not usable or (candidates is not None and set(candidates) != set(own.answers)):
                 continue
-            if inputs is None or set(inputs) == set(about["inputs"]):
+            if inputs is None or set(inputs) == set(own.inputs):
                 exact.append(name)
-            elif set(inputs) < set(about["inputs"]):
+            elif set(inputs) < set(own.inputs):
                 more.append(name)
-        return sorted(exact or more, key=lambda name: GIVEN.index(self.trained[name]["given"]))
+        return sorted(exact or more, key=lambda name: GIVEN.index(self.trained[name].given))
 
     def chosen(self, inputs: Collection[str] | None, candidates: Collection[str] | None, writes: bool = False) -> str:
         """The task of a question that names none, for a router that goes by task; "" where none fits."""
@@ -132,7 +132,7 @@ class Sides:
         """The logit scale of such a question: that of the tasks that ask it, else config.zero_shot_scale."""
         named = self.trained.get(self.config.zero_shot_task)
         found = [named] if named else [self.trained[name] for name in self.fitting(inputs, candidates)]
-        scales = {about["scale"] for about in found}
+        scales = {told.scale for told in found}
         return scales.pop() if len(scales) == 1 else self.config.zero_shot_scale
 
 

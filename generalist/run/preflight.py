@@ -13,6 +13,7 @@ from generalist.evaluate.heldout import reason, validation
 from generalist.recipe.recipe import Recipe
 from generalist.tasks.base import Task
 from generalist.tasks.budget import rehearsal
+from generalist.tasks.ordinary import baseline
 from generalist.train.prepare import Prepared
 
 FIRST = 8  # records that are tried
@@ -88,7 +89,7 @@ def rehearsed(task: Task, train: Records, val: Records | None, test: Records) ->
     try:
         with rehearsal():
             assert sound[0] is not None and sound[2] is not None
-            task.baseline(sound[0], sound[1], sound[2])
+            baseline(task, sound[0], sound[1], sound[2])
     except Exception as error:
         return [f"no baseline can be had: {reason(error)}"]
     return []

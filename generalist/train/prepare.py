@@ -25,7 +25,7 @@ from generalist.model.objective import Objective
 from generalist.nn.mixers.table import check
 from generalist.recipe.recipe import Recipe
 from generalist.tasks.base import Task
-from generalist.tasks.candidates import CandidateSet, Names
+from generalist.tasks.candidates import CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings
@@ -74,18 +74,17 @@ class Prepared:
         """{logit scale: classes} of the tasks that rank names. UserError where two with one scale differ in size."""
         found: dict[str, int] = {}
         for task in self.tasks.values():
-            if isinstance(task.candidates, Names):
-                classes = len(task.candidates.names)
-                if found.setdefault(task.scale, classes) != classes:
-                    raise UserError(
-                        f"model.linear_heads: tasks with {found[task.scale]} and {classes} classes share the scale "
-                        f"{task.scale!r}; set tasks.{task.name}.scale={task.name}"
-                    )
+            classes = 0 if task.candidates is None else len(task.candidates.offered())
+            if classes and found.setdefault(task.scale, classes) != classes:
+                raise UserError(
+                    f"model.linear_heads: tasks with {found[task.scale]} and {classes} classes share the scale "
+                    f"{task.scale!r}; set tasks.{task.name}.scale={task.name}"
+                )
         return found
 
     def zero_shot_scale(self) -> str:
         """The logit scale of candidates that a client gives: a task's that ranks names, else one of two directions."""
-        ranked = [t.scale for t in self.tasks.values() if isinstance(t.candidates, Names)]
+        ranked = [t.scale for t in self.tasks.values() if t.candidates is not None and t.candidates.offered()]
         return next(iter([*ranked, *(t.scale for t in self.tasks.values() if t.symmetric)]), "default")
 
     def config(self, recipe: Recipe) -> GeneralistConfig:
@@ -121,18 +120,17 @@ class Prepared:
             text = Text(tokenizer="", learn=BYTES) if text is None else text
             text.learn_texts([""])
         tokenizer = text.hf_tokenizer()  # type: ignore[attr-defined]
-        tasks = {t.name: t.about() for t in self.tasks.values()}
         return GeneralistProcessor(
             tokenizer=tokenizer,
             modalities=modality_settings(self.modalities),
             candidate_sets={name: s.to_dict() for name, s in self.sets.items()},
-            tasks=tasks,
+            tasks=self.tasks,
         )
 
 
 def writing_scale(tasks: Iterable[Task]) -> str:
     """The logit scale of the words of a task that writes, "" where none does."""
-    return next((task.scale for task in tasks if task.about().get("writes")), "")
+    return next((task.scale for task in tasks if task.writes), "")
 
 
 def _texts(task: Task, records: Records, modalities: dict[str, Modality]) -> list[str]:
