@@ -182,6 +182,11 @@ def test_what_cannot_work_is_refused_before_data_are_read(monkeypatch, key, word
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_misspelt_setting_of_the_experts_in_a_file_is_said():
+    with pytest.raises(UserError, match="moe has no 'expert'; did you mean 'experts'"):
+        GeneralistConfig(moe={"expert": 3})
+
+
 def test_earlier_names_in_a_configuration_say_the_same():
     old = GeneralistConfig(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=7, hidden_act="silu",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from generalist.data.base.errors import UserError, nearest
 from generalist.nn.mixers.table import check
 from generalist.nn.spec import Inputs
-from generalist.recipe.encoder import EncoderSpec, MoeSpec
+from generalist.recipe.encoder import EncoderSpec, MoeSpec, check_name
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities
 
@@ -67,7 +67,10 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         self.temperatures = dict(self.temperatures or {})
         self.tasks = list(self.tasks or [])
         self.task_sides = dict(self.task_sides or {})
-        self.moe = MoeSpec(**(self.moe if isinstance(self.moe, dict) else asdict(self.moe)))  # a file holds a dict
+        moe = self.moe if isinstance(self.moe, dict) else asdict(self.moe)  # a file holds a dict
+        for name in moe:
+            check_name(name, [f.name for f in fields(MoeSpec)], "moe has no")
+        self.moe = MoeSpec(**moe)
         kwargs.pop("initializer_range", None)  # of earlier files, read by nobody
         super().__post_init__(**kwargs)
         self.separate_prompts = self.separate_prompts or self.candidate_prompts is not None
