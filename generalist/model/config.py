@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
@@ -55,6 +55,10 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     scales: list[str] | None = None
     temperatures: dict[str, float] | None = None
     candidate_sets: dict[str, Any] | None = None
+
+    if TYPE_CHECKING:  # transformers makes it of the fields above, and takes other names besides
+
+        def __init__(self, **kwargs: Any) -> None: ...
 
     def __post_init__(self, **kwargs: Any) -> None:
         settings = self.modalities or {}

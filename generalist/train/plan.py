@@ -96,8 +96,8 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
     parameters, layers = whole(lambda m: m.parameters, number)
     out = {}
     for name, batch in batches.items():
-        flops, each = whole(lambda m, name=name: m.flops[name], number)
-        held, kept = whole(lambda m, name=name: m.kept[name], number)
+        flops, each = whole(lambda m: m.flops[name], number)  # noqa: B023  # called before the next name
+        held, kept = whole(lambda m: m.kept[name], number)  # noqa: B023
         tokens = batch.inputs.tokens + (batch.partners.tokens if batch.partners is not None else 0)
         tokens += once[0].candidates[name]
         if recipe.engine.activation_checkpointing:
