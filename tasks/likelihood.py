@@ -29,17 +29,21 @@ def log_likelihood(queries: Tensor, candidates: Tensor, log_scale: Tensor) -> Te
     return logits(queries, candidates, log_scale).log_softmax(dim=-1)
 
 
+def asked(target: Tensor) -> Tensor:
+    """Which questions a target answers (`negative_log_likelihood` says what one is): Bool[...]."""
+    return ~target.isnan().any(-1) if target.is_floating_point() else target >= 0
+
+
 def negative_log_likelihood(log_p: Tensor, target: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Sum of -log p of the answers and their count, both [1], so that sums merge over batches and ranks.
 
     log_p: Float[... K]. target: int [...] (class index, -1 = not asked) or Float[... K] (a distribution,
     rows of NaN = not asked). smoothing e replaces a hard target t by (1 - e) t + e / K.
     """
+    real = asked(target)
     if target.is_floating_point():
-        real = ~target.isnan().any(-1)
         per_answer = -(target.nan_to_num() * log_p).sum(-1)
     else:
-        real = target >= 0
         per_answer = -log_p.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     if smoothing:
         per_answer = (1 - smoothing) * per_answer - smoothing * log_p.mean(-1)

@@ -26,6 +26,7 @@ from generalist.run.results import exporter  # noqa: E402
 from generalist.train.checkpoints import checkpoint  # noqa: E402
 from generalist.train.engines.build import build_engine, needs_group  # noqa: E402
 from generalist.train.loop import StepResult, train  # noqa: E402
+from generalist.train.methods.table import build_method  # noqa: E402
 from generalist.train.prepare import prepare  # noqa: E402
 
 
@@ -41,6 +42,7 @@ def curve(keys: dict, steps: int, stop: int = 0, load: str = "", save: str = "")
         ranks.join(torch.device("cpu"), 2.0)
     prepared = prepare(recipe)
     objective = Objective(prepared.model(recipe), prepared.sets, prepared.modalities)
+    method = build_method(recipe, objective)
     engine = build_engine(recipe, objective, torch.device("cpu"))
     torch.manual_seed(recipe.seed + 1 + engine.rank)
     if load:
@@ -60,7 +62,7 @@ def curve(keys: dict, steps: int, stop: int = 0, load: str = "", save: str = "")
             raise Stop
 
     with suppress(Stop):
-        train(engine, batches, tasks, schedule, first, steps, spec.lr, spec.warmup, accumulate, after)
+        train(engine, batches, tasks, schedule, first, steps, spec.lr, spec.warmup, accumulate, after, method=method)
     weights = engine.weights()
     if save:
         asynchronous = recipe.checkpoint.asynchronous
@@ -69,6 +71,7 @@ def curve(keys: dict, steps: int, stop: int = 0, load: str = "", save: str = "")
         saver.finish()
     return {
         "loss": [r.loss for r in results],
+        "added": [r.added for r in results],
         "norm": [r.gradient_norm for r in results],
         "task": [r.task for r in results],
         "weights": {name: value.double().flatten().tolist() for name, value in weights.items()},

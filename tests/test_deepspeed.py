@@ -15,6 +15,7 @@ from tiny import tiny
 
 from generalist.data.base.errors import UserError
 from generalist.machine import ranks
+from generalist.train.checkpoints import checkpoint
 from generalist.train.engines.deepspeed_config import deepspeed_config
 
 HERE = Path(__file__).resolve().parent
@@ -49,11 +50,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from ranks_worker import curve
 
     folder = tmp_path_factory.mktemp("alone")
+    half = curve({}, STEPS, HALF, save=str(folder / "half"))
+    teacher = {"distill__teacher": str(checkpoint.latest(folder / "half")[1] / "model")}
     return {
         "balanced": curve({}, STEPS),
         "adamw": curve(ADAMW, STEPS),
         "shares": curve(SHARES, STEPS),
-        "half": curve({}, STEPS, HALF, save=str(folder / "half")),
+        "half": half,
+        "distilled": curve(teacher, STEPS),
+        "teacher": teacher,
         "folder": folder / "half",
     }
 
@@ -81,6 +86,7 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
         {"name": "adamw 0", "keys": zero(0, **ADAMW), "steps": STEPS},
         {"name": "adamw 1", "keys": zero(1, **ADAMW), "steps": STEPS},
         *({"name": f"shares {s}", "keys": zero(s, **SHARES), "steps": STEPS} for s in (0, 1, 3)),
+        *({"name": f"distilled {s}", "keys": zero(s, **alone["teacher"]), "steps": STEPS} for s in (1, 3)),
         {"name": "adamw own file", "keys": zero(1, engine__deepspeed=str(own), **ADAMW), "steps": STEPS},
         {"name": "bf16", "keys": zero(1, engine__precision="bf16"), "steps": STEPS},
         {
@@ -125,6 +131,15 @@ def test_both_tasks_are_trained_and_the_loss_falls(alone):
 @pytest.mark.parametrize("name", ["0", "1", "2", "3", "accumulate", "offload", "recomputed"])
 def test_two_ranks_follow_the_curve_of_one_process_with_the_balanced_optimiser(two, alone, name):
     check_same_curve(two[f"balanced {name}"], alone["balanced"])
+
+
+@pytest.mark.parametrize("name", ["1", "3"])
+def test_two_ranks_learn_from_a_teacher_as_one_process_does(two, alone, name):
+    found, expected = two[f"distilled {name}"], alone["distilled"]
+    check_same_curve(found, expected)
+    assert [e["distill"] for e in found["added"]] == pytest.approx([e["distill"] for e in expected["added"]], abs=1e-5)
+    assert max(e["distill"] for e in expected["added"]) > 0.01
+    assert abs(expected["loss"][-1] - alone["balanced"]["loss"][-1]) > 1e-4  # it does something
 
 
 @pytest.mark.parametrize("name", ["0", "1", "own file"])

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from generalist.data.batch.types import Packed
 from generalist.machine.collectives import gather, rank, world
 from generalist.recipe.specs import CandidateSpec
-from generalist.tasks.likelihood import negative_log_likelihood
+from generalist.tasks.likelihood import asked, negative_log_likelihood
 
 if TYPE_CHECKING:
     from generalist.model.model import PackedModel
@@ -43,7 +43,7 @@ class Compared:
 
     queries: Float[M ... D]; members: Float[K' D]; target: as `negative_log_likelihood` takes it, over the K';
     log_weight: Float[K'], log of how many members of the set each column stands for; None: one, and K' = K.
-    count: K, the members of the whole set.
+    count: K, the members of the whole set; numbers: those of the columns, None = all.
     """
 
     queries: Tensor
@@ -51,6 +51,7 @@ class Compared:
     target: Tensor
     count: int
     log_weight: Tensor | None = None
+    numbers: tuple[int, ...] | None = None
 
 
 class Members:
@@ -109,9 +110,10 @@ class Sampled(nn.Module):
             return self.exact(model, inputs, members, target)
         queries = model.features(inputs.packed, tokens=inputs.tokens)
         numbers, log_weight = draw(answers(target), members.count, self.size)
-        features = model.features(members.pack(tuple(numbers.tolist()), False), candidate=True)
+        chosen = tuple(numbers.tolist())
+        features = model.features(members.pack(chosen, False), candidate=True)
         at = restrict(target, numbers.to(target.device), members.count)
-        return Compared(queries, features, at, members.count, log_weight.to(features.device))
+        return Compared(queries, features, at, members.count, log_weight.to(features.device), chosen)
 
 
 class Cached(nn.Module):
@@ -188,6 +190,5 @@ def sampled_loss(logits: Tensor, compared: Compared, smoothing: float) -> Tensor
     total, _ = negative_log_likelihood(log_p, target)
     if not smoothing:
         return total
-    real = ~target.isnan().any(-1) if target.is_floating_point() else target >= 0
     mean = (log_p * compared.log_weight.exp()).sum(-1) / compared.count
-    return (1 - smoothing) * total - smoothing * (mean * real).sum().reshape(1)
+    return (1 - smoothing) * total - smoothing * (mean * asked(target)).sum().reshape(1)

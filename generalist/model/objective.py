@@ -15,9 +15,10 @@ from generalist.data.batch.types import Batch, Packed, Span
 from generalist.machine.collectives import gather, gather_constant, world
 from generalist.model.candidates import POLICIES, SHARE_FROM, Compared, Exact, Inputs, Members, sampled_loss
 from generalist.model.model import PackedModel
+from generalist.model.ranked import Ranked, member_scores, partner_scores
 from generalist.recipe.specs import CandidateSpec
 from generalist.tasks.candidates import TEMPLATED, CandidateSet
-from generalist.tasks.likelihood import logits, negative_log_likelihood, symmetric
+from generalist.tasks.likelihood import asked, logits, negative_log_likelihood, symmetric
 from generalist.tokenizers_mod.base.base import Modality
 
 BARE = "{}"  # a name without a template
@@ -35,7 +36,8 @@ class Objective(nn.Module):
     """Holds the model and the shared candidate sets; a step encodes those of its own task and no others.
 
     specs: {task: how training uses its candidates}, exact by default. mixed: ranks may be at different tasks in one
-    step, so none may wait for another's share of a set.
+    step, so none may wait for another's share of a set. extra: what a training adds to the law's loss
+    (`generalist.train.methods`).
     """
 
     draws: Tensor
@@ -53,6 +55,7 @@ class Objective(nn.Module):
         self.sets = sets
         self.specs = {name: (specs or {}).get(name, CandidateSpec()) for name in {**sets, **(specs or {})}}
         self.mixed = mixed
+        self.extra: Callable[[Ranked], Tensor | None] | None = None
         self._modalities = modalities
         self._templates = {name: chosen.templates_of(modalities) for name, chosen in sets.items()}
         self._worded = {(name, BARE): chosen.worded(modalities, BARE) for name, chosen in sets.items()}
@@ -156,7 +159,9 @@ class Objective(nn.Module):
             forward = self.model.score(all_queries, all_partners, batch.scale)
             backward = self.model.score(all_partners, all_queries, batch.scale)
             # every rank sums over the whole matrix: its own part of that sum is one in `world`
-            return symmetric(forward, backward, target, batch.smoothing)[0] / world()
+            total = symmetric(forward, backward, target, batch.smoothing)[0] / world()
+            by = partial(partner_scores, batch=batch, own=gather_constant, over=gather_constant)
+            return self._with_extra(total, batch, [forward, backward], target, by, ranks=world())
         if self.mixed and world() > 1 and negatives == "gathered":
             raise UserError(
                 f"task {batch.task}: ranks at different tasks cannot share negatives; "
@@ -166,7 +171,10 @@ class Objective(nn.Module):
         target = same_answer(batch.keys, over)
         forward = self.model.score(queries, over(partners), batch.scale)
         backward = self.model.score(partners, over(queries), batch.scale)
-        return symmetric(forward, backward, target, batch.smoothing)[0]
+        total = symmetric(forward, backward, target, batch.smoothing)[0]
+        theirs = gather_constant if negatives == "gathered" else over
+        by = partial(partner_scores, batch=batch, own=lambda x: x, over=theirs)
+        return self._with_extra(total, batch, [forward, backward], target, by)
 
     def _among_members(self, batch: Batch) -> Tensor:
         """A shared set, as its policy has it in training and exactly in evaluation."""
@@ -181,9 +189,28 @@ class Objective(nn.Module):
         labels = batch.inputs.labels if made.labels is None else made.labels  # or of the objects that proposals matched
         compared = policy(self.model, Inputs(batch.inputs, made.x), members, chosen.target(labels))
         total, log_p = self._loss(batch, compared)
+        if self.extra is not None and made.labels is not None:
+            raise UserError(f"task {batch.task}: its questions are what this model finds, no other model can rank them")
         for extra in (chosen.penalty(log_p, labels), made.loss):
             total = total if extra is None else total + extra
-        return total
+        by = partial(member_scores, batch=batch, compared=compared, members=members)
+        return self._with_extra(total, batch, [log_p], compared.target, by, compared.log_weight)
+
+    def _with_extra(
+        self,
+        total: Tensor,
+        batch: Batch,
+        scores: list[Tensor],
+        target: Tensor,
+        by: Callable[[PackedModel], list[Tensor]],
+        log_weight: Tensor | None = None,
+        ranks: int = 1,
+    ) -> Tensor:
+        """The law's loss, and in training what a method adds to it."""
+        if self.extra is None or not self.model.training:
+            return total
+        more = self.extra(Ranked(batch.task, scores, asked(target), by, log_weight, ranks))
+        return total if more is None else total + more
 
     def _loss(self, batch: Batch, compared: Compared) -> tuple[Tensor, Tensor]:
         """The summed loss and log p over the columns compared with."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.trust import find_class
+from generalist.recipe.method import DistillSpec, MethodSpec, chosen
 from generalist.recipe.specs import (
     CandidateSpec,
     CheckpointSpec,
@@ -65,6 +66,8 @@ class Recipe:
     calibrate: bool = False
     combine: bool = False
     baseline_seconds: float = 60.0
+    method: MethodSpec = field(default_factory=MethodSpec)
+    distill: DistillSpec = field(default_factory=DistillSpec)
 
     def __post_init__(self) -> None:
         for task in self.tasks:  # so that every task's keys candidates.TASK.* exist
@@ -100,6 +103,7 @@ class Recipe:
         if self.optimizer.min_lr > self.optimizer.lr:
             raise UserError(f"optimizer.min_lr={self.optimizer.min_lr} exceeds optimizer.lr={self.optimizer.lr}")
         self.model.check()
+        chosen(self.method, self.distill)
         names = [task.name for task in self.tasks]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(f"two tasks are named {twice[0]!r}; give each its own name")
@@ -127,7 +131,8 @@ LIMITS: list[tuple[str, float, float]] = [
 
 # --- JSON ---
 
-PARTS = (Recipe, ModelSpec, OptimizerSpec, MoeSpec, EngineSpec, CheckpointSpec, FaultSpec, CandidateSpec)
+PARTS = (Recipe, ModelSpec, OptimizerSpec, MoeSpec, EngineSpec, CheckpointSpec, FaultSpec, CandidateSpec, MethodSpec)
+PARTS += (DistillSpec,)
 
 
 def _built(value: Any) -> Any:

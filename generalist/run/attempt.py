@@ -24,6 +24,7 @@ from generalist.train.events import EventLog
 from generalist.train.faults import Faults, RollBack
 from generalist.train.interference import meter_for
 from generalist.train.loop import StepResult, train
+from generalist.train.methods.base import Added
 from generalist.train.prepare import Prepared
 from generalist.train.profile import profiled
 
@@ -83,6 +84,7 @@ def attempt(
     saver: checkpoint.Saver,
     faults: Faults,
     asked: list[int],
+    method: Added | None = None,
 ) -> None:
     out, tasks, every = folder.out, prepared.tasks, recipe.checkpoint.every
     schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed, recipe.sampling == "mixed")
@@ -120,7 +122,7 @@ def attempt(
         bar.update(result.step + 1 - bar.n)
         if log is not None:
             extra: dict[str, Any] = {} if result.applied else {"applied": False}
-            extra |= {} if meter is None else meter.after(result.task)
+            extra |= result.added | ({} if meter is None else meter.after(result.task))
             with checkpoint.kept(out):
                 log.write(
                     result.step,
@@ -137,6 +139,8 @@ def attempt(
             saver.finish()
         with checkpoint.kept(out):
             faults.after(result)
+        if method is not None:
+            method.method.after(result.step, result.applied)
         done = result.step + 1
         if result.stop or done == recipe.steps or (every and done % every == 0):
             save(done)
@@ -161,6 +165,7 @@ def attempt(
             faults.trusted,
             frozenset(faults.skip),
             recipe.optimizer.floor,
+            method,
         )
         if meter is not None:
             meter.write(out)

@@ -17,6 +17,7 @@ from generalist.run import control
 from generalist.run.grown import COUNTS
 from generalist.train.checkpoints import checkpoint, manifest, owned
 
+METHOD = "method.json"
 # What a run writes beside its checkpoints, model and answers; {} is a rank.
 FILES = (
     "recipe.json",
@@ -30,6 +31,7 @@ FILES = (
     "skip.json",
     "interference.json",
     "init.json",
+    METHOD,
     "bad_samples.jsonl",
     "profile/trace.json",
     "profile/profile.json",

@@ -5,6 +5,7 @@ The same on one process and on many: rank 0 alone writes, every rank trains.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from generalist.data.base.errors import UserError
 from generalist.evaluate.calibration import calibrate
 from generalist.hf.processor import GeneralistProcessor
 from generalist.machine import ranks
@@ -21,7 +23,7 @@ from generalist.recipe.json import to_json
 from generalist.recipe.recipe import Recipe
 from generalist.run import control, grown
 from generalist.run.attempt import attempt, roll_back, stop_flag
-from generalist.run.folder import RunFolder
+from generalist.run.folder import METHOD, RunFolder
 from generalist.run.preflight import preflight
 from generalist.run.results import evaluate_run, exporter, save_model, write_json
 from generalist.train.checkpoints import checkpoint, manifest
@@ -30,6 +32,8 @@ from generalist.train.engines.build import build_engine, device_of, needs_group
 from generalist.train.events import read_log
 from generalist.train.faults import Faults, RollBack, read_skip
 from generalist.train.initial import load_initial
+from generalist.train.methods.base import Added
+from generalist.train.methods.table import build_method
 from generalist.train.prepare import Prepared, check_model, prepare, restore
 
 
@@ -76,11 +80,12 @@ def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet
         objective = prepared.objective(recipe)
         if recipe.init and not resume:
             start_from(recipe, objective, out)
+        method = with_method(recipe, objective, out, start is not None)
         engine = build_engine(recipe, objective, device)
         seed_all(recipe.seed + 1 + engine.rank)
         if start is not None:
             engine.load(start, trust and old)
-        _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0)
+        _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0, method)
         weights = engine.weights() if distributed else None
         ranks.barrier()  # nobody parts while another still reads
         is_first = engine.rank == 0
@@ -115,6 +120,22 @@ def start_from(recipe: Recipe, objective: Objective, out: Path) -> None:
         write_json(out / "init.json", asdict(report))
 
 
+def with_method(recipe: Recipe, objective: Objective, out: Path, resumed: bool) -> Added | None:
+    """The recipe's method, at work on the objective; what it is made of is written beside the run, or found there."""
+    method = build_method(recipe, objective)
+    if method is None:
+        return None
+    about, path = {"kind": method.method.name, **method.method.about()}, out / METHOD
+
+    def hold() -> None:
+        if resumed and (not path.is_file() or json.loads(path.read_text()) != about):
+            raise UserError(f"{out} was trained with another model or method than now ({path} says with which)")
+        write_json(path, about)
+
+    ranks.on_first(hold)
+    return method
+
+
 def finish(
     recipe: Recipe, prepared: Prepared, objective: Objective, out: Path, quiet: bool, train_seconds: float
 ) -> dict[str, Any]:
@@ -141,6 +162,7 @@ def _train(
     folder: RunFolder,
     first: int,
     quiet: bool,
+    method: Added | None = None,
 ) -> None:
     """Steps first..recipe.steps-1, from the last checkpoint again where a fault asks for it."""
     spec, out = recipe.checkpoint, folder.out
@@ -150,7 +172,7 @@ def _train(
     with stop_flag() as asked:
         while first < recipe.steps:
             try:
-                attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked)
+                attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked, method)
                 return
             except RollBack as fault:
                 first = roll_back(out, engine, saver, faults, fault)

@@ -45,11 +45,11 @@ def started_from(recipe: Recipe) -> ModelSpec:
     return replace(own, **taken)
 
 
-def initial_folder(folder: Path) -> Path:
-    """The model folder of a run's folder or of a model's. UserError where there is none."""
+def initial_folder(folder: Path, key: str = "init") -> Path:
+    """The model folder of a run's folder or of a model's. UserError, naming the key, where there is none."""
     home = folder / "model" if (folder / "model" / "config.json").is_file() else folder
     if not (home / "config.json").is_file():
-        raise UserError(f"init={str(folder)!r} holds no model (no config.json); give a run's folder or a model's")
+        raise UserError(f"{key}={str(folder)!r} holds no model (no config.json); give a run's folder or a model's")
     return home
 
 
@@ -115,8 +115,8 @@ def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:
             )
 
 
-def adopt_tokenizers(modalities: dict[str, Any], folder: Path) -> None:
+def adopt_tokenizers(modalities: dict[str, Any], folder: Path, key: str = "init") -> None:
     """Modalities that were to learn a tokenizer take the one of the saved model instead."""
-    settings = GeneralistConfig.from_pretrained(initial_folder(folder)).modalities or {}
+    settings = GeneralistConfig.from_pretrained(initial_folder(folder, key)).modalities or {}
     for name, modality in modalities.items():
         modality.adopt_words(settings.get(name, {}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -18,6 +18,7 @@ from generalist.data.stream.schedule import Schedule
 from generalist.machine.collectives import sum_over_ranks
 from generalist.tasks.base import Task
 from generalist.train.engines.base import Engine
+from generalist.train.methods.base import Added
 from generalist.train.optimizer import learning_rate
 
 
@@ -27,7 +28,8 @@ class StepResult:
 
     loss: mean -log p of an answer in nats; samples and seconds of this step, all ranks together; applied:
     whether the weights moved; stop and saved: whether a rank was asked to stop, and whether every rank has
-    written its part of a checkpoint; unread: samples that no rank could decode; bad: those of this rank.
+    written its part of a checkpoint; unread: samples that no rank could decode; bad: those of this rank;
+    added: mean of what a method added to the loss, an answer.
     """
 
     step: int
@@ -43,6 +45,7 @@ class StepResult:
     saved: bool = False
     unread: int = 0
     bad: tuple[str, ...] = ()
+    added: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -60,12 +63,13 @@ def train(
     trusted: Callable[[str, float], bool] = lambda task, loss: True,
     skip: frozenset[int] = frozenset(),
     floor: float = 0.01,
+    method: Added | None = None,
 ) -> None:
     """Steps first..steps-1. `after` sees every step's result (progress, log, checkpoints).
 
     flags: whether this process is asked to stop, and whether its checkpoint is written; trusted: whether
     a step with this task and mean loss may move the weights; skip: steps that are left out;
-    floor: the least factor of lr behind the warm-up.
+    floor: the least factor of lr behind the warm-up; method: what adds to the objective's loss.
     """
     for step in range(first, steps):
         start = time.perf_counter()
@@ -84,9 +88,11 @@ def train(
             summed = engine.loss(batch)
             engine.backward((task.weight * engine.world * summed / count.float()).sum())
             total += summed.detach()
+        added = {} if method is None else {method.method.name: float(method.take())}
         # in one message what every rank must know alike: the loss, who is asked to stop, who has written its checkpoint
-        told = torch.tensor([float(total), *flags()], dtype=torch.float64, device=engine.device)
-        summed_loss, stop, saved = sum_over_ranks(told).tolist()
+        own_law = float(total) - sum(added.values())
+        told = torch.tensor([own_law, *flags(), *added.values()], dtype=torch.float64, device=engine.device)
+        summed_loss, stop, saved, *more = sum_over_ranks(told).tolist()
         loss = summed_loss / float(count)
         rate = lr * learning_rate(step, steps, warmup, floor)
         apply = trusted(task.name, loss)
@@ -106,5 +112,6 @@ def train(
                 saved=int(saved) == engine.world,
                 unread=int(unread),
                 bad=bad,
+                added={name: value / float(count) for name, value in zip(added, more, strict=True)},
             )
         )

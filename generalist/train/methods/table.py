@@ -1,0 +1,23 @@
+"""The one explicit table of methods: a name of `method.kind` and where its class is."""
+
+from __future__ import annotations
+
+import importlib
+
+from generalist.model.objective import Objective
+from generalist.recipe.method import chosen
+from generalist.recipe.recipe import Recipe
+from generalist.train.methods.base import Added
+
+METHODS: dict[str, str] = {"distill": "generalist.train.methods.distill:Distill"}
+
+
+def build_method(recipe: Recipe, objective: Objective) -> Added | None:
+    """The method that a recipe asks for, at work on `objective`; None where the law is all."""
+    name = chosen(recipe.method, recipe.distill)
+    if not name:
+        return None
+    module, _, kind = METHODS[name].partition(":")
+    method = getattr(importlib.import_module(module), kind)()
+    method.prepare(objective, recipe)
+    return Added(method, objective)
