@@ -81,6 +81,20 @@ def test_a_kept_encoding_is_made_in_shares_too(ranks):
         assert all(torch.allclose(loss, rank["always"]["loss"], rtol=1e-6) for loss in rank["cached"])
 
 
+@pytest.mark.parametrize("how", ["gathered", "constant", "exact", "cached"])
+def test_two_ranks_are_taught_as_one_is(ranks, how):
+    objective, modalities = two_ranks.made({})
+    pairs = how in ("gathered", "constant")
+    batch = two_ranks.retrieval(modalities, slice(6)) if pairs else two_ranks.choosing(modalities, slice(5))
+    law = two_ranks.result(objective, batch)
+    whole = two_ranks.result(two_ranks.taught(objective), batch)
+    assert float(whole["loss"]) > float(law["loss"]) + 0.01
+    parts = [r["taught"][how] for r in ranks]
+    if how != "constant":  # whose gradients stay on their rank
+        same_as_one(parts, whole)
+    assert torch.allclose(parts[0]["loss"] + parts[1]["loss"], whole["loss"], rtol=1e-6)
+
+
 def test_a_small_set_is_not_split_unless_asked(ranks):
     assert [r["auto"] for r in ranks] == [False, False]
 

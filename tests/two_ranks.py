@@ -23,6 +23,7 @@ from generalist.tasks.likelihood import logits
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
+from generalist.train.methods.distill import Distill
 from tests.uniperceiver_moe import Reference
 
 WORDS = [f"{a}{b}" for a in "bcdfg" for b in ("at", "et", "it", "ot", "ut", "an", "en")]  # 35: an uneven split
@@ -41,6 +42,17 @@ def made(specs: dict[str, CandidateSpec], mixed: bool = False) -> tuple[Objectiv
         modalities=modality_settings(modalities),
     )  # fmt: skip
     return Objective(GeneralistModel(config), {"words": Names(WORDS)}, modalities, specs, mixed), modalities
+
+
+def taught(objective: Objective) -> Objective:
+    """The same with a teacher of other weights at work."""
+    method = Distill()
+    method.teacher, method.weight, method.temperature = made({})[0].model.eval(), 0.5, 2.0
+    torch.manual_seed(1)
+    for p in method.teacher.parameters():
+        p.data += 0.2 * torch.randn(p.shape)
+    objective.extra = method.loss
+    return objective
 
 
 def sequence(modalities: dict[str, Any], word: str, label: int | None = None) -> list[Span]:
@@ -195,6 +207,13 @@ def work(rank: int, out: Path, folders: list[Path]) -> None:
             lambda m, a, to=sequences: to.append(sum(g.count for g in a[1].groups))
         )
         found[shard] = result(objective, batch) | {"encoded": sequences}
+    found["taught"] = {}
+    for negatives in ("gathered", "constant"):
+        objective = taught(made({"pairs": CandidateSpec(negatives=negatives)})[0])
+        found["taught"][negatives] = result(objective, retrieval(modalities, slice(3 * rank, 3 * rank + 3)))
+    for policy in ("exact", "cached"):
+        objective = taught(made({"words": CandidateSpec(shard="always", policy=policy)})[0])
+        found["taught"][policy] = result(objective, batch)
     objective, modalities = made({"words": CandidateSpec(shard="always", policy="cached", every=3)})
     found["cached"] = [result(objective, batch)["loss"] for _ in range(3)]
     found["auto"] = made({})[0].shards("words")

@@ -172,8 +172,7 @@ class Objective(nn.Module):
         forward = self.model.score(queries, over(partners), batch.scale)
         backward = self.model.score(partners, over(queries), batch.scale)
         total = symmetric(forward, backward, target, batch.smoothing)[0]
-        theirs = gather_constant if negatives == "gathered" else over
-        by = partial(partner_scores, batch=batch, own=lambda x: x, over=theirs)
+        by = partial(partner_scores, batch=batch, own=lambda x: x, over=over)
         return self._with_extra(total, batch, [forward, backward], target, by)
 
     def _among_members(self, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from generalist.machine.collectives import gather_constant
+from generalist.machine.collectives import gather
 
 if TYPE_CHECKING:
     from generalist.data.batch.types import Batch
@@ -39,7 +39,7 @@ def member_scores(model: PackedModel, batch: Batch, compared: Compared, members:
     """Another model's scores of a batch's questions among the very members that they were compared with."""
     queries = model.features(batch.inputs)
     if members.shard and compared.numbers is None:
-        found = gather_constant(model.features(members.share(), candidate=True))[: members.count]
+        found = gather(model.features(members.share(), candidate=True))[: members.count]
     else:
         found = model.features(members.pack(compared.numbers, False), candidate=True)
     return [model.logits(queries, found, batch.scale)]
