@@ -46,6 +46,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "write a caption for an image or a clip",
         "generalist describe models/uni --image dog.jpg --beam 2",
     ),
+    "inspect": (
+        "inspect",
+        "what goes on inside a model while it answers: its attention heads, each silenced in turn",
+        "generalist inspect runs/demo embedded:digits --task digits --what heads",
+    ),
     "report": ("report", "write the run's report.html anew", "generalist report runs/demo"),
     "convert": (
         "convert",

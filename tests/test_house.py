@@ -22,6 +22,7 @@ ROOMS = {
             "convert",
             "train",
             "evaluate",
+            "inspect",
             "adapt",
             "report",
             "run",

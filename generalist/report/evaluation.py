@@ -68,7 +68,7 @@ def matrix_section(found: dict[str, Any]) -> str:
     cell = {(pair["from"], pair["to"]): pair for pair in found["pairs"]}
     values = [[_shown(cell.get((a, b))) for b in names] for a in names]
     dashed = [[cell.get((a, b), {}).get("trained") is False for b in names] for a in names]
-    drawing = heat(names, values, dashed, "retrieval from the row's modality to the column's, R@1")
+    drawing = heat(names, names, values, "retrieval from the row's modality to the column's, R@1", dashed)
     chances = [pair["chance"] for pair in found["pairs"]]
     chance = fmt(min(chances)) + ("" if max(chances) == min(chances) else f" to {fmt(max(chances))}")
     words = f"R@1 over {fmt(found['n'])} records{_about(found)}; chance {chance}."

@@ -211,30 +211,37 @@ def scatter(
 
 
 def heat(
-    names: Sequence[str],
-    cells: Sequence[Sequence[tuple[float, str] | None]],
-    dashed: Sequence[Sequence[bool]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[tuple[float | None, str] | None]],
     label: str,
+    dashed: Sequence[Sequence[bool]] | None = None,
+    full: float = 1.0,
 ) -> str:
-    """A square table of (value in 0..1, its tip) by row and column, the deeper the higher; None is left empty."""
+    """A table of (value, its tip) by row and column; a value of None is a dash, a cell of None is left empty.
+
+    The further from 0 the deeper, as deep as it gets at `full`; what lies below 0 has another colour.
+    """
     size, margin, top = 62, 78, 26
-    width, height = margin + size * len(names), top + size * len(names)
-    body = []
-    for i, name in enumerate(names):
-        short, at = esc(shorten(name, 11)), size * i + size / 2
-        body.append(f'<text x="{margin - 8}" y="{top + at + 4}" text-anchor="end">{short}</text>')
-        body.append(f'<text x="{margin + at}" y="{top - 8}" text-anchor="middle">{short}</text>')
+    width, height = margin + size * len(columns), top + size * len(rows)
+    middles = [margin + size * j + size / 2 for j in range(len(columns))]
+    heads = zip(middles, columns, strict=True)
+    body = [f'<text x="{x}" y="{top - 8}" text-anchor="middle">{esc(shorten(n, 11))}</text>' for x, n in heads]
+    for i, name in enumerate(rows):
+        y = top + size * i
+        body.append(f'<text x="{margin - 8}" y="{y + size / 2 + 4}" text-anchor="end">{esc(shorten(name, 11))}</text>')
         for j, cell in enumerate(cells[i]):
             if cell is None:
                 continue
-            x, y = margin + size * j, top + size * i
-            edge = ' stroke-dasharray="5 3"' if dashed[i][j] else ""
-            deep = min(1.0, max(0.0, cell[0]))
+            edge = ' stroke-dasharray="5 3"' if dashed is not None and dashed[i][j] else ""
+            value = 0.0 if cell[0] is None else float(cell[0])
+            kind = "cell" if value >= 0 else "cell below"
+            deep = min(1.0, abs(value) / full) if full > 0 else 0.0
             body.append(
-                f'<g><title>{esc(cell[1])}</title><rect class="cell" x="{x + 3}" y="{y + 3}" width="{size - 6}" '
-                f'height="{size - 6}" rx="5" fill-opacity="{0.05 + 0.6 * deep:.2f}"{edge}/>'
-                f'<text class="number" x="{x + size / 2}" y="{y + size / 2 + 4}" text-anchor="middle">'
-                f"{fmt(float(cell[0]))}</text></g>"
+                f'<g><title>{esc(cell[1])}</title><rect class="{kind}" x="{margin + size * j + 3}" y="{y + 3}" '
+                f'width="{size - 6}" height="{size - 6}" rx="5" fill-opacity="{0.05 + 0.6 * deep:.2f}"{edge}/>'
+                f'<text class="number" x="{middles[j]}" y="{y + size / 2 + 4}" text-anchor="middle">'
+                f"{fmt(None if cell[0] is None else value)}</text></g>"
             )
     drawing = svg(width, height, "".join(body), label, "heat")
     return f'<div style="max-width:{round(1.2 * width)}px">{drawing}</div>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generalist.report.figures import esc, svg
+from generalist.report.figures import esc, fmt, heat
 
 
 def interference_section(found: dict[str, Any]) -> str:
@@ -19,27 +19,14 @@ def interference_section(found: dict[str, Any]) -> str:
         "cosine of two tasks' gradients. Right: what a unit step on the column's task does to the row's loss, as a "
         "share of what a step on its own task does; below 0 it interferes.</p>"
     )
-    maps = "".join(_heat(found["tasks"], found[kind], kind) for kind in ("cosine", "interference"))
+    maps = "".join(_map(found["tasks"], found[kind], kind) for kind in ("cosine", "interference"))
     return f'{note}<div class="rows">{table}</div><div class="answers">{maps}</div>'
 
 
-def _heat(tasks: list[str], values: list[list[float | None]], title: str) -> str:
-    cell, margin = 44, 96
-    side = margin + cell * len(tasks)
-    body = [f'<text x="4" y="14">{esc(title)}</text>']
-    for i, task in enumerate(tasks):
-        middle = margin + cell * i + cell / 2
-        body.append(f'<text x="{margin - 6}" y="{middle + 4}" text-anchor="end" font-size="11">{esc(task[:14])}</text>')
-        turn = f"rotate(-45 {middle} {margin - 8})"
-        body.append(f'<text x="{middle}" y="{margin - 8}" font-size="11" transform="{turn}">{esc(task[:14])}</text>')
-        for j, value in enumerate(values[i]):
-            x, y = margin + cell * j, margin + cell * i
-            shown = 0.0 if value is None else max(-1.0, min(1.0, value))
-            colour = "#2a7f62" if shown >= 0 else "#b3432b"
-            body.append(
-                f'<rect x="{x}" y="{y}" width="{cell - 2}" height="{cell - 2}" fill="{colour}" '
-                f'opacity="{abs(shown):.2f}"/>'
-            )
-            words = "–" if value is None else f"{value:.2f}"
-            body.append(f'<text x="{x + cell / 2 - 1}" y="{y + 26}" text-anchor="middle" font-size="11">{words}</text>')
-    return svg(side, side, "".join(body), f"{title} of the tasks' gradients", "in")
+def _map(tasks: list[str], values: list[list[float | None]], title: str) -> str:
+    cells = [
+        [(value, f"{b} on {a}: {fmt(value)}") for b, value in zip(tasks, row, strict=True)]
+        for a, row in zip(tasks, values, strict=True)
+    ]
+    drawing = heat(tasks, tasks, cells, f"{title} of the tasks' gradients")
+    return f"<figure><h4>{esc(title)}</h4>{drawing}</figure>"

@@ -97,6 +97,7 @@ figcaption{margin-top:.5rem}
 .card h4{margin:0 0 .4rem;font-size:.95rem;overflow-wrap:anywhere}
 .chart .chanceline{stroke:var(--none);stroke-dasharray:2 4}
 .heat .cell{fill:var(--accent);stroke:var(--accent);stroke-width:1.5}
+.heat .below{fill:var(--bad);stroke:var(--bad)}
 .heat .number{fill:var(--ink);font-size:12px}
 .plain{overflow-x:auto;font-size:.88rem;font-variant-numeric:tabular-nums}
 .plain th{font-weight:500;color:var(--soft);text-align:right;padding:3px 10px;white-space:nowrap}

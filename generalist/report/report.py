@@ -23,6 +23,7 @@ from generalist.data.base.errors import UserError
 from generalist.report.curves import curves_section
 from generalist.report.evaluation import calibration_section, data_section, leakage_section, matrix_section
 from generalist.report.figures import colour, curve, esc, fmt, shorten
+from generalist.report.inspect import heads_section
 from generalist.report.interference import interference_section
 from generalist.report.page import page
 from generalist.report.results import Result, read_results, results_table, verdict_sentences
@@ -34,7 +35,12 @@ TRAIN, EVALUATE = "generalist train RECIPE", "generalist eval RUN"
 MADE_BY = {LOG: TRAIN, "recipe.json": TRAIN} | dict.fromkeys(
     ("metrics.json", "space.npz", "predictions.json"), EVALUATE
 )
-ALONE = ("any_to_any.json", "tuning.json", "result.json")  # what eval and tune leave in a folder of their own
+ALONE = (
+    "any_to_any.json",
+    "tuning.json",
+    "result.json",
+    "inspect/heads.json",
+)  # what others leave apart
 LEAD = (
     "One shared encoder answers every task by one rule: the answer is the candidate whose representation is most "
     "like that of the input, <i>p</i>(<i>y</i>|<i>x</i>) ∝ exp(cos(<i>f</i>(<i>x</i>), <i>f</i>(<i>y</i>)) · scale)."
@@ -53,7 +59,7 @@ def write_report(run: str | os.PathLike) -> Path:
     metrics = _json(run / "metrics.json")
     results = None if metrics is None else read_results(metrics, run / "metrics.json")
     interference = _json(run / "interference.json")
-    matrix = _json(run / "any_to_any.json")
+    matrix, heads = _json(run / "any_to_any.json"), _json(run / "inspect" / "heads.json")
     tuned, elsewhere = _found(run, "tuning", "tuning.json"), _found(run, "evaluations", "result.json")
     measured = {str(k): v for k, v in ((metrics or {}).get("tasks") or {}).items() if isinstance(v, dict)} | elsewhere
     samples, space = _json(run / "predictions.json"), _space(run / "space.npz")
@@ -73,6 +79,7 @@ def write_report(run: str | os.PathLike) -> Path:
         if samples is None
         else predictions_section(samples, run / "predictions.json"),
         "Interference": "" if interference is None else interference_section(interference),
+        "Heads": "" if heads is None else heads_section(heads),
         "Recipe": _missing(run, "recipe.json") if recipe is None else _recipe_list(recipe),
     }
     # a folder that an evaluation or a tuning left is no run: nothing of a run is missing in it

@@ -1,0 +1,42 @@
+"""`generalist inspect RUN DATA --what heads`: what goes on inside a model while it answers these records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="the folder that generalist train wrote, or a model folder")
+    parser.add_argument("data", help="a folder, table, shards, hub:NAME or embedded:NAME with a label")
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="settings of the task, such as target=price")
+    parser.add_argument("--what", default="heads", help="heads: each silenced in turn, and how far it looks")
+    parser.add_argument("--task", default="classify", metavar="NAME", help="a task of the model, or a kind")
+    parser.add_argument("--split", default="test", help="train, val or test")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of the data's source")
+    parser.add_argument("--input", action="append", metavar="MODALITY=FIELD", help="what goes in (default image=image)")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="candidate names in the order of the labels")
+    parser.add_argument("--limit", type=int, metavar="N", help="N records only, evenly spread")
+    parser.add_argument("--out", type=Path, help="where inspect/WHAT.json goes (default: a run's own folder)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from generalist.commands.evaluate import USUAL, opened
+    from generalist.commands.tune import pair
+    from generalist.evaluate.zero_shot import Asked, Judge, named, task_for
+    from generalist.inspect.base import analyser, save
+
+    look = analyser(args.what)
+    model, processor, records = opened(args)
+    inputs = dict(pair(text) for text in args.input or [])
+    asked = Asked(args.task, inputs, classes=args.classes, keys=list(args.keys), usual=USUAL)
+    task, _ = task_for(asked, model, processor, records)
+    found = look.run(task, named(task.answered(records)), Judge(model, task))
+    out = args.out or (args.run if (args.run / "recipe.json").is_file() else None)
+    if out is not None:
+        save(out, args.what, found)
+    print(json.dumps(found, indent=1) if args.json else look.table(found))
+    return 0
