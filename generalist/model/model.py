@@ -62,7 +62,7 @@ class PackedModel(Tapped, PreTrainedModel):
         self.kinds = {name: m.kind for name, m in self.modalities.items()}
         self.router = ROUTERS[config.moe.router] if has_experts(config) else None
         self.pooling = build_pooling(config)
-        pooled, compared = self.pooling.size, config.output_size or width
+        pooled, compared = self.pooling.size, config.output_size or config.out_width
         self.head = (
             OutputHead(pooled, eps, compared, config.output_bias, config.output_norm, config.output_act)
             if config.output_head

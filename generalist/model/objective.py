@@ -64,7 +64,7 @@ class Objective(nn.Module):
         if self._draws:
             # batches that names were drawn for: the same draw on every rank, and after a resume
             self.register_buffer("draws", torch.zeros(1, dtype=torch.long))
-        width = model.config.output_size or model.config.width
+        width = model.config.output_size or model.config.out_width
         self._exact = Exact(CandidateSpec(), 0, width)
         # by number: a task's name may hold what a module's name may not
         self._policy_of = {name: i for i, name in enumerate(sets)}

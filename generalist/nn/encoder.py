@@ -16,7 +16,7 @@ from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.table import channel_mixer, layers_of, token_mixer
 from generalist.nn.spec import EncoderSpec, LayerSpec
-from generalist.nn.steps import Step
+from generalist.nn.steps import Merge, Step
 
 
 class DropPath(nn.Module):
@@ -40,8 +40,8 @@ class Block(GradientCheckpointingLayer, Step):
 
     def __init__(self, config: EncoderSpec, layer: LayerSpec) -> None:
         super().__init__()
-        width, eps = config.width, config.eps
-        self.width = width
+        self.width = width = layer.width
+        eps = config.eps
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.mixer = token_mixer(config, layer)
         self.norm2 = nn.LayerNorm(width, eps=eps)
@@ -77,9 +77,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderSpec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(config, layer) for layer in layers_of(config))
+        self.layers, width = nn.ModuleList(), config.width
+        for layer in layers_of(config):
+            if layer.merge:
+                self.layers.append(Merge(width, layer.width, layer.merge))
+            self.layers.append(Block(config, layer))
+            width = layer.width
+        self.width = width  # of what comes out
         self.placed = any(m.positions for m in self.modules() if isinstance(m, Mixer))  # looks at where tokens stand
-        self.norm = nn.LayerNorm(config.width, eps=config.eps) if config.final_norm else None
+        self.norm = nn.LayerNorm(width, eps=config.eps) if config.final_norm else None
 
     def forward(self, x: Tensor, at: At) -> tuple[Tensor, At]:
         x = at.tap("embedded", x)

@@ -27,7 +27,7 @@ class Asked(nn.Module):
 
     def __init__(self, config: EncoderSpec) -> None:
         super().__init__()
-        self.size = config.width
+        self.size = config.out_width
 
     def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
         """hidden: Float[N D]; owner: Int[N], the sequence (0 .. sequences - 1) of each token; asked: Int[M].
@@ -96,7 +96,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, config: EncoderSpec) -> None:
         super().__init__()
         chosen = POOLER | (config.pooler or {})
-        width, eps = config.width, config.eps
+        width, eps = config.out_width, config.eps
         self.heads, self.own = int(chosen["heads"]), bool(chosen["own"])
         self.size = size = int(chosen["size"]) or width
         self.norm = nn.LayerNorm(width, eps=eps) if chosen["norm"] else nn.Identity()
@@ -155,6 +155,6 @@ def check_readout(spec: EncoderSpec) -> None:
         raise UserError(f"model: pooler has no setting {wrong[0]!r}; {nearest(wrong[0], POOLER)}")
     if settings and not issubclass(POOLINGS[spec.pooling], AttentionPooling):
         raise UserError(f"model: the readout {spec.pooling!r} has no settings; set model.pooling=attention")
-    heads, size = int((POOLER | settings)["heads"]), int((POOLER | settings)["size"]) or spec.width
+    heads, size = int((POOLER | settings)["heads"]), int((POOLER | settings)["size"]) or spec.out_width
     if heads < 1 or size % heads:
         raise UserError(f"model: {heads} pooling heads do not divide {size}; set pooler heads")

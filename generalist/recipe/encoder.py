@@ -53,7 +53,8 @@ class MoeSpec:
 @dataclass
 class LayerSpec:
     """One layer. mixer, channel: a name, or {"kind": name} with its settings; norm: as `EncoderSpec.norm`; heads,
-    hidden: 0 = the encoder's.
+    hidden: 0 = the encoder's. merge: in front of it so many cells of either axis become one token, 0 = none (a stage
+    begins; `generalist.nn.steps.Merge`); width: from its merge on, 0 = as in front of it.
     """
 
     mixer: dict[str, Any] | str = "attention"
@@ -61,6 +62,8 @@ class LayerSpec:
     norm: str = "pre"
     heads: int = 0
     hidden: int = 0
+    merge: int = 0
+    width: int = 0
 
 
 @dataclass
@@ -245,6 +248,11 @@ class EncoderSpec:
             )
         return given
 
+    @property
+    def out_width(self) -> int:
+        """Width of the tokens behind the last layer."""
+        return next((layer.width for layer in reversed(self.stack()) if layer.width), self.width)
+
     def with_stack(self, stack: list[LayerSpec]) -> Self:
         """The same with these layers, experts among them by name."""
         changed = self.described() | {"layers": len(stack), "steps": [asdict(layer) for layer in stack]}
@@ -266,11 +274,19 @@ class EncoderSpec:
             raise UserError(f"model.drop_path={self.drop_path}: it is a rate, 0 <= drop_path < 1")
         if not 0 < self.initial_scale <= 100:
             raise UserError(f"model.initial_scale={self.initial_scale}: it must lie in 0 < scale <= 100")
+        width = self.width
         for layer in self.stack():
             check_name(layer.norm, NORMS, "norm")
             at_least(0, "model.steps: heads", layer.heads)
             at_least(0, "model.steps: hidden", layer.hidden)
-            divides(layer.heads or self.heads, self.width)
+            at_least(0, "model.steps: merge", layer.merge)
+            at_least(0, "model.steps: width", layer.width)
+            if layer.width not in (0, width) and not layer.merge:
+                raise UserError(f"model.steps: width {layer.width} behind {width}; give that layer a merge, such as 2")
+            width = layer.width or width
+            divides(layer.heads or self.heads, width)
+        if any(layer.merge for layer in self.stack()) and (self.prompts or self.candidate_prompts):
+            raise UserError("model: deep prompts and layers that merge do not go together; leave one of them out")
 
 
 HOW = tuple(f.name for f in fields(EncoderSpec) if f.metadata.get("how"))

@@ -60,14 +60,13 @@ def turn(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1).to(x.dtype)
 
 
-def build_rotary(config: Any) -> Rotary | None:
-    """The rotary positions that a configuration names (`rotary`), None where it names none."""
+def build_rotary(config: Any, width: int) -> Rotary | None:
+    """The rotary positions that a configuration names (`rotary`) of heads of a width, None where it names none."""
     if config.rotary is None:
         return None
     known = [f.name for f in fields(Rotary) if f.name != "width"]
     if wrong := [name for name in config.rotary if name not in known]:
         raise UserError(f"model: rotary has no setting {wrong[0]!r}; {nearest(wrong[0], known)}")
-    width = config.width // config.heads
     found = Rotary(width, **config.rotary)
     if width % 4:
         raise UserError(f"model: heads of width {width} have no rotary positions of two axes; use a multiple of 4")

@@ -7,28 +7,51 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
+from torch import nn
 from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.nn.attention.rotary import build_rotary
 from generalist.nn.experts.experts import Experts
-from generalist.nn.experts.mixers import ExpertAttention, ExpertMLP
+from generalist.nn.experts.mixers import ExpertAttention
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
 from generalist.nn.mixers.attention import Attention
 from generalist.nn.mixers.base import Mixer
-from generalist.nn.mixers.channel import MLP, SwiGLU
+from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
 from generalist.recipe.encoder import at_least, check_name, named
 
-Table = Mapping[str, type[Mixer]]
-TOKEN_MIXERS: dict[str, type[Mixer]] = {"attention": Attention, "expert_attention": ExpertAttention}
-CHANNEL_MIXERS: dict[str, type[Mixer]] = {"mlp": MLP, "swiglu": SwiGLU, "expert_mlp": ExpertMLP}
+# a name and where its class is, or the class: a `Mixer`, or a plain module on maps (`generalist.tokenizers_mod.maps`)
+Table = Mapping[str, str | type[nn.Module]]
+TOKEN_MIXERS: dict[str, str | type[nn.Module]] = {
+    "attention": "generalist.nn.mixers.attention:Attention",
+    "expert_attention": "generalist.nn.experts.mixers:ExpertAttention",
+    "pool": "generalist.tokenizers_mod.maps.pool:Pool",
+    "convolve": "generalist.tokenizers_mod.maps.convolve:Convolve",
+}
+CHANNEL_MIXERS: dict[str, str | type[nn.Module]] = {
+    "mlp": "generalist.nn.mixers.channel:MLP",
+    "swiglu": "generalist.nn.mixers.channel:SwiGLU",
+    "expert_mlp": "generalist.nn.experts.mixers:ExpertMLP",
+}
 POSITIONS: dict[str, tuple[str, ...]] = {"rotary": ("temperature", "reference", "offset"), "relative": ("hidden",)}
 # what the encoder gives a mixer; its other parameters are settings of {"kind": name, ...}
 GIVEN = ("self", "width", "heads", "hidden", "activation", "norm", "relative", "rotary", "spec", "router")
+
+
+def mixer_class(table: Table, name: str) -> type[nn.Module]:
+    """The class behind a name of a table."""
+    found = table[name]
+    if not isinstance(found, str):
+        return found
+    module, _, attribute = found.partition(":")
+    kind: type[nn.Module] = getattr(import_module(module), attribute)
+    return kind
 
 
 def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
@@ -36,10 +59,12 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
     stack = spec.stack()
     mixers = placed([layer.mixer for layer in stack], spec.moe, "attention")
     channels = placed([layer.channel for layer in stack], spec.moe, "mlp")
-    return [
-        LayerSpec(mixer, channel, layer.norm, layer.heads or spec.heads, layer.hidden or spec.hidden)
-        for layer, mixer, channel in zip(stack, mixers, channels, strict=True)
-    ]
+    width, layers = spec.width, []
+    for layer, mixer, channel in zip(stack, mixers, channels, strict=True):
+        width = layer.width or width
+        sizes = {"heads": layer.heads or spec.heads, "hidden": layer.hidden or spec.hidden, "width": width}
+        layers.append(replace(layer, mixer=mixer, channel=channel, **sizes))
+    return layers
 
 
 def mixer_names(spec: EncoderSpec) -> list[tuple[str, str]]:
@@ -49,27 +74,30 @@ def mixer_names(spec: EncoderSpec) -> list[tuple[str, str]]:
 
 def token_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
     """The token mixer of a layer of `layers_of`."""
-    return _built(TOKEN_MIXERS, layer.mixer, spec, spec.width, layer.heads)
+    return _built(TOKEN_MIXERS, layer.mixer, spec, layer, layer.heads)
 
 
 def channel_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
     """The channel mixer of a layer of `layers_of`."""
-    return _built(CHANNEL_MIXERS, layer.channel, spec, spec.width, layer.hidden, ACT2FN[spec.activation])
+    return _built(CHANNEL_MIXERS, layer.channel, spec, layer, layer.hidden, ACT2FN[spec.activation])
 
 
-def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, *sizes: Any) -> Mixer:
+def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: LayerSpec, *sizes: Any) -> Mixer:
     """A mixer of its sizes and settings; experts take the description's router besides."""
     name, settings = named(what, "mixers")
-    kind, make = table[name], cast(Callable[..., Mixer], table[name])
+    kind: Any = mixer_class(table, name)
+    if not issubclass(kind, Mixer):
+        return MapMixer(kind(layer.width, **settings))
     if issubclass(kind, Attention | ExpertAttention):
-        settings["rotary"] = build_rotary(spec)
+        settings["rotary"] = build_rotary(spec, layer.width // layer.heads)
     if issubclass(kind, Experts):
-        return make(*sizes, expert_spec(spec), spec.moe.router, **settings)
+        router = replace(expert_spec(spec), width=layer.width)
+        return kind(layer.width, *sizes, router, spec.moe.router, **settings)
     if spec.inner_norm:
         settings["norm"] = spec.eps
     if spec.relative and issubclass(kind, Attention):
         settings["relative"] = spec.relative
-    return make(*sizes, **settings)
+    return kind(layer.width, *sizes, **settings)
 
 
 def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
@@ -99,7 +127,8 @@ def _check_parts(spec: EncoderSpec) -> None:
             _setting(kind, name, POSITIONS[kind])
         if kind == "relative":
             at_least(1, "model.position: hidden", spec.relative)
-    build_rotary(spec)
+    for layer in layers_of(spec):
+        build_rotary(spec, layer.width // layer.heads)
     check_readout(spec)
 
 
@@ -124,10 +153,11 @@ def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -
             f"model.{key}: {name!r} is a {kind} mixer; set model.{slot}={name} (model.{key} takes {', '.join(table)})"
         )
     check_name(name, table, key)
-    valid = [p for p in inspect.signature(table[name].__init__).parameters if p not in GIVEN]
+    kind = mixer_class(table, name)
+    valid = [p for p in inspect.signature(kind.__init__).parameters if p not in GIVEN]
     for setting in settings:
         _setting(name, setting, valid)
-    return table[name].needs
+    return kind.needs if issubclass(kind, Mixer) else MapMixer.needs
 
 
 def _setting(kind: str, name: str, valid: Any) -> None:

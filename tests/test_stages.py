@@ -1,0 +1,82 @@
+"""Mixers on maps and stages that merge tokens, from a recipe's keys to a trained, saved and loaded model."""
+
+import json
+
+import pytest
+import torch
+from golden import losses
+from tiny import tiny
+
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.nn.mixers.maps import MapMixer
+from generalist.nn.steps import Merge
+from generalist.train.optimizer import parameter_groups
+from generalist.train.prepare import prepare
+
+STAGES = [{"mixer": "convolve"}, {"merge": 2, "width": 24, "heads": 4, "mixer": "attention"}, {"mixer": "attention"}]
+
+
+def keys(**more):
+    return {"model__layers": 3, "model__steps": json.dumps(STAGES)} | more
+
+
+def pools(**more):
+    return {"model__layers": 2, "model__mixers": '["pool", "attention"]', "model__layer_scale": 0.1} | more
+
+
+@pytest.mark.parametrize("made", [pools, keys])
+def test_a_recipe_of_mixers_on_maps_and_of_stages_trains(made):
+    """From 2.4 to 2.0 and 1.8; guessing one of ten digits costs 2.3."""
+    how = {"steps": 120, "optimizer__lr": 1e-2, "modalities__image__patch": 2, "tasks__digits__batch": 16}
+    seen = [loss for task, loss in losses(tiny(**made(**how))) if task == "digits"]
+    assert sum(seen[-15:]) / 15 < 2.2
+
+
+@pytest.mark.parametrize("changed", [pools(), keys()], ids=["pool", "stages"])
+def test_packed_equals_one_by_one_and_a_saved_model_is_the_same(tmp_path, changed):
+    recipe = tiny(**changed, modalities__image__size=16)
+    prepared = prepare(recipe)
+    made = prepared.model(recipe).eval()
+    image, summary = prepared.modalities["image"], prepared.modalities["summary"]
+    pictures = [torch.rand(1, 4 * h, 4 * w) for h, w in ((4, 4), (3, 2), (1, 3), (2, 4))]
+    row = prepared.records["wine"][0]["row"]
+    given = [[summary.span(None).ask([0]), image.span(picture)] for picture in pictures]
+    table = prepared.modalities["table"]
+    given.append([summary.span(None).ask([0]), table.span(table.read(row))])
+    with torch.no_grad():
+        together = made.features(pack(given))
+        for own, sequence in zip(together, given, strict=True):
+            torch.testing.assert_close(own, made.features(pack([sequence]))[0], atol=1e-5, rtol=1e-4)
+        made.save_pretrained(tmp_path)
+        loaded = GeneralistModel.from_pretrained(tmp_path).eval()
+        assert torch.equal(loaded.features(pack(given)), together)
+
+
+def test_stages_stand_where_the_steps_say_and_their_matrices_decay():
+    made = GeneralistModel(
+        GeneralistConfig(width=16, heads=2, hidden=24, layers=3, steps=STAGES, modalities={"image": {}})
+    )
+    layers = made.encoder.layers
+    assert [type(layer).__name__ for layer in layers] == ["Block", "Merge", "Block", "Block"]
+    assert isinstance(layers[0].mixer, MapMixer) and isinstance(layers[1], Merge)
+    assert [layer.width for layer in layers] == [16, 24, 24, 24] and made.encoder.width == 24
+    assert layers[2].mixer.qkv.weight.shape == (72, 24) and layers[2].mixer.heads == 4
+    decayed = {id(p) for p in parameter_groups(made, 0.1)[0]["params"]}
+    assert {id(layers[0].mixer.operator.depthwise.weight), id(layers[1].cells.weight)} <= decayed
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (keys(model__steps='[{"width": 24}, {}, {}]'), "width 24 behind 16; give that layer a merge"),
+        (keys(model__prompts=2), "deep prompts and layers that merge"),
+        (keys(model__steps='[{"mixer": {"kind": "pool", "sise": 3}}, {}, {}]'), "pool has no setting 'sise'.*size"),
+        ({"model__mixers": "pool"}, "no mixer lets tokens see beyond their own grid"),
+    ],
+)
+def test_stages_that_cannot_work_are_refused_when_read(changed, said):
+    with pytest.raises(UserError, match=said):
+        prepare(tiny(**changed))
