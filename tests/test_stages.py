@@ -14,6 +14,7 @@ from generalist.model.config import GeneralistConfig
 from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.steps import Merge
 from generalist.train.optimizer import parameter_groups
+from generalist.train.plan import count
 from generalist.train.prepare import prepare
 
 STAGES = [{"mixer": "convolve"}, {"merge": 2, "width": 24, "heads": 4, "mixer": "attention"}, {"mixer": "attention"}]
@@ -80,3 +81,15 @@ def test_stages_stand_where_the_steps_say_and_their_matrices_decay():
 def test_stages_that_cannot_work_are_refused_when_read(changed, said):
     with pytest.raises(UserError, match=said):
         prepare(tiny(**changed))
+
+
+def test_a_plan_counts_stages_as_they_run():
+    recipe = tiny(**keys())
+    number, largest, counted = count(recipe, 1)
+    prepared = prepare(recipe)
+    objective = prepared.objective(recipe)
+    assert number == sum(p.numel() for p in objective.parameters())
+    assert largest == max(sum(p.numel() for p in layer.parameters()) for layer in objective.model.encoder.layers)
+    assert all(one.flops > 0 and one.activations > 0 for one in counted.values())
+    with pytest.raises(UserError, match="layers that merge tokens"):
+        count(tiny(**keys(engine__activation_checkpointing="true")), 1)
