@@ -203,6 +203,14 @@ def test_a_joint_model_of_a_folder_a_table_with_pictures_and_series(tmp_path):
         == 0
     )
     assert len(pandas.read_csv(tmp_path / "a.csv")) == 28
+    # the next steps of each series, in its own units: a sine of amplitude one around 0 and around 1
+    words = ["predict", str(out), str(tmp_path / "load.csv"), "--task", "load", "--out", str(tmp_path / "f.csv")]
+    assert main(words) == 0
+    ahead = pandas.read_csv(tmp_path / "f.csv")
+    assert list(ahead["step"]) == [1, 2, 3, 4, 5, 6] * 2 and list(ahead["id"]) == [0] * 6 + [1] * 6
+    wave = np.sin(np.arange(160, 166) / 24 * 2 * np.pi)
+    assert np.abs(ahead["answer"] - np.concatenate([wave, wave + 1])).max() < 0.6
+    assert (ahead["low"] <= ahead["high"]).all()
 
 
 def test_pairs_with_a_side_missing_are_left_out(tmp_path):

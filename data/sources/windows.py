@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,13 @@ class Windows:
     def names(self) -> list[str]:
         """The series that windows are cut from."""
         return self._series()[0]
+
+    def newest(self, path: str) -> Records:
+        """The last `context` steps of every series of another file of the same kind, in its own units."""
+        names, values, *_ = replace(self, path=str(path), rows={})._series()
+        return Records(
+            [{"id": name, "series": name, "past": values[-self.context :, i]} for i, name in enumerate(names)]
+        )
 
     def _series(self) -> tuple[list[str], np.ndarray, np.ndarray, dict[str, list[int]], list[str]]:
         """Names and values [t, series] in the file's units, the whole `array` [t, ...] (empty without one), the rows of

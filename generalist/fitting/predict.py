@@ -16,6 +16,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.media.kinds import ending, is_junk, samples_among
 from generalist.data.sources.folder import Folder, walked
 from generalist.data.sources.tabular import ENDINGS, Tabular
+from generalist.data.sources.windows import Windows
 from generalist.data.stream.source import Record, Records
 from generalist.evaluate.combined import Weights
 from generalist.hf.predict import load_model
@@ -48,7 +49,8 @@ class Asked:
         self.task: Task = tasks[task or next(iter(tasks))]
         self.modalities = processor.built
         self.task.bind(self.modalities, processor.sets.get(self.task.name), {})
-        if not self.task.asks_once or self.task.candidates is None:
+        self.ahead = isinstance(self.task.source, Windows)  # each row is a step of time, and the next are asked for
+        if not (self.task.asks_once or self.ahead) or self.task.candidates is None:
             raise UserError(f"task {self.task.name}: rows of a table are no questions to a {self.task.kind}")
         self.notes: list[str] = []  # what a reader of the answers should know
         self.weights = None if model_only else weights_in(run, self.task.name)
@@ -56,6 +58,10 @@ class Asked:
     def records(self, data: Any) -> Records:
         """The records of a file, a folder or a data frame, answers left out. UserError: a column is not there."""
         source = self.task.source
+        if isinstance(source, Windows):
+            if not isinstance(data, str | Path):
+                raise UserError("a forecast of new series reads them from a table's file; write the frame into one")
+            return source.newest(str(data))
         if isinstance(source, Folder):
             return unlabelled(data, source)
         if not isinstance(source, Tabular):
@@ -108,11 +114,27 @@ class Asked:
 
     def answers(self, records: Records) -> list[dict[str, Any]]:
         """A dict a record: "answer" and what stands beside it; {"error"} where it cannot be read."""
+        if self.ahead:
+            return self.steps(records)
         log_p, lost = self.log_p(records)
         return [
             {"answer": None, "error": lost[i]} if i in lost else self._shown(row)
             for i, row in enumerate(log_p.double())
         ]
+
+    def steps(self, records: Records) -> list[dict[str, Any]]:
+        """A dict a series and step ahead: {"id", "step", "answer" (the median), "low", "high"}; one with "error"."""
+        lost: dict[int, str] = {}
+        found = list(likelihoods(self.model, self.task, records, BATCH, lost))
+        there = [i for i in range(len(records)) if i not in lost]
+        out = [{"id": records[i]["id"], "answer": None, "error": why} for i, why in lost.items()]
+        for number, (log_p, rows) in zip(there, found, strict=True):
+            said = self.task.read(records[number], log_p, rows)
+            assert isinstance(said.value, list) and said.interval is not None
+            steps = enumerate(zip(said.value, *said.interval, strict=True), 1)
+            name = records[number]["id"]
+            out += [{"id": name, "step": n, "answer": v, "low": low, "high": high} for n, (v, low, high) in steps]
+        return out
 
     def _shown(self, log_p: Tensor) -> dict[str, Any]:
         """The likeliest name or number with what stands beside it: probabilities, or median and 80 % interval."""
@@ -180,7 +202,9 @@ def predict_file(run: Path, data: str, out: Path | None, task: str = "", model_o
     for note in asked.notes:
         print(note, file=sys.stderr)
     names = list(dict.fromkeys(["id", *(k for answer in answers for k in answer)]))
-    ids = [str(records[i].get("id", i)) for i in range(len(records))]
+    if not asked.ahead:
+        ids = [str(records[i].get("id", i)) for i in range(len(records))]
+        answers = [{"id": name} | answer for name, answer in zip(ids, answers, strict=True)]
     try:
         stream: Any = sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
     except OSError as error:
@@ -188,8 +212,8 @@ def predict_file(run: Path, data: str, out: Path | None, task: str = "", model_o
     try:
         writer = csv.DictWriter(stream, names, restval="")
         writer.writeheader()
-        for name, answer in zip(ids, answers, strict=True):
-            writer.writerow({"id": name} | {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in answer.items()})
+        for answer in answers:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in answer.items()})
     finally:
         if out is not None:
             stream.close()
