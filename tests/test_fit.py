@@ -170,6 +170,44 @@ def test_ten_rows_are_enough_for_a_table_and_five_are_said_to_be_too_few(tmp_pat
     assert "too few" in capsys.readouterr().err
 
 
+def test_classes_that_a_parquet_file_names_keep_their_names(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features = {"x": {"dtype": "float32", "_type": "Value"}, "kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    table = pa.table({"x": np.random.default_rng(0).normal(size=60), "kind": [0, 1, -1] * 20})
+    about = json.dumps({"info": {"features": features}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "t.parquet")
+    recipe, parts = decided(tmp_path / "t.parquet", label="kind")
+    assert recipe.tasks[0].open("train").info["classes"] == ["cat", "dog"]
+    assert "2 classes: cat, dog" in parts[0].told[0] and "20 rows without a label" in parts[0].told[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.csv", "--label", "y"], "no data nowhere.csv"),
+        (["t.csv"], "say which column is the answer"),
+        (["t.csv", "--label", "prise"], "did you mean 'price'"),
+        (["t.csv", "--label", "same"], "nothing to learn"),
+        (["t.csv", "--label", "Id"], "names the rows"),
+        (["t.csv", "--label", "words"], "are no classes"),
+        (["t.csv", "--retrieve", "words", "size"], "give texts, pictures or sounds"),
+        (["t.csv", "--forecast", "200", "--date", "built"], "too few to forecast 200"),
+        (["t.csv", "--label", "price", "--time", "soon"], "give one such as 90s"),
+        (["empty"], "no files"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line_before_the_first_step(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    rows(60).to_csv("t.csv", index=False)
+    assert main(["fit", *words, "--out", "run"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def pictures(folder, count: int = 14) -> None:
     from PIL import Image
 

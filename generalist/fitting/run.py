@@ -42,6 +42,8 @@ def fit(
     name = named(asks)
     out = out or Path("runs") / name
     check_free(out, overwrite)
+    if (out / FILE).exists() and not overwrite:
+        raise UserError(f"{out / FILE} is there already, and may be yours; --overwrite or another --out starts anew")
     recipe, parts = recipe_of(asks, name, seed, seconds)
     recipe.baseline, recipe.combine = baseline, baseline and not model_only
     prepared = fix_steps(recipe, parts, began, seconds)

@@ -10,6 +10,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.files.paths import beside
 from generalist.data.sources.tabular import Tabular
 from generalist.data.tables.columns import typed
+from generalist.data.tables.media_columns import class_names
 from generalist.data.tables.readers import read_raw
 from generalist.fitting.answers import Answer, answer_of
 from generalist.fitting.columns import APART, IN_ROW, Column, look
@@ -42,6 +43,9 @@ def opened(ask: Ask) -> tuple[list[Column], list[Column], list[str]]:
             f"{ask.test}: no column {ask.label!r}, and a test needs its answers; for rows without use predict"
         )
     train, *test = [look(t, Path(f).parent) for t, f in zip(tables, files, strict=True)]
+    if ask.label and (names := class_names(tables[0], ask.label)) is not None:  # a file that holds their numbers
+        for column in [c for part in (train, *test) for c in part if c.name == ask.label]:
+            column.values = [names[v] if v is not None and 0 <= v < len(names) else None for v in column.values]
     return train, test[0] if test else [], notes
 
 
