@@ -54,6 +54,7 @@ MODALITIES = {
     ),
     "always": ("if rng is not None:", "if True:", "good input", "two calls without rng"),
     "shapeless": (FORWARD, f"return ({TOKENS})[:1]", "good input", "build(width) gives (1, 32)"),
+    "unordered": ("    axes = 1\n", "", "good input", "its grid is (3,), `axes` says 0"),
     "unseeded": (", generator=rng)", ")", "draws by seed", "of one seed differ in 'note'"),
     "lenient": (" or notes.max() > 127", "", "bad input", "[60, 128] is taken"),
     "wordless": ('0.5], "whole', '0.5], "integers', "bad input", "does not say 'integers"),

@@ -29,6 +29,7 @@ class Melody(Modality):
     name = "melody"
     raw = "a list of MIDI numbers"
     count = "notes"
+    axes = 1
 
     longest: int = 32
 

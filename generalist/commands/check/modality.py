@@ -106,6 +106,10 @@ def reading(subject: Subject) -> str:
         if not bool(real(span).any()):
             raise Fault(f"good raw value {number}: none of {span.length} tokens is real")
         _equal(span, subject.modality.span(value), f"good raw value {number}: the tokens of two calls without rng")
+        if len(span.grid or ()) > subject.modality.axes:
+            raise Fault(
+                f"good raw value {number}: its grid is {span.grid}, `axes` says {subject.modality.axes} at most"
+            )
         tokens = Embedded.of(subject.model.tokenizers[subject.name](span.data)).x
         if tokens.shape != (span.length, subject.model.config.hidden_size):
             raise Fault(
