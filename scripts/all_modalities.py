@@ -6,7 +6,7 @@
     python -m scripts.all_modalities DATA --control                    # and with a frozen random encoder
     python -m scripts.all_modalities DATA seed=1 modalities.table.drop=0.1    # any key of the recipe
 
-DATA is a folder of sets as `generalist/recipes/all_modalities.py` describes them. Seeds are fixed; validation and
+DATA is a folder of sets as `generalist/recipes/all_sets.py` describes them. Seeds are fixed; validation and
 baselines' choices use validation data only. A finished part in --out is not run again, so a stopped run goes on.
 """
 
@@ -26,6 +26,7 @@ from generalist.recipe.keys import override
 from generalist.recipe.recipe import Recipe
 from generalist.recipes.all_modalities import recipe
 from generalist.run.train import train_run
+from generalist.scripts.tables import columns
 from generalist.tasks.forecast import Forecast
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.checkpoints.checkpoint import checkpoints
@@ -98,9 +99,7 @@ def main() -> None:
             lines |= trained(chosen(args.data, steps, [name], keys=args.keys), out / "alone" / name)["tasks"]
         parts["alone"] = {"tasks": lines}
     head = ("task", "metric", "joint", "alone", "random encoder", "baseline", "which", "test")
-    rows = [head, *(row(name, parts) for name in parts["joint"]["tasks"])]
-    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
-    print("\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows))
+    print(columns([head, *(row(name, parts) for name in parts["joint"]["tasks"])]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m scripts.distillation DATA                         # four sets, two seeds each
     python -m scripts.distillation DATA --sets banking77 --seeds 0 1 2 --steps 600
 
-DATA is a folder of sets as `generalist.recipes.all_modalities` has them. Teacher: 4 layers of width 96, twice the
+DATA is a folder of sets as `generalist.recipes.all_sets` has them. Teacher: 4 layers of width 96, twice the
 steps; students: width 48, the same data, order and seed, one with distill.weight=1 and distill.temperature=2 (the
 defaults, chosen on none of the sets). What is finished in --out is not run again. One JSON of every value goes to
 scripts/bench_results/distillation.json.
@@ -25,7 +25,11 @@ from generalist.scripts.tables import columns
 RESULT = Path(__file__).parent / "bench_results" / "distillation.json"
 STUDENT = ["model.width=48", "model.hidden=192"]
 # one look at every test sample: nine would cost more than the training; results and baselines as in training
-QUICK = {"fashion_mnist": ["modalities.image.views=1"], "fsdd": ["modalities.audio.windows=1"]}
+QUICK = {
+    "cifar10": ["modalities.image.views=1"],
+    "fashion_mnist": ["modalities.image.views=1"],
+    "fsdd": ["modalities.audio.windows=1"],
+}
 
 
 def value(data: Path, name: str, steps: int, seed: int, keys: list[str], out: Path) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--sets", nargs="+", default=["fashion_mnist", "banking77", "fsdd", "adult"])
+    parser.add_argument("--sets", nargs="+", default=["fashion_mnist", "banking77", "fsdd", "cifar10"])
     parser.add_argument("--steps", type=int, default=300, help="of a student; a teacher takes twice as many")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--threads", type=int, default=1)

@@ -270,7 +270,7 @@ class Task(Reading):
         return spans
 
     def collate(self, examples: list[Example]) -> Batch:
-        batch = collate(self.name, examples, self.name if self.candidates is not None else None, self.symmetric)
+        batch = collate(self.name, examples, self.name if self.candidates is not None else None)
         batch.scale, batch.smoothing = self.scale, self.smoothing
         if batch.partners is not None:
             batch.count = batch.inputs.sequences

@@ -5,7 +5,6 @@ Uni-Perceiver (2112.01522), equation 1; the clamp of the scale at 100 is CLIP's 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -55,12 +54,3 @@ def symmetric(log_p_forward: Tensor, log_p_backward: Tensor, target: Tensor, smo
     forward, count = negative_log_likelihood(log_p_forward, target, smoothing)
     backward, _ = negative_log_likelihood(log_p_backward, target, smoothing)
     return (forward + backward) / 2, count
-
-
-def probabilities(log_p: Tensor) -> Tensor:
-    return log_p.exp()
-
-
-def uniform_log_likelihood(k: int) -> Tensor:
-    """The loss of knowing nothing: log K, [1]."""
-    return torch.log(torch.tensor([float(k)]))

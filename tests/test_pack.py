@@ -98,7 +98,7 @@ def test_partners_are_packed_on_their_own_and_keep_their_keys():
         Example([span([1, 2]).ask([0])], [span([3]).ask([0])], record="one", key=7),
         Example([span([4]).ask([0])], [span([5, 6, 7]).ask([0])], record="two", key=9),
     ]
-    batch = collate("pairs", examples, candidates=None, symmetric=True)
+    batch = collate("pairs", examples, candidates=None)
     assert (batch.inputs.tokens, batch.partners.tokens) == (3, 4)
     assert batch.keys.tolist() == [7, 9]
     assert batch.records == ["one", "two"]

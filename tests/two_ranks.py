@@ -64,7 +64,7 @@ def retrieval(modalities: dict[str, Any], rows: slice) -> Batch:
     pairs = PAIRS[rows]
     keys = torch.tensor([WORDS.index(b) for _, b in pairs])
     inputs, partners = (pack([sequence(modalities, pair[i]) for pair in pairs]) for i in (0, 1))
-    return Batch("pairs", inputs, partners=partners, symmetric=True, smoothing=0.1, count=len(pairs), keys=keys)
+    return Batch("pairs", inputs, partners=partners, smoothing=0.1, count=len(pairs), keys=keys)
 
 
 def choosing(modalities: dict[str, Any], rows: slice) -> Batch:

@@ -152,7 +152,7 @@ def grouped(lengths: list[int], special: list[bool]) -> list[Group]:
     return groups
 
 
-def collate(task: str, examples: list[Example], candidates: str | None, symmetric: bool = False) -> Batch:
+def collate(task: str, examples: list[Example], candidates: str | None) -> Batch:
     """Examples of one task -> one batch. Partners, where the task has them, are packed on their own."""
     if not examples:
         raise ValueError(f"task {task}: a batch needs at least one example")
@@ -168,7 +168,6 @@ def collate(task: str, examples: list[Example], candidates: str | None, symmetri
         inputs=pack([e.inputs for e in examples]),
         candidates=candidates,
         partners=partners,
-        symmetric=symmetric,
         records=[e.record for e in examples],
         keys=keys,
         partner_owner=owner,

@@ -192,7 +192,6 @@ class Batch:
 
     candidates: the name of a shared candidate set, or None when `partners` hold the in-batch
     candidates (retrieval: row i's answer is partner i).
-    symmetric: score both directions (retrieval).
     scale: which learnable logit scale is used; smoothing: label smoothing of hard labels;
     count: answers asked in it; keys: Int[B], partners with the same key are the same answer; partner_owner: Int[P],
     whose partner each is, for an input has several in evaluation.
@@ -203,7 +202,6 @@ class Batch:
     inputs: Packed
     candidates: str | None = None
     partners: Packed | None = None
-    symmetric: bool = False
     scale: str = "default"
     smoothing: float = 0.0
     count: int = 0

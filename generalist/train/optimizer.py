@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from generalist.machine.collectives import sum_over_ranks
 from generalist.nn.mixers.base import Mixer
 from generalist.recipe.recipe import Recipe
 
@@ -26,8 +25,7 @@ from generalist.recipe.recipe import Recipe
 class BalancedAdamW(Optimizer):
     """MT-AdamW. Call `task(share, omega)` before `step()`; without it a step is that of a single task.
 
-    bias_correction and decoupled weight decay are omitted in the paper and are switches here. sharded:
-    gradients are partitions of the whole one (ZeRO 1-3), so the norm is summed over ranks.
+    bias_correction and decoupled weight decay are omitted in the paper and are switches here.
     """
 
     def __init__(
@@ -38,11 +36,9 @@ class BalancedAdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         bias_correction: bool = True,
-        sharded: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.bias_correction = bias_correction
-        self.sharded = sharded
         self.share, self.omega = 1.0, 1.0
         # where this optimiser sees only a part of the parameters a call (ZeRO), who knows the norm of them all
         self.whole_norm: Callable[[], float] | None = None
@@ -54,14 +50,13 @@ class BalancedAdamW(Optimizer):
         self.share, self.omega = share, omega
 
     def gradient_norm(self) -> Tensor:
-        """L2 norm of the whole gradient over all parameters (and ranks when sharded): [1]."""
+        """L2 norm of the whole gradient over all parameters, also where only a part of them is here: [1]."""
         if self.whole_norm is not None:
             device = next(p.device for group in self.param_groups for p in group["params"])
             return torch.tensor([self.whole_norm()], dtype=torch.float32, device=device)
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         norms = torch.stack(torch._foreach_norm([g.detach().float() for g in grads]))
-        squared = (norms**2).sum().reshape(1)
-        return (sum_over_ranks(squared) if self.sharded else squared).sqrt()
+        return (norms**2).sum().reshape(1).sqrt()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -23,13 +23,6 @@ def uniform_edges(low: float, high: float, count: int) -> Float[Tensor, " edges"
     return torch.linspace(low, high, count + 1, dtype=torch.float64).float()
 
 
-def integer_edges(low: int, high: int, mean: float = 0.0, std: float = 1.0) -> Float[Tensor, " edges"]:
-    """One bin for each integer low..high, standardised: [high - low + 2]."""
-    if high < low or std <= 0:
-        raise UserError(f"bins: integers {low}..{high} with std {std}; need low <= high and std > 0")
-    return ((torch.arange(low, high + 2, dtype=torch.float64) - 0.5 - mean) / std).float()
-
-
 def quantile_edges(
     values: Float[Tensor, "..."], count: int, weights: Float[Tensor, "..."] | None = None
 ) -> Float[Tensor, " edges"]:
@@ -90,21 +83,6 @@ def soft_labels(
     at = torch.arange(bins + 1, device=z.device, dtype=u.dtype)
     mass = torch.special.ndtr((at - u) / sigma).diff(dim=-1)
     return mass / mass.sum(dim=-1, keepdim=True)
-
-
-def two_hot(z: Float[Tensor, "*n"], at: Float[Tensor, " K"]) -> Float[Tensor, "*n K"]:
-    """Weights 1 - t and t on the two centres around z, so that the expectation is z: [...] -> [..., K].
-
-    at: centres [K]. Values beyond the first or last centre go to it whole; NaN gives a row of NaN.
-    """
-    at, last = at.to(z), len(at) - 1
-    if last == 0:
-        return torch.ones_like(z).unsqueeze(-1) + 0 * z.unsqueeze(-1)
-    i = (torch.searchsorted(at, z.contiguous(), right=True) - 1).clamp(0, last - 1)
-    t = ((z - at[i]) / (at[i + 1] - at[i])).clamp(0, 1).unsqueeze(-1)
-    label = torch.zeros(*z.shape, last + 1, dtype=t.dtype, device=z.device)
-    label = label.scatter(-1, i.unsqueeze(-1), 1 - t).scatter(-1, i.unsqueeze(-1) + 1, t)
-    return torch.where(t.isnan(), t, label)
 
 
 def expectation(p: Float[Tensor, "*n K"], at: Float[Tensor, " K"]) -> Float[Tensor, "*n"]:

@@ -50,7 +50,7 @@ class Proposals:
 
 
 class RegionProposer(Protocol):
-    """width: of the features; last_width, last_stride: channels and pixels a cell of the last map; queries: Q."""
+    """width: of the features; last_width: channels of the last map; queries: Q."""
 
     width: int
     last_width: int
