@@ -107,3 +107,22 @@ def test_what_is_missing_or_does_not_fit_is_said(encoder, tmp_path):
     gone.encoder = str(tmp_path / "gone")
     with pytest.raises(UserError, match="cannot load the pretrained encoder"):
         gone.build(24)
+
+
+def test_a_frozen_encoder_that_keeps_texts_says_the_same_whatever_came_before(encoder):
+    modality = text(encoder, frozen=True, remember=2)
+    module, plain = modality.build(24).eval(), text(encoder, frozen=True).build(24).eval()
+    plain.load_state_dict(module.state_dict())
+    texts = ["a cat sat on the street", "dog", "the red car", "dog", "a cat sat on the street"]
+    spans = [modality.span(t) for t in texts]
+    data = {k: torch.cat([s.data[k] for s in spans]) for k in ("ids", "position")}
+    torch.testing.assert_close(module(data), plain(data), atol=1e-5, rtol=1e-4)
+    assert len(module.kept) == 2  # the two met last
+    assert torch.equal(module(data), module(data))
+    weights = {k: v + 0.1 if "encoder" in k else v for k, v in module.state_dict().items()}
+    module.load_state_dict(weights)
+    plain.load_state_dict(weights)
+    torch.testing.assert_close(module(data), plain(data), atol=1e-5, rtol=1e-4)  # nothing stale
+    assert module.double()(data).dtype == torch.float64
+    with pytest.raises(UserError, match="frozen"):
+        text(encoder, remember=2)
