@@ -7,6 +7,15 @@ DATA is a folder of sets as `generalist.recipes.all_sets` has them. Teacher: 4 l
 steps; students: width 48, the same data, order and seed, one with distill.weight=1 and distill.temperature=2 (the
 defaults, chosen on none of the sets). What is finished in --out is not run again. One JSON of every value goes to
 scripts/bench_results/distillation.json.
+
+Measured (accuracy on test, means over seeds 0 and 1; cifar10 seed 0 alone):
+
+    set             teacher   alone    taught
+    fashion_mnist   .831      .755     .770
+    banking77       .809      .531     .570
+    cifar10         .454      .367     .390
+    fsdd            .973      .977     .970     300 clips: one to three of them; the student alone is no worse than the
+                                                teacher, from whom it has nothing to learn (its nll falls, .157 to .149)
 """
 
 from __future__ import annotations
