@@ -177,8 +177,15 @@ class Names(CandidateSet):
         return list(self.names)
 
     def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        """-log p with Platt's targets (1999, section 2.2): of n answers one more is thought wrong, in whatever way.
+
+        Where all n are right, no certainty follows from it.
+        """
         asked = labels >= 0
-        return -log_p[asked].gather(-1, labels[asked].unsqueeze(-1)).mean()
+        own = log_p[asked].gather(-1, labels[asked].unsqueeze(-1)).squeeze(-1)
+        others = (log_p[asked].sum(-1) - own) / (log_p.shape[-1] - 1)
+        wrong = 1 / (len(own) + 2)
+        return -((1 - wrong) * own + wrong * others).mean()
 
     def offered(self) -> list[str]:
         return list(self.names)

@@ -32,6 +32,12 @@ def test_the_temperature_undoes_what_makes_names_too_sure(times):
     assert (1.0 if found is None else found) == pytest.approx(times, rel=0.1)
 
 
+def test_a_few_answers_that_are_all_right_do_not_make_it_certain():
+    log_p = torch.tensor([[0.8, 0.1, 0.1]], dtype=torch.float64).log().repeat(30, 1)
+    found = temperature([(Names(list("abc")), log_p, torch.zeros(30, dtype=torch.long))])
+    assert float((log_p / found).softmax(-1)[0, 0]) == pytest.approx(1 - 1 / 32, abs=0.003)
+
+
 def test_the_temperature_of_marks_is_that_of_each_pair():
     torch.manual_seed(0)
     z = torch.randn(4000, 3, dtype=torch.float64)
