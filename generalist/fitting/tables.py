@@ -44,8 +44,8 @@ def opened(ask: Ask) -> tuple[list[Column], list[Column], list[str]]:
         )
     train, *test = [look(t, Path(f).parent) for t, f in zip(tables, files, strict=True)]
     if ask.label and (names := class_names(tables[0], ask.label)) is not None:  # a file that holds their numbers
-        for column in [c for part in (train, *test) for c in part if c.name == ask.label]:
-            column.values = [names[v] if v is not None and 0 <= v < len(names) else None for v in column.values]
+        for told in [c for part in (train, *test) for c in part if c.name == ask.label]:
+            told.values = [names[v] if v is not None and 0 <= v < len(names) else None for v in column.values]
     return train, test[0] if test else [], notes
 
 
