@@ -12,12 +12,18 @@ from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.nn.mixers.maps import MapMixer
+from generalist.nn.mixers.table import TOKEN_MIXERS
+from generalist.nn.steps import STAGES as STAGES_TABLE
 from generalist.nn.steps import Merge
 from generalist.train.optimizer import parameter_groups
 from generalist.train.plan import count
 from generalist.train.prepare import prepare
 
-STAGES = [{"mixer": "convolve"}, {"merge": 2, "width": 24, "heads": 4, "mixer": "attention"}, {"mixer": "attention"}]
+STAGES = [
+    {"mixer": "convolve"},
+    {"stage": "merge", "width": 24, "heads": 4, "mixer": "attention"},
+    {"mixer": "attention"},
+]
 
 
 def keys(**more):
@@ -72,9 +78,14 @@ def test_stages_stand_where_the_steps_say_and_their_matrices_decay():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (keys(model__steps='[{"width": 24}, {}, {}]'), "width 24 behind 16; give that layer a merge"),
-        (keys(model__prompts=2), "deep prompts and layers that merge"),
+        (keys(model__steps='[{"width": 24}, {}, {}]'), "width 24 behind 16; give that layer a stage"),
+        (keys(model__prompts=2), "deep prompts and stages"),
         (keys(model__steps='[{"mixer": {"kind": "pool", "sise": 3}}, {}, {}]'), "pool has no setting 'sise'.*size"),
+        (keys(model__steps='[{}, {"stage": "merg"}, {}]'), "steps: stage 'merg'.*merge"),
+        (
+            keys(model__steps='[{}, {"stage": {"kind": "merge", "factr": 4}}, {}]'),
+            "merge has no setting 'factr'.*factor",
+        ),
         ({"model__mixers": "pool"}, "no mixer lets tokens see beyond their own grid"),
     ],
 )
@@ -93,3 +104,52 @@ def test_a_plan_counts_stages_as_they_run():
     assert all(one.flops > 0 and one.activations > 0 for one in counted.values())
     with pytest.raises(UserError, match="layers that merge tokens"):
         count(tiny(**keys(engine__activation_checkpointing="true")), 1)
+
+
+MINE = """
+import torch
+from torch import nn
+from generalist.nn.mixers.base import Mixer
+from generalist.nn.steps import Step
+
+class Scale(Mixer):
+    def __init__(self, width, heads, start=1.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((width,), float(start)))
+
+    def forward(self, x, at):
+        return x * self.gain
+
+class Halves(Step):
+    '''Of every picture every second token stays.'''
+    def __init__(self, width, out):
+        super().__init__()
+        self.width, self.map = out, nn.Linear(width, out)
+
+    def forward(self, x, at):
+        changed = []
+        for piece in at.pieces.placed():
+            own = torch.arange(piece.start, piece.start + piece.length)
+            if piece.shape is not None and len(piece.shape) > 1 and not piece.asked:
+                own = own[::2]
+                piece = piece._replace(length=len(own), shape=None, cells=None)
+            changed.append((piece, own))
+        at_, order = at.rebuilt(changed)
+        return self.map(x[torch.cat([own for _, own in changed])])[order], at_
+"""
+
+
+def test_a_mixer_and_a_stage_of_ones_own_are_one_file_and_a_line_in_a_table(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TOKEN_MIXERS, "scale", "mine:Scale")
+    monkeypatch.setitem(STAGES_TABLE, "halves", "mine:Halves")
+    steps = [{"mixer": {"kind": "scale", "start": 0.5}}, {"stage": "halves", "width": 24, "heads": 4}]
+    recipe = tiny(model__layers=2, model__steps=json.dumps(steps), steps=4)
+    assert all(torch.tensor([loss for _, loss in losses(recipe)]).isfinite())
+    prepared = prepare(recipe)
+    made, image, summary = prepared.model(recipe).eval(), prepared.modalities["image"], prepared.modalities["summary"]
+    assert (made.encoder.layers[0].mixer.gain == 0.5).all()
+    packed = pack([[summary.span(None).ask([0]), image.span(torch.rand(1, 8, 8))] for _ in range(3)])
+    hidden, at = made.encoded(packed)
+    assert hidden.shape == (3 * 3, 24) and sorted(p.length for p in at.pieces) == [1, 1, 1, 2, 2, 2]

@@ -14,9 +14,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
-from generalist.nn.mixers.table import channel_mixer, layers_of, token_mixer
+from generalist.nn.mixers.table import channel_mixer, layers_of, stage, token_mixer
 from generalist.nn.spec import EncoderSpec, LayerSpec
-from generalist.nn.steps import Merge, Step
+from generalist.nn.steps import Step
 
 
 class DropPath(nn.Module):
@@ -79,8 +79,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers, width = nn.ModuleList(), config.width
         for layer in layers_of(config):
-            if layer.merge:
-                self.layers.append(Merge(width, layer.width, layer.merge))
+            if layer.stage:
+                self.layers.append(stage(layer, width))
             self.layers.append(Block(config, layer))
             width = layer.width
         self.width = width  # of what comes out

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.data.batch.pieces import Piece
 
@@ -20,6 +21,10 @@ class Step(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
 
+# a name and where its class is, or the class: kind(width, out, **settings)
+STAGES: dict[str, str | type[nn.Module]] = {"merge": "generalist.nn.steps:Merge"}
+
+
 class Merge(Step):
     """`factor` x `factor` cells of a map become one token of another width: Swin's patch merging (2103.14030, 3.1).
 
@@ -30,6 +35,8 @@ class Merge(Step):
 
     def __init__(self, width: int, out: int, factor: int = 2) -> None:
         super().__init__()
+        if factor < 1:
+            raise UserError(f"model: merge factor {factor}; it must be at least 1, such as 2")
         self.width, self.factor = out, factor
         self.norm, self.cells = nn.LayerNorm(factor**2 * width), nn.Linear(factor**2 * width, out, bias=False)
         self.other_norm, self.other = nn.LayerNorm(width), nn.Linear(width, out, bias=False)

@@ -53,8 +53,8 @@ class MoeSpec:
 @dataclass
 class LayerSpec:
     """One layer. mixer, channel: a name, or {"kind": name} with its settings; norm: as `EncoderSpec.norm`; heads,
-    hidden: 0 = the encoder's. merge: in front of it so many cells of either axis become one token, 0 = none (a stage
-    begins; `generalist.nn.steps.Merge`); width: from its merge on, 0 = as in front of it.
+    hidden: 0 = the encoder's. stage: the step in front of it that changes the tokens, such as "merge" or {"kind":
+    "merge", "factor": 4} (`generalist.nn.steps.STAGES`), "" for none; width: from that step on, 0 = as in front of it.
     """
 
     mixer: dict[str, Any] | str = "attention"
@@ -62,7 +62,7 @@ class LayerSpec:
     norm: str = "pre"
     heads: int = 0
     hidden: int = 0
-    merge: int = 0
+    stage: dict[str, Any] | str = ""
     width: int = 0
 
 
@@ -279,14 +279,15 @@ class EncoderSpec:
             check_name(layer.norm, NORMS, "norm")
             at_least(0, "model.steps: heads", layer.heads)
             at_least(0, "model.steps: hidden", layer.hidden)
-            at_least(0, "model.steps: merge", layer.merge)
             at_least(0, "model.steps: width", layer.width)
-            if layer.width not in (0, width) and not layer.merge:
-                raise UserError(f"model.steps: width {layer.width} behind {width}; give that layer a merge, such as 2")
+            if layer.width not in (0, width) and not layer.stage:
+                raise UserError(
+                    f"model.steps: width {layer.width} behind {width}; give that layer a stage, such as merge"
+                )
             width = layer.width or width
             divides(layer.heads or self.heads, width)
-        if any(layer.merge for layer in self.stack()) and (self.prompts or self.candidate_prompts):
-            raise UserError("model: deep prompts and layers that merge do not go together; leave one of them out")
+        if any(layer.stage for layer in self.stack()) and (self.prompts or self.candidate_prompts):
+            raise UserError("model: deep prompts and stages do not go together; leave one of them out")
 
 
 HOW = tuple(f.name for f in fields(EncoderSpec) if f.metadata.get("how"))

@@ -81,7 +81,7 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
     spec = started_from(recipe)
     stack = layers_of(spec)
     recipe.init = recipe.model.encoder_from = spec.encoder_from = ""  # what it starts from stands in the description
-    if any(layer.merge for layer in stack):
+    if any(layer.stage for layer in stack):
         return staged(prepared, replace(recipe, model=spec), batches, seconds)
     kinds = [layer for i, layer in enumerate(stack) if layer not in stack[:i]]
     number = [stack.count(layer) for layer in kinds]

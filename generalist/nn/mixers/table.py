@@ -24,6 +24,7 @@ from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
+from generalist.nn.steps import STAGES, Step
 from generalist.recipe.encoder import at_least, check_name, named
 
 # a name and where its class is, or the class: a `Mixer`, or a plain module on maps (`generalist.tokenizers_mod.maps`)
@@ -41,7 +42,7 @@ CHANNEL_MIXERS: dict[str, str | type[nn.Module]] = {
 }
 POSITIONS: dict[str, tuple[str, ...]] = {"rotary": ("temperature", "reference", "offset"), "relative": ("hidden",)}
 # what the encoder gives a mixer; its other parameters are settings of {"kind": name, ...}
-GIVEN = ("self", "width", "heads", "hidden", "activation", "norm", "relative", "rotary", "spec", "router")
+GIVEN = ("self", "width", "out", "heads", "hidden", "activation", "norm", "relative", "rotary", "spec", "router")
 
 
 def mixer_class(table: Table, name: str) -> type[nn.Module]:
@@ -100,6 +101,14 @@ def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: L
     return kind(layer.width, *sizes, **settings)
 
 
+def stage(layer: LayerSpec, width: int) -> Step:
+    """The step in front of a layer of `layers_of` that changes the tokens, from this width to the layer's."""
+    name, settings = named(layer.stage, "steps: stage")
+    kind: Any = mixer_class(STAGES, name)
+    made: Step = kind(width, layer.width, **settings)
+    return made
+
+
 def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
     """UserError for a description that cannot work, by itself or with the modalities and tasks of its model.
 
@@ -136,6 +145,10 @@ def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
     """What each mixer that is used needs, by its name."""
     used: dict[str, Needs] = {}
     for layer in layers_of(spec):
+        if layer.stage:
+            name, settings = named(layer.stage, "steps: stage")
+            check_name(name, STAGES, "steps: stage")
+            _settings(name, settings, mixer_class(STAGES, name))
         for key, what, table, other in (
             ("mixers", layer.mixer, TOKEN_MIXERS, CHANNEL_MIXERS),
             ("channel_mixers", layer.channel, CHANNEL_MIXERS, TOKEN_MIXERS),
@@ -154,10 +167,14 @@ def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -
         )
     check_name(name, table, key)
     kind = mixer_class(table, name)
+    _settings(name, settings, kind)
+    return kind.needs if issubclass(kind, Mixer) else MapMixer.needs
+
+
+def _settings(name: str, settings: dict[str, Any], kind: type[nn.Module]) -> None:
     valid = [p for p in inspect.signature(kind.__init__).parameters if p not in GIVEN]
     for setting in settings:
         _setting(name, setting, valid)
-    return kind.needs if issubclass(kind, Mixer) else MapMixer.needs
 
 
 def _setting(kind: str, name: str, valid: Any) -> None:
