@@ -183,6 +183,15 @@ def test_classes_that_a_parquet_file_names_keep_their_names(tmp_path):
     assert "2 classes: cat, dog" in parts[0].told[0] and "20 rows without a label" in parts[0].told[0]
 
 
+def test_a_column_that_gives_the_answer_away_is_told(tmp_path):
+    frame = rows(200)[["size", "place", "dear"]].assign(code=lambda f: (f["dear"] == "yes") * 7)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    _, parts = decided(tmp_path / "t.csv", label="dear")
+    assert [line for line in parts[0].told if "LOOK: code alone tells dear" in line]
+    frame.drop(columns="code").to_csv(tmp_path / "t.csv", index=False)
+    assert "LOOK" not in " ".join(decided(tmp_path / "t.csv", label="dear")[1][0].told)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -10,6 +10,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.files.paths import beside
 from generalist.data.sources.tabular import Tabular
 from generalist.data.tables.columns import typed
+from generalist.data.tables.identity import tells
 from generalist.data.tables.media_columns import class_names
 from generalist.data.tables.readers import read_raw
 from generalist.fitting.answers import Answer, answer_of
@@ -27,6 +28,7 @@ from generalist.tokenizers_mod.tables.table import Table
 LEAST = 6  # rows with an answer, below which nothing can be split and learnt
 VAL, TEST = 0.15, 0.2
 SMALL, LARGE = 2_000, 20_000  # rows
+SURE = 0.98  # of what a label says, told by one column
 
 
 def opened(ask: Ask) -> tuple[list[Column], list[Column], list[str]]:
@@ -45,7 +47,7 @@ def opened(ask: Ask) -> tuple[list[Column], list[Column], list[str]]:
     train, *test = [look(t, Path(f).parent) for t, f in zip(tables, files, strict=True)]
     if ask.label and (names := class_names(tables[0], ask.label)) is not None:  # a file that holds their numbers
         for told in [c for part in (train, *test) for c in part if c.name == ask.label]:
-            told.values = [names[v] if v is not None and 0 <= v < len(names) else None for v in column.values]
+            told.values = [names[v] if v is not None and 0 <= v < len(names) else None for v in told.values]
     return train, test[0] if test else [], notes
 
 
@@ -107,7 +109,7 @@ def table_part(ask: Ask, house: House) -> Part:
     missing = len(label.values) - count
     told[0] += f"; {missing} rows without a label are left out" if missing else ""
     told += [f"  {line}" for line in said(columns, inputs)]
-    told += [f"  {note}" for note in [*rare(answer, count), *notes[:2]]]
+    told += [f"  {note}" for note in [*given_away(columns, label, answer), *rare(answer, count), *notes[:2]]]
     told.append(f"  {split_said(ask)}")
     return Part(task, round(count * (1 - VAL - (0 if ask.test else TEST))), told)
 
@@ -162,6 +164,14 @@ def said(columns: list[Column], inputs: dict[str, str]) -> list[str]:
 def _left_out(columns: list[Column]) -> str:
     left = [c for c in columns if c.kind not in (*IN_ROW, *APART)]
     return ", ".join(f"{c.name} ({c.why})" for c in left[:6]) + (f" ... ({len(left)})" if len(left) > 6 else "")
+
+
+def given_away(columns: list[Column], label: Column, answer: Answer) -> list[str]:
+    """Columns of the row that alone tell nearly every class: a copy of the answer, or what is known behind it."""
+    if answer.kind != "classes":
+        return []
+    found = [c.name for c in columns if c.kind in IN_ROW and tells(c.values, label.values) > SURE]
+    return [f"LOOK: {several(found, 4)} alone tells {label.name}; leave it out if it is known later"] if found else []
 
 
 def rare(answer: Answer, rows: int) -> list[str]:
