@@ -153,6 +153,9 @@ def test_info_as_json_lists_what_there_is_to_choose_from(capsys):
     assert {"versions", "devices", "modalities", "tasks", "recipes"} <= set(found)
     assert {"image", "text", "table"} <= set(found["modalities"])
     assert "demo" in found["recipes"]
+    assert {"attention", "expert_attention"} <= set(found["mixers"]) and "swiglu" in found["channel_mixers"]
+    assert "merge" in found["stages"] and "multi-head" in found["mixers"]["attention"].lower()
+    assert found["readouts"]["last"] == "The last token of the asked token's sequence."
     assert main(["info"]) == 0
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 120
 

@@ -70,7 +70,21 @@ def everything() -> dict[str, Any]:
         "devices": devices,
         "modalities": modalities(),
         "tasks": {name: about(kind) for name, kind in TASKS.items()},
+        **encoder_parts(),
         "recipes": {name: load_recipe(name).about for name in RECIPES},
+    }
+
+
+def encoder_parts() -> dict[str, dict[str, str]]:
+    """What the keys model.mixers, model.channel_mixers, model.steps (stages) and model.readout may name."""
+    from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS, mixer_class
+    from generalist.nn.readout import POOLINGS
+    from generalist.nn.steps import STAGES
+
+    tables = {"mixers": TOKEN_MIXERS, "channel_mixers": CHANNEL_MIXERS, "stages": STAGES, "readouts": POOLINGS}
+    return {
+        title: {name: (mixer_class(table, name).__doc__ or "").strip().partition("\n")[0] for name in table}
+        for title, table in tables.items()
     }
 
 
