@@ -55,7 +55,8 @@ class Heads:
                 with model.tapped(Silence(name, head)):
                     silent = values(answer(task, records, objective))
                 worse = whole["value"] - silent["value"] if task.higher_is_better else silent["value"] - whole["value"]
-                line = {"layer": name.split(".")[1], "head": head, "drop": worse} | look.means(name, head)
+                line: dict[str, Any] = {"layer": name.split(".")[1], "head": head, "drop": worse}
+                line |= look.means(name, head)
                 lines.append(line | ({"nll rise": silent["nll"] - whole["nll"]} if "nll" in whole else {}))
         by = "nll rise" if "nll" in whole else "drop"
         lines.sort(key=lambda line: -line[by])
