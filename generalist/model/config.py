@@ -71,7 +71,9 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         self.temperatures = dict(self.temperatures or {})
         self.tasks = list(self.tasks or [])
         self.task_sides = dict(self.task_sides or {})
-        moe = self.moe if isinstance(self.moe, dict) else asdict(self.moe)  # a file holds a dict
+        moe: Any = asdict(self.moe) if isinstance(self.moe, MoeSpec) else self.moe  # a file holds a dict
+        if not isinstance(moe, dict):
+            raise UserError(f'model: moe takes {{"placement": ...}}, not {moe!r}')
         for name in moe:
             check_name(name, [f.name for f in fields(MoeSpec)], "moe has no")
         self.moe = MoeSpec(**moe)
