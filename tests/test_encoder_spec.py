@@ -185,7 +185,7 @@ def test_what_cannot_work_is_refused_before_data_are_read(monkeypatch, key, word
 def test_a_misspelt_setting_of_the_experts_in_a_file_is_said():
     with pytest.raises(UserError, match="moe has no 'expert'; did you mean 'experts'"):
         GeneralistConfig(moe={"expert": 3})
-    with pytest.raises(UserError, match="moe takes .*, not 3"):
+    with pytest.raises(UserError, match=r"moe takes .*, not 3"):
         GeneralistConfig(moe=3)
 
 
