@@ -261,3 +261,26 @@ def test_a_probe_leaves_its_answers_and_no_model_that_would_answer_otherwise(tmp
     save_tuned(tmp_path, [], keeper, processor)
     assert derived(tmp_path / "answers" / "probe-4-shots-seed0.jsonl")["accuracy"] == tuned.metrics["accuracy"]
     assert not (tmp_path / "model").exists()
+
+
+def test_tune_counts_what_cannot_be_read_and_all_three_commands_say_what_is_odd(tmp_path, capsys):
+    from generalist.cli import main
+
+    clients.save(tmp_path / "base", scales=["default", "classify"])
+    photos(tmp_path / "photos", train=12, test=6)
+    home = next((tmp_path / "photos" / "test").iterdir())
+    (home / "broken.png").write_bytes(b"")
+    (home / "list.xyz").write_text("no picture")
+    words = [str(tmp_path / "base"), str(tmp_path / "photos")]
+    out = tmp_path / "tuned"
+    assert main(["tune", *words, "--method", "zero-shot", "probe", "--shots", "2", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "1 of 7 test samples cannot be read" in said.out and "broken.png" in said.out
+    assert "test: " in said.err and "1 .xyz" in said.err
+    (line,) = (out / "bad_samples.test.jsonl").read_text().splitlines()
+    assert json.loads(line)["record"].endswith("broken.png")
+    assert [one["n_test"] for one in json.loads((out / "tuning.json").read_text())] == [6, 6]
+    for command in ("eval", "zero-shot"):
+        assert main([command, *words, "--out", str(tmp_path / command)]) == 0
+        assert "test: " in (err := capsys.readouterr().err) and "1 .xyz" in err
+        assert "1 .xyz" in json.loads((tmp_path / command / "result.json").read_text())["notes"][0]
