@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -14,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from generalist.data.base.errors import Mismatch, UserError, nearest
-from generalist.data.base.labels import is_empty
-from generalist.data.batch.types import Batch, Example
+from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate import measures
-from generalist.evaluate.unread import Unread
+from generalist.evaluate.unread import Unread, viewed
+from generalist.evaluate.unread import batches as batches
+from generalist.evaluate.unread import examples_of as examples_of
+from generalist.evaluate.unread import readable as readable
 from generalist.hf.model import GeneralistModel
 from generalist.model.objective import Objective
 from generalist.tasks.base import Task
 from generalist.tasks.lines import Columns, Kept, joined
 from generalist.tasks.metrics import Mean, merge
-from generalist.tokenizers_mod.base.views import seen_as, views_of
 
 CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
 
@@ -71,72 +70,6 @@ class Answers:
         """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
         labels = self.labels[rows]
         return labels if self.keys is None else labels.unsqueeze(1) == self.keys
-
-
-def batches(task: Task, records: Records, size: int = 256) -> Iterator[Batch]:
-    """The records in order, without augmentation, looked at once; UserError at one that cannot be read."""
-    for start in range(0, len(records), size):
-        stop = min(start + size, len(records))
-        yield task.collate([e for i in range(start, stop) for e in examples_of(task, records, i, [None])])
-
-
-def viewed(
-    task: Task, records: Records, size: int = 256, unread: Unread | None = None
-) -> Iterator[tuple[list[int], list[Batch]]]:
-    """The records in order by number, without augmentation, every view of them as a batch of its own.
-
-    unread: takes what cannot be read, which is then left out; without it a UserError names the record.
-    """
-    count = views_of(task.modalities[m] for m in task.inputs)
-    looks: list[int | None] = [None] if count == 1 else list(range(count))
-    at_once = max(1, size // count)
-    for start in range(0, len(records), at_once):
-        numbers, found = [], []
-        for i in range(start, min(start + at_once, len(records))):
-            try:
-                found.append(examples_of(task, records, i, looks))
-                numbers.append(i)
-            except UserError as error:
-                if unread is None or not unread.takes(error):
-                    raise
-                unread.add(error)
-        if unread is not None:
-            unread.seen += min(at_once, len(records) - start)
-        if found:
-            yield numbers, [task.collate(list(view)) for view in zip(*found, strict=True)]
-
-
-def examples_of(task: Task, records: Records, number: int, views: Sequence[int | None]) -> list[Example]:
-    """One record as an example a view (None: the ordinary one). UserError with the record's name where it is broken."""
-    name: Any = number
-    try:
-        record = records[number]
-        name = record.get("id", number)
-        if lacking := [n for n in task.answer_fields() if is_empty(record.get(n))]:
-            hint = "the field is empty" if lacking[0] in record else nearest(lacking[0], record)
-            raise Mismatch(f"no field {lacking[0]!r}; {hint}")
-        out = []
-        for view in views:
-            with nullcontext() if view is None else seen_as(task.modalities.values(), view):
-                out.append(task.example(record))
-        return out
-    except UserError as error:
-        raise UserError(f"task {task.name}, record {name}: {error}") from error
-
-
-def readable(task: Task, records: Records, unread: Unread) -> Records:
-    """The records that can be read as samples of the task; `unread` takes the others, of which it allows some."""
-    numbers = []
-    for number in range(len(records)):
-        unread.seen += 1
-        try:
-            examples_of(task, records, number, [None])
-            numbers.append(number)
-        except UserError as error:
-            if not unread.takes(error):
-                raise
-            unread.add(error)
-    return records if len(numbers) == len(records) else records.only(numbers)
 
 
 @torch.no_grad()
