@@ -58,8 +58,15 @@ class Answers:
     def turned(self) -> Answers:
         """The members asked among the queries."""
         assert self.keys is not None and self.member_owner is not None
-        sides = {"queries": self.members, "members": self.queries, "labels": self.keys, "keys": self.labels}
-        return replace(self, owner=self.member_owner, member_owner=self.owner, **sides)
+        return replace(
+            self,
+            queries=self.members,
+            members=self.queries,
+            labels=self.keys,
+            keys=self.labels,
+            owner=self.member_owner,
+            member_owner=self.owner,
+        )
 
     @torch.no_grad()
     def log_p(self, rows: Tensor | slice) -> Tensor:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     model, processor, records = opened(args)
     inputs = dict(pair(text) for text in args.input or [])
     asked = Asked(args.task, inputs, classes=args.classes, keys=list(args.keys), usual=USUAL)
-    task, _ = task_for(asked, model, processor, records)
+    task = task_for(asked, model, processor, records)
     found = look.run(task, named(task.answered(records)), Judge(model, task))
     out = args.out or (args.run if (args.run / "recipe.json").is_file() else None)
     if out is not None:
