@@ -28,10 +28,10 @@ def places(pieces: Pieces) -> Tensor:
     table, met = [], dict[int, tuple[int, int]]()  # of each sequence: its maps so far, and their rows
     for piece in own:
         planar = piece.shape is not None and len(piece.shape) > 1
-        count, (rows, columns) = piece.maps(2) if planar else (0, (0, 0))
-        number, above = met.get(piece.sequence, (0, 0))
-        met[piece.sequence] = number + count, above + count * rows
-        table.append((rows, columns, number, above) if planar else (0, 0, 0, 0))
+        count, shape = piece.maps(2) if planar else (0, (0, 0))
+        before = met.get(piece.sequence, (0, 0))
+        met[piece.sequence] = before[0] + count, before[1] + count * shape[0]
+        table.append((*shape, *before) if planar else (0, 0, 0, 0))
     lengths = torch.tensor([p.length for p in own])
     rows, columns, number, above = torch.tensor(table).repeat_interleave(lengths, dim=0).unbind(1)
     line, column = torch.cat(cell) // columns.clamp(min=1), torch.cat(cell) % columns.clamp(min=1)

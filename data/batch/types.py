@@ -129,8 +129,9 @@ class Layout:
         """The tokens of `self` followed by those of `other`."""
         shift, sequences = len(self.block), sum(group.count for group in self.groups)
         moved = [replace(g, start=g.start + shift) for g in other.groups]
-        known = self.pieces is not None and other.pieces is not None
-        pieces = self.pieces.behind(shift, sequences, other.pieces) if known else None
+        pieces = None
+        if self.pieces is not None and other.pieces is not None:
+            pieces = self.pieces.behind(shift, sequences, other.pieces)
         block, hidden = torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden])
         return Layout(self.groups + moved, block, hidden, pieces)
 

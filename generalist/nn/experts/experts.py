@@ -152,7 +152,7 @@ class Experts(Mixer):
             at.tap(self.TAP, decision.gates(self.router.gate.out_features))
         return decision
 
-    def matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+    def matrices(self) -> Iterator[tuple[Tensor, int]]:
         yield from super().matrices()
         yield from ((linear.weight, linear.parts * len(linear.weight)) for linear in self.linears().values())
 

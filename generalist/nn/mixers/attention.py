@@ -31,11 +31,9 @@ class Attention(Mixer):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.relative = RelativeBias(heads, relative) if relative else None
+        found: list[Position | None] = [self.rotary, self.relative]
+        self.positions = [position for position in found if position is not None]
         self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
-
-    @property
-    def positions(self) -> list[Position]:
-        return [position for position in (self.rotary, self.relative) if position is not None]
 
     def forward(self, x: Tensor, at: At) -> Tensor:
         """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D]."""

@@ -23,7 +23,7 @@ class Mixer(nn.Module):
         """Float[N D] -> Float[N D]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-    def matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+    def matrices(self) -> Iterator[tuple[Tensor, int]]:
         """The weights that are matrices, which decay and start as such, and how many each holds in its rows."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -146,9 +146,9 @@ def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
     used: dict[str, Needs] = {}
     for layer in layers_of(spec):
         if layer.stage:
-            name, settings = named(layer.stage, "steps: stage")
-            check_name(name, STAGES, "steps: stage")
-            _settings(name, settings, mixer_class(STAGES, name))
+            chosen, settings = named(layer.stage, "steps: stage")
+            check_name(chosen, STAGES, "steps: stage")
+            _settings(chosen, settings, mixer_class(STAGES, chosen))
         for key, what, table, other in (
             ("mixers", layer.mixer, TOKEN_MIXERS, CHANNEL_MIXERS),
             ("channel_mixers", layer.channel, CHANNEL_MIXERS, TOKEN_MIXERS),
@@ -166,9 +166,9 @@ def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -
             f"model.{key}: {name!r} is a {kind} mixer; set model.{slot}={name} (model.{key} takes {', '.join(table)})"
         )
     check_name(name, table, key)
-    kind = mixer_class(table, name)
-    _settings(name, settings, kind)
-    return kind.needs if issubclass(kind, Mixer) else MapMixer.needs
+    found = mixer_class(table, name)
+    _settings(name, settings, found)
+    return found.needs if issubclass(found, Mixer) else MapMixer.needs
 
 
 def _settings(name: str, settings: dict[str, Any], kind: type[nn.Module]) -> None:
