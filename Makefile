@@ -13,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR ?= $(abspath $(VENV))/torch_extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak checks ci clean distclean
+.PHONY: help setup demo test lint typecheck format bench soak checks ci clean distclean
 
 help: ## this list
 	@echo "usage: make TARGET [ARGS=...]   (the first one installs everything: about 7 GB, 6 minutes)"
@@ -35,6 +35,12 @@ lint: $(STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m scripts.types
 
+# between them they call every tokenizer, mixer, task and the model
+TYPECHECKED := tests/test_modalities.py tests/test_golden.py tests/test_at.py
+
+typecheck: $(STAMP) ## every annotation (kinds and sizes of tensors, all types) checked while a part of the tests runs
+	GENERALIST_TYPECHECK=1 $(BIN)/python -m pytest -n 2 $(TYPECHECKED) $(ARGS)
+
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -45,7 +51,7 @@ bench: $(STAMP) ## measure speed
 soak: $(STAMP) ## the long tests
 	$(BIN)/python -m pytest -m soak --timeout 0 $(ARGS)
 
-checks: lint test ## what must pass before a change is kept
+checks: lint typecheck test ## what must pass before a change is kept
 
 ci: ## what continuous integration runs: a clean environment, checks, a short training
 	.ci/run

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
@@ -129,7 +130,7 @@ class Answer(Task):
             spans.append(tokenizer.span(tokenizer.mirror(value), rng))
         return spans
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         asked = labels >= 0
         # a question whose answer is not in the set cannot be answered and counts as wrong
         right = accuracy(log_p, labels)

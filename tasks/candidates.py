@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
@@ -124,7 +125,7 @@ class ObjectNames(Names):
     def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         return None  # what is detected goes by thresholds on these probabilities
 
-    def target(self, labels: Tensor) -> Tensor:
+    def target(self, labels: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "M ..."]:
         """Int[M] -> Float[M K], the one-hot label times its weight; NaN rows where a proposal is not asked (-1)."""
         hot = torch.nn.functional.one_hot(labels.clamp(min=0), len(self.names)).float()
         weight = torch.where(labels == 0, self.nothing, 1.0)

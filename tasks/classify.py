@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import Mismatch, UserError
@@ -156,7 +157,7 @@ class Classify(Task):
         """The place of a record's class among the candidates (`generalist.data.base.labels`)."""
         return self.labels.place(record[self.label])
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p, labels)}
 
     def truth(self, record: Record) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
@@ -71,7 +72,7 @@ class Describe(Task):
             words = text.caption_span(text.read(captions[chosen]), self.max_length or None)
         return Example([*self.beginning(record, rng), words], record=str(record.get("id", "")))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """Of the next word given the true words before it."""
         return {"nll": surprise(log_p, labels), "next word accuracy": accuracy(log_p, labels)}
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -162,7 +163,7 @@ class Detect(Task):
             found.append(hit)
         return Answer(boxes=sorted(found, key=lambda hit: -hit["score"]))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """Whether matched proposals are named right, "nothing" aside."""
         matched = labels > 0
         named = log_p[:, 1:].argmax(-1) + 1 == labels

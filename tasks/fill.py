@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.batch.types import Example
@@ -39,7 +40,7 @@ class Fill(Task):
         span = text.masked(value, rng, self.rate)  # type: ignore[attr-defined]
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p, labels)}
 
     def show(self, record: Record, log_p: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:

@@ -11,19 +11,23 @@ from torch.nn.functional import normalize
 MAX_SCALE = 100.0
 
 
-def scale_of(log_scale: Tensor) -> Tensor:
+def scale_of(log_scale: Float[Tensor, "1"]) -> Float[Tensor, "1"]:
     """exp(log scale), at most 100: above the clamp the scale gets no gradient. [1] -> [1]."""
     return log_scale.float().exp().clamp(max=MAX_SCALE)
 
 
-def logits(queries: Tensor, candidates: Tensor, log_scale: Tensor) -> Tensor:
+def logits(
+    queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], log_scale: Float[Tensor, "1"]
+) -> Float[Tensor, "*M K"]:
     """Scaled cosines, in float32: Float[... D] x Float[K D] -> Float[... K]."""
     q = normalize(queries.float(), dim=-1, eps=0.0)
     c = normalize(candidates.float(), dim=-1, eps=0.0)
     return q @ c.T * scale_of(log_scale)
 
 
-def log_likelihood(queries: Tensor, candidates: Tensor, log_scale: Tensor) -> Tensor:
+def log_likelihood(
+    queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], log_scale: Float[Tensor, "1"]
+) -> Float[Tensor, "*M K"]:
     """log p(candidate | query): Float[... D] x Float[K D] -> Float[... K]; rows sum to one in p."""
     return logits(queries, candidates, log_scale).log_softmax(dim=-1)
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
@@ -51,7 +52,7 @@ class Marks(CandidateSet):
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         return list(self.texts.names)
 
-    def target(self, labels: Tensor) -> Tensor:
+    def target(self, labels: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "M ..."]:
         """Float[M K] of 0 and 1 -> Float[M 2K], one K-th on the right answer of each pair."""
         return torch.cat([labels, 1 - labels], dim=-1) / labels.shape[-1]
 
@@ -189,7 +190,7 @@ class MultiLabel(Task):
         assert isinstance(self.candidates, Marks)
         return self.candidates.yes(log_p)
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         return {"exact match": mean_of(((self.said(log_p) >= SAID) == (labels > 0)).all(-1))}
 
     def keep(self, kept: lines.Kept) -> lines.Columns:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
@@ -85,7 +86,7 @@ class Regress(Task):
             labels = torch.tensor([(value - numbers.mean) / numbers.std], dtype=torch.float32)  # type: ignore[union-attr]
         return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
         squared = ((numbers.expectation(log_p) - labels) * numbers.std) ** 2

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
@@ -128,7 +129,7 @@ class Restore(Hiding):
         span = replace(span, data=span.data | {self.key: shown}).ask(hidden, labels)
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """mse: of the expectation, 1 = guessing the mean; mae: of the median; both in training deviations."""
         numbers: Any = self.candidates
         return {
@@ -183,7 +184,7 @@ class RestoreCodes(Hiding):
         span = replace(span, data=shown).ask(hidden, labels)
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """accuracy and surprise among the codes; tokens of a kind that no code has are left out."""
         asked = labels >= 0
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p[asked], labels[asked])}

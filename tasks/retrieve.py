@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from zlib import crc32
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
@@ -96,7 +97,7 @@ class Retrieve(Task):
     def answers_in(self) -> Iterator[str]:
         return iter(self.partners)
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """log_p: Float[M K] over the gallery; labels: the right members, Bool[M K], of which the first counts."""
         own = log_p.masked_fill(~labels, float("-inf")).amax(-1, keepdim=True)
         rank = (~(log_p <= own) & ~labels).sum(-1)  # 0 = first; what is no number is never found

@@ -23,11 +23,11 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# GENERALIST_TYPECHECK=1 checks every jaxtyping annotation (sizes, kinds, polarity of masks) while the tests run.
+# GENERALIST_TYPECHECK=1 checks every annotation (sizes and kinds of tensors, all other types) while the tests run.
 if os.environ.get("GENERALIST_TYPECHECK") == "1":
-    from jaxtyping import install_import_hook
+    import typecheck
 
-    install_import_hook(["generalist"], "beartype.beartype")
+    typecheck.install()
 
 
 @pytest.fixture(autouse=True)

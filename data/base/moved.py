@@ -7,7 +7,7 @@ so that a package of the user's own is never hidden.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -298,7 +298,7 @@ class OldNames(MetaPathFinder, Loader):
     """Finds old modules: the new one under its old name too, or names gathered from where they went."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         top = fullname.split(".")[0]
         known = fullname in TOP or fullname in MOVED or (top in TOP and moved(fullname) != fullname)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
@@ -25,12 +26,14 @@ from generalist.data.batch.types import Group, Layout
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Tap(Protocol):
     """Looks on at a value by its name ("layers.3"), or hands back another in its stead."""
 
     def __call__(self, name: str, x: Tensor, at: At) -> Tensor: ...
 
 
+@runtime_checkable
 class KeysAndValues(Protocol):
     """Keys and values kept from pass to pass (`generalist.nn.attention.kv_cache`)."""
 
@@ -45,8 +48,8 @@ class Grid:
     """
 
     shape: tuple[int, ...]
-    index: Tensor
-    real: Tensor | None = None
+    index: Int[Tensor, "count cells"]
+    real: Bool[Tensor, "count cells"] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,11 @@ class At:
         return self.layout.groups
 
     @property
-    def block(self) -> Tensor:
+    def block(self) -> Int[Tensor, " N"]:
         return self.layout.block
 
     @property
-    def hidden(self) -> Tensor:
+    def hidden(self) -> Bool[Tensor, " N"]:
         return self.layout.hidden
 
     @property
@@ -112,7 +115,7 @@ class At:
         return replace(self, name=f"{self.name}.{name}".strip("."))
 
     @property
-    def place(self) -> Tensor:
+    def place(self) -> Int[Tensor, "N 6"]:
         """Int[N 6], where every token stands in its map (`generalist.data.batch.cells`)."""
         return self.once("place", lambda: places(self.pieces).to(self.block.device, non_blocking=True))
 

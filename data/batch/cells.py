@@ -9,6 +9,7 @@ two axes (texts, summaries, sets) have no place: all six are 0.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,7 +22,7 @@ def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor
     return torch.stack([cell // columns, cell % columns], dim=1)
 
 
-def places(pieces: Pieces) -> Tensor:
+def places(pieces: Pieces) -> Int[Tensor, "N 6"]:
     """The place of every token of a packed batch, Int[N 6], on the host."""
     own = pieces.placed()
     cell = [torch.arange(p.length) if p.cells is None else p.cells for p in own]

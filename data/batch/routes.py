@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 
@@ -44,9 +45,9 @@ class Routes:
     written behind what was read before); None where it is.
     """
 
-    index: Tensor
-    table: Tensor
-    first: Tensor | None = None
+    index: Int[Tensor, " N"]
+    table: Int[Tensor, "R C"]
+    first: Int[Tensor, " N"] | None = None
 
     def __add__(self, other: Routes) -> Routes:
         """The tokens of `self` followed by those of `other`."""

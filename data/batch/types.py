@@ -19,6 +19,7 @@ from math import prod
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from generalist.data.base.constants import constant
@@ -52,11 +53,11 @@ class Span:
     modality: str
     data: dict[str, Tensor]
     length: int
-    mask: Tensor | None = None
-    causal: Tensor | None = None
-    hidden: Tensor | None = None
-    asked: Tensor | None = None
-    labels: Tensor | None = None
+    mask: Bool[Tensor, " n"] | None = None
+    causal: Bool[Tensor, " n"] | None = None
+    hidden: Bool[Tensor, " n"] | None = None
+    asked: Int[Tensor, " m"] | None = None
+    labels: Shaped[Tensor, "m ..."] | None = None
     grid: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -121,8 +122,8 @@ class Layout:
     """
 
     groups: list[Group]
-    block: Tensor
-    hidden: Tensor
+    block: Int[Tensor, " N"]
+    hidden: Bool[Tensor, " N"]
     pieces: Pieces | None = None
 
     def __add__(self, other: Layout) -> Layout:
@@ -152,15 +153,15 @@ class Packed:
     """
 
     data: dict[str, dict[str, Tensor]]
-    source: Tensor
-    row: Tensor
+    source: Int[Tensor, " N"]
+    row: Int[Tensor, " N"]
     layout: Layout
-    owner: Tensor
-    first: Tensor
-    asked: Tensor
-    asked_owner: Tensor
+    owner: Int[Tensor, " N"]
+    first: Int[Tensor, " B"]
+    asked: Int[Tensor, " M"]
+    asked_owner: Int[Tensor, " M"]
     asked_modality: str = ""
-    labels: Tensor | None = None
+    labels: Shaped[Tensor, "M ..."] | None = None
     kinds: list[str] = field(default_factory=list)  # modality of every span
     role: Role = field(
         default_factory=Role

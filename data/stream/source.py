@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from generalist.data.base.errors import UserError
 from generalist.data.stream.order import ShardOrder
@@ -113,6 +113,7 @@ def from_sound(do: Callable[[Records], T], records: Records, read: Callable[[Rec
         return do(sound)
 
 
+@runtime_checkable
 class Source(Protocol):
     """A dataclass of JSON values (so that a recipe can be saved) that opens splits."""
 

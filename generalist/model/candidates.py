@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from generalist.data.batch.types import Packed
@@ -144,14 +145,14 @@ class Cached(nn.Module):
 POLICIES: dict[str, type[nn.Module]] = {"exact": Exact, "sampled": Sampled, "cached": Cached}
 
 
-def answers(target: Tensor) -> Tensor:
+def answers(target: Int[Tensor, "*M"] | Float[Tensor, "*M K"]) -> Int[Tensor, " L"]:
     """The members that a target names, each once, in order: Int[L]."""
     if target.is_floating_point():
         return (target.nan_to_num() > 0).flatten(0, -2).any(0).nonzero().squeeze(1)
     return target[target >= 0].unique()
 
 
-def draw(kept: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+def draw(kept: Int[Tensor, " L"], count: int, size: int) -> tuple[Int[Tensor, " S"], Float[Tensor, " S"]]:
     """`kept` and `size` others of `count` members, uniformly without replacement: numbers Int[L + size], in order.
 
     Also Float[L + size]: -log of the probability with which each was drawn, 0 for those kept for sure.
@@ -166,7 +167,7 @@ def draw(kept: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
     return numbers, torch.where(sure, 0.0, weight)
 
 
-def restrict(target: Tensor, numbers: Tensor, count: int) -> Tensor:
+def restrict(target: Int[Tensor, "*M"] | Float[Tensor, "*M K"], numbers: Int[Tensor, " S"], count: int) -> Tensor:
     """A target over all members -> over the columns `numbers`, which hold every answer."""
     if target.is_floating_point():
         return target[..., numbers]
@@ -175,7 +176,7 @@ def restrict(target: Tensor, numbers: Tensor, count: int) -> Tensor:
     return column[target]
 
 
-def corrected(logits: Tensor, log_weight: Tensor) -> Tensor:
+def corrected(logits: Float[Tensor, "*M S"], log_weight: Float[Tensor, " S"]) -> Float[Tensor, "*M S"]:
     """log p over sampled columns, the denominator estimated for all members: Float[... K'] -> Float[... K']."""
     return logits - (logits + log_weight).logsumexp(-1, keepdim=True)
 

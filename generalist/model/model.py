@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -118,7 +119,7 @@ class PackedModel(Tapped, PreTrainedModel):
         own = made.get(packed.asked_modality)
         return Embedded(x) if own is None else own.beside(x, packed.row[packed.asked])
 
-    def embed(self, packed: Packed) -> Tensor:
+    def embed(self, packed: Packed) -> Float[Tensor, "N D"]:
         """The tokens alone."""
         return self.embedded(packed).x
 
@@ -126,7 +127,9 @@ class PackedModel(Tapped, PreTrainedModel):
         """Packed tokens after the encoder: Float[N D]. candidate: answers, which may have prompts of their own."""
         return self.encoded(packed, candidate)[0]
 
-    def encoded(self, packed: Packed, candidate: bool = False, tokens: Tensor | None = None) -> tuple[Tensor, At]:
+    def encoded(
+        self, packed: Packed, candidate: bool = False, tokens: Float[Tensor, "N D"] | None = None
+    ) -> tuple[Float[Tensor, "M E"], At]:
         """The same, and where these tokens stand. tokens: Float[N D], those of the batch where they are made already
         (`embedded`)."""
         return self.encoder(self.embed(packed) if tokens is None else tokens, self.at(packed, candidate))
@@ -179,7 +182,9 @@ class PackedModel(Tapped, PreTrainedModel):
             own = [(hidden[of_part == i], at.origin[of_part == i] - start) for i, start in enumerate(starts)]
         return [self.read_out(h, part, origin) for (h, origin), part in zip(own, parts, strict=True)]
 
-    def read_out(self, hidden: Tensor, packed: Packed, origin: Tensor | None) -> Tensor:
+    def read_out(
+        self, hidden: Float[Tensor, "N D"], packed: Packed, origin: Int[Tensor, " N"] | None
+    ) -> Float[Tensor, "M *a E"]:
         """f at the asked tokens: Float[M D], or Float[M a D] where a token asks a questions.
 
         hidden: Float[N' D] after the encoder; origin: Int[N'], for which packed token each stands, None: for its own.
@@ -192,12 +197,16 @@ class PackedModel(Tapped, PreTrainedModel):
         tokenizer = self.tokenizers[packed.asked_modality]
         return self.head(tokenizer.unfold(asked) if isinstance(tokenizer, Tokenizer) else asked)
 
-    def features(self, packed: Packed, candidate: bool = False, tokens: Tensor | None = None) -> Tensor:
+    def features(
+        self, packed: Packed, candidate: bool = False, tokens: Float[Tensor, "N D"] | None = None
+    ) -> Float[Tensor, "M *a E"]:
         """f at the asked tokens. candidate: the sequences are answers, not inputs. tokens: as `encoded`."""
         hidden, at = self.encoded(packed, candidate, tokens)
         return self.read_out(hidden, packed, at.origin)
 
-    def logits(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
+    def logits(
+        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
+    ) -> Float[Tensor, "*M K"]:
         """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""
         cosines = likelihood.logits(queries, candidates, self.log_scale(scale))
         return self.tempered(self.linear_heads(scale, queries, cosines), scale)
@@ -207,11 +216,13 @@ class PackedModel(Tapped, PreTrainedModel):
         found = None if self.training else (self.config.temperatures or {}).get(scale)
         return logits if found is None else logits / found
 
-    def score(self, queries: Tensor, candidates: Tensor, scale: str) -> Tensor:
+    def score(
+        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
+    ) -> Float[Tensor, "*M K"]:
         """log p(candidate | query): Float[... K], rows sum to one in p."""
         return self.logits(queries, candidates, scale).log_softmax(dim=-1)
 
-    def log_scale(self, name: str) -> Tensor:
+    def log_scale(self, name: str) -> Float[Tensor, "1"]:
         if name not in self.log_scales:
             raise UserError(f"this model has no logit scale {name!r}; {nearest(name, self.log_scales)}")
         return self.log_scales[name]
@@ -291,5 +302,5 @@ class OutputHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps) if norm else nn.Identity()
         self.projection = nn.Linear(width, out, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*M D"]) -> Float[Tensor, "*M E"]:
         return self.activation(self.projection(self.norm(x)))

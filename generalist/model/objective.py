@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
@@ -135,7 +136,7 @@ class Objective(nn.Module):
         return world() > 1 and not self.mixed and (shard == "always" or (shard == "auto" and size >= SHARE_FROM))
 
     @torch.no_grad()
-    def members(self, name: str) -> Tensor:
+    def members(self, name: str) -> Float[Tensor, "K D"]:
         """The features of every member, exactly and without gradient: Float[K D]."""
         count = self.count(name)
         if count <= CHUNK:
@@ -143,7 +144,7 @@ class Objective(nn.Module):
         runs = [tuple(range(i, min(i + CHUNK, count))) for i in range(0, count, CHUNK)]
         return torch.cat([self.model.features(self._pack(name, run, keep=False), candidate=True) for run in runs])
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, "1"]:
         """Sum of -log p over the batch's answers: [1]."""
         return self._among_partners(batch) if batch.partners is not None else self._among_members(batch)
 

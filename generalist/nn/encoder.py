@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,7 +27,7 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         if not self.training or self.rate == 0:
             return x
         sizes = torch.tensor([[g.length, g.count] for g in at.groups], device=x.device)
@@ -54,7 +55,7 @@ class Block(GradientCheckpointingLayer, Step):
             self.gamma1 = nn.Parameter(torch.full((width,), config.layer_scale))
             self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
 
-    def forward(self, x: Tensor, at: At) -> tuple[Tensor, At]:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
         mixer, mlp = at.inside("mixer"), at.inside("mlp")
         if self.post_norm:
             x = self.norm1(x + self.drop_path(self.mixer(x, mixer), at))
@@ -87,7 +88,7 @@ class Encoder(nn.Module):
         self.placed = any(m.positions for m in self.modules() if isinstance(m, Mixer))  # looks at where tokens stand
         self.norm = nn.LayerNorm(width, eps=config.eps) if config.final_norm else None
 
-    def forward(self, x: Tensor, at: At) -> tuple[Tensor, At]:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
         x = at.tap("embedded", x)
         for number, layer in enumerate(self.layers):
             prompts = None if at.layer_prompts is None else at.layer_prompts[number]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
@@ -55,7 +56,7 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features: Tensor, cosines: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "*M D"], cosines: Float[Tensor, "*M K"]) -> Float[Tensor, "*M K"]:
         """features Float[... D], not normalised; cosines: scaled cosine logits Float[... K] -> Float[... K]."""
         if cosines.shape[-1] != self.linear.out_features:
             raise UserError(
@@ -72,7 +73,9 @@ class LinearHeads(nn.ModuleDict):
         """classes: {logit scale: number of its classes}."""
         super().__init__({name: LinearHead(width, k) for name, k in classes.items()})
 
-    def forward(self, scale: str, features: Tensor, cosines: Tensor) -> Tensor:
+    def forward(
+        self, scale: str, features: Float[Tensor, "*M D"], cosines: Float[Tensor, "*M K"]
+    ) -> Float[Tensor, "*M K"]:
         """The logits of a scale; the cosines unchanged where it has no linear head."""
         return self[scale](features, cosines) if scale in self else cosines
 

@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
@@ -29,7 +30,9 @@ class Asked(nn.Module):
         super().__init__()
         self.size = config.out_width
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         """hidden: Float[N D]; owner: Int[N], the sequence (0 .. sequences - 1) of each token; asked: Int[M].
 
         Returns Float[M size], one row an asked token.
@@ -40,7 +43,9 @@ class Asked(nn.Module):
 class MeanOfOthers(Asked):
     """The mean of all other tokens of the asked token's sequence."""
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden)
         counts = torch.bincount(owner, minlength=sequences).unsqueeze(1)
         own = owner[asked]
@@ -50,7 +55,9 @@ class MeanOfOthers(Asked):
 class MeanOfAll(Asked):
     """The mean of all tokens of the asked token's sequence, itself among them."""
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden)
         return (sums / torch.bincount(owner, minlength=sequences).clamp(min=1).unsqueeze(1))[owner[asked]]
 
@@ -58,7 +65,9 @@ class MeanOfAll(Asked):
 class MaxOfAll(Asked):
     """The largest value of each channel over all tokens of the asked token's sequence."""
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         index = owner.unsqueeze(1).expand_as(hidden)
         low = hidden.new_full((sequences, hidden.shape[1]), -math.inf)
         return low.scatter_reduce(0, index, hidden, "amax")[owner[asked]]
@@ -67,7 +76,9 @@ class MaxOfAll(Asked):
 class WeightedOfAll(Asked):
     """The mean of all tokens, the first counted once, the second twice and so on (SGPT, 2202.08904, section 3.2)."""
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         place = torch.arange(len(owner), device=owner.device)
         first = torch.full((sequences,), len(owner), dtype=torch.long, device=owner.device)
         weight = (place - first.scatter_reduce(0, owner, place, "amin")[owner] + 1).to(hidden.dtype)
@@ -79,7 +90,9 @@ class WeightedOfAll(Asked):
 class LastToken(Asked):
     """The last token of the asked token's sequence."""
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         place = torch.arange(len(owner), device=owner.device)
         last = torch.zeros(sequences, dtype=torch.long, device=owner.device).scatter_reduce(0, owner, place, "amax")
         return hidden.index_select(0, last[owner[asked]])
@@ -109,7 +122,9 @@ class AttentionPooling(nn.Module):
             self.up, self.down = nn.Linear(size, hidden), nn.Linear(hidden, size)
             self.activation = ACT2FN[config.activation]
 
-    def forward(self, hidden: Tensor, owner: Tensor, asked: Tensor, sequences: int) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
+    ) -> Float[Tensor, "M E"]:
         k, v = self.kv(self.norm(hidden)).view(len(hidden), 2, self.heads, -1).unbind(1)
         q = self.query.view(1, self.heads, -1)
         scores = (k * q).sum(-1).float() / math.sqrt(k.shape[-1])  # [N H]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
@@ -24,7 +25,7 @@ class ExpertAttention(Experts):
         self.qkv = ExpertLinear(spec.experts, width, 3 * width, parts=3)
         self.out = ExpertLinear(spec.experts, width, width)
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D].
 
         Prompts go with the first part of their sequence. Token routers route each prompt by itself.
@@ -76,6 +77,6 @@ class ExpertMLP(Experts):
         self.activation = activation
         self.down = ExpertLinear(spec.experts, hidden, width)
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         chosen = self.decide(x, at)
         return chosen.apply("down", self.activation(chosen.apply("up", x)))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
@@ -63,11 +64,11 @@ class Router(nn.Module):
         self.top, self.noise = spec.top, spec.noise / spec.experts
         self.gate = nn.Linear(inputs or spec.width, spec.experts, bias=False)
 
-    def condition(self, x: Tensor, at: At) -> Tensor:
+    def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
         """Float[R C]: a row's (or token's) condition. x: Float[N D]."""
         raise NotImplementedError(f"{type(self).__name__} must define condition")
 
-    def forward(self, x: Tensor, at: At) -> Choice:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Choice:
         return self.choose(self.condition(x, at))
 
     def choose(self, condition: Tensor) -> Choice:
@@ -97,7 +98,7 @@ class AttributeRouter(Router):
         self.norm = nn.LayerNorm(spec.width)
         self.activation = nn.GELU() if spec.gelu else nn.Identity()
 
-    def condition(self, x: Tensor, at: At) -> Tensor:
+    def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
         rows = routes(at).table.to(self.attributes.weight.dtype)
         return self.activation(self.norm(self.attributes(rows)))
 
@@ -118,7 +119,7 @@ class ModalityRouter(Router):
         super().__init__(spec)
         self.embedding = nn.Embedding(spec.modalities, spec.width)
 
-    def condition(self, x: Tensor, at: At) -> Tensor:
+    def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
         return self.embedding(routes(at).table.squeeze(1))
 
     @classmethod
@@ -139,7 +140,7 @@ class TaskRouter(Router):
         super().__init__(spec)
         self.embedding = nn.Embedding(max(1, spec.tasks), spec.width)
 
-    def condition(self, x: Tensor, at: At) -> Tensor:
+    def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
         number = routes(at).table
         known = self.embedding(number.squeeze(1).clamp(min=0))
         return torch.where(number >= 0, known, self.embedding.weight.mean(0))
@@ -154,7 +155,7 @@ class TaskRouter(Router):
 class TokenRouter(Router):
     """The token itself."""
 
-    def condition(self, x: Tensor, at: At) -> Tensor:
+    def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
         return x
 
 
@@ -169,7 +170,7 @@ class ContextRouter(Router):
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec, 2 * spec.width)
 
-    def condition(self, x: Tensor, at: At) -> Tensor:
+    def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
         owner = torch.cat(
             [
                 torch.full((g.length,), i, device=x.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
@@ -19,7 +20,7 @@ class Mixer(nn.Module):
     positions: Sequence[Position] = ()  # what it does to queries, keys and scores by where tokens stand
     stacked: ClassVar[dict[str, int]] = {}  # own linears that hold several matrices one above the other, and how many
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         """Float[N D] -> Float[N D]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
@@ -24,7 +25,7 @@ class MLP(Mixer):
         self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         x = self.activation(self.up(x))
         return self.down(x if self.norm is None else self.norm(x))
 
@@ -45,7 +46,7 @@ class SwiGLU(Mixer):
         self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         gate, value = self.up(x).chunk(2, dim=-1)
         x = nn.functional.silu(gate) * value
         return self.down(x if self.norm is None else self.norm(x))

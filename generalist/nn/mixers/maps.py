@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
@@ -15,11 +16,11 @@ class GridMixer(Mixer):
 
     needs = Needs(axes=2, causal=False, reach="grid")
 
-    def mix(self, maps: Tensor, real: Tensor | None) -> Tensor:
+    def mix(self, maps: Float[Tensor, "G ... D"], real: Bool[Tensor, "G ..."] | None) -> Tensor:
         """Float[count *shape D], Bool[count *shape] or None (all real) -> Float[count *shape D]."""
         raise NotImplementedError(f"{type(self).__name__} must define mix")
 
-    def forward(self, x: Tensor, at: At) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         out = torch.zeros_like(x)
         for grid in at.grids(self.needs.axes):
             real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
@@ -37,5 +38,5 @@ class MapMixer(GridMixer):
         super().__init__()
         self.operator = operator
 
-    def mix(self, maps: Tensor, real: Tensor | None) -> Tensor:
+    def mix(self, maps: Float[Tensor, "G ... D"], real: Bool[Tensor, "G ..."] | None) -> Tensor:
         return self.operator(maps, real)

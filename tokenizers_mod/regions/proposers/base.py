@@ -9,7 +9,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class Proposals:
     matches: list[tuple[Tensor, Tensor]] | None = None
 
 
+@runtime_checkable
 class RegionProposer(Protocol):
     """width: of the features; last_width: channels of the last map; queries: Q."""
 
