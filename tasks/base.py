@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest

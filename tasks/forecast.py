@@ -154,7 +154,7 @@ class Forecast(Task):
         low, middle, high = self.origin(record).quantiles(numbers, log_p, (0.1, 0.5, 0.9))
         return Answer(value=middle.tolist(), interval=(low.tolist(), high.tolist()))
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
         real = ~labels.isnan()

@@ -5,6 +5,7 @@ Uni-Perceiver (2112.01522), equation 1; the clamp of the scale at 100 is CLIP's 
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -37,7 +38,9 @@ def asked(target: Tensor) -> Tensor:
     return ~target.isnan().any(-1) if target.is_floating_point() else target >= 0
 
 
-def negative_log_likelihood(log_p: Tensor, target: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def negative_log_likelihood(
+    log_p: Float[Tensor, "*M K"], target: Int[Tensor, "*M"] | Float[Tensor, "*M K"], smoothing: float = 0.0
+) -> tuple[Float[Tensor, "1"], Int[Tensor, "1"]]:
     """Sum of -log p of the answers and their count, both [1], so that sums merge over batches and ranks.
 
     log_p: Float[... K]. target: int [...] (class index, -1 = not asked) or Float[... K] (a distribution,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from generalist.data.stream.source import Record, Records
@@ -28,7 +29,7 @@ class Reading:
     modalities: dict[str, Modality]
     candidates: CandidateSet | None
 
-    def score(self, log_p: Tensor, labels: Tensor) -> dict[str, Mean]:
+    def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches.
 
         Evaluation measures what is kept of the answers (`keep`); it takes from here what the lines do not say.

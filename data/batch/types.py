@@ -208,7 +208,7 @@ class Batch:
     smoothing: float = 0.0
     count: int = 0
     records: list[str] = field(default_factory=list)
-    keys: Tensor | None = None
+    keys: Int[Tensor, " B"] | None = None
     partner_owner: Tensor | None = None
     skipped: list[str] = field(default_factory=list)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Records
@@ -16,6 +16,7 @@ from generalist.train.checkpoints import owned
 ANALYSERS: dict[str, str] = {"heads": "generalist.inspect.heads:Heads"}
 
 
+@runtime_checkable
 class Analyser(Protocol):
     """It sees the model through taps only, and leaves it as it was."""
 

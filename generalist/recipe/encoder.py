@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from generalist.data.base.errors import UserError, nearest
 
+Spec = TypeVar("Spec", bound="EncoderSpec")
 NORMS = ("pre", "post", "branch")
 RELATIVE_HIDDEN = 512  # width of the MLPs of relative positions where none is said (2111.09883's)
 COMPUTES = {"how": True}  # marks a field that says how an encoder computes, and that no tensor shows
@@ -253,7 +254,7 @@ class EncoderSpec:
         """Width of the tokens behind the last layer."""
         return next((layer.width for layer in reversed(self.stack()) if layer.width), self.width)
 
-    def with_stack(self, stack: list[LayerSpec]) -> Self:
+    def with_stack(self: Spec, stack: list[LayerSpec]) -> Spec:
         """The same with these layers, experts among them by name."""
         changed = self.described() | {"layers": len(stack), "steps": [asdict(layer) for layer in stack]}
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.init} | changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from generalist.model.ranked import Ranked
 from generalist.recipe.recipe import Recipe
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a step adds to the law. name: under which log.jsonl has the mean of what was added, an answer.
 
