@@ -146,5 +146,5 @@ def test_restore_is_scored_by_the_likelihood_over_number_tokens(modalities):
     labels = torch.tensor([-0.5, 0.25, 1.0])
     sure = numbers.target(labels).log()
     assert task.score(sure, labels)["mse"].value < 0.5 < task.score(sure.flip(0), labels)["mse"].value
-    found = baseline(task, None, None, task.source.open("test"))
+    found = baseline(task, task.source.open("train"), None, task.source.open("test"))
     assert found["value"] > 0 and found["chance"] == pytest.approx(1, abs=0.5)

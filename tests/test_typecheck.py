@@ -39,7 +39,7 @@ sound = [
     lambda: packed.map(lambda t: t),
 ]
 broken = [
-    lambda: number({"value": torch.zeros(3, dtype=torch.long)}),   # whole numbers where reals belong
+    lambda: number([torch.zeros(3)]),                              # a list where names are looked up
     lambda: mixer(torch.zeros(1, 3, 8), at),                       # a batch axis where tokens are packed
     lambda: logits(wide, torch.zeros(2, 7), scale),                # another width
     lambda: packed.map(lambda t: t[:1] if t.dtype == torch.bool else t),  # fewer flags than tokens
