@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from generalist.cli import COMMANDS
 from generalist.scripts.tree import END, START, tree
 
@@ -28,7 +30,7 @@ def test_every_command_stands_in_the_readme_and_none_that_does_not_exist():
 
 
 # what the newcomer's section tells the reader to write
-TO_BE_WRITTEN = {"tokenizers_mod/melody.py", "tasks/tag.py"}
+TO_BE_WRITTEN = {"tokenizers_mod/numbers/melody.py", "tasks/tag.py"}
 
 
 def test_every_file_named_in_the_readme_exists():
@@ -42,3 +44,16 @@ def test_every_module_named_in_the_readme_runs_with_help():
         assert path.exists(), module
     done = subprocess.run([sys.executable, "-m", "scripts.tree"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "tokenizers_mod/" in done.stdout
+
+
+ROOMS = ("tokenizers_mod", "tasks", "data", "generalist/nn")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_where_its_next_inhabitant_goes(room):
+    """Short, linked from the main page, and every file and folder that it names is there."""
+    text = (ROOT / room / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40 and f"({room}/README.md)" in README and "in 30 lines" in text
+    for name in re.findall(r"`([\w/]+(?:/|\.py))`", text):
+        there = [(base / name).exists() for base in (ROOT, ROOT / room)]
+        assert any(there) or name in {"numbers/melody.py", "tag.py"}, name
