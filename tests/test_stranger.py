@@ -1,0 +1,133 @@
+"""Somebody who adds a mixer, a modality or a task touches one file and one table, in a house of his own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+MIXER = '''
+"""The mean of a sequence as a token mixer."""
+
+import torch
+from torch import nn
+
+from generalist.nn.mixers.base import Mixer
+
+
+class Mean(Mixer):
+    def __init__(self, width, heads, norm=None):
+        super().__init__()
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, at):
+        parts = [x[g.start : g.start + g.count * g.length].view(g.count, g.length, -1) for g in at.groups]
+        return self.out(torch.cat([p.mean(1, keepdim=True).expand_as(p).flatten(0, 1) for p in parts]))
+'''
+TASK = '''
+"""Is a number positive?"""
+
+from dataclasses import dataclass
+
+import torch
+
+from generalist.data.batch.types import Example
+from generalist.tasks.base import Task
+from generalist.tasks.base import accuracy
+from generalist.tasks.candidates import Names
+from generalist.tasks.examples import TaskExamples
+
+
+@dataclass(kw_only=True)
+class Sign(Task):
+    kind = "sign"
+
+    def candidate_set(self, records):
+        return Names(["no", "yes"])
+
+    def example(self, record, rng=None):
+        label = torch.tensor([int(record["positive"])])
+        return Example([self.question(label), *self.input_spans(record, rng)], record=record["id"])
+
+    def score(self, log_p, labels):
+        return {"accuracy": accuracy(log_p, labels)}
+
+    @classmethod
+    def examples(cls):
+        rows = [{"id": str(i), "x": [i / 4, 1.0], "positive": i > 0} for i in (-3, -1, 2, 4)]
+        bad = [({"id": "none", "x": [], "positive": True}, "no values")]
+        return TaskExamples({"inputs": {"number": "x"}}, rows, bad)
+'''
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A copy of the package that may be written in."""
+    home = tmp_path_factory.mktemp("house")
+    for name in ("data", "tokenizers_mod", "tasks", "generalist", "scripts"):
+        shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "bench_results"))
+    return home
+
+
+def add(house, file, text, table, *lines):
+    """One file, and in one table the lines behind others: (line that is there, what it becomes)."""
+    (house / file).write_text(textwrap.dedent(text).lstrip(), encoding="utf-8")
+    path = house / table
+    held = path.read_text(encoding="utf-8")
+    for old, new in lines:
+        assert held.count(old) == 1, old
+        held = held.replace(old, new)
+    path.write_text(held, encoding="utf-8")
+
+
+def generalist(house, folder, *words):
+    environment = os.environ | {"PYTHONPATH": str(house)}
+    command = [sys.executable, "-P", "-m", "generalist.cli", *words]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+    return run.stdout
+
+
+def test_a_mixer_is_one_file_and_a_line_in_its_table(house, tmp_path):
+    table = "generalist/nn/mixers/table.py"
+    there = '{"attention": Attention,'
+    first = "from generalist.nn.mixers.base import Mixer\n"
+    add(
+        house,
+        "generalist/nn/mixers/mean.py",
+        MIXER,
+        table,
+        (there, '{"mean": Mean, "attention": Attention,'),
+        (first, f"{first}from generalist.nn.mixers.mean import Mean\n"),
+    )
+    words = ("model.mixers=mean", "steps=2", "baseline=false", "--quiet")
+    generalist(house, tmp_path, "train", str(ROOT / "tests/tiny.py"), *words, "--out", "run")
+    config = (tmp_path / "run/model/config.json").read_text()
+    assert '"mean"' in config and (tmp_path / "run/metrics.json").is_file()
+
+
+def test_a_modality_is_one_file_and_a_line_in_its_table(house, tmp_path):
+    text = (ROOT / "tests/examples/melody.py").read_text(encoding="utf-8").split("@dataclass(kw_only=True)")[0]
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("from generalist.tasks")) + "\n"
+    there = '    "number": "generalist.tokenizers_mod.numbers.number:Number",\n'
+    line = '    "melody": "generalist.tokenizers_mod.numbers.melody:Melody",\n'
+    modalities = "tokenizers_mod/base/modalities.py"
+    add(house, "tokenizers_mod/numbers/melody.py", text, modalities, (there, there + line))
+    assert generalist(house, tmp_path, "check", "modality", "melody").endswith("all passed\n")
+    assert "a list of MIDI numbers" in generalist(house, tmp_path, "info", "--modalities")
+
+
+def test_a_task_is_one_file_and_a_line_in_its_table(house, tmp_path):
+    there = "from generalist.tasks.segment import Segment\n"
+    add(
+        house,
+        "tasks/sign.py",
+        TASK,
+        "tasks/table.py",
+        (there, f"{there}from generalist.tasks.sign import Sign\n"),
+        ("        Segment,\n", "        Segment,\n        Sign,\n"),
+    )
+    assert generalist(house, tmp_path, "check", "task", "sign").endswith("all passed\n")
