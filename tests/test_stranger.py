@@ -1,4 +1,5 @@
-"""Somebody who adds a mixer, a modality or a task touches one file and one table, in a house of his own."""
+"""Somebody who adds a modality or a task touches one file and one table, in a house of his own (mixers and stages:
+test_stages.py)."""
 
 import os
 import shutil
@@ -9,24 +10,6 @@ import textwrap
 import pytest
 from conftest import ROOT
 
-MIXER = '''
-"""The mean of a sequence as a token mixer."""
-
-import torch
-from torch import nn
-
-from generalist.nn.mixers.base import Mixer
-
-
-class Mean(Mixer):
-    def __init__(self, width, heads, norm=None):
-        super().__init__()
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x, at):
-        parts = [x[g.start : g.start + g.count * g.length].view(g.count, g.length, -1) for g in at.groups]
-        return self.out(torch.cat([p.mean(1, keepdim=True).expand_as(p).flatten(0, 1) for p in parts]))
-'''
 TASK = '''
 """Is a number positive?"""
 
@@ -89,24 +72,6 @@ def generalist(house, folder, *words):
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
     return run.stdout
-
-
-def test_a_mixer_is_one_file_and_a_line_in_its_table(house, tmp_path):
-    table = "generalist/nn/mixers/table.py"
-    there = '{"attention": Attention,'
-    first = "from generalist.nn.mixers.base import Mixer\n"
-    add(
-        house,
-        "generalist/nn/mixers/mean.py",
-        MIXER,
-        table,
-        (there, '{"mean": Mean, "attention": Attention,'),
-        (first, f"{first}from generalist.nn.mixers.mean import Mean\n"),
-    )
-    words = ("model.mixers=mean", "steps=2", "baseline=false", "--quiet")
-    generalist(house, tmp_path, "train", str(ROOT / "tests/tiny.py"), *words, "--out", "run")
-    config = (tmp_path / "run/model/config.json").read_text()
-    assert '"mean"' in config and (tmp_path / "run/metrics.json").is_file()
 
 
 def test_a_modality_is_one_file_and_a_line_in_its_table(house, tmp_path):

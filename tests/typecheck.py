@@ -1,6 +1,7 @@
 """What checks the package's annotations under GENERALIST_TYPECHECK=1 (`make typecheck`): beartype through jaxtyping."""
 
 from pathlib import Path
+from typing import Any
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -9,7 +10,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # transformers makes a dataclass of it that takes more keys than it has fields
 LEFT_OUT = {"generalist.model.config"}
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a number too
+_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a number too
+
+
+def checked(function: Any) -> Any:
+    """A function whose calls are checked; one that speaks of its own class (`Self`), which only a class can, is not."""
+    told = getattr(function, "__annotations__", {}).values()
+    return function if any("Self" in str(hint).split(".")[-1].split("[") for hint in told) else _beartype(function)
 
 
 def modules() -> list[str]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from generalist.data.base.errors import UserError, nearest
 
-Spec = TypeVar("Spec", bound="EncoderSpec")
 NORMS = ("pre", "post", "branch")
 RELATIVE_HIDDEN = 512  # width of the MLPs of relative positions where none is said (2111.09883's)
 COMPUTES = {"how": True}  # marks a field that says how an encoder computes, and that no tensor shows
@@ -254,7 +253,7 @@ class EncoderSpec:
         """Width of the tokens behind the last layer."""
         return next((layer.width for layer in reversed(self.stack()) if layer.width), self.width)
 
-    def with_stack(self: Spec, stack: list[LayerSpec]) -> Spec:
+    def with_stack(self, stack: list[LayerSpec]) -> Self:
         """The same with these layers, experts among them by name."""
         changed = self.described() | {"layers": len(stack), "steps": [asdict(layer) for layer in stack]}
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.init} | changed
