@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
