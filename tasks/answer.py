@@ -125,7 +125,7 @@ class Answer(Task):
         for modality, name in self.inputs.items():
             tokenizer: Any = self.modalities[modality]
             value = tokenizer.read(record[name])
-            if not isinstance(tokenizer, Mirrors):
+            if not isinstance(self.modalities[modality], Mirrors):
                 raise UserError(f"task {self.name}: modality {modality!r} cannot be mirrored; set mirror=0")
             spans.append(tokenizer.span(tokenizer.mirror(value), rng))
         return spans

@@ -81,7 +81,12 @@ def encoder_parts() -> dict[str, dict[str, str]]:
     from generalist.nn.readout import POOLINGS
     from generalist.nn.steps import STAGES
 
-    tables = {"mixers": TOKEN_MIXERS, "channel_mixers": CHANNEL_MIXERS, "stages": STAGES, "readouts": POOLINGS}
+    tables: dict[str, Any] = {
+        "mixers": TOKEN_MIXERS,
+        "channel_mixers": CHANNEL_MIXERS,
+        "stages": STAGES,
+        "readouts": POOLINGS,
+    }
     return {
         title: {name: (mixer_class(table, name).__doc__ or "").strip().partition("\n")[0] for name in table}
         for title, table in tables.items()

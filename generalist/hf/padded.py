@@ -121,7 +121,8 @@ class PaddedModel(PackedModel):
         own = None if real is None else real[:, 1:]
         place = modality.padded_place(tensors, own) if self.encoder.placed else None
         if place is not None or modality.axes < 2:
-            at.made["place"] = padded_places(place, *x.shape[:2], x.device)
+            count, length = x.shape[:2]
+            at.made["place"] = padded_places(place, count, length, x.device)
         routes = self.padded_routes(name, summary.modality, at.groups[0], candidate, role)
         return replace(at, routes=routes)
 

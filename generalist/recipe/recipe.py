@@ -131,8 +131,8 @@ LIMITS: list[tuple[str, float, float]] = [
 
 # --- JSON ---
 
-PARTS = (Recipe, ModelSpec, OptimizerSpec, MoeSpec, EngineSpec, CheckpointSpec, FaultSpec, CandidateSpec, MethodSpec)
-PARTS += (DistillSpec,)
+MODEL_PARTS = (ModelSpec, MoeSpec, CandidateSpec)
+TRAINING_PARTS = (OptimizerSpec, EngineSpec, CheckpointSpec, FaultSpec, MethodSpec, DistillSpec)
 
 
 def _built(value: Any) -> Any:
@@ -158,7 +158,9 @@ def _built(value: Any) -> Any:
 
 def _is_part(kind: type) -> bool:
     """Whether a recipe is made of such things: modalities, tasks, sources (what can be opened) and its own parts."""
-    return issubclass(kind, (Modality, Task, *PARTS)) or callable(getattr(kind, "open", None))
+    return issubclass(kind, (Modality, Task, Recipe, *MODEL_PARTS, *TRAINING_PARTS)) or callable(
+        getattr(kind, "open", None)
+    )
 
 
 # --- finding recipes ---

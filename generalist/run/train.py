@@ -69,7 +69,10 @@ def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet
         first, start = ranks.on_first(lambda: folder.open(recipe, resume, overwrite, trust, world))
         began = time.time()
         old = start is not None and manifest.is_old(start)  # an earlier version learnt words and columns its own way
-        prepared = restore(recipe, GeneralistProcessor.from_pretrained(start / "model")) if old else prepare(recipe)
+        if start is not None and old:
+            prepared = restore(recipe, GeneralistProcessor.from_pretrained(start / "model"))
+        else:
+            prepared = prepare(recipe)
         notes = ranks.on_first(lambda: preflight(prepared, recipe))
         if not quiet and ranks.is_first():
             print("\n".join([prepared.describe(recipe), *notes]), file=sys.stderr, flush=True)

@@ -38,7 +38,6 @@ class Modality:
     takes_input: ClassVar[bool] = True  # False: there is nothing to give, as of the summary token
     kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
     causal = False  # a token sees those before it and itself only
-    views = 1  # how often a sample is looked at where answers are averaged (`views`)
     view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times (`views`)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -46,6 +45,11 @@ class Modality:
         super().__init_subclass__(**kwargs)
         if "read" in vars(cls):
             cls.read = blamed(cls.read)  # type: ignore[method-assign]
+
+    @property
+    def views(self) -> int:
+        """How often evaluation looks at a sample and averages the answers; a setting where a modality has one."""
+        return 1
 
     def read(self, raw: Any) -> Any:
         """What a person has in hand (path, array, PIL image, str ...) -> a checked value for `span`.

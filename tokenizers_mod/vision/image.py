@@ -54,7 +54,8 @@ def read_image(raw: Any, channels: int, background: float = 1.0, whole: bool = T
     array = as_array(raw, "image")
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or array.size == 0:
         raise UserError(f"image: expected [H, W], [H, W, C] or [C, H, W] with at least one pixel, got {array.shape}")
-    check_side(*sorted(array.shape)[-2:], "image")
+    shorter, longer = sorted(array.shape)[-2:]
+    check_side(shorter, longer, "image")
     check_finite(array, "image")
     if array.dtype.kind != "b" and max(abs(float(array.min())), abs(float(array.max()))) > LARGEST:
         raise UserError(f"image: values up to {np.abs(array.astype(float)).max():.3g}; bring them to 0..1 or 0..255")

@@ -63,8 +63,8 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
     width, layers = spec.width, []
     for layer, mixer, channel in zip(stack, mixers, channels, strict=True):
         width = layer.width or width
-        sizes = {"heads": layer.heads or spec.heads, "hidden": layer.hidden or spec.hidden, "width": width}
-        layers.append(replace(layer, mixer=mixer, channel=channel, **sizes))
+        heads, hidden = layer.heads or spec.heads, layer.hidden or spec.hidden
+        layers.append(replace(layer, mixer=mixer, channel=channel, heads=heads, hidden=hidden, width=width))
     return layers
 
 
