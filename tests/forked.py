@@ -14,6 +14,7 @@ import ctypes
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -43,26 +44,32 @@ exit "$(cat "$d/code")"
 @contextmanager
 def programs(folder: Path) -> Iterator[Path]:
     """A folder for PATH that holds NAMES. `folder` is made; what was started and still runs is ended."""
-    load()
     (folder / "bin").mkdir(parents=True)
     for name in NAMES:
         path = folder / "bin" / name
         path.write_text(SCRIPT.format(name=name, folder=folder))
         path.chmod(0o755)
     os.mkfifo(folder / "requests")
-    server = os.fork()
-    if server == 0:
-        try:
-            serve(folder)
-        finally:
-            os._exit(1)
+    # an interpreter of its own: a process in which autograd's threads run once cannot be forked any more
+    here = Path(__file__).resolve().parent
+    paths = {"PYTHONPATH": os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])}
+    words = [sys.executable, "-c", "import sys, forked; forked.main(sys.argv[1])", str(folder)]
+    server = subprocess.Popen(words, env=os.environ | paths)
     try:
         yield folder / "bin"
     finally:
         (folder / "end").touch()
-        with suppress(ProcessLookupError):
-            os.kill(server, signal.SIGTERM)
-        os.waitpid(server, 0)
+        server.terminate()
+        server.wait()
+
+
+def main(folder: str) -> None:
+    """The server's whole life."""
+    import torch
+
+    torch.set_num_threads(1)
+    load()
+    serve(Path(folder))
 
 
 def load() -> None:

@@ -49,7 +49,9 @@ def test_candidates_are_encoded_once_and_again_when_weights_or_names_change(tmp_
     model, processor = clients.model_and_processor()
     calls = []
     encode = model.features
-    model.features = lambda packed, candidate=False: calls.append(candidate) or encode(packed, candidate)
+    model.features = lambda packed, candidate=False, **more: (
+        calls.append(candidate) or encode(packed, candidate, **more)
+    )
 
     def asked(names):
         calls.clear()

@@ -128,7 +128,6 @@ MOVED: dict[str, str] = {
     "generalist.hf.outputs:DualOutput": "generalist.hf.padded",
     "generalist.initial": "generalist.train.initial",
     "generalist.interference": "generalist.train.interference",
-    "generalist.interference:_heat": "generalist.report.interference",
     "generalist.interference:interference_section": "generalist.report.interference",
     "generalist.kernels": "generalist.nn.attention.kernels",
     "generalist.keys": "generalist.recipe.keys",

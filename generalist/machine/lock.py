@@ -10,15 +10,19 @@ file and stops before it writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from generalist.data.base.errors import UserError
 
@@ -64,7 +68,12 @@ class Lock:
                     os.utime(self.path)
 
     def _take(self) -> None:
-        """Create the file, or take it over from a holder that is dead."""
+        """Create the file, or take it over from a holder that is dead; one at a time on a machine."""
+        own = f"{os.getuid()} {self.path.resolve()}".encode()  # outside the folder, where nothing of it is left
+        with FileLock(Path(tempfile.gettempdir()) / f"generalist-{hashlib.sha256(own).hexdigest()[:24]}.lock"):
+            self._take_in_turn()
+
+    def _take_in_turn(self) -> None:
         while not self._create():
             held = read(self.path)
             if held is None and not self.path.exists():
