@@ -62,3 +62,9 @@ def same(a: Tensor, b: Tensor, tolerance: float, what: str) -> str:
     if found > tolerance:
         raise Fault(f"{what} differ by {found:.2g} of the largest value, more than {tolerance:.0e}")
     return f"within {found:.1g}"
+
+
+def short(raw: Any) -> str:
+    """A raw value in few enough letters for a line."""
+    text = " ".join(repr(raw).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generalist.commands.check.lines import Fault, LeftOut, difference, same
+from generalist.commands.check.lines import Fault, LeftOut, difference, same, short
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
@@ -157,9 +157,9 @@ def least(subject: Subject) -> str:
     for raw, tokens in subject.examples.least:
         span = subject.modality.span(subject.modality.read(raw))
         if int(real(span).sum()) != tokens:
-            raise Fault(f"{_short(raw)}: {int(real(span).sum())} real tokens, not {tokens}")
+            raise Fault(f"{short(raw)}: {int(real(span).sum())} real tokens, not {tokens}")
         if not Embedded.of(subject.model.tokenizers[subject.name](span.data)).x[real(span)].isfinite().all():
-            raise Fault(f"{_short(raw)}: tokens are NaN or infinite")
+            raise Fault(f"{short(raw)}: tokens are NaN or infinite")
     return f"{len(subject.examples.least)} values"
 
 
@@ -173,13 +173,13 @@ def refusing(subject: Subject) -> str:
                 subject.modality.span(subject.modality.read(raw_at(raw, Path(folder))))
             except UserError as error:
                 if "\n" in str(error).strip():
-                    raise Fault(f"{_short(raw)}: more than one line is said: {str(error)!r}") from error
+                    raise Fault(f"{short(raw)}: more than one line is said: {str(error)!r}") from error
                 if not re.search(says, str(error)):
-                    raise Fault(f"{_short(raw)}: {str(error)!r} does not say {says!r}") from error
+                    raise Fault(f"{short(raw)}: {str(error)!r} does not say {says!r}") from error
             except Exception as error:
-                raise Fault(f"{_short(raw)}: {type(error).__name__} instead of a UserError: {error}") from error
+                raise Fault(f"{short(raw)}: {type(error).__name__} instead of a UserError: {error}") from error
             else:
-                raise Fault(f"{_short(raw)} is taken, though it is among the bad ones")
+                raise Fault(f"{short(raw)} is taken, though it is among the bad ones")
     return f"{len(subject.examples.bad)} values"
 
 
@@ -293,11 +293,6 @@ def _equal(a: Span, b: Span, what: str) -> None:
         other = real(b) if key == "mask" and key not in b.data else b.data[key]
         if value.dtype != other.dtype or not torch.equal(value.nan_to_num(), other.nan_to_num()):
             raise Fault(f"{what} differ in {key!r}")
-
-
-def _short(raw: Any) -> str:
-    text = " ".join(repr(raw).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {

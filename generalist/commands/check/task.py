@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from generalist.commands.check.lines import Fault, LeftOut, difference, same
+from generalist.commands.check.lines import Fault, LeftOut, difference, same, short
 from generalist.commands.check.modality import EXACT, ROUNDED, real
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
@@ -151,11 +151,11 @@ def refusing(subject: Subject) -> str:
             examples_of(subject.task, Records([bad]), 0, [None])
         except UserError as error:
             if "\n" in str(error).strip() or not re.search(says, str(error)):
-                raise Fault(f"{_short(bad)}: {str(error)!r} is not one line that says {says!r}") from error
+                raise Fault(f"{short(bad)}: {str(error)!r} is not one line that says {says!r}") from error
         except Exception as error:
-            raise Fault(f"{_short(bad)}: {type(error).__name__} instead of a UserError: {error}") from error
+            raise Fault(f"{short(bad)}: {type(error).__name__} instead of a UserError: {error}") from error
         else:
-            raise Fault(f"{_short(bad)} is taken, though it must be refused with {says!r}")
+            raise Fault(f"{short(bad)} is taken, though it must be refused with {says!r}")
     return f"{len(subject.bad)} records, {len(lacking)} missing fields"
 
 
@@ -294,11 +294,6 @@ def _equal(a: Example, b: Example, what: str) -> None:
         labels = [s.labels.nan_to_num() for s in (ours, theirs) if s.labels is not None]
         if len(labels) == 1 or (labels and not torch.equal(*labels)):
             raise Fault(f"{what} give other labels")
-
-
-def _short(raw: Any) -> str:
-    text = " ".join(repr(raw).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
