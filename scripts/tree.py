@@ -1,4 +1,4 @@
-"""The house, a line a file, from the files' own first lines; --write renews the README's tree."""
+"""The house, a line a file, from the files' own first lines; --write renews the tree of generalist/README.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main() -> None:
     if "--write" not in sys.argv:
         print(tree(), end="")
         return
-    readme = ROOT / "README.md"
+    readme = ROOT / "generalist" / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)

@@ -71,7 +71,7 @@ class Node:
 
 @contextmanager
 def two_nodes(folder: Path, programs: Path) -> Iterator[list[Node]]:
-    """Two network namespaces joined by a cable, with the addresses of the README's page."""
+    """Two network namespaces joined by a cable, with the addresses of the page on many nodes."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("two nodes on one machine need root and the ip command (network namespaces)")
     names = [f"gen{os.getpid()}{end}" for end in "ab"]

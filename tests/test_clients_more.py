@@ -1,4 +1,4 @@
-"""What is left of the list of clients: named features, devices, refused kernels, the table of them in the README."""
+"""What is left of the list of clients: named features, devices, refused kernels, the table of them in their page."""
 
 import ast
 import re
@@ -166,7 +166,7 @@ def test_one_request_after_another_wears_its_own_prompts_and_none_leaks(tmp_path
 
 
 def test_every_test_that_the_table_of_clients_names_exists():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "generalist" / "hf" / "README.md").read_text(encoding="utf-8")
     table = readme.partition("<!-- clients -->")[2].partition("<!-- end of clients -->")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ") and "---" not in line][1:]
     assert len(rows) > 20

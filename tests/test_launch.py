@@ -1,4 +1,4 @@
-"""The README's page on many nodes, word for word, and every file of scripts/launch/, executed.
+"""The page on many nodes (generalist/launchers/README.md), word for word, and every file of scripts/launch/, executed.
 
 Two network namespaces stand for the two nodes, a folder for the disk that both see, and small scripts for the programs
 that are not here (pdsh, ssh, scontrol, srun), which reach the other node by entering its namespace.
@@ -78,12 +78,12 @@ def trained_by(out: Path, world: int, steps: int = 6) -> None:
     assert (out / "metrics.json").is_file() and (out / "report.html").is_file()
 
 
-# --- the README's page ---
+# --- the page ---
 
 
 def page() -> list[tuple[str, str]]:
     """(where, command) of the page's block, in order; where is an address, "either" or "both nodes"."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Many nodes\n")[2].partition("\n## ")[0]
+    text = (ROOT / "generalist" / "launchers" / "README.md").read_text(encoding="utf-8")
     block = text.partition("    # on both nodes\n")
     where, found = "both nodes", []
     for line in block[2].replace("\\\n", " ").split("\n"):
@@ -96,7 +96,7 @@ def page() -> list[tuple[str, str]]:
     return found
 
 
-def test_the_readmes_page_is_followed_word_for_word_in_two_network_namespaces(tmp_path, tools):
+def test_the_page_on_many_nodes_is_followed_word_for_word_in_two_network_namespaces(tmp_path, tools):
     commands = page()
     assert commands[0] == ("both nodes", "cd /shared") and len(commands) == 6
     shared = tmp_path / "shared"  # stands for /shared
