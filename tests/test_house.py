@@ -37,6 +37,7 @@ ROOMS = {
     "tokenizers_mod": [
         "base",
         "maps",
+        "backbones",
         "numbers",
         "vision",
         "audio",

@@ -65,14 +65,17 @@ class RegionProposer(Protocol):
 def library_config(model_type: str, settings: dict[str, Any], backbone: dict[str, Any]) -> Any:
     """A transformers configuration from JSON settings, its backbone's from {"model_type": ..., settings}.
 
-    Any backbone of transformers' backbone API, timm's through model_type "timm_backbone", a plain ViT's scales through
-    "simple_pyramid" (pyramid.py). UserError names a setting that the class does not have.
+    Any backbone of transformers' backbone API, timm's through model_type "timm_backbone", published networks of our own
+    through "stages", a plain ViT's scales through "simple_pyramid" (pyramid.py). UserError names a setting that the
+    class does not have.
     """
     from transformers import CONFIG_MAPPING
 
+    from generalist.tokenizers_mod.backbones import stages
     from generalist.tokenizers_mod.regions.proposers import pyramid  # loads the library: only where a network is built
 
     pyramid.register()
+    stages.register()
     kind = CONFIG_MAPPING[model_type]
     known = {**kind().to_dict(), "num_labels": 0}
     for key in settings:

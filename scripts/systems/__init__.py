@@ -1,0 +1,1 @@
+"""Published systems out of the project's parts, one file a system: what `scripts.parity_systems` compares."""

@@ -1,0 +1,29 @@
+"""The published systems that are compared, and where each is built.
+
+A module of the table has
+
+    knows(reference) -> bool                      whether a file is of its system, by the names of its tensors
+    compute(reference) -> {name: Tensor}          what the project's parts give for the file's outputs, by their names
+
+and takes every size from `reference.config`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from generalist.scripts.systems.reference import Reference
+
+SYSTEMS = {
+    "rmt": "generalist.scripts.systems.rmt",
+}
+
+
+def system_of(reference: Reference) -> tuple[str, ModuleType] | None:
+    """The name and module of the system that a file is of, None where none knows it."""
+    for name, path in SYSTEMS.items():
+        module = import_module(path)
+        if module.knows(reference):
+            return name, module
+    return None

@@ -1,0 +1,1 @@
+"""Published hierarchical networks of our own operators on maps, behind transformers' backbone API."""

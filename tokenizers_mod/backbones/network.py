@@ -1,0 +1,49 @@
+"""What a network of the stages is: pictures to maps, and the names that its official weights have."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from generalist.tokenizers_mod.maps.base import MapOperator
+
+
+class Network(nn.Module):
+    """Base: kind(**settings); every setting has a default.
+
+    channels: of the maps that it gives, finest first; stride: of the coarsest, which the sides of a picture should be
+    multiples of. names: (official pattern, our replacement) of its weights, in order; DROPPED: what official files hold
+    besides.
+    """
+
+    channels: list[int]
+    stride: int
+    names: ClassVar[list[tuple[str, str]]] = []
+    dropped: ClassVar[str] = r"$^"
+
+    def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
+        """Pictures of one size -> maps Float[B channels h w], finest first."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    @classmethod
+    def renamed(cls, key: str) -> str | None:
+        """Our name of an official weight; None for what the maps do not need, such as a head."""
+        if re.match(cls.dropped, key):
+            return None
+        for pattern, ours in cls.names:
+            key = re.sub(pattern, ours, key)
+        return key
+
+
+class OnChannels(nn.Module):
+    """An operator on maps with its channels first, all cells real."""
+
+    def __init__(self, operator: MapOperator) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return self.operator(x.permute(0, 2, 3, 1), None).permute(0, 3, 1, 2)
