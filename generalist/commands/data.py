@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +82,9 @@ def open_splits(args: argparse.Namespace) -> tuple[Source, dict[str, Records]]:
 
 
 def bar(args: argparse.Namespace, total: int, what: str, unit: str) -> Any:
-    from tqdm import tqdm
+    from generalist.machine.progress import progress
 
-    return tqdm(total=total, desc=what, unit=unit, disable=args.quiet, file=sys.stderr, dynamic_ncols=True)
+    return progress(args.quiet, total=total, desc=what, unit=unit)
 
 
 def _show(shown: Any, done: int, of: int) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from generalist.data.base.errors import UserError
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps, WorkerLost, loader
 from generalist.machine import ranks, stop_file
+from generalist.machine.progress import progress
 from generalist.recipe.recipe import Recipe
 from generalist.run.folder import RunFolder
 from generalist.train.checkpoints import checkpoint
@@ -92,7 +90,7 @@ def attempt(
     with checkpoint.kept(out):
         log = EventLog(out, resume_at=first) if engine.rank == 0 else None
     meter = meter_for(recipe.optimizer.interference, engine)
-    bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=quiet, file=sys.stderr, dynamic_ncols=True)
+    bar = progress(quiet, total=recipe.steps, initial=first, unit="step")
     done, whole = first, True
 
     def save(step: int) -> None:

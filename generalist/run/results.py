@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from tqdm import tqdm
 
 from generalist.data.base.errors import UserError
 from generalist.evaluate import answer as evaluate
 from generalist.evaluate.heldout import Wanted, hold_out
 from generalist.evaluate.unread import FILE as UNREAD
 from generalist.hf.card import write_card
+from generalist.machine.progress import progress
 from generalist.model.objective import Objective
 from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
@@ -97,7 +96,7 @@ def evaluate_run(
     for name, task in prepared.tasks.items():
         if owned.is_run(out):  # one of an earlier version has no list
             owned.claim(out, [f"answers/{quote(name, safe='')}{end}" for end in (".jsonl", ".captions.jsonl")])
-        with tqdm(desc=f"evaluate {name}", unit="sample", disable=quiet, file=sys.stderr, leave=False) as bar:
+        with progress(quiet, desc=f"evaluate {name}", unit="sample", leave=False) as bar:
             found = hold_out(task, prepared.records[name], objective, out, wanted, bar.update)
         lines[name], shown[name] = found.line, found.shown
         spaces += [found.space] if len(found.space.get("features", ())) else []
