@@ -235,7 +235,19 @@ NEEDS = {
 
 
 def test_every_need_is_looked_at():
-    assert set(NEEDS) == {f.name for f in fields(Needs)}
+    assert set(NEEDS) | {"line"} == {f.name for f in fields(Needs)}
+
+
+def test_a_line_will_do_where_a_task_asks_about_it(monkeypatch):
+    monkeypatch.setitem(TOKEN_MIXERS, "picky", Picky)
+    monkeypatch.setattr(Picky, "needs", Needs(axes=2, line=True))
+    settings = {"width": 8, "heads": 2, "layers": 2, "mixers": ["attention", "picky"]}
+    table = {"table": {}}
+    names = {"modalities": TEXT | table, "task_sides": {"sort": {"inputs": ["table"]}}}  # the text is of answers alone
+    with pytest.raises(UserError, match="no modality that is asked about has one"):
+        GeneralistConfig(**settings, **names)
+    GeneralistConfig(**settings, **names | {"task_sides": {"sort": {"inputs": ["text"]}}})
+    GeneralistConfig(**settings, modalities={"series": {}})
 
 
 @pytest.mark.parametrize("field", NEEDS)

@@ -119,17 +119,18 @@ class At:
         """Int[N 6], where every token stands in its map (`generalist.data.batch.cells`)."""
         return self.once("place", lambda: places(self.pieces).to(self.block.device, non_blocking=True))
 
-    def grids(self, axes: int) -> list[Grid]:
+    def grids(self, axes: int, lines: bool = True) -> list[Grid]:
         """The maps of all pieces that have one, brought to `axes` axes, by shape; a text is 1 x n, a film T pictures.
 
-        Pieces with causal or hidden tokens are left out: what they may see is not a map.
+        lines: whether pieces of fewer axes, such as texts, are among them. Pieces with causal or hidden tokens are left
+        out: what they may see is not a map.
         """
-        return self.once(("grids", axes), lambda: self._grids(axes))
+        return self.once(("grids", axes, lines), lambda: self._grids(axes, lines))
 
-    def _grids(self, axes: int) -> list[Grid]:
+    def _grids(self, axes: int, lines: bool) -> list[Grid]:
         rows: dict[tuple[int, ...], list[Tensor]] = {}
         for piece in self.pieces.placed():
-            if piece.shape is None or piece.bound:
+            if piece.shape is None or piece.bound or (len(piece.shape) < axes and not lines):
                 continue
             count, shape = piece.maps(axes)
             index = torch.arange(piece.start, piece.start + piece.length)

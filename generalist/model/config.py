@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities
 
 
-def inputs_of(modalities: Mapping[str, Modality], writes: bool) -> Inputs:
-    """What mixers may rely on. writes: whether a task writes its answers, a word after the other."""
+def inputs_of(modalities: Mapping[str, Modality], writes: bool, asked: Collection[str]) -> Inputs:
+    """What mixers may rely on. writes: whether a task writes its answers, a word after the other; asked: the modalities
+    that go into tasks, none where no task is known."""
     shapes = {name: m.one_grid() for name, m in modalities.items()}
     return Inputs(
         axes={name: m.axes for name, m in modalities.items()},
         shapes={name: shape for name, shape in shapes.items() if shape is not None},
         causal=writes or any(m.is_causal() for m in modalities.values()),
+        asked=frozenset(asked or (name for name, m in modalities.items() if m.takes_input)),
     )
 
 
@@ -86,7 +88,8 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         for name, values in self.modalities.items():
             if name not in MODALITIES and "class" not in values:
                 raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
-        check(self, lambda: inputs_of(build_modalities(self.modalities), bool(self.writing_scale)))
+        asked = {name for side in self.task_sides.values() for name in side["inputs"]}
+        check(self, lambda: inputs_of(build_modalities(self.modalities), bool(self.writing_scale), asked))
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"moe": asdict(self.moe)}

@@ -15,7 +15,7 @@ __all__ = ["EncoderSpec", "Inputs", "LayerSpec", "Needs", "check_needs"]
 class Needs:
     """axes: of the grids that it mixes, 0: any tokens. causal: it can obey the causal blocks. order: its tokens must
     have one. reach: what a token can learn of, "all" of its sequence, its own "grid" or itself ("token"). fixed: it has
-    weights of the grid's size.
+    weights of the grid's size. line: a grid of one row, a text's or a series', will do.
     """
 
     axes: int = 0
@@ -23,17 +23,25 @@ class Needs:
     order: bool = False
     reach: str = "all"
     fixed: bool = False
+    line: bool = False
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What the modalities and tasks of a model bring. axes: {modality: axes of its spans' grids, 0 for a set}; shapes:
-    {modality: the one shape of its grids}, where there is one; causal: whether any sequence is causal.
+    {modality: the one shape of its grids}, where there is one; causal: whether any sequence is causal. asked: the
+    modalities that go into a task, where one line of them is worth mixing; None: any.
     """
 
     axes: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     causal: bool = False
+    asked: frozenset[str] | None = None
+
+    def gridded(self, needs: Needs) -> list[str]:
+        """The modalities with grids for a mixer: of its axes, or lines of an input where those will do."""
+        lines = [m for m, axes in self.axes.items() if needs.line and axes and (self.asked is None or m in self.asked)]
+        return [m for m, axes in self.axes.items() if needs.axes and (axes >= needs.axes or m in lines)]
 
 
 def check_needs(spec: EncoderSpec, mixers: Iterable[tuple[str, Needs]], inputs: Inputs) -> None:
@@ -41,10 +49,11 @@ def check_needs(spec: EncoderSpec, mixers: Iterable[tuple[str, Needs]], inputs: 
     reaches = set()
     for name, needs in mixers:
         reaches.add(needs.reach)
-        has_grid = [m for m, axes in inputs.axes.items() if needs.axes and axes >= needs.axes]
+        has_grid = inputs.gridded(needs)
         if needs.axes and not has_grid:
             raise UserError(
-                f"model: the mixer {name!r} works on grids of {needs.axes} axes, and no modality has one; "
+                f"model: the mixer {name!r} works on grids of {needs.axes} axes, and no modality that is asked about "
+                "has one; "
                 "take another mixer, or add such a modality"
             )
         if inputs.causal and not needs.causal:

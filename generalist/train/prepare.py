@@ -143,7 +143,8 @@ def _texts(task: Task, records: Records, modalities: dict[str, Modality]) -> lis
 
 def check_model(recipe: Recipe) -> None:
     """UserError for a model that cannot work, by itself or with the recipe's modalities and tasks; no data are read."""
-    check(started_from(recipe), lambda: inputs_of(recipe.modalities, bool(writing_scale(recipe.tasks))))
+    asked = {name for task in recipe.tasks for name in task.inputs}
+    check(started_from(recipe), lambda: inputs_of(recipe.modalities, bool(writing_scale(recipe.tasks)), asked))
 
 
 def prepare(recipe: Recipe) -> Prepared:

@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.maps.base import MapOperator
 
 
-class Convolve(nn.Module):
+class Convolve(MapOperator):
     """A `size` x `size` filter a channel, zeros outside the map and at masked cells; then a linear over channels."""
 
     def __init__(self, width: int, size: int = 7) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.maps.base import MapOperator
 
 
-class Pool(nn.Module):
+class Pool(MapOperator):
     """mean of the `size` x `size` cells around each, minus the cell; what lies outside or is masked does not count."""
 
     def __init__(self, width: int, size: int = 3) -> None:

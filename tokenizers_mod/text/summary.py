@@ -66,7 +66,7 @@ def _token(name: str, as_text: int | None, hidden: bool) -> Span:
     flag = torch.ones(1, dtype=torch.bool) if hidden else None
     if as_text is not None:
         span = text_span(torch.tensor([as_text]), position=torch.tensor([NO_POSITION]))
-        return replace(span, hidden=flag)
+        return replace(span, hidden=flag, grid=None)  # one token is no line
     return Span(name, {"row": torch.zeros(1, dtype=torch.long)}, 1, hidden=flag)
 
 

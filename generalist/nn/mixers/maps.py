@@ -9,12 +9,17 @@ from torch import Tensor, nn
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.spec import Needs
+from generalist.tokenizers_mod.maps.base import MapOperator
 
 
 class GridMixer(Mixer):
-    """A mixer of maps of `needs.axes` axes; only `mix` to write. Tokens that are of no map get nothing added."""
+    """A mixer of maps of `needs.axes` axes; only `mix` to write. Tokens that are of no map get nothing added.
 
-    needs = Needs(axes=2, causal=False, reach="grid")
+    lines: whether texts and series, maps of one row, are mixed too.
+    """
+
+    needs = Needs(axes=2, causal=False, reach="grid", line=True)
+    lines: bool = True
 
     def mix(self, maps: Float[Tensor, "G ... D"], real: Bool[Tensor, "G ..."] | None) -> Tensor:
         """Float[count *shape D], Bool[count *shape] or None (all real) -> Float[count *shape D]."""
@@ -22,7 +27,7 @@ class GridMixer(Mixer):
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         out = torch.zeros_like(x)
-        for grid in at.grids(self.needs.axes):
+        for grid in at.grids(self.needs.axes, self.lines):
             real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
             mixed = self.mix(x[grid.index].unflatten(1, grid.shape), real).flatten(1, len(grid.shape)).to(out.dtype)
             index = grid.index if grid.real is None else grid.index[grid.real]
@@ -31,12 +36,18 @@ class GridMixer(Mixer):
         return out
 
 
+def needs_of(operator: type[nn.Module]) -> Needs:
+    """What an operator on maps needs as a mixer, by what it says of itself; a plain module takes any map."""
+    kind = operator if issubclass(operator, MapOperator) else MapOperator
+    return Needs(axes=2, causal=False, reach="grid", fixed=kind.fixed, line=kind.line)
+
+
 class MapMixer(GridMixer):
     """An operator on maps of two axes (`generalist.tokenizers_mod.maps`) as a token mixer."""
 
     def __init__(self, operator: nn.Module) -> None:
         super().__init__()
-        self.operator = operator
+        self.operator, self.lines = operator, needs_of(type(operator)).line
 
     def mix(self, maps: Float[Tensor, "G ... D"], real: Bool[Tensor, "G ..."] | None) -> Tensor:
         return self.operator(maps, real)

@@ -21,7 +21,7 @@ from generalist.nn.experts.mixers import ExpertAttention
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
 from generalist.nn.mixers.attention import Attention
 from generalist.nn.mixers.base import Mixer
-from generalist.nn.mixers.maps import MapMixer
+from generalist.nn.mixers.maps import MapMixer, needs_of
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
 from generalist.nn.steps import STAGES, Step
@@ -34,6 +34,7 @@ TOKEN_MIXERS: dict[str, str | type[nn.Module]] = {
     "expert_attention": "generalist.nn.experts.mixers:ExpertAttention",
     "pool": "generalist.tokenizers_mod.maps.pool:Pool",
     "convolve": "generalist.tokenizers_mod.maps.convolve:Convolve",
+    "decay_axes": "generalist.tokenizers_mod.maps.decay:Manhattan",
 }
 CHANNEL_MIXERS: dict[str, str | type[nn.Module]] = {
     "mlp": "generalist.nn.mixers.channel:MLP",
@@ -88,7 +89,8 @@ def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: L
     name, settings = named(what, "mixers")
     kind: Any = mixer_class(table, name)
     if not issubclass(kind, Mixer):
-        return MapMixer(kind(layer.width, **settings))
+        more = {"heads": layer.heads} if "heads" in inspect.signature(kind.__init__).parameters else {}
+        return MapMixer(kind(layer.width, **more, **settings))
     if issubclass(kind, Attention | ExpertAttention):
         settings["rotary"] = build_rotary(spec, layer.width // layer.heads)
     if issubclass(kind, Experts):
@@ -168,7 +170,7 @@ def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -
     check_name(name, table, key)
     found = mixer_class(table, name)
     _settings(name, settings, found)
-    return found.needs if issubclass(found, Mixer) else MapMixer.needs
+    return found.needs if issubclass(found, Mixer) else needs_of(found)
 
 
 def _settings(name: str, settings: dict[str, Any], kind: type[nn.Module]) -> None:
