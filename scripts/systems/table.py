@@ -17,6 +17,11 @@ from generalist.scripts.systems.reference import Reference
 
 SYSTEMS = {
     "rmt": "generalist.scripts.systems.rmt",
+    "spectformer": "generalist.scripts.systems.spectformer",
+    "svt": "generalist.scripts.systems.hierarchical",
+    "crossformer": "generalist.scripts.systems.crossformer",
+    "t2t": "generalist.scripts.systems.t2t",
+    "vit_res": "generalist.scripts.systems.vit_res",
 }
 
 

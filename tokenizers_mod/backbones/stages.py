@@ -21,6 +21,13 @@ from generalist.tokenizers_mod.backbones.network import Network
 NAME = "stages"
 KINDS: dict[str, str] = {
     "rmt": "generalist.tokenizers_mod.backbones.rmt:RMT",
+    "cel": "generalist.tokenizers_mod.backbones.crossformer:CEL",
+    "crossformer": "generalist.tokenizers_mod.backbones.crossformer:CrossFormer",
+    "spectformer": "generalist.tokenizers_mod.backbones.spectformer:SpectFormer",
+    "spectformer_h": "generalist.tokenizers_mod.backbones.hierarchical:HierarchicalSpectFormer",
+    "svt": "generalist.tokenizers_mod.backbones.hierarchical:SVT",
+    "t2t": "generalist.tokenizers_mod.backbones.t2t:T2T",
+    "vit_res": "generalist.tokenizers_mod.backbones.vit_res:ViTRes",
 }
 LIBRARY = ("out_features", "out_indices", "dtype", "transformers_version", "model_type")  # set by whoever builds one
 

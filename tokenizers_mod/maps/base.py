@@ -19,6 +19,10 @@ class MapOperator(nn.Module):
     fixed: ClassVar[bool] = False
     even: ClassVar[bool] = False
 
+    def refuses(self, rows: int, columns: int) -> str:
+        """Why it cannot mix maps of this size, and how to mend it; "" where it can."""
+        return ""
+
     def forward(self, x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Float[Tensor, "G H W D"]:
         """Maps of one shape -> the same shape. real: False where a cell has no token; None: all have."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")

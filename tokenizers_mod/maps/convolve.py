@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
-from generalist.tokenizers_mod.maps.base import MapOperator
+from generalist.tokenizers_mod.maps.base import MapOperator, kept
 
 
 class Convolve(MapOperator):
@@ -21,5 +21,4 @@ class Convolve(MapOperator):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Float[Tensor, "G H W D"]:
-        x = x if real is None else x * real.unsqueeze(-1)
-        return self.out(self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.out(self.depthwise(kept(x, real).permute(0, 3, 1, 2)).permute(0, 2, 3, 1))

@@ -1,0 +1,65 @@
+"""The dual-tree complex wavelet transform of one level and its inverse (Kingsbury 2001; near_sym_b filters).
+
+Scattering Vision Transformer's (2311.01310, section 3.1). No cell is left out: the low part keeps the map's size, and
+each of the three high parts becomes two complex maps of half its sides from its 2 x 2 cells. The edge is mirrored, the
+edge cell twice. The inverse restores every map.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+H0 = [n / 5120 for n in (-9, 0, 114, -240, -247, 1520, 2844, 1520, -247, -240, 114, 0, -9)]
+_RISING = [-405, 0, 7695, -10800, -41040, 136800, 319080, -296400, -1718930]
+H1 = [n / 5734400 for n in (*_RISING, 3208000, *_RISING[::-1])]
+G0 = [(-1) ** (n + 1) * value for n, value in enumerate(H1)]
+G1 = [(-1) ** n * value for n, value in enumerate(H0)]
+HALF = 0.5**0.5
+
+
+def filtered(x: Float[Tensor, "B C H W"], taps: list[float], axis: int) -> Float[Tensor, "B C H W"]:
+    """x along an axis (2 or 3) with a filter of odd length, symmetric about its middle."""
+    half, length = len(taps) // 2, x.shape[axis]
+    place = torch.arange(-half, length + half, device=x.device) % (2 * length)
+    place = torch.minimum(place, 2 * length - 1 - place)  # mirrored, as often as the filter is longer
+    shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
+    kernel = torch.tensor(taps, dtype=x.dtype, device=x.device).view(shape)
+    wide = x.index_select(axis, place)
+    return conv2d(wide.flatten(0, 1).unsqueeze(1), kernel).view_as(x)
+
+
+def forward_transform(
+    x: Float[Tensor, "B C H W"],
+) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B C 6 H/2 W/2 2"]]:
+    """Even sides -> the low part and six complex parts (re, im) of 15, 45, 75, 105, 135 and 165 degrees."""
+    low, high = filtered(x, H0, 3), filtered(x, H1, 3)
+    bands = [quads(b) for b in (filtered(low, H1, 2), filtered(high, H0, 2), filtered(high, H1, 2))]
+    (lh, hl, hh) = bands
+    order = [lh[0], hh[0], hl[0], hl[1], hh[1], lh[1]]
+    return filtered(low, H0, 2), torch.stack(order, dim=2)
+
+
+def quads(x: Float[Tensor, "B C H W"]) -> tuple[Tensor, Tensor]:
+    """2 x 2 cells [a b; c d] -> (a - d) + i (b + c) and (a + d) + i (b - c), over root 2, each [B C H/2 W/2 2]."""
+    a, b, c, d = (x[:, :, i::2, j::2] * HALF for i in (0, 1) for j in (0, 1))
+    return torch.stack([a - d, b + c], dim=-1), torch.stack([a + d, b - c], dim=-1)
+
+
+def inverse_transform(
+    low: Float[Tensor, "B C H W"], high: Float[Tensor, "B C 6 H/2 W/2 2"]
+) -> Float[Tensor, "B C H W"]:
+    """The map that `forward_transform` gives these parts of."""
+    lh, hh, hl = (cells(high[:, :, i], high[:, :, 5 - i]) for i in (0, 1, 2))
+    upper = filtered(hh, G1, 2) + filtered(hl, G0, 2)
+    lower = filtered(lh, G1, 2) + filtered(low, G0, 2)
+    return filtered(upper, G1, 3) + filtered(lower, G0, 3)
+
+
+def cells(minus: Float[Tensor, "B C h w 2"], plus: Float[Tensor, "B C h w 2"]) -> Float[Tensor, "B C H W"]:
+    """The way back of `quads`."""
+    (wr, wi), (pr, pi) = minus.unbind(-1), plus.unbind(-1)
+    rows = [torch.stack([wr + pr, wi + pi], dim=-1), torch.stack([wi - pi, pr - wr], dim=-1)]
+    return (torch.stack(rows, dim=3) * HALF).flatten(4, 5).flatten(2, 3)
