@@ -17,7 +17,7 @@ from generalist.fitting.series import forecast_part
 from generalist.fitting.tables import pair_part, table_part
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
-from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.recipe.specs import ModelSpec, OptimizerSpec, ValidationSpec
 from generalist.train.engines.base import seed_all
 from generalist.train.engines.build import build_engine, device_of
 from generalist.train.loop import StepResult, train
@@ -28,6 +28,8 @@ SIZES = ((1_000, 48, 2, 2e-3), (20_000, 96, 3, 1e-3), (float("inf"), 128, 4, 1e-
 EPOCHS = 60  # of the training rows, beyond which more steps only learn them by heart
 LEAST = 300  # steps that are worth while, if the time allows
 TRAINING = 0.6  # of the time; the rest is for reading, the ordinary method and the tests
+LOOKS, PATIENCE = 24, 10  # at the validation data in all, and in a row without a better score
+EMA = 0.98  # of the weights, where there are ten times as many steps as it remembers
 MEASURED = 0.05  # of the time goes into measuring steps
 
 
@@ -97,6 +99,8 @@ def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -
     recipe.step_seconds = float(f"{each:.2g}")
     recipe.optimizer.warmup = max(1, min(200, recipe.steps // 10))
     recipe.checkpoint.every = max(1, recipe.steps // 4)
+    recipe.validation = ValidationSpec(every=max(1, recipe.steps // LOOKS), patience=PATIENCE)
+    recipe.optimizer.ema = EMA if recipe.steps >= 10 / (1 - EMA) else 0.0
     return prepared
 
 

@@ -17,7 +17,7 @@ from generalist.model.objective import Objective
 from generalist.recipe.recipe import Recipe
 from generalist.run.attempt import Interrupted
 from generalist.run.folder import check_free
-from generalist.run.train import finish, train_run
+from generalist.run.train import finish, train_run, with_best
 from generalist.train.checkpoints import checkpoint
 from generalist.train.prepare import Prepared, restore
 
@@ -65,7 +65,9 @@ def so_far(recipe: Recipe, out: Path, quiet: bool) -> dict[str, Any]:
     _, folder = checkpoint.newest_sound(out)
     model, processor = read_model(folder / "model")
     prepared = restore(recipe, processor)
-    return finish(recipe, prepared, Objective(model, prepared.sets, prepared.modalities), out, quiet, 0.0)
+    objective = Objective(model, prepared.sets, prepared.modalities)
+    with_best(recipe, prepared, objective, out)
+    return finish(recipe, prepared, objective, out, quiet, 0.0)
 
 
 def named(asks: Sequence[Ask]) -> str:

@@ -21,6 +21,7 @@ from generalist.recipe.specs import (
     ModelSpec,
     MoeSpec,
     OptimizerSpec,
+    ValidationSpec,
 )
 from generalist.tasks.base import Task
 from generalist.tokenizers_mod.base.base import Modality
@@ -58,6 +59,7 @@ class Recipe:
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
+    validation: ValidationSpec = field(default_factory=ValidationSpec)
     step_seconds: float = 0.0
     faults: FaultSpec = field(default_factory=FaultSpec)
     candidates: dict[str, CandidateSpec] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Recipe:
         for value, key, valid in (
             (self.sampling, "sampling", ("unmixed", "mixed")),
             (self.optimizer.kind, "optimizer.kind", ("balanced", "adamw")),
+            (self.optimizer.schedule, "optimizer.schedule", ("cosine", "linear", "constant", "wsd")),
             (self.engine.kind, "engine.kind", ("auto", "local", "deepspeed")),
             (self.engine.offload, "engine.offload", ("none", "cpu", "nvme")),
         ):
@@ -122,6 +125,11 @@ LIMITS: list[tuple[str, float, float]] = [
     ("optimizer.weight_decay", 0.0, INF),
     ("optimizer.warmup", 0, INF),
     ("optimizer.clip", 0.0, INF),
+    ("optimizer.decay", 0.0, 1.0),
+    ("optimizer.ema", 0.0, 1.0),
+    ("validation.every", 0, INF),
+    ("validation.cost", 0.0001, INF),
+    ("validation.patience", 0, INF),
     ("engine.accumulate", 1, INF),
     ("engine.threads", 0, INF),
     ("checkpoint.every", 0, INF),
@@ -132,7 +140,7 @@ LIMITS: list[tuple[str, float, float]] = [
 # --- JSON ---
 
 MODEL_PARTS = (ModelSpec, MoeSpec, CandidateSpec)
-TRAINING_PARTS = (OptimizerSpec, EngineSpec, CheckpointSpec, FaultSpec, MethodSpec, DistillSpec)
+TRAINING_PARTS = (OptimizerSpec, EngineSpec, CheckpointSpec, FaultSpec, MethodSpec, DistillSpec, ValidationSpec)
 
 
 def _built(value: Any) -> Any:

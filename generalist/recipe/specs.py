@@ -16,6 +16,7 @@ __all__ = [
     "ModelSpec",
     "MoeSpec",
     "OptimizerSpec",
+    "ValidationSpec",
 ]
 
 
@@ -69,6 +70,22 @@ class FaultSpec:
     patience: int = 3
     rollbacks: int = 2
     bad_rate: float = 0.01
+
+
+@dataclass
+class ValidationSpec:
+    """Looks at the validation data while training (`generalist.run.looks`).
+
+    every: steps between two of them, 0 = none. cost: share of training's work that they may take: where all validation
+    data would take more, fewer samples are looked at, and looks are rarer where too few were left. patience: looks in
+    a row without a better score after which a task stops and leaves its share of the steps to the others, 0 = never.
+    best: the run's weights are those of its best look, not the last.
+    """
+
+    every: int = 0
+    cost: float = 0.05
+    patience: int = 0
+    best: bool = True
 
 
 POLICY_NAMES = ("exact", "sampled", "cached")
@@ -139,8 +156,10 @@ class ModelSpec(EncoderSpec):
 
 @dataclass
 class OptimizerSpec:
-    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off. min_lr: where the
-    cosine ends, 0 = at a hundredth of lr.
+    """kind: "balanced" (MT-AdamW) or "adamw". warmup in steps; clip: largest gradient norm, 0 = off. schedule: how lr
+    goes on behind the warm-up, "cosine", "linear" (both to the end), "constant" or "wsd" (constant, and in a line over
+    the last `decay` of the steps). min_lr: where it ends, 0 = at a hundredth of lr. ema: a moving average of the
+    weights with this decay is what is looked at and saved, 0 = the weights themselves (`generalist.train.average`).
 
     interference: gradients kept a task to measure how tasks help or harm each other (`interference`), 0 = off.
     by_share: a tokenizer that few tasks use moves a step as far as if they were alone (`generalist.train.optimizer`).
@@ -157,6 +176,9 @@ class OptimizerSpec:
     interference: int = 0
     min_lr: float = 0.0
     by_share: bool = False
+    schedule: str = "cosine"
+    decay: float = 0.2
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # a saved recipe holds a list

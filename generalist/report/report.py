@@ -226,6 +226,7 @@ def _training(events: list[dict], order: list[str]) -> str:
             words.append(f"<b>{lost} of {len(loss)} losses are not finite</b>")
         drawing = curve(step, loss, f"loss of {task} by step", colour(i, len(names)), span)
         panels.append(_panel(esc(task), drawing, ", ".join(words)))
+    panels += _looks(events, span)
     rates = {int(e["step"]): float(e["lr"]) for e in events if {"step", "lr"} <= e.keys() and e["lr"] is not None}
     if len(rates) > 1:
         drawing = curve(list(rates), list(rates.values()), "learning rate by step", "var(--soft)", span, smooth=False)
@@ -236,6 +237,25 @@ def _training(events: list[dict], order: list[str]) -> str:
         "candidates and do not compare."
     )
     return f'<p class="note">{note}</p><div class="grid3">{"".join(panels)}</div>'
+
+
+def _looks(events: list[dict], span: tuple[float, float]) -> list[str]:
+    """A panel a task and measure with its values on validation data."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for e in events:
+        for key, value in e.items():
+            if key.startswith("val/") and key.count("/") > 1 and isinstance(value, (int, float)):
+                found.setdefault(key.removeprefix("val/"), []).append((int(e["step"]), float(value)))
+    panels = []
+    for i, (name, points) in enumerate(found.items()):
+        task, _, metric = name.rpartition("/")
+        step, value = zip(*points, strict=True)
+        drawing = curve(
+            step, value, f"validation {metric} of {task} by step", colour(i, len(found)), span, smooth=False
+        )
+        words = f"<b>{fmt(value[0])} → {fmt(value[-1])}</b>, {len(value)} looks, {fmt(min(value))} to {fmt(max(value))}"
+        panels.append(_panel(f"{esc(task)}: validation {esc(metric)}", drawing, words))
+    return panels
 
 
 def _panel(title: str, drawing: str, words: str) -> str:

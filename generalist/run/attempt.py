@@ -16,6 +16,7 @@ from generalist.machine import ranks, stop_file
 from generalist.machine.progress import progress
 from generalist.recipe.recipe import Recipe
 from generalist.run.folder import RunFolder
+from generalist.run.looks import Looks
 from generalist.train.checkpoints import checkpoint
 from generalist.train.engines.base import Engine
 from generalist.train.events import EventLog
@@ -23,8 +24,13 @@ from generalist.train.faults import Faults, RollBack
 from generalist.train.interference import meter_for
 from generalist.train.loop import StepResult, train
 from generalist.train.methods.base import Added
+from generalist.train.optimizer import rates
 from generalist.train.prepare import Prepared
 from generalist.train.profile import profiled
+
+
+class TasksFinished(Exception):
+    """Tasks that validation data ended: from the next step on the others have their share."""
 
 
 class Interrupted(Exception):
@@ -60,7 +66,7 @@ def stop_flag() -> Iterator[list[int]]:
                 signal.signal(number, handler)
 
 
-def roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults, fault: RollBack) -> int:
+def roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults, looks: Looks, fault: RollBack) -> int:
     """Load the last checkpoint and leave the steps that failed out from now on; the step to go on with."""
     saver.finish()
     begun = ranks.on_first(lambda: bool(checkpoint.folders(out)))
@@ -69,6 +75,7 @@ def roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults
     step, folder = ranks.on_first(lambda: checkpoint.newest_sound(out))
     faults.roll_back(fault, step)
     engine.load(folder)
+    looks.load(folder)
     return step
 
 
@@ -82,16 +89,19 @@ def attempt(
     saver: checkpoint.Saver,
     faults: Faults,
     asked: list[int],
+    looks: Looks,
     method: Added | None = None,
-) -> None:
+) -> int:
+    """Train from step `first` on until the end or until a task is finished; the step to go on with."""
     out, tasks, every = folder.out, prepared.tasks, recipe.checkpoint.every
-    schedule = Schedule(list(tasks), [t.share for t in tasks.values()], recipe.seed, recipe.sampling == "mixed")
+    shares, mixed = [t.share for t in tasks.values()], recipe.sampling == "mixed"
+    schedule = Schedule(list(tasks), shares, recipe.seed, mixed, looks.history.finished)
     steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, recipe.engine.accumulate, "skip")
     with checkpoint.kept(out):
         log = EventLog(out, resume_at=first) if engine.rank == 0 else None
     meter = meter_for(recipe.optimizer.interference, engine)
     bar = progress(quiet, total=recipe.steps, initial=first, unit="step")
-    done, whole = first, True
+    done, whole, seen = first, True, ""
 
     def save(step: int) -> None:
         nonlocal whole
@@ -99,7 +109,7 @@ def attempt(
             with checkpoint.kept(out):
                 log.flush()
         whole = folder.check()
-        saver.save(step, sorted(faults.skip))
+        saver.save(step, sorted(faults.skip), looks)
         if not whole:
             finish_saving()
 
@@ -113,10 +123,19 @@ def attempt(
                 "go on with --resume"
             )
 
+    def look() -> list[str]:
+        nonlocal seen
+        with checkpoint.kept(out):
+            told, finished = looks.look(done)
+            if log is not None:
+                log.write(max(0, done - 1), **told)
+        seen = f", val {told['val/score']:.3f}"
+        return finished
+
     def after(result: StepResult) -> None:
         nonlocal done
         rate = result.samples / max(result.seconds, 1e-9)
-        bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s", refresh=False)
+        bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s{seen}", refresh=False)
         bar.update(result.step + 1 - bar.n)
         if log is not None:
             extra: dict[str, Any] = {} if result.applied else {"applied": False}
@@ -139,14 +158,21 @@ def attempt(
             faults.after(result)
         if method is not None:
             method.method.after(result.step, result.applied)
+        if looks.average is not None and result.applied:
+            looks.average.update()
         done = result.step + 1
-        if result.stop or done == recipe.steps or (every and done % every == 0):
+        finished = look() if looks.due(done, recipe.steps) else []
+        if result.stop or done == recipe.steps or looks.over or (every and done % every == 0):
             save(done)
         if result.stop and done < recipe.steps:
             finish_saving()
             raise Interrupted(done, asked[0] if asked else signal.SIGTERM)
+        if finished and done < recipe.steps:
+            raise TasksFinished
 
     try:
+        if looks.due(done, recipe.steps) and not done:
+            look()
         pin = engine.device.type == "cuda"
         batches = loader(steps, first, recipe.steps, recipe.workers, pin, faults.worker_lost)
         train(
@@ -162,14 +188,15 @@ def attempt(
             lambda: (bool(asked) or (engine.rank == 0 and stop_file.is_asked(out)), saver.poll()),
             faults.trusted,
             frozenset(faults.skip),
-            recipe.optimizer.floor,
             method,
+            rates(recipe.optimizer, recipe.steps),
         )
-        if meter is not None:
-            meter.write(out)
         if done < recipe.steps:  # the last steps were left out
             save(recipe.steps)
-        finish_saving()
+        done = recipe.steps
+    except TasksFinished:
+        if not looks.over:
+            return done
     except WorkerLost as lost:
         if engine.world > 1 or done == first:
             raise
@@ -181,3 +208,7 @@ def attempt(
         if log is not None:
             with checkpoint.kept(out) if whole else suppress(OSError):
                 log.close()
+    if meter is not None:
+        meter.write(out)
+    finish_saving()
+    return done

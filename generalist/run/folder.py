@@ -15,6 +15,7 @@ from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
 from generalist.run import control
 from generalist.run.grown import COUNTS
+from generalist.run.looks import FILE as LOOKS
 from generalist.train.checkpoints import checkpoint, manifest, owned
 
 METHOD = "method.json"
@@ -36,6 +37,7 @@ FILES = (
     "profile/trace.json",
     "profile/profile.json",
     "model/README.md",
+    LOOKS,
     COUNTS,
     *(UNREAD.format(split=split) for split in ("test", "val")),
 )

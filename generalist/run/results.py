@@ -23,6 +23,7 @@ from generalist.model.objective import Objective
 from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
 from generalist.run.control import add_control
+from generalist.run.looks import read as read_history
 from generalist.train.checkpoints import owned
 from generalist.train.freeze import trainable
 from generalist.train.prepare import Prepared
@@ -54,14 +55,14 @@ def exporter(prepared: Prepared, model: Any) -> Callable[[Path, dict[str, Any]],
     return write_model
 
 
-def save_model(prepared: Prepared, model: Any, out: Path) -> Path:
+def save_model(prepared: Prepared, model: Any, out: Path, name: str = "model") -> Path:
     """The Hugging Face folder: config, safetensors, processor and tokenizer files; replaced as a whole."""
-    folder, partial = out / "model", out / "model.partial"
+    folder, partial = out / name, out / f"{name}.partial"
     try:
-        owned.claim(out, [f"{partial.name}/"])
+        owned.claim(out, [f"{name}.partial/"])
         shutil.rmtree(partial, ignore_errors=True)
         export(prepared, model, partial)
-        owned.install(out, partial, folder.name)
+        owned.install(out, partial, name)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}); free disk space or choose another --out") from error
     return folder
@@ -93,6 +94,7 @@ def evaluate_run(
     for split in ("test", "val"):
         (out / UNREAD.format(split=split)).unlink(missing_ok=True)
     metrics: dict[str, Any] = {"tasks": lines}
+    history = read_history(out)
     for name, task in prepared.tasks.items():
         if owned.is_run(out):  # one of an earlier version has no list
             owned.claim(out, [f"answers/{quote(name, safe='')}{end}" for end in (".jsonl", ".captions.jsonl")])
@@ -107,6 +109,8 @@ def evaluate_run(
             "parameters": sum(p.numel() for p in objective.parameters()),
             "trainable": trainable(objective),
         }
+        if history.looks:
+            metrics["validation"] = history.summary()
         write_json(out / "metrics.json", metrics)
         write_json(out / "predictions.json", {"tasks": shown})
     if (out / "model").is_dir():

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
@@ -24,8 +25,11 @@ from generalist.recipe.recipe import Recipe
 from generalist.run import control, grown
 from generalist.run.attempt import attempt, roll_back, stop_flag
 from generalist.run.folder import METHOD, RunFolder
+from generalist.run.looks import Looks, load_weights
+from generalist.run.looks import read as read_history
 from generalist.run.preflight import preflight
 from generalist.run.results import evaluate_run, exporter, save_model, write_json
+from generalist.train.average import average_of
 from generalist.train.checkpoints import checkpoint, manifest
 from generalist.train.engines.base import Engine, seed_all
 from generalist.train.engines.build import build_engine, device_of, needs_group
@@ -86,10 +90,13 @@ def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet
         method = with_method(recipe, objective, out, start is not None)
         engine = build_engine(recipe, objective, device)
         seed_all(recipe.seed + 1 + engine.rank)
+        looks = Looks(recipe, out, prepared.tasks, objective, engine, average_of(recipe, objective))
         if start is not None:
             engine.load(start, trust and old)
-        _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0, method)
-        weights = engine.weights() if distributed else None
+            looks.load(start)
+        _train(recipe, as_given, prepared, objective, engine, folder, first, quiet or engine.rank > 0, looks, method)
+        with looks.shown():
+            weights = engine.weights() if distributed or looks.average is not None else None
         ranks.barrier()  # nobody parts while another still reads
         is_first = engine.rank == 0
     finally:
@@ -100,10 +107,30 @@ def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet
     if weights is not None:
         objective = prepared.objective(recipe)
         objective.load_state_dict(weights)
+    with_best(recipe, prepared, objective, out)
     seconds = time.time() - began
     if recipe.model.control:
         _train_control(as_given, out, resume, quiet)
     return finish(recipe, prepared, objective, out, quiet, seconds)
+
+
+def with_best(recipe: Recipe, prepared: Prepared, objective: Objective, out: Path) -> None:
+    """Give the objective the weights of the run's best look, and write those of each task's own best beside them."""
+    history = read_history(out)
+    if not (history.looks and recipe.validation.best):
+        return
+    run = history.best()
+    assert run is not None
+    objective.eval()  # training is over: from here on temperatures count
+    for name in history.looks[0].scores:
+        own = history.best(name)
+        if own is not None and own != run:
+            load_weights(objective, out, own)
+            if recipe.calibrate:
+                calibrate({name: prepared.tasks[name]}, objective, recipe.faults.bad_rate)
+            save_model(prepared, objective.model, out, f"best/{quote(name, safe='')}")
+    objective.model.config.temperatures = {}
+    load_weights(objective, out, run)
 
 
 def _train_control(as_given: dict[str, Any], out: Path, resume: bool, quiet: bool) -> None:
@@ -165,6 +192,7 @@ def _train(
     folder: RunFolder,
     first: int,
     quiet: bool,
+    looks: Looks,
     method: Added | None = None,
 ) -> None:
     """Steps first..recipe.steps-1, from the last checkpoint again where a fault asks for it."""
@@ -173,9 +201,8 @@ def _train(
     events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
     faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
     with stop_flag() as asked:
-        while first < recipe.steps:
+        while first < recipe.steps and not looks.over:
             try:
-                attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked, method)
-                return
+                first = attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked, looks, method)
             except RollBack as fault:
-                first = roll_back(out, engine, saver, faults, fault)
+                first = roll_back(out, engine, saver, faults, looks, fault)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -62,15 +63,16 @@ def train(
     flags: Callable[[], tuple[bool, bool]] = lambda: (False, False),
     trusted: Callable[[str, float], bool] = lambda task, loss: True,
     skip: frozenset[int] = frozenset(),
-    floor: float = 0.01,
     method: Added | None = None,
+    factor: Callable[[int], float] | None = None,
 ) -> None:
     """Steps first..steps-1. `after` sees every step's result (progress, log, checkpoints).
 
     flags: whether this process is asked to stop, and whether its checkpoint is written; trusted: whether
     a step with this task and mean loss may move the weights; skip: steps that are left out;
-    floor: the least factor of lr behind the warm-up; method: what adds to the objective's loss.
+    method: what adds to the objective's loss; factor: of lr at a step, without it warm-up and cosine.
     """
+    factor = factor or partial(learning_rate, total=steps, warmup=warmup)
     for step in range(first, steps):
         start = time.perf_counter()
         micro = [next(batches) for _ in range(accumulate)]
@@ -94,9 +96,9 @@ def train(
         told = torch.tensor([own_law, *flags(), *added.values()], dtype=torch.float64, device=engine.device)
         summed_loss, stop, saved, *more = sum_over_ranks(told).tolist()
         loss = summed_loss / float(count)
-        rate = lr * learning_rate(step, steps, warmup, floor)
+        rate = lr * factor(step)
         apply = trusted(task.name, loss)
-        norm = engine.step(rate, schedule.share(task.name), task.omega, apply)
+        norm = engine.step(rate, schedule.share(task.name, step), task.omega, apply)
         after(
             StepResult(
                 step,

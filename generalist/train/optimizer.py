@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 
 from generalist.nn.mixers.base import Mixer
 from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import OptimizerSpec
 
 
 class BalancedAdamW(Optimizer):
@@ -159,9 +161,32 @@ def build_optimizer(recipe: Recipe, objective: nn.Module) -> Optimizer:
     return BalancedAdamW(groups, spec.lr, spec.betas, spec.eps, bias_correction=spec.bias_correction)
 
 
-def learning_rate(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
-    """Factor of the base rate: linear warm-up, then a cosine down to `floor` (spec 1.12)."""
+def learning_rate(
+    step: int, total: int, warmup: int, floor: float = 0.01, schedule: str = "cosine", decay: float = 0.2
+) -> float:
+    """Factor of the base rate: linear warm-up, then by `schedule` (`OptimizerSpec`), never below `floor` (spec 1.12).
+
+    decay: the last part of all steps, in which "wsd" falls in a line (warm-up, stable, decay: 2404.06395 section 4).
+    """
     if step < warmup:
         return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return max(floor, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return max(floor, 1 - progress)
+    if schedule == "wsd":
+        return max(floor, min(1.0, (total - step) / max(1.0, decay * total)))
+    return max(floor, 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def rates(spec: OptimizerSpec, steps: int) -> Callable[[int], float]:
+    """step -> the factor of the base rate."""
+    return partial(
+        learning_rate,
+        total=steps,
+        warmup=spec.warmup,
+        floor=spec.floor,
+        schedule=spec.schedule,
+        decay=spec.decay,
+    )

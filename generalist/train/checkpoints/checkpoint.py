@@ -17,9 +17,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,18 @@ __all__ = ["Saver", "check", "checkpoints", "folders", "latest", "newest_sound",
 HOPELESS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.EEXIST)
 FULL = 1 << 20  # bytes: a disk with less is taken for full
 RETRIES = (1.0, 2.0, 4.0, 8.0)  # seconds between tries at a path that does not answer
+
+
+class Beside(Protocol):
+    """What a run keeps beside the engine's state (`generalist.run.looks`)."""
+
+    def state(self) -> dict[str, Any]:
+        """{file's name: what it holds}: JSON, or tensors where the name ends with .pt."""
+        ...
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those that the model's folder gets."""
+        ...
 
 
 class Saver:
@@ -60,7 +72,7 @@ class Saver:
         self._writer = Writer() if asynchronous else None
         self._sums: dict[str, dict[str, Any]] = {}  # of this rank's files
 
-    def save(self, step: int, skip: list[int]) -> None:
+    def save(self, step: int, skip: list[int], beside: Beside | None = None) -> None:
         """Start (and, unless asynchronous, end) writing the state after `step` steps."""
         self.finish()
         partial = self.path(step).with_suffix(".partial")
@@ -71,9 +83,16 @@ class Saver:
                 retry(lambda: partial.mkdir(parents=True))
                 owned.claim(self.run, [f"{partial.relative_to(self.run).as_posix()}/"])
             barrier()
-            self.engine.save(partial, partial_write(partial, self._writer, self._sums))
-            weights = self.engine.weights()
+            write = partial_write(partial, self._writer, self._sums)
+            self.engine.save(partial, write)
+            with nullcontext() if beside is None else beside.shown():
+                weights = self.engine.weights()
             if self.engine.rank == 0:
+                for name, value in ({} if beside is None else beside.state()).items():
+                    if name.endswith(".pt"):
+                        write(value, partial / name)
+                    else:
+                        (partial / name).write_text(json.dumps(value, indent=1))
                 (partial / "recipe.json").write_text(json.dumps(self.recipe, indent=1))
                 (partial / "skip.json").write_text(json.dumps(skip))
                 if self._writer:
