@@ -49,9 +49,9 @@ from generalist.recipe.recipe import Recipe
 from generalist.recipes.detect_tiny import detect_tiny
 from generalist.scripts.ablation_table import MEASURES, SAMPLING, agreement, claims, markdown, plot, summary, verdict
 from generalist.scripts.timing import keep, machine
-from generalist.tasks.classify import Classify
-from generalist.tasks.detect import Detect
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.train.optimizer import BalancedAdamW, learning_rate, parameter_groups
 from generalist.train.prepare import Prepared, prepare
 

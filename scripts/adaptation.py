@@ -60,8 +60,8 @@ from generalist.data.sources.local import Arrays
 from generalist.recipe.recipe import CheckpointSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.run.train import train_run
-from generalist.tasks.classify import Classify
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

@@ -27,7 +27,7 @@ from generalist.recipe.recipe import Recipe
 from generalist.recipes.all_modalities import recipe
 from generalist.run.train import train_run
 from generalist.scripts.tables import columns
-from generalist.tasks.forecast import Forecast
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.checkpoints.checkpoint import checkpoints
 

@@ -24,7 +24,7 @@ from generalist.data.stream.stream import Steps
 from generalist.evaluate.answer import answer
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import CandidateSpec, ModelSpec
-from generalist.tasks.fill import Fill
+from generalist.tasks.kinds.fill import Fill
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.engines.local import LocalEngine

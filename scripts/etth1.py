@@ -27,8 +27,8 @@ from generalist.evaluate import answer as evaluate
 from generalist.model.objective import Objective
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
-from generalist.tasks.baselines import linear_forecast
-from generalist.tasks.forecast import Forecast
+from generalist.tasks.baselines.baselines import linear_forecast
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.numbers.slot import Slot

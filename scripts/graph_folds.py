@@ -29,9 +29,9 @@ from generalist.data.stream.stream import Steps, loader
 from generalist.evaluate import answer as evaluate
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
-from generalist.tasks.classify import Classify
-from generalist.tasks.features import values
-from generalist.tasks.plain import plain_features
+from generalist.tasks.baselines.features import values
+from generalist.tasks.baselines.plain import plain_features
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.geometry.graph import Graph
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

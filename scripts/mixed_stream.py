@@ -19,7 +19,7 @@ from generalist.data.stream.source import Record, Records, Source
 from generalist.data.tools.shard_writer import Plan, write_split
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.tables.table import Table

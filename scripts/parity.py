@@ -30,7 +30,7 @@ from generalist.model.decode import decode, vocabulary_features
 from generalist.nn.experts.usage import ExpertUsage
 from generalist.nn.taps import Kept
 from generalist.scripts.parity_files import CASES, WORDS, Entry, Tensors, entries
-from generalist.tasks.likelihood import negative_log_likelihood
+from generalist.tasks.candidates.likelihood import negative_log_likelihood
 from generalist.tokenizers_mod.text.text import text_span
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
 

@@ -39,7 +39,7 @@ from generalist.hf.saved import read_model
 from generalist.recipe.recipe import CheckpointSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.run.train import train_run
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

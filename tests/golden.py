@@ -34,13 +34,13 @@ from generalist.data.stream.stream import Steps, loader
 from generalist.recipe.keys import override
 from generalist.recipe.load import load_recipe
 from generalist.recipe.recipe import Recipe
-from generalist.tasks.answer import Answer
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe
-from generalist.tasks.detect import Detect
-from generalist.tasks.multilabel import MultiLabel
-from generalist.tasks.restore import Restore, RestoreCodes
-from generalist.tasks.segment import Segment
+from generalist.tasks.kinds.answer import Answer
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.multilabel import MultiLabel
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.regions.segment import Segment
+from generalist.tasks.kinds.restore import Restore, RestoreCodes
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.train.engines.build import build_engine
 from generalist.train.loop import StepResult, train

@@ -19,16 +19,16 @@ from generalist.data.sources.local import Arrays
 from generalist.data.sources.shards import Shards
 from generalist.data.sources.tabular import Tabular
 from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows
-from generalist.tasks.answer import Answer
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe
-from generalist.tasks.detect import Detect
-from generalist.tasks.fill import Fill
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.regress import Regress
-from generalist.tasks.restore import Restore, RestoreCodes
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.answer import Answer
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.fill import Fill
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.restore import Restore, RestoreCodes
+from generalist.tasks.kinds.retrieve import Retrieve
 
 Cases = dict[str, Callable[[Path], Task]]
 KINDS = ["square", "stripe"]

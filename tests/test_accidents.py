@@ -92,7 +92,7 @@ def test_a_second_killed_worker_ends_the_run_behind_its_last_step_and_a_resume_c
 
 
 def test_an_error_of_the_data_is_no_killed_worker(tmp_path, monkeypatch):
-    from generalist.tasks.classify import Classify
+    from generalist.tasks.kinds.classify import Classify
 
     monkeypatch.setattr(Classify, "example", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -14,7 +14,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate.predictions import derived
 from generalist.hf.model import GeneralistModel
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 
 
 def coloured(count: int, seed: int) -> Records:

@@ -14,12 +14,12 @@ from generalist.cli import main
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.hf.predict import ask, load_model, predict
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import Names, Numbers
-from generalist.tasks.classify import Classify
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.regress import Regress
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import Names, Numbers
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.slot import Slot
 from tests import clients
@@ -81,7 +81,7 @@ def records(count: int = 7) -> list[dict]:
 
 def test_a_saved_task_comes_back_as_it_was_and_without_its_source(folder, both):
     saved = json.loads((folder / "processor_config.json").read_text())["tasks"]
-    assert saved["shades"]["class"] == "generalist.tasks.classify:Classify" and "source" not in saved["shades"]
+    assert saved["shades"]["class"] == "generalist.tasks.kinds.classify:Classify" and "source" not in saved["shades"]
     task = both[1].tasks["shades"]
     assert type(task) is Classify and task.source is None
     assert (task.inputs, task.label, task.mixup) == ({"table": "row", "image": "photo"}, "shade", 0.2)
@@ -215,7 +215,7 @@ def test_a_folder_of_an_earlier_version_is_asked(tmp_path):
     assert found[0].probabilities == pytest.approx(p[0].sort(descending=True).values.tolist(), abs=1e-6)
     processor.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "processor_config.json").read_text())["tasks"]
-    assert saved["wine"]["class"] == "generalist.tasks.classify:Classify"
+    assert saved["wine"]["class"] == "generalist.tasks.kinds.classify:Classify"
     assert saved["wine"]["inputs"] == [["table", "table"]]
 
 

@@ -8,7 +8,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Feed, Steps
 from generalist.evaluate.answer import batches
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.examples import raw_at
 from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities, modality_class
 

@@ -8,7 +8,7 @@ import pytest
 from generalist.data.batch.types import IGNORE
 from generalist.data.sources.embedded import Embedded
 from generalist.data.stream.source import Records
-from generalist.tasks import baselines, features
+from generalist.tasks.baselines import baselines, features
 
 KEYS = {"name", "metric", "better", "value", "chance", "baseline", "n_test"}
 

@@ -13,8 +13,8 @@ from generalist.evaluate.calibration import as_trained, temperature
 from generalist.hf.saved import read_model
 from generalist.model.config import GeneralistConfig
 from generalist.run.train import train_run
-from generalist.tasks.candidates import Names, Numbers, ObjectNames
-from generalist.tasks.multilabel import Marks
+from generalist.tasks.candidates.names import Names, Numbers, ObjectNames
+from generalist.tasks.kinds.multilabel import Marks
 
 
 def overconfident(k: int, times: float, n: int = 4000):

@@ -14,8 +14,8 @@ from generalist.recipe.json import from_json, to_json
 from generalist.recipe.keys import override
 from generalist.recipe.load import load_recipe
 from generalist.recipe.specs import CandidateSpec
-from generalist.tasks.candidates import Names, Numbers
-from generalist.tasks.likelihood import log_likelihood, negative_log_likelihood
+from generalist.tasks.candidates.likelihood import log_likelihood, negative_log_likelihood
+from generalist.tasks.candidates.names import Names, Numbers
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.text.summary import Summary

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from generalist.data.base.errors import UserError
-from generalist.tasks.captioning import caption_metrics, words
-from generalist.tasks.describe import Describe
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.measures.captioning import caption_metrics, words
 from tests.small import Listed
 
 DOG, CAT = "A dog runs on the grass.", "Two cats sleep in a bed"

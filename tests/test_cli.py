@@ -22,7 +22,7 @@ RECIPE = """
 from generalist.data.sources.embedded import Embedded
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.vision.image import Image
 from generalist.tokenizers_mod.geometry.points import Points

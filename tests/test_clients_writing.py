@@ -130,7 +130,7 @@ def test_a_converted_model_writes_what_the_official_code_writes(shared, tmp_path
 
     from generalist.convert.uni_perceiver.checkpoint import build
     from generalist.hf.writing import GeneralistForImageTextToText
-    from generalist.tasks.likelihood import scale_of
+    from generalist.tasks.candidates.likelihood import scale_of
 
     file = load_file(shared / "reference" / "uni_perceiver" / "v1_tiny_dense.safetensors")
     model, _, _, _ = build({k[2:]: v for k, v in file.items() if k.startswith("w.")}, heads=4)

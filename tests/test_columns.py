@@ -13,8 +13,8 @@ from generalist.data.base.outliers import inside
 from generalist.data.sources.tabular import Tabular
 from generalist.data.stream.source import Records
 from generalist.data.tools.check import check
-from generalist.tasks.candidates import Names
-from generalist.tasks.regress import Regress
+from generalist.tasks.candidates.names import Names
+from generalist.tasks.kinds.regress import Regress
 from generalist.tokenizers_mod.numbers import bins
 from generalist.tokenizers_mod.tables.schema import Schema
 from generalist.tokenizers_mod.tables.table import MISSING, NUMBER, Table

@@ -12,8 +12,8 @@ from generalist.evaluate.combined import Weights, weights_of
 from generalist.fitting.api import Fitted, fit
 from generalist.fitting.predict import Asked
 from generalist.recipe.load import load_recipe
-from generalist.tasks import guesses
-from generalist.tasks.candidates import Names, Numbers
+from generalist.tasks.baselines import guesses
+from generalist.tasks.candidates.names import Names, Numbers
 
 NAMES = Names(["a", "b", "c"])
 

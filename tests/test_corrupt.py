@@ -24,7 +24,7 @@ from generalist.data.files.tar import scan, write_tar
 from generalist.data.sources.shards import Shards
 from generalist.recipe.recipe import Recipe
 from generalist.run.train import train_run
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.train.faults import bad_samples
 
 CLASSES = ["dark", "light"]

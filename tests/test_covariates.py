@@ -14,8 +14,8 @@ from generalist.data.stream.source import Records
 from generalist.recipe.recipe import CheckpointSpec, Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.run.train import train_run
-from generalist.tasks.candidates import Residuals
-from generalist.tasks.forecast import Forecast
+from generalist.tasks.candidates.names import Residuals
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tokenizers_mod.numbers.imu import Imu
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.series import Series

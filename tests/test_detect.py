@@ -16,11 +16,11 @@ from generalist.evaluate import measures
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
-from generalist.tasks.candidates import ObjectNames, candidate_set
-from generalist.tasks.detect import Detect
-from generalist.tasks.likelihood import log_likelihood, negative_log_likelihood
-from generalist.tasks.lines import Kept
-from generalist.tasks.segment import Segment
+from generalist.tasks.candidates.likelihood import log_likelihood, negative_log_likelihood
+from generalist.tasks.candidates.names import ObjectNames, candidate_set
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.regions.segment import Segment
+from generalist.tasks.measures.lines import Kept
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
@@ -366,7 +366,7 @@ def test_the_report_draws_the_detections(run):
 
 
 def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
-    from generalist.report.inputs import CROWD, show
+    from generalist.report.sections.inputs import CROWD, show
 
     task, records, _, _ = parts(pictures(tmp_path), Segment, masks=True)
     record = next(records[i] for i in range(len(records)) if len(records[i]["boxes"]) > 1)
@@ -388,7 +388,7 @@ def test_boxes_and_masks_are_drawn_where_they_are_with_their_names(tmp_path):
 
 
 def test_runs_of_a_mask_are_its_pixels():
-    from generalist.tasks.segment import runs
+    from generalist.tasks.kinds.regions.segment import runs
 
     mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]], dtype=bool)
     assert runs(mask) == [[0, 0, 2], [0, 3, 1], [2, 1, 3]]

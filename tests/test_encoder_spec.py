@@ -176,7 +176,7 @@ def test_a_swiglu_is_a_channel_mixer_and_trains_as_one(tmp_path, capsys):
     ],
 )
 def test_what_cannot_work_is_refused_before_data_are_read(monkeypatch, key, words):
-    monkeypatch.setattr("generalist.tasks.base.Task.open", lambda *_: pytest.fail("data were opened"))
+    monkeypatch.setattr("generalist.tasks.base.task.Task.open", lambda *_: pytest.fail("data were opened"))
     with pytest.raises(UserError) as error:
         prepare(tiny(model__layers=2, **{f"model__{key.partition('=')[0]}": key.partition("=")[2]}))
     assert words in str(error.value) and "\n" not in str(error.value)
@@ -285,7 +285,7 @@ def test_two_grids_of_one_size_each_do_not_share_weights_of_a_size(monkeypatch):
 def test_a_recipe_s_mixer_is_checked_with_its_modalities_before_data_are_read(monkeypatch):
     monkeypatch.setitem(TOKEN_MIXERS, "picky", Picky)
     monkeypatch.setattr(Picky, "needs", Needs(order=True))
-    monkeypatch.setattr("generalist.tasks.base.Task.open", lambda *_: pytest.fail("data were opened"))
+    monkeypatch.setattr("generalist.tasks.base.task.Task.open", lambda *_: pytest.fail("data were opened"))
     with pytest.raises(UserError, match="those of 'table' are a set"):
         prepare(tiny(model__mixers="picky"))
 

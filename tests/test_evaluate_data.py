@@ -15,7 +15,7 @@ from generalist.cli import main
 from generalist.data.stream.source import Records
 from generalist.data.tools.known import Known
 from generalist.evaluate.predictions import derived
-from generalist.tasks.candidates import Numbers
+from generalist.tasks.candidates.names import Numbers
 from generalist.tokenizers_mod.numbers.number import Number
 
 NAMES = ["a red seven", "a blue nine", "some words"]

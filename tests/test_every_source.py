@@ -11,8 +11,8 @@ from regions import region
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.run.train import train_run
-from generalist.tasks.base import Task
-from generalist.tasks.ordinary import baseline
+from generalist.tasks.base.task import Task
+from generalist.tasks.baselines.ordinary import baseline
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.tokenizers_mod.text.bpe import train_bpe
 

@@ -119,7 +119,7 @@ def test_an_exploding_loss_is_known_by_what_its_own_task_had_before(tmp_path):
 
 
 def break_samples(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
-    from generalist.tasks.classify import Classify
+    from generalist.tasks.kinds.classify import Classify
 
     plain, count = Classify.example, []
 

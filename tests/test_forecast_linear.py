@@ -9,10 +9,11 @@ import torch
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate import measures
-from generalist.tasks import baselines, ridge
-from generalist.tasks.candidates import Numbers, Residuals, candidate_set
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.lines import Kept
+from generalist.tasks.baselines import baselines
+from generalist.tasks.candidates import ridge
+from generalist.tasks.candidates.names import Numbers, Residuals, candidate_set
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.measures.lines import Kept
 from generalist.tokenizers_mod.numbers import bins
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.series import Series

@@ -16,7 +16,7 @@ from generalist.recipe.specs import ModelSpec
 from generalist.run.control import add_control, check_control
 from generalist.run.results import table
 from generalist.run.train import train_run
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.tables.table import Table
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

@@ -6,7 +6,7 @@ import math
 import golden
 import pytest
 
-from generalist.tasks.table import TASKS
+from generalist.tasks.registry.table import TASKS
 from generalist.tokenizers_mod.base.modalities import MODALITIES
 
 

@@ -9,7 +9,7 @@ from generalist.data.sources.tabular import Tabular
 from generalist.recipe.recipe import Recipe
 from generalist.run.attempt import Interrupted
 from generalist.run.train import train_run
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.train.checkpoints import checkpoint
 from tests.test_resume import stop_at

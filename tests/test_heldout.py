@@ -27,11 +27,11 @@ from generalist.recipe.keys import override
 from generalist.run import train as run
 from generalist.run.results import load_run
 from generalist.run.train import train_run
-from generalist.tasks import methods
-from generalist.tasks.budget import OutOfTime, budget
-from generalist.tasks.classify import Classify
-from generalist.tasks.detect import Detect
-from generalist.tasks.ordinary import ORDINARY
+from generalist.tasks.baselines import methods
+from generalist.tasks.baselines.budget import OutOfTime, budget
+from generalist.tasks.baselines.ordinary import ORDINARY
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.regions.detect import Detect
 from generalist.train.faults import bad_samples
 
 TINY = str(Path(__file__).parent / "tiny.py")
@@ -285,7 +285,7 @@ def test_many_classes_of_text_take_a_linear_method_that_costs_little():
         own = [f"word{i % 150}x{k}" for k in draw.integers(0, 4, 3)]
         rows.append({"text": " ".join([*own, *(f"filler{k}" for k in draw.integers(0, 400, 6))]), "label": i % 150})
     part = [Records(rows[a:b]) for a, b in ((0, 2000), (2000, 2500), (2500, 3000))]
-    from generalist.tasks.baselines import classification
+    from generalist.tasks.baselines.baselines import classification
 
     began = time.process_time()
     with budget(20):

@@ -32,8 +32,8 @@ from generalist.data.sources.tabular import read_table
 from generalist.data.stream.source import Records
 from generalist.data.tools.check import check
 from generalist.hf.card import plain, results
-from generalist.tasks.classify import Classify
-from generalist.tasks.learn import learn_tables
+from generalist.tasks.base.learn import learn_tables
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.geometry.graph import Graph
 from generalist.tokenizers_mod.numbers.slot import Slot
 from generalist.tokenizers_mod.text.bpe import train_bpe

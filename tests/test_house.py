@@ -47,6 +47,7 @@ ROOMS = {
         "regions",
         "published",
     ],
+    "tasks": ["candidates", "measures", "base", "kinds", "registry", "baselines"],
 }
 # what trust_remote_code runs imports the whole package on purpose
 DOORS = {"generalist/hf/remote_code.py"}

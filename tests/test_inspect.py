@@ -19,7 +19,7 @@ from generalist.report.figures import heat
 from generalist.report.report import write_report
 from generalist.run.results import load_run
 from generalist.run.train import train_run
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.vision.image import Image
 from tests.tiny import tiny

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from generalist.report.interference import interference_section
+from generalist.report.sections.interference import interference_section
 from generalist.train.interference import InterferenceMeter, cosine, matrices, watched
 from generalist.train.optimizer import BalancedAdamW
 

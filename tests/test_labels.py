@@ -13,8 +13,8 @@ from generalist.data.batch.types import Example, Span
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import ByColumn, Records
 from generalist.data.stream.stream import Feed, Steps, loader
-from generalist.tasks.classify import Classify
-from generalist.tasks.regress import Regress
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.regress import Regress
 
 
 def ready(rows, info=None, **settings) -> tuple[Classify, Records]:

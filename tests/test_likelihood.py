@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from generalist.tasks.likelihood import (
+from generalist.tasks.candidates.likelihood import (
     MAX_SCALE,
     log_likelihood,
     negative_log_likelihood,

@@ -7,7 +7,7 @@ import torch
 from generalist.data.stream.source import Records
 from generalist.evaluate import answer as evaluate
 from generalist.recipes.detect_tiny import backbone, proposer
-from generalist.tasks.segment import Segment
+from generalist.tasks.kinds.regions.segment import Segment
 from tests.test_detect import parts
 
 FEW = 12  # objects a picture at most, so that each is more than a few pixels

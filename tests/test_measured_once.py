@@ -10,15 +10,15 @@ from test_detect import parts, pictures
 from generalist.data.stream.source import Records
 from generalist.evaluate import answer as evaluate
 from generalist.evaluate import heldout, measures, predictions
-from generalist.tasks import average_precision, lines
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import Names, Numbers
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe
-from generalist.tasks.metrics import Mean
-from generalist.tasks.regress import Regress
-from generalist.tasks.restore import RestoreCodes
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import Names, Numbers
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.restore import RestoreCodes
+from generalist.tasks.kinds.retrieve import Retrieve
+from generalist.tasks.measures import average_precision, lines
+from generalist.tasks.measures.metrics import Mean
 
 
 class Asked(Task):

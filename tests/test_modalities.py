@@ -10,9 +10,9 @@ from generalist.data.batch.pack import pack
 from generalist.data.stream.source import Records
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
-from generalist.tasks.classify import Classify
-from generalist.tasks.ordinary import baseline
-from generalist.tasks.restore import Restore
+from generalist.tasks.baselines.ordinary import baseline
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.restore import Restore
 from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities, modality_class
 
 # a proposer of regions is a network of its own, larger than all the others together

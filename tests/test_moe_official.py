@@ -8,7 +8,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.nn.experts.usage import ExpertUsage
 from generalist.nn.taps import Kept
-from generalist.tasks.likelihood import log_likelihood, logits, negative_log_likelihood, symmetric
+from generalist.tasks.candidates.likelihood import log_likelihood, logits, negative_log_likelihood, symmetric
 from tests.references import UNI_PERCEIVER
 from tests.uniperceiver_moe import Reference, interleaved
 

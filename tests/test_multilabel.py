@@ -13,9 +13,9 @@ from generalist.data.sources.tabular import Tabular
 from generalist.hf.predict import predict
 from generalist.recipe.recipe import Recipe
 from generalist.run.train import train_run
-from generalist.tasks import marks
-from generalist.tasks.likelihood import negative_log_likelihood
-from generalist.tasks.multilabel import Marks, MultiLabel
+from generalist.tasks.candidates.likelihood import negative_log_likelihood
+from generalist.tasks.kinds.multilabel import Marks, MultiLabel
+from generalist.tasks.measures import marks
 from generalist.tokenizers_mod.base.modalities import build_modalities
 
 NAMES = ["big", "red", "round"]

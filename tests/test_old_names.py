@@ -93,8 +93,11 @@ from generalist.recipe import ModelSpec, Recipe, load_recipe, override
 from generalist.moe import Experts, placed
 from tasks.classify import Classify
 from tokenizers_mod.text import Text
-import generalist.tokenizers_mod.text.text as text, generalist.tasks.classify as classify
-assert Text is text.Text and Classify is classify.Classify
+from generalist.tasks.base import Task
+from generalist.tasks.candidates import Names, candidate_set
+import generalist.tokenizers_mod.text.text as text, generalist.tasks.kinds.classify as classify
+assert Text is text.Text and Classify is classify.Classify and issubclass(Classify, Task) and callable(candidate_set)
+assert Names is sys.modules["generalist.tasks.candidates.names"].Names
 import generalist.sklearn, generalist.clients.sklearn
 assert generalist.sklearn is generalist.clients.sklearn
 assert generalist.clients.sklearn.__spec__.name == "generalist.clients.sklearn"
@@ -102,8 +105,9 @@ print("ok")
 """
     assert python(code, cwd=tmp_path).splitlines()[-1] == "ok"
     assert moved("generalist.recipe:ModelSpec") == "generalist.recipe.specs:ModelSpec"
+    assert moved("generalist.tasks.segment:Segment") == "generalist.tasks.kinds.regions.segment:Segment"
     assert moved("data.embedded:Embedded") == "generalist.data.sources.embedded:Embedded"
-    assert moved("tasks.classify:Classify") == "generalist.tasks.classify:Classify"
+    assert moved("tasks.classify:Classify") == "generalist.tasks.kinds.classify:Classify"
     assert moved("my.own:Thing") == "my.own:Thing"
     assert all(moved(new) == new for new in MOVED.values())
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from generalist.data.stream.source import Records
-from generalist.tasks.baselines import classification, regression
-from generalist.tasks.methods import dense
-from generalist.tasks.plain import plain_features
+from generalist.tasks.baselines.baselines import classification, regression
+from generalist.tasks.baselines.methods import dense
+from generalist.tasks.baselines.plain import plain_features
 
 rng = np.random.default_rng(0)
 

@@ -13,11 +13,11 @@ from generalist.data.base.errors import UserError
 from generalist.evaluate import answer as evaluate
 from generalist.evaluate import measures, predictions
 from generalist.hf.processor import GeneralistProcessor
-from generalist.tasks import lines
-from generalist.tasks.answer import Answer, soft_scores
-from generalist.tasks.candidates import Numbers
-from generalist.tasks.detect import Detect
-from generalist.tasks.segment import Segment
+from generalist.tasks.candidates.names import Numbers
+from generalist.tasks.kinds.answer import Answer, soft_scores
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.regions.segment import Segment
+from generalist.tasks.measures import lines
 
 
 def some_answers(n: int = 57, k: int = 5, seed: int = 0):

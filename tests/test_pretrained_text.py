@@ -7,7 +7,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
-from generalist.tasks.candidates import Names
+from generalist.tasks.candidates.names import Names
 from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 from tests.roberta import roberta

@@ -135,7 +135,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from generalist.data.stream.source import Records
 from generalist.recipe.recipe import Recipe
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.text.summary import Summary
 
 @dataclass

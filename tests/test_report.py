@@ -12,10 +12,10 @@ import pytest
 
 from generalist.data.base.errors import UserError
 from generalist.report.figures import fmt, png, scale_bar, smoothed, thinned, ticks
-from generalist.report.inputs import show
 from generalist.report.projection import neighbour_agreement, pca, project, subsample
 from generalist.report.report import write_report
-from generalist.report.results import read_results, verdict_sentences
+from generalist.report.sections.inputs import show
+from generalist.report.sections.results import read_results, verdict_sentences
 from generalist.train.events import EventLog
 
 EVIL = "<script>alert('x')</script>&\""

@@ -13,7 +13,7 @@ from generalist.cli import main
 from generalist.data.base.errors import UserError
 from generalist.evaluate import measures
 from generalist.report.report import write_report
-from generalist.tasks import lines
+from generalist.tasks.measures import lines
 
 
 def result(leaks: int = 2) -> dict:

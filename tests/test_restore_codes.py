@@ -15,10 +15,10 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.recipes import all_modalities
-from generalist.tasks.candidates import candidate_set
-from generalist.tasks.codebook import Codes, learn_codes
-from generalist.tasks.ordinary import baseline
-from generalist.tasks.restore import Restore, RestoreCodes
+from generalist.tasks.baselines.ordinary import baseline
+from generalist.tasks.candidates.codebook import Codes, learn_codes
+from generalist.tasks.candidates.names import candidate_set
+from generalist.tasks.kinds.restore import Restore, RestoreCodes
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
 from generalist.tokenizers_mod.geometry.graph import EDGE, NODE
 from generalist.tokenizers_mod.tables.table import MISSING

@@ -25,9 +25,9 @@ from generalist.nn.experts.routing import ROUTERS
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec, MoeSpec
 from generalist.run.results import save_model
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.tables.table import Table
 from generalist.tokenizers_mod.text.summary import Summary

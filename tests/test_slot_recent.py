@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from generalist.data.stream.source import Records
-from generalist.tasks.forecast import Forecast
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.numbers.slot import Slot

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from generalist.data.batch.types import Example
-from generalist.tasks.base import Task
-from generalist.tasks.base import accuracy
-from generalist.tasks.candidates import Names
-from generalist.tasks.examples import TaskExamples
+from generalist.tasks.base.task import Task
+from generalist.tasks.base.task import accuracy
+from generalist.tasks.candidates.names import Names
+from generalist.tasks.base.examples import TaskExamples
 
 
 @dataclass(kw_only=True)
@@ -86,12 +86,12 @@ def test_a_modality_is_one_file_and_a_line_in_its_table(house, tmp_path):
 
 
 def test_a_task_is_one_file_and_a_line_in_its_table(house, tmp_path):
-    there = "from generalist.tasks.segment import Segment\n"
+    there = "from generalist.tasks.kinds.regions.segment import Segment\n"
     add(
         house,
         "tasks/sign.py",
         TASK,
-        "tasks/table.py",
+        "tasks/registry/table.py",
         (there, f"{there}from generalist.tasks.sign import Sign\n"),
         ("        Segment,\n", "        Segment,\n        Sign,\n"),
     )

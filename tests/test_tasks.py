@@ -13,14 +13,14 @@ from generalist.evaluate.answer import answer
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective, same_answer
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import Names, Numbers, Vocabulary
-from generalist.tasks.classify import Classify
-from generalist.tasks.fill import Fill
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.metrics import Mean, mean_of, merge
-from generalist.tasks.regress import Regress
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import Names, Numbers, Vocabulary
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.fill import Fill
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.retrieve import Retrieve
+from generalist.tasks.measures.metrics import Mean, mean_of, merge
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
@@ -357,7 +357,7 @@ class Captioned:
 
 
 def test_several_captions_of_a_picture_are_samples_in_training_and_all_right_in_evaluation():
-    from generalist.tasks.ordinary import baseline
+    from generalist.tasks.baselines.ordinary import baseline
 
     task = Retrieve(name="pairs", source=Captioned(), inputs={"image": "image"}, partners={"text": "said"}, batch=4)
     training, test = task.open("train"), task.open("test")

@@ -12,8 +12,8 @@ from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps, loader
 from generalist.hf.processor import GeneralistProcessor
 from generalist.model.objective import Objective
-from generalist.tasks.candidates import TEMPLATED, TEMPLATES, Names, candidate_set
-from generalist.tasks.classify import Classify
+from generalist.tasks.candidates.names import TEMPLATED, TEMPLATES, Names, candidate_set
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.engines.build import build_engine
 from generalist.train.loop import train

@@ -14,7 +14,7 @@ from generalist.data.sources.folder import Folder
 from generalist.data.tools.alike import Looks
 from generalist.evaluate.trained_on import recipe_of, trained_on
 from generalist.run.train import train_run
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 
 R = Image.Resampling
 

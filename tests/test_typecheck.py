@@ -19,7 +19,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.nn.mixers.channel import SwiGLU
-from generalist.tasks.likelihood import logits
+from generalist.tasks.candidates.likelihood import logits
 from generalist.tokenizers_mod.numbers.number import Number
 
 def refused(call):
@@ -61,7 +61,7 @@ def test_a_suite_under_the_switch_fails_where_an_annotation_is_broken(tmp_path):
         (ROOT / "tests/conftest.py").read_text().replace("__file__", repr(str(ROOT / "tests/conftest.py")))
     )
     (tmp_path / "test_wrong.py").write_text(
-        "import torch\nfrom generalist.tasks.likelihood import scale_of\n"
+        "import torch\nfrom generalist.tasks.candidates.likelihood import scale_of\n"
         "def test_wrong():\n    scale_of(torch.zeros(2, 2))\n"
     )
     codes = []

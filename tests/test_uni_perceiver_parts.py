@@ -13,7 +13,7 @@ from generalist.model.config import GeneralistConfig
 from generalist.model.decode import Decoded, decode, vocabulary_features
 from generalist.nn.prompts import prompt_tuning
 from generalist.recipes.uni_perceiver import modalities
-from generalist.tasks.likelihood import log_likelihood
+from generalist.tasks.candidates.likelihood import log_likelihood
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
 from generalist.tokenizers_mod.text.bpe import train_bpe
 from generalist.tokenizers_mod.text.text import Text

@@ -15,13 +15,13 @@ from generalist.recipe.load import load_recipe
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.recipes.uni_perceiver import PAIRS, modalities
-from generalist.tasks.answer import Answer, swap_sides
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import Vocabulary
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe, finished
-from generalist.tasks.mixup import Mixed, mix
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.mixup import Mixed, mix
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import Vocabulary
+from generalist.tasks.kinds.answer import Answer, swap_sides
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe, finished
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.text.bpe import train_bpe
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.prepare import prepare

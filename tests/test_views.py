@@ -14,9 +14,9 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.recipe.specs import CandidateSpec
-from generalist.tasks.candidates import Names, candidate_set
-from generalist.tasks.classify import Classify
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.candidates.names import Names, candidate_set
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.base.views import clip, crop, seen_as, views_of

@@ -18,7 +18,7 @@ RECIPE = """
 from generalist.data.sources.embedded import Embedded
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import CheckpointSpec, EngineSpec, ModelSpec
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.tables.table import Table
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

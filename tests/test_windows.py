@@ -9,7 +9,7 @@ from small import modalities
 
 from generalist.data.base.errors import UserError
 from generalist.data.sources.windows import Windows
-from generalist.tasks.forecast import Forecast
+from generalist.tasks.kinds.forecast import Forecast
 
 N = 300
 VALUES = np.sin(np.arange(N) / 24 * 2 * np.pi) + np.arange(N) / 100

@@ -9,7 +9,7 @@ from PIL import Image
 
 from generalist.cli import main
 from generalist.evaluate.predictions import derived, read
-from generalist.tasks.captioning import caption_metrics, resampled
+from generalist.tasks.measures.captioning import caption_metrics, resampled
 
 pytest.importorskip("pycocoevalcap")
 

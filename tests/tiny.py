@@ -11,7 +11,7 @@ from generalist.data.sources.embedded import Embedded
 from generalist.recipe.keys import override
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.tables.table import Table
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

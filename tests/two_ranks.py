@@ -18,8 +18,8 @@ from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.recipe.specs import CandidateSpec
 from generalist.scripts.parity_files import entries
-from generalist.tasks.candidates import CandidateSet, Names
-from generalist.tasks.likelihood import logits
+from generalist.tasks.candidates.likelihood import logits
+from generalist.tasks.candidates.names import CandidateSet, Names
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

@@ -152,9 +152,9 @@ def _written(out: Path) -> Iterator[None]:
 
 
 def answers_of(tuned: Any) -> dict[str, Any]:
-    """A draw's answers as columns (`generalist.tasks.lines`), every candidate's log p among them where they are few."""
+    """A draw's answers as columns (`tasks.measures.lines`), every candidate's log p among them where they are few."""
     from generalist.evaluate.zero_shot import LISTED
-    from generalist.tasks.lines import named
+    from generalist.tasks.measures.lines import named
 
     columns: dict[str, Any] = {"record": np.arange(len(tuned.labels)), **named(tuned.log_p, tuned.labels)}
     if tuned.log_p.shape[1] <= LISTED:

@@ -27,7 +27,7 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.nn.prompts import prompt_tuning
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.train.engines.local import LocalEngine
 from generalist.train.loop import train

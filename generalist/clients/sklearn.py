@@ -3,8 +3,8 @@
     GeneralistClassifier(steps=300).fit(X, y).predict_proba(X)
 
 Arrays and data frames; missing values are tokens of their own, and text columns of a data frame are categories. Both
-are the same likelihood: classes are ranked by name, values by number tokens (`generalist.tasks.classify`,
-`generalist.tasks.regress`).
+are the same likelihood: classes are ranked by name, values by number tokens (`generalist.tasks.kinds.classify`,
+`generalist.tasks.kinds.regress`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.ask import likelihoods
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.regress import Regress
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.regress import Regress
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.numbers.number import Number

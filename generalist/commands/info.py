@@ -45,7 +45,7 @@ def everything() -> dict[str, Any]:
     import torch
 
     from generalist.recipe.load import RECIPES, load_recipe
-    from generalist.tasks.table import TASKS
+    from generalist.tasks.registry.table import TASKS
 
     packages = {}
     for name in (

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from generalist.evaluate.answer import readable
     from generalist.evaluate.unread import Unread
     from generalist.hf.predict import load_model
-    from generalist.tasks.classify import Classify
+    from generalist.tasks.kinds.classify import Classify
 
     model, processor = load_model(args.model)
     source = source_of(args, args.data)

@@ -22,9 +22,9 @@ from generalist.evaluate.unread import examples_of as examples_of
 from generalist.evaluate.unread import readable as readable
 from generalist.hf.model import GeneralistModel
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
-from generalist.tasks.lines import Columns, Kept, joined
-from generalist.tasks.metrics import Mean, merge
+from generalist.tasks.base.task import Task
+from generalist.tasks.measures.lines import Columns, Kept, joined
+from generalist.tasks.measures.metrics import Mean, merge
 
 CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
 
@@ -48,7 +48,7 @@ class Answers:
     member_owner: Tensor | None = None  # Int[K], the record of each partner
     columns: Columns = field(
         default_factory=dict
-    )  # what is kept of every answer (`generalist.tasks.lines`): all follows from it
+    )  # what is kept of every answer (`generalist.tasks.measures.lines`): all follows from it
     derived: dict[str, float] = field(default_factory=dict)  # every measure of the columns
     metrics: dict[str, float] = field(default_factory=dict)  # the same, and what the task knows besides
     rows: dict[str, Tensor] = field(default_factory=dict)  # [M ...], what a tokenizer found besides tokens

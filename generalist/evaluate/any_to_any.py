@@ -26,7 +26,7 @@ from generalist.evaluate import measures, predictions
 from generalist.hf.card import trained_pairs
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
-from generalist.tasks.lines import Columns, gallery, gallery_chance, joined
+from generalist.tasks.measures.lines import Columns, gallery, gallery_chance, joined
 
 
 def fields_of(processor: GeneralistProcessor, records: Records, inputs: dict[str, str]) -> dict[str, str]:
@@ -98,7 +98,7 @@ def encoded(
 def ask(
     model: GeneralistModel, processor: GeneralistProcessor, records: Records, inputs: dict[str, str]
 ) -> tuple[dict[str, Any], Columns]:
-    """Every ordered pair of modalities: what any_to_any.json holds, and a line a question (`generalist.tasks.lines`,
+    """Every ordered pair of modalities: what any_to_any.json holds, and a line a question (`tasks.measures.lines`,
     gallery)."""
     inputs = fields_of(processor, records, inputs)
     pairs = {pair: standings(model, *pair) for pair in permutations(inputs, 2)}

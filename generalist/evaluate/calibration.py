@@ -20,9 +20,9 @@ from generalist.evaluate import answer as evaluate
 from generalist.evaluate import measures
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import CandidateSet
-from generalist.tasks.lines import joined
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import CandidateSet
+from generalist.tasks.measures.lines import joined
 
 LEAST = 30  # validation answers, below which nothing is fitted
 MOST = 4000  # that are looked at

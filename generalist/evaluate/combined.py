@@ -16,10 +16,10 @@ from generalist.evaluate import answer as evaluate
 from generalist.evaluate import measures
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import CandidateSet
-from generalist.tasks.lines import Kept
-from generalist.tasks.ordinary import guesses
+from generalist.tasks.base.task import Task
+from generalist.tasks.baselines.ordinary import guesses
+from generalist.tasks.candidates.names import CandidateSet
+from generalist.tasks.measures.lines import Kept
 
 LEAST = 20  # validation answers, below which a and b are not fitted
 STARTS = ((1.0, 0.05), (0.05, 1.0), (0.5, 0.5))

@@ -24,10 +24,10 @@ from generalist.evaluate import calibration, combined, measures, predictions, wr
 from generalist.evaluate.leakage import compared_fields, leakage
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
-from generalist.tasks.budget import OutOfTime, budget
-from generalist.tasks.lines import Columns
-from generalist.tasks.ordinary import baseline
+from generalist.tasks.base.task import Task
+from generalist.tasks.baselines.budget import OutOfTime, budget
+from generalist.tasks.baselines.ordinary import baseline
+from generalist.tasks.measures.lines import Columns
 
 RESAMPLES = 500  # of the intervals beside a run's results
 

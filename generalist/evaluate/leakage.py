@@ -10,8 +10,8 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Records
 from generalist.data.tools.known import Known
 from generalist.evaluate import measures
-from generalist.tasks.base import Task
-from generalist.tasks.lines import Columns
+from generalist.tasks.base.task import Task
+from generalist.tasks.measures.lines import Columns
 
 SHOWN = 50  # leaked samples named
 

@@ -1,5 +1,5 @@
 """Measures of saved answers with bootstrap intervals and chance lines: all derived from their lines
-(`generalist.tasks.lines`)."""
+(`generalist.tasks.measures.lines`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from generalist.tasks.average_precision import cost
-from generalist.tasks.lines import KINDS, Columns, reliability
+from generalist.tasks.measures.average_precision import cost
+from generalist.tasks.measures.lines import KINDS, Columns, reliability
 
 RESAMPLES = 1000
 WORK = 20_000_000  # answers looked at over all resamples: above it fewer resamples are drawn, 50 at least

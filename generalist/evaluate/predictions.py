@@ -15,8 +15,8 @@ import numpy as np
 from generalist.data.base.errors import UserError
 from generalist.evaluate import measures
 from generalist.evaluate.answer import Answers
-from generalist.tasks.base import Task
-from generalist.tasks.lines import KINDS, Columns, columns_of, rows_of
+from generalist.tasks.base.task import Task
+from generalist.tasks.measures.lines import KINDS, Columns, columns_of, rows_of
 
 NAMED = 1000  # candidates up to which their names stand in the head
 

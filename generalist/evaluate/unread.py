@@ -14,7 +14,7 @@ from generalist.data.base.labels import is_empty
 from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.source import Records
 from generalist.recipe.specs import FaultSpec
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.views import seen_as, views_of
 from generalist.train.faults import GRACE
 

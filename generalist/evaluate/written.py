@@ -11,7 +11,7 @@ from generalist.evaluate import measures, predictions
 from generalist.evaluate.answer import Answers
 from generalist.hf.model import GeneralistModel
 from generalist.model.ask import written
-from generalist.tasks.lines import Columns
+from generalist.tasks.measures.lines import Columns
 
 HEAD = {"lines": "captions", "metric": "CIDEr"}
 

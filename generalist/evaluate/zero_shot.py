@@ -27,11 +27,11 @@ from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.saved import weights_hash
 from generalist.model.objective import Objective
 from generalist.recipe.keys import override
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.lines import Columns
-from generalist.tasks.table import TASKS
-from generalist.tasks.told import Told
+from generalist.tasks.base.task import Task
+from generalist.tasks.base.told import Told
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.measures.lines import Columns
+from generalist.tasks.registry.table import TASKS
 
 LISTED = 100  # candidates up to which the log-likelihood of every one is saved with an answer
 
@@ -220,7 +220,7 @@ def evaluate_on(
     cache: Path | None = None,
     unread: Unread | None = None,
 ) -> tuple[Answers, Columns]:
-    """Every record asked; the answers and what is saved of them (`generalist.tasks.lines`).
+    """Every record asked; the answers and what is saved of them (`generalist.tasks.measures.lines`).
 
     unread: takes those that cannot be read; without it one ends the evaluation.
     """

@@ -13,8 +13,8 @@ from generalist.fitting.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.fitting.tables import TEST, VAL, batch_for
 from generalist.recipes.detect_tiny import region
-from generalist.tasks.classify import Classify
-from generalist.tasks.detect import Detect
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.regions.detect import Detect
 
 
 def folder_part(ask: Ask, house: House) -> Part:

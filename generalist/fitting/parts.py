@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

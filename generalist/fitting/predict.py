@@ -22,8 +22,8 @@ from generalist.evaluate.combined import Weights
 from generalist.hf.predict import load_model
 from generalist.model.ask import likelihoods
 from generalist.recipe.load import read_recipe
-from generalist.tasks.base import Task
-from generalist.tasks.ordinary import guesses
+from generalist.tasks.base.task import Task
+from generalist.tasks.baselines.ordinary import guesses
 from generalist.tokenizers_mod.tables.table import Table
 
 SHOWN = 20  # classes up to which every probability is a column

@@ -12,7 +12,7 @@ from generalist.data.sources.local import load_columns
 from generalist.data.sources.windows import Windows
 from generalist.data.tables.clock import by_group, clock_of
 from generalist.fitting.parts import Ask, House, Part, several
-from generalist.tasks.forecast import Forecast
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.numbers.slot import Slot

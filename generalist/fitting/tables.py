@@ -17,11 +17,11 @@ from generalist.fitting.answers import Answer, answer_of
 from generalist.fitting.columns import APART, IN_ROW, Column, look
 from generalist.fitting.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.multilabel import MultiLabel
-from generalist.tasks.regress import Regress
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.multilabel import MultiLabel
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.tables.table import Table
 

@@ -20,7 +20,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
 from generalist.hf.predict import ask
 from generalist.hf.processor import GeneralistProcessor
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.vision.image import read_image
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")

@@ -29,7 +29,7 @@ from generalist.model.model import PackedModel
 from generalist.model.sides import CANDIDATE, INPUT, is_candidate
 from generalist.nn.attention.padded import padded_at
 from generalist.nn.taps import Kept
-from generalist.tasks import likelihood
+from generalist.tasks.candidates import likelihood
 from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given

@@ -19,8 +19,8 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.saved import read_model
 from generalist.model import ask as asking
-from generalist.tasks.answers import Answer
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.answers import Answer
 
 
 def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:

@@ -12,9 +12,9 @@ from transformers import BatchFeature, ProcessorMixin
 from generalist.data.base.errors import UserError, blame, nearest
 from generalist.data.base.trust import trusting
 from generalist.data.batch.types import Span
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import CandidateSet, Names, candidate_set
-from generalist.tasks.saved import saved_task
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import CandidateSet, Names, candidate_set
+from generalist.tasks.registry.load import saved_task
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.capabilities import Writes
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class

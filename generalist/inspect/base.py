@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Records
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 from generalist.train.checkpoints import owned
 
 ANALYSERS: dict[str, str] = {"heads": "generalist.inspect.heads:Heads"}

@@ -24,7 +24,7 @@ from generalist.data.stream.source import Records
 from generalist.evaluate.answer import Answers, answer
 from generalist.inspect.distances import Distances
 from generalist.model.objective import Objective
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 
 HEADS = ".heads"  # how `generalist.nn.taps` names them, in front of attention's output matrix
 

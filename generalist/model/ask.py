@@ -21,8 +21,8 @@ from generalist.data.stream.source import Record, Records
 from generalist.model.decode import decode, vocabulary_features
 from generalist.model.model import PackedModel
 from generalist.model.sides import modalities_of
-from generalist.tasks.answers import Answer
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.answers import Answer
 
 BATCH = 64  # records packed together
 MEMBERS = 8192  # candidates encoded at once

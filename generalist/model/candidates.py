@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from generalist.data.batch.types import Packed
 from generalist.machine.collectives import gather, rank, world
 from generalist.recipe.specs import CandidateSpec
-from generalist.tasks.likelihood import asked, negative_log_likelihood
+from generalist.tasks.candidates.likelihood import asked, negative_log_likelihood
 
 if TYPE_CHECKING:
     from generalist.model.model import PackedModel

@@ -26,7 +26,7 @@ from generalist.data.batch.types import Packed, Span
 from generalist.model.model import PackedModel
 from generalist.model.sides import modalities_of
 from generalist.nn.attention.kv_cache import Cache
-from generalist.tasks.candidates import Vocabulary
+from generalist.tasks.candidates.names import Vocabulary
 
 CHUNK = 8192  # vocabulary entries encoded at once
 

@@ -37,7 +37,7 @@ from generalist.nn.mixers.base import Mixer
 from generalist.nn.prompts import DeepPrompts, LinearHeads
 from generalist.nn.readout import build_pooling
 from generalist.nn.taps import Tapped
-from generalist.tasks import likelihood
+from generalist.tasks.candidates import likelihood
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 

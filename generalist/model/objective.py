@@ -18,8 +18,8 @@ from generalist.model.candidates import POLICIES, SHARE_FROM, Compared, Exact, I
 from generalist.model.model import PackedModel
 from generalist.model.ranked import Ranked, member_scores, partner_scores
 from generalist.recipe.specs import CandidateSpec
-from generalist.tasks.candidates import TEMPLATED, CandidateSet
-from generalist.tasks.likelihood import asked, logits, negative_log_likelihood, symmetric
+from generalist.tasks.candidates.likelihood import asked, logits, negative_log_likelihood, symmetric
+from generalist.tasks.candidates.names import TEMPLATED, CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 
 BARE = "{}"  # a name without a template

@@ -23,7 +23,7 @@ from generalist.data.batch.routes import Role
 from generalist.data.batch.types import Span
 from generalist.model.config import GeneralistConfig
 from generalist.nn.experts.routing import Router
-from generalist.tasks.told import GIVEN, Told
+from generalist.tasks.base.told import GIVEN, Told
 
 SUMMARY = "summary"  # the modality that asks; it is no content
 INPUT, CANDIDATE = SIDES = ("input", "candidate")

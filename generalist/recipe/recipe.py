@@ -23,7 +23,7 @@ from generalist.recipe.specs import (
     OptimizerSpec,
     ValidationSpec,
 )
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
 
 

@@ -9,13 +9,13 @@ from generalist.data.sources.coco import CocoObjects
 from generalist.data.sources.local import Arrays
 from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows
 from generalist.recipes.sensed_sets import OWN_VAL, at, classify, clips_and_clouds, motion, pictures, sounds
-from generalist.tasks.base import Task
-from generalist.tasks.describe import Describe
-from generalist.tasks.detect import Detect
-from generalist.tasks.fill import Fill
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.regress import Regress
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.fill import Fill
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.retrieve import Retrieve
 
 
 def tasks(data: Path) -> list[Task]:

@@ -22,11 +22,11 @@ from typing import Any
 from generalist.data.sources.embedded import Embedded
 from generalist.recipe.recipe import CheckpointSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
-from generalist.tasks.classify import Classify
-from generalist.tasks.fill import Fill
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.regress import Regress
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.fill import Fill
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.numbers.number import Number

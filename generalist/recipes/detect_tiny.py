@@ -18,8 +18,8 @@ from typing import Any
 from generalist.data.sources.coco import CocoObjects
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
-from generalist.tasks.detect import Detect
-from generalist.tasks.segment import Segment
+from generalist.tasks.kinds.regions.detect import Detect
+from generalist.tasks.kinds.regions.segment import Segment
 from generalist.tokenizers_mod.regions.region import Region
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text

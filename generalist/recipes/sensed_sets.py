@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.sources.local import Arrays
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.classify import Classify
 
 OWN_VAL = {"train": "train", "val": "val", "test": "test"}
 LAST_IS_TEST = {"train": "train", "val": "train", "test": "val"}  # sets whose held-out part is called val

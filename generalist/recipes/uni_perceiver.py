@@ -24,11 +24,11 @@ from generalist.data.stream.source import Source
 from generalist.model.config import GeneralistConfig
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe
-from generalist.tasks.fill import Fill
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.fill import Fill
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary

@@ -18,12 +18,12 @@ from generalist.data.sources.shards import Shards
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, MoeSpec, OptimizerSpec
 from generalist.recipes.uni_perceiver import PAIRS
-from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.describe import Describe
-from generalist.tasks.fill import Fill
-from generalist.tasks.retrieve import Retrieve
-from generalist.tasks.segment import Segment
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.describe import Describe
+from generalist.tasks.kinds.fill import Fill
+from generalist.tasks.kinds.regions.segment import Segment
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.regions.region import Region
 from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
-from generalist.report.curves import curves_section
-from generalist.report.evaluation import calibration_section, data_section, leakage_section, matrix_section
 from generalist.report.figures import colour, curve, esc, fmt, shorten
-from generalist.report.inspect import heads_section
-from generalist.report.interference import interference_section
 from generalist.report.page import page
-from generalist.report.results import Result, read_results, results_table, verdict_sentences
-from generalist.report.samples import predictions_section
-from generalist.report.space import in_order, space_section
+from generalist.report.sections.curves import curves_section
+from generalist.report.sections.evaluation import calibration_section, data_section, leakage_section, matrix_section
+from generalist.report.sections.inspect import heads_section
+from generalist.report.sections.interference import interference_section
+from generalist.report.sections.results import Result, read_results, results_table, verdict_sentences
+from generalist.report.sections.samples import predictions_section
+from generalist.report.sections.space import in_order, space_section
 from generalist.train.events import LOG, read_log
 
 TRAIN, EVALUATE = "generalist train RECIPE", "generalist eval RUN"

@@ -11,9 +11,9 @@ from generalist.data.stream.source import Records
 from generalist.evaluate.answer import examples_of
 from generalist.evaluate.heldout import reason, validation
 from generalist.recipe.recipe import Recipe
-from generalist.tasks.base import Task
-from generalist.tasks.budget import rehearsal
-from generalist.tasks.ordinary import baseline
+from generalist.tasks.base.task import Task
+from generalist.tasks.baselines.budget import rehearsal
+from generalist.tasks.baselines.ordinary import baseline
 from generalist.train.prepare import Prepared
 
 FIRST = 8  # records that are tried

@@ -17,7 +17,7 @@ import torch
 from generalist.data.batch.types import Batch
 from generalist.data.stream.schedule import Schedule
 from generalist.machine.collectives import sum_over_ranks
-from generalist.tasks.base import Task
+from generalist.tasks.base.task import Task
 from generalist.train.engines.base import Engine
 from generalist.train.methods.base import Added
 from generalist.train.optimizer import learning_rate

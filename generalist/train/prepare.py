@@ -25,8 +25,8 @@ from generalist.model.objective import Objective
 from generalist.nn.mixers.table import check
 from generalist.recipe.method import chosen
 from generalist.recipe.recipe import Recipe
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import CandidateSet
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings

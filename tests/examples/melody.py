@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
-from generalist.tasks.base import Task
-from generalist.tasks.candidates import CandidateSet, Names
-from generalist.tasks.examples import TaskExamples
-from generalist.tasks.metrics import Mean, mean_of
+from generalist.tasks.base.examples import TaskExamples
+from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import CandidateSet, Names
+from generalist.tasks.measures.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 

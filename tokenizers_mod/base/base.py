@@ -148,7 +148,7 @@ class Modality:
 
     def plain(self, raw: Any) -> Any:
         """A raw value, whatever form it came in, as ordinary methods take it: words, numbers, a row
-        (`generalist.tasks.plain`).
+        (`generalist.tasks.baselines.plain`).
 
         UserError as `read`. A picture is {"pixels": [C, H, W]}, a sound {"array": [t], "sampling_rate"}, a cloud
         {"points": [n, 3 or more]}, a graph a mapping with "edges"; other arrays are what their shape says.

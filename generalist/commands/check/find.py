@@ -12,8 +12,8 @@ from generalist.commands.check.lines import Fault, Line, lines_of
 from generalist.data.base.errors import UserError, nearest
 from generalist.recipe.load import load_recipe, module_of
 from generalist.recipe.recipe import Recipe
-from generalist.tasks.base import Task
-from generalist.tasks.table import TASKS
+from generalist.tasks.base.task import Task
+from generalist.tasks.registry.table import TASKS
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
 

@@ -25,8 +25,8 @@ from generalist.recipe.json import from_json, to_json
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.run.results import export
-from generalist.tasks.base import Task
-from generalist.tasks.examples import TaskExamples
+from generalist.tasks.base.examples import TaskExamples
+from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
 from generalist.train.prepare import prepare

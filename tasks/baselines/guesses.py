@@ -1,0 +1,135 @@
+"""What a fitted ordinary method says of each record, as log p over a task's candidates: to be combined with a model's.
+
+The methods and features are those of `tasks.baselines.methods` and `tasks.baselines.plain`, fitted on training
+records only and chosen on validation records. Nothing of them is saved: a method is fitted again from its name, with
+fixed seeds, on the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from generalist.data.stream.source import Record, Records
+from generalist.tasks.baselines.methods import Choice, Method, choose, classifiers, regressors, rmse
+from generalist.tasks.baselines.plain import sides
+from generalist.tasks.candidates.names import Numbers
+
+LEAST = 1e-3  # of the probability goes evenly to all candidates: no method is surer than that
+Modalities = Any  # {name: Modality}
+LEFT_OUT = " (not in "  # what `Choice.said` says behind a method's name
+
+
+@dataclass
+class Guessed:
+    """name: of the method; log_p: Float[n K] of the validation records, then of each of those asked."""
+
+    name: str
+    log_p: list[np.ndarray]
+
+
+Tell = Callable[[Record], Any]
+
+
+def _features(
+    inputs: dict[str, str], train: Records, others: Sequence[Records], modalities: Modalities
+) -> tuple[list, bool]:
+    return sides(train, list(others), list(inputs.values()), [modalities.get(name) for name in inputs])
+
+
+def _told(records: Records, tell: Tell) -> np.ndarray:
+    return np.array([tell(records[i]) for i in range(len(records))])
+
+
+def _chosen(methods: list[Method], method: str, x: list, y: np.ndarray, y_val: np.ndarray) -> Choice:
+    """The method of this name, or without one the best on validation data."""
+    name = method.partition(LEFT_OUT)[0]
+    return choose([m for m in methods if name in ("", m.name)], x[0], y, x[1], y_val)
+
+
+def classes(
+    inputs: dict[str, str],
+    tell: Tell,
+    count: int,
+    train: Records,
+    val: Records,
+    asked: Sequence[Records],
+    modalities: Modalities,
+    method: str = "",
+) -> Guessed:
+    """log p of `count` classes. tell: a record's class as a number."""
+    x, trees = _features(inputs, train, [val, *asked], modalities)
+    y = _told(train, tell)
+    chosen = _chosen(classifiers(x[0], len(np.unique(y)), trees), method, x, y, _told(val, tell))
+    return Guessed(chosen.name, [_log_p(chosen.model, part, count) for part in x[1:]])
+
+
+def _log_p(model: Any, x: Any, count: int) -> np.ndarray:
+    """Float[n count]; a class that training rows lack has what all have at least."""
+    if hasattr(model, "predict_proba"):  # scikit-learn's own way of saying what a method can do
+        own = model.predict_proba(x)
+    else:
+        score = model.decision_function(x)
+        score = np.stack([-score, score], 1) / 2 if score.ndim == 1 else score
+        own = np.exp(score - score.max(1, keepdims=True))
+        own = own / own.sum(1, keepdims=True)
+    p = np.full((own.shape[0], count), LEAST / count)
+    p[:, np.asarray(model.classes_, dtype=int)] += (1 - LEAST) * own
+    return np.log(p)
+
+
+def numbers(
+    inputs: dict[str, str],
+    tell: Tell,
+    among: Numbers,
+    train: Records,
+    val: Records,
+    asked: Sequence[Records],
+    modalities: Modalities,
+    method: str = "",
+) -> Guessed:
+    """A normal distribution around the predicted value, as wide as the validation error, over the bins of `among`."""
+    x, _ = _features(inputs, train, [val, *asked], modalities)
+    y, y_val = _told(train, tell).astype(float), _told(val, tell).astype(float)
+    chosen = _chosen(regressors(x[0]), method, x, y, y_val)
+    error = max(rmse(chosen.model.predict(x[1]), y_val), 1e-6 * among.std)
+    edges = np.array(among.edges) * among.std + among.mean
+    centres = (edges[1:] + edges[:-1]) / 2
+
+    def spread(part: Any) -> np.ndarray:
+        score = -((centres - np.asarray(chosen.model.predict(part))[:, None]) ** 2) / (2 * error**2)
+        score = score - score.max(1, keepdims=True)
+        return score - np.log(np.exp(score).sum(1, keepdims=True))
+
+    return Guessed(chosen.name, [spread(part) for part in x[1:]])
+
+
+def marks(
+    inputs: dict[str, str],
+    tell: Tell,
+    train: Records,
+    val: Records,
+    asked: Sequence[Records],
+    modalities: Modalities,
+) -> Guessed:
+    """log p of every name, then of its denial, by a logistic regression for each name."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, _ = _features(inputs, train, [val, *asked], modalities)
+    y = _told(train, tell)
+    found = [np.empty((part.shape[0], y.shape[1])) for part in x[1:]]
+    for number in range(y.shape[1]):
+        share = float(y[:, number].mean())
+        model = None
+        if 0 < share < 1:
+            model = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=200))
+            model.fit(x[0], y[:, number])
+        for p, part in zip(found, x[1:], strict=True):
+            p[:, number] = share if model is None else model.predict_proba(part)[:, 1]
+    smooth = [LEAST / 2 + (1 - LEAST) * p for p in found]
+    return Guessed("a logistic regression for each name", [np.log(np.concatenate([p, 1 - p], 1)) for p in smooth])

@@ -1,0 +1,301 @@
+"""Ordinary methods on features, for classification, regression and retrieval: the cheapest first, within a budget.
+
+Results as in `tasks.baselines.baselines`. A method for which the processor seconds do not last is named in the result.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+
+from generalist.tasks.baselines.budget import OutOfTime, clock
+
+Result = dict[str, Any]
+Matrix = Any  # Float[n d], dense or sparse by rows
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # inverse regularisation of logistic regression
+RIDGE = (0.1, 1.0, 10.0, 100.0)  # regularisation of ridge regression on standardised features
+MANY = 30  # classes above which a linear method that costs little a class is tried first
+RATE = 1e9  # multiplications a processor second that a solver is trusted to do
+TREE = 1e6  # what growing one small tree costs beside its entries
+ITERATIONS = 60  # of logistic regression, as a rule of thumb
+
+
+@dataclass
+class Method:
+    """make: an unfitted estimator; work: multiplications that fitting takes, roughly (0 = next to none)."""
+
+    name: str
+    make: Callable[[], Any]
+    work: float = 0.0
+
+
+@dataclass
+class Choice:
+    """The fitted method with the best validation score, and the methods that the budget left out."""
+
+    name: str
+    model: Any
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> str:
+        """The method, and what did not fit."""
+        if not self.left_out:
+            return self.name
+        shown = ", ".join(self.left_out[:3]) + (" ..." if len(self.left_out) > 3 else "")
+        return f"{self.name} (not in {clock().seconds:g} processor seconds: {shown})"
+
+
+def classification_baseline(
+    x_train: Matrix,
+    y_train: np.ndarray,
+    x_test: Matrix,
+    y_test: np.ndarray,
+    x_val: Matrix | None = None,
+    y_val: np.ndarray | None = None,
+    boosting: bool = False,
+    name: str = "",
+) -> Result:
+    """Accuracy of a linear classifier (or boosted trees, if allowed and better); chance: the most common class.
+
+    x: [n, d]; y: Int[n]. Without validation data a fifth of the training rows is set aside to choose.
+    """
+    common = np.bincount(y_train).argmax()
+    chance = (y_test == common).mean()
+    if len(np.unique(y_train)) < 2:
+        return result_of(name, "accuracy", chance, chance, "the only class of the training data", len(y_test))
+    (x_fit, y_fit), (x_val, y_val) = with_val(x_train, y_train, x_val, y_val)
+    if len(np.unique(y_fit)) < 2:  # a fifth took the other class away
+        (x_fit, y_fit), (x_val, y_val) = (x_train, y_train), (x_train, y_train)
+    chosen = choose(classifiers(x_fit, len(np.unique(y_fit)), boosting), x_fit, y_fit, x_val, y_val)
+    return result_of(name, "accuracy", chosen.model.score(x_test, y_test), chance, chosen.said, len(y_test))
+
+
+def classifiers(x: Matrix, classes: int, boosting: bool = False) -> list[Method]:
+    """The methods that may be tried on x [n, d], the cheapest first."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    sparse = issparse(x)
+    entries = x.nnz if sparse else x.size
+    columns = classes if classes > 2 else 1
+    work = 4.0 * entries * columns * ITERATIONS
+
+    def scaled(model: Any) -> Any:
+        return make_pipeline(StandardScaler(with_mean=not sparse), model)
+
+    def logistic(c: float) -> Any:
+        return LogisticRegression(C=c, max_iter=200)
+
+    def even(c: float) -> Any:
+        return scaled(logistic(c))
+
+    def ridge(a: float) -> Any:
+        return scaled(RidgeClassifier(a))
+
+    found = []
+    if classes > MANY and sparse:
+        found += [Method(f"linear support vectors C={c:g}", partial(LinearSVC, C=c), work / 4) for c in (1.0, 0.1, 10)]
+    elif classes > MANY:
+        squares = float(min(x.shape)) ** 2 * (max(x.shape) + classes)
+        found += [Method(f"ridge classifier {a:g}", partial(ridge, a), squares) for a in (1, 100)]
+    found += [Method(f"logistic regression C={c}", partial(even, c), work) for c in STRENGTHS]
+    if sparse or (x == 0).mean() > 0.9:  # counts of many rare things are better left as they are
+        found += [
+            Method(f"logistic regression, unscaled, C={c:g}", partial(logistic, c), work) for c in (1.0, 10.0, 100.0)
+        ]
+    if boosting:
+        trees = partial(HistGradientBoostingClassifier, max_iter=60, random_state=0)
+        found.append(Method("gradient boosting", trees, 60.0 * columns * (8 * entries + TREE)))
+    return found
+
+
+def regression_baseline(
+    x_train: Matrix,
+    y_train: np.ndarray,
+    x_test: Matrix,
+    y_test: np.ndarray,
+    x_val: Matrix | None = None,
+    y_val: np.ndarray | None = None,
+    name: str = "",
+) -> Result:
+    """RMSE, in the target's units, of ridge regression (scaled or not) or boosted trees; chance: the training mean."""
+    methods = regressors(x_train)
+    (x_fit, y_fit), (x_val, y_val) = with_val(x_train, y_train, x_val, y_val)
+    chosen = choose(methods, x_fit, y_fit, x_val, y_val)
+    error, guess = rmse(chosen.model.predict(x_test), y_test), rmse(y_train.mean(), y_test)
+    return result_of(name, "RMSE", error, guess, chosen.said, len(y_test), better="lower")
+
+
+def regressors(x: Matrix) -> list[Method]:
+    """The methods that may be tried on x [n, d], the cheapest first."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    sparse = issparse(x)
+
+    def scaled(a: float) -> Any:
+        return make_pipeline(StandardScaler(with_mean=not sparse), Ridge(a))
+
+    methods = [Method(f"ridge regression alpha={a:g}", partial(scaled, a)) for a in RIDGE]
+    # counts of many rare things are better left as they are
+    methods += [Method(f"ridge regression, unscaled, alpha={a:g}", partial(Ridge, a)) for a in RIDGE]
+    if not sparse:
+        trees = partial(HistGradientBoostingRegressor, max_iter=100, random_state=0)
+        methods.append(Method("gradient boosting", trees, 800.0 * x.size))
+    return methods
+
+
+def retrieval_baseline(
+    x_train: Matrix,
+    texts_train: list[str],
+    x_test: Matrix,
+    texts_test: list[str],
+    x_val: Matrix | None = None,
+    texts_val: list[str] | None = None,
+    name: str = "",
+) -> Result:
+    """R@1 over the test gallery: ridge from x [n, d] to TF-IDF of the texts, ranked by cosine.
+
+    value: from x to text; value_reverse: from text to x; chance: one over the gallery's size. Words
+    count by themselves and in pairs. A text that occurs twice in the gallery counts as found either way.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(
+        token_pattern=r"(?u)\w+", ngram_range=(1, 2), min_df=2, max_features=WORDS, dtype=np.float32
+    )
+    try:
+        y_train = words.fit_transform(texts_train).toarray()
+    except ValueError:  # no word stands in two texts
+        words.set_params(min_df=1)
+        y_train = words.fit_transform(texts_train).toarray()
+    told = None if texts_val is None else words.transform(texts_val).toarray()
+    y_test = words.transform(texts_test).toarray()
+    return matching_baseline(x_train, y_train, x_test, y_test, x_val, told, "TF-IDF", name)
+
+
+WORDS = 8000  # words and pairs that a text is described by at most
+
+
+def matching_baseline(
+    x_train: Matrix,
+    y_train: np.ndarray,
+    x_test: Matrix,
+    y_test: np.ndarray,
+    x_val: Matrix | None = None,
+    y_val: np.ndarray | None = None,
+    what: str = "features",
+    name: str = "",
+) -> Result:
+    """R@1 of ridge regression from x [n, d] to the partners' features y [n, e], ranked by cosine; both directions."""
+    from sklearn.linear_model import Ridge
+
+    x_train, x_test = dense(x_train), dense(x_test)
+    centre, scale = x_train.mean(0), x_train.std() + 1e-9
+    (x_fit, y_fit), (x_val, told) = with_val(x_train, y_train, None if x_val is None else dense(x_val), y_val)
+
+    def ranks(model: Any, x: np.ndarray, partner: np.ndarray) -> tuple[float, float]:
+        guess = _unit(model.predict((x - centre) / scale))
+        partner = _unit(partner)
+        likeness, same = guess @ partner.T, (partner @ partner.T) > 1 - 1e-6
+        np.fill_diagonal(same, True)  # one whose words are all unknown is its own
+        across = np.arange(len(x))
+        return same[across, likeness.argmax(1)].mean(), same[across, likeness.argmax(0)].mean()
+
+    fitted, left_out = {}, []
+    for a in RIDGE:
+        try:
+            clock().begin()
+            fitted[a] = Ridge(a).fit((x_fit - centre) / scale, y_fit)
+        except OutOfTime:
+            if not fitted:
+                raise
+            left_out.append(f"alpha={a:g}")
+    alpha, model = max(fitted.items(), key=lambda item: sum(ranks(item[1], x_val, told)))
+    forth, back = ranks(model, x_test, y_test)
+    said = Choice(f"ridge regression to {what} alpha={alpha:g}", model, left_out).said
+    return {**result_of(name, "R@1", forth, 1 / len(y_test), said, len(y_test)), "value_reverse": float(back)}
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
+
+
+def dense(x: Matrix) -> np.ndarray:
+    return x.toarray() if issparse(x) else x
+
+
+# --- choosing ---
+
+
+def with_val(x: Matrix, y: np.ndarray, x_val: Any, y_val: Any) -> tuple[tuple, tuple]:
+    """(rows to fit, rows to choose by): the given validation rows, or a fifth of the training rows."""
+    if x_val is not None:
+        return (x, y), (x_val, y_val)
+    order = np.random.default_rng(0).permutation(x.shape[0])
+    cut = max(1, x.shape[0] // 5)
+    if x.shape[0] < 2:
+        return (x, y), (x, y)
+    return (x[order[cut:]], y[order[cut:]]), (x[order[:cut]], y[order[:cut]])
+
+
+def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) -> Choice:
+    """The fitted method with the best validation score, the first of equals, among those that the budget allows.
+
+    OutOfTime when it allows none.
+    """
+    best, kept, left_out = -float("inf"), None, []
+    over = False
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="lbfgs failed to converge")  # a baseline need not be exact
+        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        for method in methods:
+            if over or (kept is not None and method.work / RATE > clock().left):
+                left_out.append(method.name)
+                continue
+            try:
+                clock().begin()
+                model = method.make().fit(x, y)
+                score = model.score(x_val, y_val)
+            except OutOfTime:
+                if kept is None:
+                    raise
+                over = True
+                left_out.append(method.name)
+                continue
+            if score > best:
+                best, kept = score, (method.name, model)
+    if kept is None:
+        raise ValueError("no method has a validation score")
+    return Choice(*kept, left_out)
+
+
+def rmse(guess: Any, truth: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((guess - truth) ** 2)))
+
+
+def result_of(
+    name: str, metric: str, value: float, chance: float, baseline: str, n_test: int, better: str = "higher"
+) -> Result:
+    return {
+        "name": name,
+        "metric": metric,
+        "better": better,
+        "value": float(value),
+        "chance": float(chance),
+        "baseline": baseline,
+        "n_test": int(n_test),
+    }

@@ -1,0 +1,172 @@
+"""Among what the answer is sought: a set of candidates that every sample of a task shares.
+
+A set gives its members as sequences of spans (asked at their summary token, encoded by the same model
+as the inputs), turns labels into targets over its members, and keeps what is needed to read an answer
+off a likelihood. Sets are saved with the model, so a prediction needs nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.types import Role, Span
+from generalist.tasks.candidates.base import CandidateSet as CandidateSet
+from generalist.tasks.candidates.base import Worded as Worded
+from generalist.tasks.candidates.number_sets import Numbers as Numbers
+from generalist.tasks.candidates.number_sets import Residuals as Residuals
+from generalist.tasks.candidates.templates import TEMPLATED as TEMPLATED
+from generalist.tasks.candidates.templates import TEMPLATES as TEMPLATES
+from generalist.tokenizers_mod.base.base import Modality
+
+
+@dataclass
+class Names(CandidateSet):
+    """Class names or answers as text: [summary, name].
+
+    synonyms: {name: other names of the same thing}; training draws one of name and synonyms for each batch
+    (Uni-Perceiver spec 1.9), evaluation and prediction ask for the name itself.
+    templates: words around the name, with {} in its place; training puts one of them around all names of some batches
+    (`TEMPLATED`), so that names are known in the words that clients put around them.
+    """
+
+    names: list[str]
+    synonyms: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+    templates: list[str] = field(default_factory=list, kw_only=True)
+    kind: ClassVar[str] = "names"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.names, str):  # one name, not its letters
+            self.names = [self.names]
+        self.names = [str(name) for name in self.names]
+        if len(self.names) < 2:
+            raise UserError(f"{len(self.names)} candidate(s) given: a likelihood needs at least two to choose among")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({n for n in self.names if self.names.count(n) > 1})
+            raise UserError(f"candidates stand twice: {twice}; every name must be there once")
+        if lost := sorted(set(self.synonyms) - set(self.names)):
+            raise UserError(f"synonyms of {lost[0]!r}, which is no candidate; {nearest(lost[0], self.names)}")
+
+        if wrong := [template for template in self.templates if "{}" not in template]:
+            raise UserError(f"the template {wrong[0]!r} has no {{}} for the name")
+
+    def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        found = [self.sequence(modalities, name) for name in self.names]
+        seen: dict[tuple[bytes, ...], str] = {}
+        for name, spans in zip(self.names, found, strict=True):
+            tokens = tuple(value.numpy().tobytes() for value in spans[1].data.values())
+            if (other := seen.setdefault(tokens, name)) != name:
+                raise UserError(
+                    f"candidates {other!r} and {name!r} are the same to the text tokenizer, so neither could be "
+                    "answered; write them alike in the data, or as words that differ"
+                )
+        return found
+
+    def sequence(self, modalities: dict[str, Modality], name: str) -> list[Span]:
+        if "text" not in modalities:
+            raise UserError('names are words: to choose among them the modality "text" is needed')
+        summary, text = modalities["summary"], modalities["text"]
+        return [summary.span(None).ask([0]), text.span(text.read(name))]
+
+    def templates_of(self, modalities: dict[str, Modality]) -> list[str]:
+        """Those in which every name still fits into the text's length, the longest deciding."""
+        text: Any = modalities["text"]
+        words = [*self.names, *(other for others in self.synonyms.values() for other in others)]
+        longest = max(words, key=lambda word: text.span(text.read(word)).length)
+        return [t for t in self.templates if text.span(text.read(t.replace("{}", longest))).length < text.max_length]
+
+    def worded(self, modalities: dict[str, Modality], template: str) -> Worded:
+        def asked(name: str) -> list[Span]:
+            return self.sequence(modalities, template.replace("{}", name))
+
+        others = ((i, self.synonyms.get(name, [])) for i, name in enumerate(self.names))
+        variants = {i: [asked(other) for other in names] for i, names in others if names}
+        return Worded([asked(name) for name in self.names], variants)
+
+    def labels(self, modalities: dict[str, Modality]) -> list[str]:
+        return list(self.names)
+
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        """-log p with Platt's targets (1999, section 2.2): of n answers one more is thought wrong, in whatever way.
+
+        Where all n are right, no certainty follows from it.
+        """
+        asked = labels >= 0
+        own = log_p[asked].gather(-1, labels[asked].unsqueeze(-1)).squeeze(-1)
+        others = (log_p[asked].sum(-1) - own) / (log_p.shape[-1] - 1)
+        wrong = 1 / (len(own) + 2)
+        return -((1 - wrong) * own + wrong * others).mean()
+
+    def offered(self) -> list[str]:
+        return list(self.names)
+
+    def in_template(self, template: str) -> CandidateSet:
+        if template == "{}":
+            return self
+        return replace(self, names=[template.format(name) for name in self.names], synonyms={})
+
+
+@dataclass
+class ObjectNames(Names):
+    """What a proposal can show: "nothing" and the class names, in this order; labels count from nothing = 0.
+
+    nothing: weight of -log p of a proposal without an object (guess: .2; the paper's losses are in its appendix).
+    """
+
+    nothing: float = 0.2
+    kind: ClassVar[str] = "objects"
+
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        return None  # what is detected goes by thresholds on these probabilities
+
+    def target(self, labels: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "M ..."]:
+        """Int[M] -> Float[M K], the one-hot label times its weight; NaN rows where a proposal is not asked (-1)."""
+        hot = torch.nn.functional.one_hot(labels.clamp(min=0), len(self.names)).float()
+        weight = torch.where(labels == 0, self.nothing, 1.0)
+        return torch.where((labels < 0).unsqueeze(-1), torch.nan, hot * weight.unsqueeze(-1))
+
+
+@dataclass
+class Vocabulary(CandidateSet):
+    """Every entry of the text tokenizer's vocabulary as a two-token text: [summary, entry, end of text]."""
+
+    kind: ClassVar[str] = "vocabulary"
+    told: ClassVar[tuple[str, ...]] = ("text", "vision")  # of inputs, whatever they hold
+
+    def role(self, task: str = "") -> Role:
+        """The same for every task, so that one encoding serves them all (Uni-Perceiver spec 3.2)."""
+        return Role(target=True, other=self.told, task=task)
+
+    def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
+        summary, text = modalities["summary"], modalities["text"]
+        return [[summary.span(None).ask([0]), span] for span in text.vocabulary_spans()]  # type: ignore[attr-defined]
+
+    def labels(self, modalities: dict[str, Modality]) -> list[str]:
+        text = modalities["text"]
+        return [text.decode([i]) for i in range(text.vocabulary)]  # type: ignore[attr-defined]
+
+
+SETS: tuple[type[CandidateSet], ...] = (Names, ObjectNames, Vocabulary, Numbers, Residuals)
+KINDS: dict[str, type[CandidateSet]] = {kind.kind: kind for kind in SETS}
+ELSEWHERE = {
+    "codes": "generalist.tasks.candidates.codebook:Codes",
+    "marks": "generalist.tasks.kinds.multilabel:Marks",
+}  # sets in files of their own, which import this one
+
+
+def candidate_set(values: dict[str, Any]) -> CandidateSet:
+    """The inverse of `to_dict`."""
+    values = dict(values)
+    kind = values.pop("kind", "")
+    if kind in ELSEWHERE:
+        module, _, name = ELSEWHERE[kind].partition(":")
+        return getattr(import_module(module), name)(**values)
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of candidate set {kind!r}; {nearest(kind, [*KINDS, *ELSEWHERE])}")
+    return KINDS[kind](**values)

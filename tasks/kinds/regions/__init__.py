@@ -1,0 +1,1 @@
+"""Tasks about objects in pictures: boxes and masks."""

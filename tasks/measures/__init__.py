@@ -1,0 +1,1 @@
+"""What is kept of every answer, and the measures that follow."""

@@ -1,0 +1,1 @@
+"""The one table of tasks, and a task out of a model's folder."""
