@@ -11,8 +11,8 @@ from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.decode import Anew, start
-from generalist.nn.attention.relative import offsets_of
-from generalist.nn.attention.rotary import Rotary, turn
+from generalist.nn.attention.positions.relative import offsets_of
+from generalist.nn.attention.positions.rotary import Rotary, turn
 from generalist.nn.encoder import Encoder
 from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.steps import Merge, Step

@@ -11,7 +11,8 @@ from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.decode import Anew, start
-from generalist.nn.attention.rotary import Rotary, turn
+from generalist.nn.attention.positions.rotary import Rotary, turn
+from generalist.nn.attention.positions.table import POSITIONS
 from generalist.nn.encoder import Encoder
 from generalist.nn.mixers.channel import SwiGLU
 from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class, modality_settings
@@ -148,6 +149,51 @@ def test_only_tokens_with_a_place_are_moved_by_it(settings):
     with_picture = turned.features(pack(given)) - plain.features(pack(given))
     assert with_picture[[0, 1, 2, 4]].abs().amax(1).min() > 1e-3
     assert with_picture[3].abs().max() < 1e-5
+
+
+MINE = """
+import torch
+from torch import nn
+from generalist.nn.attention.positions.base import Position
+
+class Fade(Position):
+    # scores fall by `rate` a token that stands between, times one learnt factor a head
+    def __init__(self, width, heads, rate=0.1):
+        super().__init__()
+        self.rate, self.factor = rate, nn.Parameter(torch.ones(heads))
+
+    def bias(self, at, dtype):
+        def of(number):
+            group = at.groups[number]
+            place = torch.arange(group.length)
+            apart = (place[:, None] - place).abs().to(dtype)
+            return (-self.rate * self.factor[:, None, None] * apart).expand(group.count, -1, -1, -1)
+        return of
+"""
+
+
+@torch.no_grad()
+def test_a_position_of_ones_own_is_one_file_and_a_line_in_a_table(tmp_path, monkeypatch):
+    (tmp_path / "mine_fade.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(POSITIONS, "fade", "mine_fade:Fade")
+    faded = model(position=[{"kind": "fade", "rate": 0.5}, "rotary"], num_hidden_layers=1)
+    mixer = faded.encoder.layers[0].mixer
+    assert [type(p).__name__ for p in mixer.positions] == ["Fade", "Rotary"]
+    factor = faded.state_dict()["encoder.layers.0.mixer.fade.factor"]
+    plain = model(rotary={}, num_hidden_layers=1)
+    plain.load_state_dict({k: v for k, v in faded.state_dict().items() if "fade" not in k})
+    x = torch.randn(4, 24)
+    alone = At(pack([[Span("x", {"x": x}, 4)]]).layout)
+    q, k, v = mixer.qkv(x).view(4, 3, 3, 8).unbind(1)
+    place = torch.arange(4.0)
+    scores = torch.einsum("ihd,jhd->hij", q, k) / 8**0.5
+    scores = scores - 0.5 * factor[:, None, None] * (place[:, None] - place).abs()
+    expected = mixer.out(torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).flatten(1))
+    torch.testing.assert_close(mixer(x, alone), expected, atol=1e-5, rtol=1e-4)
+    assert (plain.encoder.layers[0].mixer(x, alone) - expected).abs().max() > 1e-2
+    with pytest.raises(UserError, match="fade has no setting 'rat'; did you mean 'rate'"):
+        model(position={"kind": "fade", "rat": 1})
 
 
 @pytest.mark.parametrize("prompts", [0, 2])

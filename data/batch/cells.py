@@ -1,4 +1,4 @@
-"""Where tokens stand in the grid of their span, for token mixers that turn by it (`generalist.nn.attention.rotary`).
+"""Where tokens stand in the grid of their span, for token mixers that turn by it (`nn.attention.positions.rotary`).
 
 A place is six integers: row, column, rows and columns, of a picture's patch its own and its picture's; then which map
 of its sequence it belongs to, counted from 0, and how many rows the maps before it have, so that two pictures of one

@@ -78,8 +78,8 @@ class EncoderSpec:
     Transformer and BERT; "branch", behind the mixers inside the residual branch: x + norm(mixer(x)) (2111.09883,
     section 3.2). inner_norm: a LayerNorm in front of the last linear of both mixers ("sub-LN", 2210.06423, section 2).
     position: what queries, keys and scores are told of places: "rotary" or {"kind": "rotary", temperature, reference,
-    offset} (`generalist.nn.attention.rotary`), {"kind": "relative", hidden: width of its MLPs}
-    (`generalist.nn.attention.relative`), or a list of both.
+    offset} (`generalist.nn.attention.positions.rotary`), {"kind": "relative", hidden: width of its MLPs}
+    (`generalist.nn.attention.positions.relative`), or a list of both.
     readout: what is read at an asked token: "asked", the token itself, "mean" of the others of its sequence, its "last"
     token, "mean_all", "max_all" or "weighted_all" of all of them, or "attention" over them, {"kind": "attention",
     heads, size, hidden, norm, own} (`generalist.nn.readout`).

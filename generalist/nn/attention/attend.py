@@ -17,7 +17,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from generalist.data.batch.at import At
 from generalist.nn.attention.kernels import kernel
 from generalist.nn.attention.parts import parts_of
-from generalist.nn.attention.position import Position
+from generalist.nn.attention.positions.base import Position
 
 
 def attend(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from generalist.data.batch.at import At
 from generalist.data.batch.types import Group, Layout
 from generalist.nn.attention.attend import attend
-from generalist.nn.attention.rotary import Rotary
+from generalist.nn.attention.positions.base import Position
 from generalist.nn.experts.experts import ExpertLinear, Experts, PerToken
 from generalist.nn.experts.routing import RouterSpec, routes
 from generalist.nn.spec import Needs
@@ -18,10 +20,12 @@ from generalist.nn.spec import Needs
 class ExpertAttention(Experts):
     """Multi-head self-attention whose q, k, v and output matrices are experts chosen together."""
 
-    def __init__(self, width: int, heads: int, spec: RouterSpec, router: str, rotary: Rotary | None = None) -> None:
+    def __init__(
+        self, width: int, heads: int, spec: RouterSpec, router: str, positions: Mapping[str, Position] | None = None
+    ) -> None:
         super().__init__(spec, router)
         self.heads = heads
-        self.positions = [] if rotary is None else [rotary]
+        self.positions = self.placed(positions)
         self.qkv = ExpertLinear(spec.experts, width, 3 * width, parts=3)
         self.out = ExpertLinear(spec.experts, width, width)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 from generalist.nn.attention.attend import attend
-from generalist.nn.attention.position import Position
-from generalist.nn.attention.relative import RelativeBias
-from generalist.nn.attention.rotary import Rotary
+from generalist.nn.attention.positions.base import Position
 from generalist.nn.mixers.base import Mixer
 
 
@@ -20,19 +19,17 @@ class Attention(Mixer):
     stacked: ClassVar[dict[str, int]] = {"qkv": 3}
 
     def __init__(
-        self, width: int, heads: int, norm: float | None = None, relative: int = 0, rotary: Rotary | None = None
+        self, width: int, heads: int, norm: float | None = None, positions: Mapping[str, Position] | None = None
     ) -> None:
         """norm: epsilon of a LayerNorm of all heads' outputs together, in front of `out`; None for no such norm.
 
-        relative: hidden width of the MLP of relative positions, 0 for none. rotary: turns queries and keys.
+        positions: by the names of their kinds, which begin the names of their tensors.
         """
         super().__init__()
-        self.heads, self.rotary = heads, rotary
+        self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.relative = RelativeBias(heads, relative) if relative else None
-        found: list[Position | None] = [self.rotary, self.relative]
-        self.positions = [position for position in found if position is not None]
+        self.positions = self.placed(positions)
         self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
 
     def forward(self, x: Tensor, at: At) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
-from generalist.nn.attention.position import Position
+from generalist.nn.attention.positions.base import Position
 from generalist.nn.spec import Needs
 
 
@@ -19,6 +19,12 @@ class Mixer(nn.Module):
     needs: ClassVar[Needs] = Needs()  # of a model; what it does not offer is refused when read
     positions: Sequence[Position] = ()  # what it does to queries, keys and scores by where tokens stand
     stacked: ClassVar[dict[str, int]] = {}  # own linears that hold several matrices one above the other, and how many
+
+    def placed(self, positions: Mapping[str, Position] | None) -> Sequence[Position]:
+        """The positions, which become modules of this one by their names."""
+        for name, position in (positions or {}).items():
+            self.add_module(name, position)
+        return list((positions or {}).values())
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         """Float[N D] -> Float[N D]."""

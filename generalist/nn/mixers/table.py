@@ -15,17 +15,15 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.nn.attention.rotary import build_rotary
+from generalist.nn.attention.positions.table import build_positions, check_positions
 from generalist.nn.experts.experts import Experts
-from generalist.nn.experts.mixers import ExpertAttention
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
-from generalist.nn.mixers.attention import Attention
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.maps import MapMixer, needs_of
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
 from generalist.nn.steps import STAGES, Step
-from generalist.recipe.encoder import at_least, check_name, named
+from generalist.recipe.encoder import check_name, named
 
 # a name and where its class is, or the class: a `Mixer`, or a plain module on maps (`generalist.tokenizers_mod.maps`)
 Table = Mapping[str, str | type[nn.Module]]
@@ -41,9 +39,8 @@ CHANNEL_MIXERS: dict[str, str | type[nn.Module]] = {
     "swiglu": "generalist.nn.mixers.channel:SwiGLU",
     "expert_mlp": "generalist.nn.experts.mixers:ExpertMLP",
 }
-POSITIONS: dict[str, tuple[str, ...]] = {"rotary": ("temperature", "reference", "offset"), "relative": ("hidden",)}
 # what the encoder gives a mixer; its other parameters are settings of {"kind": name, ...}
-GIVEN = ("self", "width", "out", "heads", "hidden", "activation", "norm", "relative", "rotary", "spec", "router")
+GIVEN = ("self", "width", "out", "heads", "hidden", "activation", "norm", "positions", "spec", "router")
 
 
 def mixer_class(table: Table, name: str) -> type[nn.Module]:
@@ -91,15 +88,13 @@ def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: L
     if not issubclass(kind, Mixer):
         more = {"heads": layer.heads} if "heads" in inspect.signature(kind.__init__).parameters else {}
         return MapMixer(kind(layer.width, **more, **settings))
-    if issubclass(kind, Attention | ExpertAttention):
-        settings["rotary"] = build_rotary(spec, layer.width // layer.heads)
+    if "positions" in inspect.signature(kind.__init__).parameters:
+        settings["positions"] = build_positions(spec, layer.width // layer.heads, layer.heads)
     if issubclass(kind, Experts):
         router = replace(expert_spec(spec), width=layer.width)
         return kind(layer.width, *sizes, router, spec.moe.router, **settings)
     if spec.inner_norm:
         settings["norm"] = spec.eps
-    if spec.relative and issubclass(kind, Attention):
-        settings["relative"] = spec.relative
     return kind(layer.width, *sizes, **settings)
 
 
@@ -132,14 +127,8 @@ def _check_parts(spec: EncoderSpec) -> None:
     spec.check_sizes()
     for act in filter(None, (spec.activation, spec.output_act)):
         check_name(act, ACT2FN, "activation")
-    for kind, settings in spec.positions().items():
-        check_name(kind, POSITIONS, "position")
-        for name in settings:
-            _setting(kind, name, POSITIONS[kind])
-        if kind == "relative":
-            at_least(1, "model.position: hidden", spec.relative)
     for layer in layers_of(spec):
-        build_rotary(spec, layer.width // layer.heads)
+        check_positions(spec, layer.width // layer.heads, layer.heads)
     check_readout(spec)
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
 from generalist.data.batch.at import At
-from generalist.nn.attention.position import Position
+from generalist.nn.attention.positions.base import Position
+from generalist.recipe.encoder import RELATIVE_HIDDEN, at_least
 
 
 @dataclass
@@ -33,11 +34,12 @@ class Offsets:
     index: list[Tensor]
 
 
-class RelativeBias(nn.Module, Position):
+class RelativeBias(Position):
     """The MLP of one layer: 2 -> hidden -> heads."""
 
-    def __init__(self, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int = RELATIVE_HIDDEN) -> None:
         super().__init__()
+        at_least(1, "model.position: hidden", hidden)
         self.up = nn.Linear(2, hidden)
         self.down = nn.Linear(hidden, heads)
 

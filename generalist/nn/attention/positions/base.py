@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 
 
-class Position:
-    """Base: leaves everything as it is."""
+class Position(nn.Module):
+    """Base: leaves everything as it is. kind(width of a head, heads, **settings)."""
 
     def turn(self, q: Tensor, k: Tensor, at: At) -> tuple[Tensor, Tensor]:
         """Queries and keys Float[N H d] -> the same, turned."""

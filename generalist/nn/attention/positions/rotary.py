@@ -14,25 +14,26 @@ layers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
-from generalist.nn.attention.position import Position
+from generalist.nn.attention.positions.base import Position
 
 
-@dataclass(frozen=True)
 class Rotary(Position):
     """width: of a head. reference: rows and columns of the grid that every picture is brought to, 0 = its own."""
 
-    width: int
-    temperature: float = 10000.0
-    reference: int = 0
-    offset: float = 0.0
+    def __init__(
+        self, width: int, heads: int = 1, temperature: float = 10000.0, reference: int = 0, offset: float = 0.0
+    ) -> None:
+        super().__init__()
+        if width % 4:
+            raise UserError(f"model: heads of width {width} have no rotary positions of two axes; use a multiple of 4")
+        if temperature <= 0 or reference < 0:
+            raise UserError("model: rotary needs temperature > 0 and reference >= 0 (0 = every grid its own)")
+        self.width, self.temperature, self.reference, self.offset = width, temperature, reference, offset
 
     def angles(self, place: Tensor) -> Tensor:
         """place: Int[N 6] (`generalist.data.batch.cells`) -> the cosine and sine of the angles, Float[2 N 1
@@ -49,7 +50,8 @@ class Rotary(Position):
         return torch.stack([angle.cos(), angle.sin()]).unsqueeze(2)
 
     def turn(self, q: Tensor, k: Tensor, at: At) -> tuple[Tensor, Tensor]:
-        angles = at.once(self, lambda: self.angles(at.place))
+        own = ("angles", self.width, self.temperature, self.reference, self.offset)
+        angles = at.once(own, lambda: self.angles(at.place))
         return turn(q, angles), turn(k, angles)
 
 
@@ -58,18 +60,3 @@ def turn(x: Tensor, angles: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)
     cosine, sine = angles
     return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1).to(x.dtype)
-
-
-def build_rotary(config: Any, width: int) -> Rotary | None:
-    """The rotary positions that a configuration names (`rotary`) of heads of a width, None where it names none."""
-    if config.rotary is None:
-        return None
-    known = [f.name for f in fields(Rotary) if f.name != "width"]
-    if wrong := [name for name in config.rotary if name not in known]:
-        raise UserError(f"model: rotary has no setting {wrong[0]!r}; {nearest(wrong[0], known)}")
-    found = Rotary(width, **config.rotary)
-    if width % 4:
-        raise UserError(f"model: heads of width {width} have no rotary positions of two axes; use a multiple of 4")
-    if found.temperature <= 0 or found.reference < 0:
-        raise UserError("model: rotary needs temperature > 0 and reference >= 0 (0 = every grid its own)")
-    return found

@@ -1,0 +1,47 @@
+"""The one explicit table of positions, and those that a description names."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import torch
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.nn.attention.positions.base import Position
+from generalist.recipe.encoder import EncoderSpec, check_name
+
+# a name and where its class is, or the class: kind(width of a head, heads, **settings)
+POSITIONS: dict[str, str | type[Position]] = {
+    "rotary": "generalist.nn.attention.positions.rotary:Rotary",
+    "relative": "generalist.nn.attention.positions.relative:RelativeBias",
+}
+
+
+def position_class(name: str) -> type[Position]:
+    """The class behind a name of the table. UserError for a name that it does not hold."""
+    check_name(name, POSITIONS, "position")
+    found = POSITIONS[name]
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        kind: type[Position] = getattr(import_module(module), attribute)
+        return kind
+    return found
+
+
+def build_positions(spec: EncoderSpec, width: int, heads: int) -> dict[str, Position]:
+    """What a description's `position` names, for heads of a width. UserError for what they cannot have."""
+    made: dict[str, Position] = {}
+    for name, settings in spec.positions().items():
+        kind = position_class(name)
+        known = [p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "width", "heads")]
+        if wrong := [setting for setting in settings if setting not in known]:
+            raise UserError(f"model: {name} has no setting {wrong[0]!r}; {nearest(wrong[0], known)}")
+        made[name] = kind(width, heads, **settings)
+    return made
+
+
+def check_positions(spec: EncoderSpec, width: int, heads: int) -> None:
+    """UserError where `build_positions` has one; nothing is filled and no random number drawn."""
+    with torch.device("meta"):
+        build_positions(spec, width, heads)
