@@ -148,7 +148,7 @@ def test_a_swiglu_is_a_channel_mixer_and_trains_as_one(tmp_path, capsys):
         ("channel_mixers=swigl", "did you mean 'swiglu'"),
         ('mixers=["attention"]', "model.mixers lists 1 of model.layers=2 layers"),
         ('channel_mixers=["mlp", "mlp", "mlp"]', "model.channel_mixers lists 3 of model.layers=2 layers"),
-        ('mixers=["attention", "retention"]', "mixers 'retention'; did you mean 'attention'"),
+        ('mixers=["attention", "atention"]', "mixers 'atention'; did you mean 'attention'"),
         ("mixers=[1, 2]", "takes a name or"),
         ('channel_mixers={"kind": "mlp", "ratio": 4}', "mlp has no setting 'ratio'"),
         ('channel_mixers={"name": "mlp"}', "takes a name or"),

@@ -39,6 +39,8 @@ class KeysAndValues(Protocol):
 
     def meet(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor] | None: ...
 
+    def remember(self, layer: int, k: Tensor, v: Tensor, decay: Tensor) -> Tensor | None: ...
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -40,6 +40,7 @@ from generalist.nn.taps import Tapped
 from generalist.tasks.candidates import likelihood
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
+from generalist.tokenizers_mod.maps.base import OwnLinear
 
 
 class PackedModel(Tapped, PreTrainedModel):
@@ -79,6 +80,7 @@ class PackedModel(Tapped, PreTrainedModel):
             weight: count for m in self.encoder.modules() if isinstance(m, Mixer) for weight, count in m.matrices()
         }
         own = [m for root in (self.encoder, self.head) for m in root.modules() if isinstance(m, nn.Linear)]
+        own = [m for m in own if not isinstance(m, OwnLinear)]
         self.own_linears = {linear: parts.get(linear.weight, 1) for linear in own}
         self.post_init()
 

@@ -14,7 +14,8 @@ __all__ = ["EncoderSpec", "Inputs", "LayerSpec", "Needs", "check_needs"]
 @dataclass(frozen=True)
 class Needs:
     """axes: of the grids that it mixes, 0: any tokens. causal: it can obey the causal blocks. order: its tokens must
-    have one. reach: what a token can learn of, "all" of its sequence, its own "grid" or itself ("token"). fixed: it has
+    have one. reach: what a token can learn of, "all" of its sequence, what stands "before" it, its own "grid" or
+    itself ("token"). fixed: it has
     weights of the grid's size. line: a grid of one row, a text's or a series', will do.
     """
 
@@ -71,7 +72,8 @@ def check_needs(spec: EncoderSpec, mixers: Iterable[tuple[str, Needs]], inputs: 
             if loose or len({inputs.shapes[m] for m in seen}) > 1:
                 what = f"the grids of {loose[0]!r} have any size" if loose else f"{seen[0]!r} and others differ in it"
                 raise UserError(f"model: the mixer {name!r} has weights of one grid's size, and {what}; take another")
-    if spec.pooling == "asked" and reaches and "all" not in reaches:
+    enough = {"all", "before"} if inputs.causal else {"all"}  # a word to be written stands last, all others first
+    if spec.pooling == "asked" and reaches and not enough & reaches:
         raise UserError(
             "model: no mixer lets tokens see beyond their own grid, so an asked token learns nothing of the input; put "
             "an attention among model.mixers, or set model.readout=mean"

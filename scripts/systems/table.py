@@ -16,6 +16,8 @@ from types import ModuleType
 from generalist.scripts.systems.reference import Reference
 
 SYSTEMS = {
+    "vir": "generalist.scripts.systems.vir",
+    "hyena": "generalist.scripts.systems.hyena",
     "rmt": "generalist.scripts.systems.rmt",
     "spectformer": "generalist.scripts.systems.spectformer",
     "svt": "generalist.scripts.systems.hierarchical",

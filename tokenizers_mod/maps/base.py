@@ -36,3 +36,7 @@ def kept(x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Flo
 def convolved(convolution: nn.Conv2d, x: Float[Tensor, "G H W D"]) -> Float[Tensor, "G H W D"]:
     """A convolution of maps whose channels are last."""
     return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class OwnLinear(nn.Linear):
+    """A linear that keeps the initialisation its operator gave it; the encoder's others start anew."""

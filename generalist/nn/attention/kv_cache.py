@@ -24,13 +24,14 @@ from generalist.data.batch.types import Packed
 class Cache:
     """Keys and values of R sequences, by layer: each Float[R H n d]; seen: Bool[R n], True = real, not hidden.
 
+    A retention layer keeps its state Float[R H d d] instead, of one size whatever was read.
     append: None while the beginning is read; then whether the tokens of the coming passes, one a sequence, stay to be
     seen by those that follow.
     """
 
     index: Tensor  # Int[R n] packed positions of each sequence's tokens, padded by its first
     seen: Tensor
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     append: bool | None = None
 
     @staticmethod
@@ -55,6 +56,22 @@ class Cache:
             self.layers[layer] = met
         return *met, pad(self.seen, (0, 1), value=True)
 
+    def remember(self, layer: int, k: Tensor, v: Tensor, decay: Tensor) -> Tensor | None:
+        """Keys and values Float[N H d] of a retention layer (`generalist.nn.mixers.retention`), decay: log(gamma)
+        Float[H] -> the state that one query a sequence reads, Float[R H d d], its own key and value in it; None while
+        the beginning is read."""
+        if self.append is None:
+            behind = self.seen.flip(1).long().cumsum(1).flip(1) - 1  # tokens that are seen after each
+            weight = torch.exp(decay[:, None, None] * behind) * self.seen  # [H R n]
+            faded = k[self.index].float() * weight.permute(1, 2, 0).unsqueeze(-1)
+            self.layers[layer] = (torch.einsum("rnhd,rnhe->rhde", faded, v[self.index].float()),)
+            return None
+        (state,) = self.layers[layer]
+        state = decay.exp().view(-1, 1, 1) * state + (k[..., None] * v[..., None, :]).float()
+        if self.append:
+            self.layers[layer] = (state,)
+        return state
+
     def passed(self) -> None:
         """The pass is over: what was appended in it is seen from now on."""
         if self.append:
@@ -62,7 +79,7 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Keep, reorder or repeat sequences: Int[R'] into the present ones."""
-        self.layers = {layer: (k[rows], v[rows]) for layer, (k, v) in self.layers.items()}
+        self.layers = {layer: tuple(t[rows] for t in held) for layer, held in self.layers.items()}
         self.seen = self.seen[rows]
 
     @property

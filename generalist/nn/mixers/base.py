@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ class Mixer(nn.Module):
         for name, position in (positions or {}).items():
             self.add_module(name, position)
         return list((positions or {}).values())
+
+    @classmethod
+    def needs_with(cls, settings: dict[str, Any]) -> Needs:
+        """What it needs with these settings."""
+        return cls.needs
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         """Float[N D] -> Float[N D]."""

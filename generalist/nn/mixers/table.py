@@ -30,6 +30,8 @@ Table = Mapping[str, str | type[nn.Module]]
 TOKEN_MIXERS: dict[str, str | type[nn.Module]] = {
     "attention": "generalist.nn.mixers.attention:Attention",
     "expert_attention": "generalist.nn.experts.mixers:ExpertAttention",
+    "retention": "generalist.nn.mixers.retention:Retention",
+    "hyena": "generalist.tokenizers_mod.maps.hyena:Hyena",
     "pool": "generalist.tokenizers_mod.maps.pool:Pool",
     "convolve": "generalist.tokenizers_mod.maps.convolve:Convolve",
     "decay_axes": "generalist.tokenizers_mod.maps.decay:Manhattan",
@@ -159,7 +161,7 @@ def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -
     check_name(name, table, key)
     found = mixer_class(table, name)
     _settings(name, settings, found)
-    return found.needs if issubclass(found, Mixer) else needs_of(found)
+    return found.needs_with(settings) if issubclass(found, Mixer) else needs_of(found)
 
 
 def _settings(name: str, settings: dict[str, Any], kind: type[nn.Module]) -> None:
