@@ -23,6 +23,7 @@ def inputs_of(modalities: Mapping[str, Modality], writes: bool, asked: Collectio
     return Inputs(
         axes={name: m.axes for name, m in modalities.items()},
         shapes={name: shape for name, shape in shapes.items() if shape is not None},
+        largest={name: shape for name, m in modalities.items() if (shape := m.largest_grid()) is not None},
         causal=writes or any(m.is_causal() for m in modalities.values()),
         asked=frozenset(asked or (name for name, m in modalities.items() if m.takes_input)),
     )

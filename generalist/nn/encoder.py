@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
+from generalist.nn.mixers.channel import Nothing
 from generalist.nn.mixers.table import channel_mixer, layers_of, stage, token_mixer
 from generalist.nn.spec import EncoderSpec, LayerSpec
 from generalist.nn.steps import Step
@@ -45,15 +46,17 @@ class Block(GradientCheckpointingLayer, Step):
         eps = config.eps
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.mixer = token_mixer(config, layer)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = channel_mixer(config, layer)
+        mlp = channel_mixer(config, layer)
+        alone = isinstance(mlp, Nothing)
+        self.norm2 = nn.Identity() if alone else nn.LayerNorm(width, eps=eps)
+        self.mlp = mlp
         self.drop_path = DropPath(config.drop_path)
         self.post_norm, self.branch_norm = layer.norm == "post", layer.norm == "branch"
         self.gamma1: nn.Parameter | None = None
         self.gamma2: nn.Parameter | None = None
         if config.layer_scale:
             self.gamma1 = nn.Parameter(torch.full((width,), config.layer_scale))
-            self.gamma2 = nn.Parameter(torch.full((width,), config.layer_scale))
+            self.gamma2 = None if alone else nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
         mixer, mlp = at.inside("mixer"), at.inside("mlp")

@@ -30,12 +30,14 @@ class Needs:
 @dataclass(frozen=True)
 class Inputs:
     """What the modalities and tasks of a model bring. axes: {modality: axes of its spans' grids, 0 for a set}; shapes:
-    {modality: the one shape of its grids}, where there is one; causal: whether any sequence is causal. asked: the
-    modalities that go into a task, where one line of them is worth mixing; None: any.
+    {modality: the one shape of its grids}, where there is one; largest: {modality: the largest of them}, where it is
+    known; causal: whether any sequence is causal. asked: the modalities that go into a task, where one line of them is
+    worth mixing; None: any.
     """
 
     axes: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    largest: dict[str, tuple[int, ...]] = field(default_factory=dict)
     causal: bool = False
     asked: frozenset[str] | None = None
 

@@ -117,6 +117,10 @@ class Modality:
         """The shape of the grid of every span, None where it differs."""
         return None
 
+    def largest_grid(self) -> tuple[int, ...] | None:
+        """The grid of its largest samples, such as a square picture's, None where there is no telling."""
+        return self.one_grid()
+
     def is_causal(self) -> bool:
         """Whether tokens of its inputs see earlier ones only."""
         return False

@@ -12,15 +12,17 @@ class MapOperator(nn.Module):
     """Base: kind(width, **settings), with `heads` among the settings where it has such.
 
     line: a text, a map of one row, goes through it as well; if not, lines pass unchanged. fixed: it has weights of the
-    map's size. even: rows and columns must be even.
+    map's size. even: rows and columns must be even. stacked: own linears that hold several matrices one above the
+    other, and how many.
     """
 
     line: ClassVar[bool] = True
     fixed: ClassVar[bool] = False
     even: ClassVar[bool] = False
+    stacked: ClassVar[dict[str, int]] = {}
 
     def refuses(self, rows: int, columns: int) -> str:
-        """Why it cannot mix maps of this size, and how to mend it; "" where it can."""
+        """Why it should have no maps of this size, and how to mend it; "" where it may. Asked when a recipe is read."""
         return ""
 
     def forward(self, x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Float[Tensor, "G H W D"]:

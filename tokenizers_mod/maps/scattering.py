@@ -54,6 +54,8 @@ class Scattering(MapOperator):
         return odd(rows, columns)
 
     def forward(self, x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Float[Tensor, "G H W D"]:
+        if why := self.refuses(x.shape[1], x.shape[2]):
+            raise UserError(f"scattering: {why}")
         with torch.autocast(x.device.type, enabled=False):
             maps = kept(x, real).float().permute(0, 3, 1, 2)
             if self.conv is None:

@@ -7,7 +7,7 @@ adjacent cells (SDA), the second cells `interval` apart (LDA), with a small netw
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -100,6 +100,8 @@ class Window(MapOperator):
     A line of n tokens has groups of `size`. Maps not larger than a window are one group; they are padded to whole
     groups at the right and bottom, and what is padded or masked is no key.
     """
+
+    stacked: ClassVar[dict[str, int]] = {"attn.qkv": 3}
 
     def __init__(
         self, width: int, heads: int, style: str = "shift", size: int = 4, interval: int = 2, odd: bool = False

@@ -216,6 +216,9 @@ class Image(Modality):
 
     axes: ClassVar[int] = 2
 
+    def largest_grid(self) -> tuple[int, int]:
+        return self.shape(1, 1)
+
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         pixels = tensors["pixel_values"]
         b, rows, columns = pixels.shape[0], pixels.shape[2] // self.patch, pixels.shape[3] // self.patch

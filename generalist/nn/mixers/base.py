@@ -37,6 +37,11 @@ class Mixer(nn.Module):
 
     def matrices(self) -> Iterator[tuple[Tensor, int]]:
         """The weights that are matrices, which decay and start as such, and how many each holds in its rows."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                yield module.weight, self.stacked.get(name, 1)
+        return matrices(self, self.stacked)
+
+
+def matrices(module: nn.Module, stacked: Mapping[str, int]) -> Iterator[tuple[Tensor, int]]:
+    """The weights of a module's linears and convolutions, and how many matrices each holds by its name."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            yield part.weight, stacked.get(name, 1)

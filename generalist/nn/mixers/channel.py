@@ -1,15 +1,18 @@
-"""Channel mixers, token by token: two linears with an activation, and the gated one."""
+"""Channel mixers: two linears with an activation, the gated one, one with a convolution between, and none."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
+from generalist.nn.mixers.maps import GridMixer
 from generalist.nn.spec import Needs
+from generalist.tokenizers_mod.maps.base import convolved, kept
 
 
 class MLP(Mixer):
@@ -50,3 +53,39 @@ class SwiGLU(Mixer):
         gate, value = self.up(x).chunk(2, dim=-1)
         x = nn.functional.silu(gate) * value
         return self.down(x if self.norm is None else self.norm(x))
+
+
+class ConvMLP(GridMixer):
+    """linear - depthwise 3 x 3 convolution on maps - activation - linear: PVT v2's (2106.13797, section 3.2).
+
+    A token that is of no map skips the convolution.
+    """
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:
+        """norm: epsilon of a LayerNorm in front of the last linear; None for no such norm."""
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.local = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.activation = activation
+        self.norm = None if norm is None else nn.LayerNorm(hidden, eps=norm)
+        self.down = nn.Linear(hidden, width)
+
+    def mix(self, maps: Float[Tensor, "G ... D"], real: Bool[Tensor, "G ..."] | None) -> Tensor:
+        return convolved(self.local, kept(maps, real))
+
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
+        x = self.up(x)
+        x = self.activation(self.mixed(x, at, x))
+        return self.down(x if self.norm is None else self.norm(x))
+
+
+class Nothing(Mixer):
+    """No channel mixer: its block has no second branch (2410.13732), neither norm nor gain."""
+
+    needs = Needs(reach="token")
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module, norm: float | None = None) -> None:
+        super().__init__()
+
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
+        return torch.zeros_like(x)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
-from generalist.nn.mixers.base import Mixer
+from generalist.nn.mixers.base import Mixer, matrices
 from generalist.nn.spec import Needs
 from generalist.tokenizers_mod.maps.base import MapOperator
 
@@ -26,7 +28,11 @@ class GridMixer(Mixer):
         raise NotImplementedError(f"{type(self).__name__} must define mix")
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
-        out = torch.zeros_like(x)
+        return self.mixed(x, at, torch.zeros_like(x))
+
+    def mixed(self, x: Float[Tensor, "N D"], at: At, others: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """others: what tokens become that are of no map."""
+        out = others
         for grid in at.grids(self.needs.axes, self.lines):
             real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
             mixed = self.mix(x[grid.index].unflatten(1, grid.shape), real).flatten(1, len(grid.shape)).to(out.dtype)
@@ -51,3 +57,6 @@ class MapMixer(GridMixer):
 
     def mix(self, maps: Float[Tensor, "G ... D"], real: Bool[Tensor, "G ..."] | None) -> Tensor:
         return self.operator(maps, real)
+
+    def matrices(self) -> Iterator[tuple[Tensor, int]]:
+        return matrices(self.operator, self.operator.stacked if isinstance(self.operator, MapOperator) else {})

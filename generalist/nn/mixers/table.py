@@ -6,11 +6,13 @@ A mixer says what it needs of a model (`Needs`); a configuration that cannot wor
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
@@ -24,6 +26,7 @@ from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
 from generalist.nn.steps import STAGES, Step
 from generalist.recipe.encoder import check_name, named
+from generalist.tokenizers_mod.maps.base import MapOperator
 
 # a name and where its class is, or the class: a `Mixer`, or a plain module on maps (`generalist.tokenizers_mod.maps`)
 Table = Mapping[str, str | type[nn.Module]]
@@ -34,14 +37,26 @@ TOKEN_MIXERS: dict[str, str | type[nn.Module]] = {
     "hyena": "generalist.tokenizers_mod.maps.hyena:Hyena",
     "pool": "generalist.tokenizers_mod.maps.pool:Pool",
     "convolve": "generalist.tokenizers_mod.maps.convolve:Convolve",
+    "convolution": "generalist.tokenizers_mod.maps.convolve:Convolve",
+    "random": "generalist.tokenizers_mod.maps.pool:RandomMix",
+    "identity": "generalist.nn.mixers.lean:Identity",
+    "activator": "generalist.nn.mixers.lean:Activator",
+    "minimal_attention": "generalist.nn.mixers.lean:MinimalAttention",
+    "spectral_gate": "generalist.tokenizers_mod.maps.spectral:SpectralGate",
+    "scattering": "generalist.tokenizers_mod.maps.scattering:Scattering",
+    "window": "generalist.tokenizers_mod.maps.window:Window",
+    "strip": "generalist.tokenizers_mod.maps.strip:Strip",
     "decay_axes": "generalist.tokenizers_mod.maps.decay:Manhattan",
 }
 CHANNEL_MIXERS: dict[str, str | type[nn.Module]] = {
     "mlp": "generalist.nn.mixers.channel:MLP",
     "swiglu": "generalist.nn.mixers.channel:SwiGLU",
+    "conv_mlp": "generalist.nn.mixers.channel:ConvMLP",
+    "none": "generalist.nn.mixers.channel:Nothing",
     "expert_mlp": "generalist.nn.experts.mixers:ExpertMLP",
 }
 # what the encoder gives a mixer; its other parameters are settings of {"kind": name, ...}
+PAIRED = ("window",)  # whose setting `odd`, where it is not said, is set in every second layer of it
 GIVEN = ("self", "width", "out", "heads", "hidden", "activation", "norm", "positions", "spec", "router")
 
 
@@ -60,10 +75,14 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
     stack = spec.stack()
     mixers = placed([layer.mixer for layer in stack], spec.moe, "attention")
     channels = placed([layer.channel for layer in stack], spec.moe, "mlp")
-    width, layers = spec.width, []
+    width, layers, met = spec.width, [], Counter[str]()
     for layer, mixer, channel in zip(stack, mixers, channels, strict=True):
         width = layer.width or width
         heads, hidden = layer.heads or spec.heads, layer.hidden or spec.hidden
+        name, settings = named(mixer, "mixers")
+        if name in PAIRED:
+            settings.setdefault("odd", met[name] % 2 == 1)
+            mixer, met[name] = {"kind": name, **settings}, met[name] + 1
         layers.append(replace(layer, mixer=mixer, channel=channel, heads=heads, hidden=hidden, width=width))
     return layers
 
@@ -117,12 +136,39 @@ def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
         _check_parts(spec)
         used = _check_mixers(spec)
         check_experts(spec)
+        operators = _built_without_numbers(spec)
     except UserError:
         raise
     except (TypeError, ValueError) as error:  # a file or a list of settings holds a value of another type
         raise UserError(f"model: a setting has a value of the wrong kind ({error})") from error
-    if set(used.values()) - {Needs(), Needs(reach="token")}:
-        check_needs(spec, used.items(), inputs())
+    if set(used.values()) - {Needs(), Needs(reach="token")} or Needs() not in used.values():
+        offered = inputs()
+        check_needs(spec, used.items(), offered)
+        for name, operator in operators:
+            _check_maps(name, operator, offered)
+
+
+def _built_without_numbers(spec: EncoderSpec) -> list[tuple[str, MapOperator]]:
+    """The operators on maps by their mixers' names. Every kind of mixer is built, so that it can refuse its sizes."""
+    found, met = [], set[str]()
+    for layer in layers_of(spec):
+        parts = (layer.mixer, layer.channel, layer.heads, layer.hidden, layer.width)
+        if str(parts) in met:
+            continue
+        met.add(str(parts))
+        with torch.device("meta"):
+            made = token_mixer(spec, layer)
+            channel_mixer(spec, layer)
+        if isinstance(made, MapMixer) and isinstance(made.operator, MapOperator):
+            found.append((named(layer.mixer, "mixers")[0], made.operator))
+    return found
+
+
+def _check_maps(name: str, operator: MapOperator, inputs: Inputs) -> None:
+    """UserError where a modality's largest map is of a size that an operator refuses."""
+    for modality, shape in inputs.largest.items():
+        if len(shape) > 1 and (why := operator.refuses(*shape[-2:])):
+            raise UserError(f"model: the mixer {name!r} cannot mix {modality!r}: {why}")
 
 
 def _check_parts(spec: EncoderSpec) -> None:
