@@ -25,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "your own data in one command: looked at, decided, written as a recipe, trained, measured",
         "generalist fit train.csv --label price --time 10m --out runs/house",
     ),
+    "recipe": (
+        "own.recipe",
+        "a recipe key by key: type, value, default and what it is",
+        "generalist recipe demo optimizer validation",
+    ),
     "eval": ("evaluate", "evaluate a trained run on held-out data", "generalist eval runs/demo --json"),
     "predict": (
         "predict",

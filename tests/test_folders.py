@@ -43,6 +43,17 @@ def test_splits_are_known_in_any_usual_spelling(tmp_path, names):
         assert records[0]["image"] == tmp_path / name / "dark" / "0.png" and records[0]["id"] == "dark/0.png"
 
 
+def test_training_files_validate_where_the_folder_has_no_validation(tmp_path):
+    fill(tmp_path, ["Train"], count=30)
+    fill(tmp_path, ["Test"], count=4)
+    parts = {split: Folder(str(tmp_path), holdout=0.25).open(split) for split in ("train", "val", "test")}
+    held = {split: {records[i]["id"] for i in range(len(records))} for split, records in parts.items()}
+    assert not held["train"] & held["val"] and len(held["train"]) + len(held["val"]) == 60
+    assert 5 <= len(held["val"]) <= 25 and len(held["test"]) == 8
+    with pytest.raises(UserError, match="no split 'val'"):
+        Folder(str(tmp_path)).open("val")
+
+
 def test_a_class_called_train_is_a_class_and_one_outer_folder_is_entered(tmp_path):
     fill(tmp_path / "traffic", [""], ["Bus", "Car", "Train"], 12)
     assert Folder(str(tmp_path / "traffic")).open("train").info["classes"] == ["Bus", "Car", "Train"]

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from generalist.cli import main
 from generalist.data.base.errors import UserError
+from generalist.recipe.described import described
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.keys import override
 from generalist.recipe.load import RECIPES, load_recipe
@@ -227,3 +229,22 @@ def test_two_tasks_of_one_name_are_refused():
     recipe.tasks[1].name = recipe.tasks[0].name
     with pytest.raises(UserError, match="two tasks are named 'digits'"):
         recipe.check()
+
+
+@pytest.mark.parametrize("name", ["demo", "uni_perceiver_tiny", "detect_tiny"])
+def test_every_key_of_a_recipe_is_told_with_its_type_and_a_line(name):
+    found = {key.path: key for key in described(load_recipe(name))}
+    assert not [path for path, key in found.items() if not key.about]
+    rate = found["optimizer.lr"]
+    assert (rate.kind, rate.default, rate.about) == ("float", 1e-3, "highest learning rate")
+    assert found["validation.patience"].about.startswith("looks in a row without a better score")
+    assert found["model.moe.parts"].kind == "str" and found["name"].needed
+
+
+def test_keys_are_printed_by_their_beginning_and_a_misspelt_one_names_the_nearest(capsys):
+    assert main(["recipe", "demo", "optimizer.lr", "validation"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("optimizer.lr = ") and "float [" in said[0]
+    assert [line.split()[0] for line in said[2:]] == [f"validation.{k}" for k in ("every", "cost", "patience", "best")]
+    assert main(["recipe", "demo", "optimiser"]) == 2
+    assert "optimizer" in capsys.readouterr().err

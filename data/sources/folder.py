@@ -27,8 +27,9 @@ class Folder:
     one kind, pictures, sounds or clips (`generalist.data.media.kinds`). labelled: the first folder below the split is
     the class.
 
-    val, test, seed: the split where the folder has none of its own. A record is {"id", name: Path, "label", "class"},
-    and "text" where a .txt of the same stem lies beside the file. info["notes"]: what was left out, in lines.
+    val, test, seed: the split where the folder has none of its own. holdout: where it has its own but none for val,
+    this share of the training files is val. A record is {"id", name: Path, "label", "class"}, and "text" where a .txt
+    of the same stem lies beside the file. info["notes"]: what was left out, in lines.
     """
 
     path: str
@@ -38,10 +39,12 @@ class Folder:
     val: float = 0.1
     test: float = 0.2
     seed: int = 0
+    holdout: float = 0.0
 
     def __post_init__(self) -> None:
         self.path = str(self.path)
         check_fractions(self.val, self.test, f"folder {self.path}")
+        check_fractions(self.holdout, 0.0, f"folder {self.path}")
 
     def open(self, split: str) -> Records:
         root = Path(self.path)
@@ -49,7 +52,8 @@ class Folder:
             raise UserError(f"no folder {self.path}")
         refuse_others(root)
         root, given = self._splits(root)
-        check_split(split, given or SPLITS, f"folder {self.path}")
+        cut = bool(given) and self.holdout > 0 and "val" not in given
+        check_split(split, [*given, *(["val"] if cut else [])] or SPLITS, f"folder {self.path}")
         skipped: list[str] = []
         every = {name: walked(base, skipped) for name, base in (given or {"": root}).items()}
         try:
@@ -58,21 +62,29 @@ class Folder:
             raise UserError(f"folder {self.path}: {error}") from error
         samples = {name: [f for f in files if self._counts(f, wanted)] for name, files in every.items()}
         classes = self._classes([f for files in samples.values() for f in files])
-        files = samples[split] if given else self._split(samples[""], split)
-        chosen = given.get(split, root)
+        base = "train" if cut and split == "val" else split
+        if cut and base == "train":
+            files = self._split(samples[base], split, self.holdout, 0.0)
+        else:
+            files = samples[split] if given else self._split(samples[""], split, self.val, self.test)
+        chosen = given.get(base, root)
         if not files:
             ends = f" ending in {', '.join(self.endings)}" if self.endings else ""
             raise UserError(f"folder {chosen}: no {word}{ends} for split {split!r}")
         info: dict[str, Any] = {"about": f"files of {root.name}", "synthetic": False}
         taken = {*files, *(f for f in samples.get("", []))}
         texts = {t for f in taken for t in (f.with_suffix(e) for e in TEXTS)}
-        if note := counted_out([f for f in every[split if given else ""] if f not in taken and f not in texts]):
+        if note := counted_out([f for f in every[base if given else ""] if f not in taken and f not in texts]):
             info["notes"] = [note]
         if skipped:
             info["notes"] = [*info.get("notes", []), f"no ordinary files, left out: {', '.join(skipped[:8])}"]
         if classes:
             info["classes"] = classes
         return Records(Files(chosen, files, self.name, classes), info)
+
+    def given(self) -> dict[str, Path]:
+        """The folders of the splits, {} where the folder has none of its own and names are hashed."""
+        return self._splits(Path(self.path))[1]
 
     def _splits(self, root: Path) -> tuple[Path, dict[str, Path]]:
         """The folder that holds the splits or the classes, and {split: its folder}, empty where there are none.
@@ -105,8 +117,8 @@ class Folder:
             return False
         return ending(file) in wanted or file.name.lower().endswith(tuple(f".{e}" for e in wanted if "." in e))
 
-    def _split(self, files: list[Path], split: str) -> list[Path]:
-        return [f for f in files if split_of(composed(f.as_posix()), self.seed, self.val, self.test) == split]
+    def _split(self, files: list[Path], split: str, val: float, test: float) -> list[Path]:
+        return [f for f in files if split_of(composed(f.as_posix()), self.seed, val, test) == split]
 
     def _classes(self, files: list[Path]) -> list[str]:
         return sorted({composed(f.parts[0]) for f in files if len(f.parts) > 1}) if self.labelled else []

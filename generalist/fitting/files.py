@@ -22,7 +22,7 @@ def folder_part(ask: Ask, house: House) -> Part:
     if ask.test:
         raise UserError("--test is for tables; a folder holds its test files in a folder test/ beside train/")
     path = str(Path(ask.data).resolve())
-    source = Folder(path, val=VAL, test=TEST)
+    source = Folder(path, val=VAL, test=TEST, holdout=VAL)
     records = source.open("train")
     classes = records.info.get("classes") or []
     if len(classes) < 2:
@@ -33,14 +33,8 @@ def folder_part(ask: Ask, house: House) -> Part:
     kind = media_kind(str(some[0]))
     name = add_input(house, kind, some)
     words_for(house, [str(c) for c in classes])
-    given = "as the folders say"
     for split in ("val", "test"):
-        try:
-            if not len(source.open(split)):
-                raise UserError(f"{ask.data}: no file for the {split} split; give more files a class")
-        except UserError as error:
-            if split == "test" or "no split" not in str(error):
-                raise
+        source.open(split)  # says in one line where it holds none
     task = Classify(
         name=house.name(ask.stem),
         source=source,
@@ -49,8 +43,10 @@ def folder_part(ask: Ask, house: House) -> Part:
         smoothing=0.05,
         templates=[],
     )
-    own = len(list(Path(path).glob("*"))) == len(classes)
-    how = f"{1 - VAL - TEST:.0%} train, {VAL:.0%} validation, {TEST:.0%} test by a hash of each name" if own else given
+    how = f"{1 - VAL - TEST:.0%} train, {VAL:.0%} validation, {TEST:.0%} test by a hash of each name"
+    if given := source.given():
+        how = ", ".join(f"{split} in {folder.name}" for split, folder in sorted(given.items()))
+        how += "" if "val" in given else f", {VAL:.0%} of train for validation by a hash of each name"
     told = [f"{ask.data}: {len(records):,} training {kind}s of {len(classes)} classes: {several(classes, 5)}; classify"]
     told.append(f"  read by {name} <- the file")
     told += [f"  {note}" for note in records.info.get("notes", [])[:2]]

@@ -37,8 +37,9 @@ class MoeSpec:
     """A mixture of experts (keys model.moe.*; `generalist.nn.experts.experts`).
 
     placement: "none", "odd" (layers 0, 2, 4 ...), "four" (0, 4, 8 ...; where it begins is a guess, no released file
-    placement: "none", "odd" (layers 0, 2, 4 ...), "four" (0, 4, 8 ...; where it begins is a guess, no released file
-    "task"; noise: of the router in training, in units of 1 / experts; gelu: GELU in the attribute router.
+    says it) or "all" layers; parts: "both", "attention" or "mlp"; experts: of a layer; top: experts that a token goes
+    to; router: "attribute", "token", "context", "modality" or "task"; noise: of the router in training, in units of
+    1 / experts; gelu: GELU in the attribute router.
     """
 
     placement: str = "none"
