@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.nn.functional import gelu
 from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.nn.attention.attend import attend
+from generalist.nn.attention.positions.base import Position
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.spec import Needs
 
@@ -67,9 +70,15 @@ class MinimalAttention(Mixer):
     """
 
     def __init__(
-        self, width: int, heads: int, qk: str = "separate", vo: str = "full", norm: float | None = None
+        self,
+        width: int,
+        heads: int,
+        qk: str = "separate",
+        vo: str = "full",
+        norm: float | None = None,
+        positions: Mapping[str, Position] | None = None,
     ) -> None:
-        """norm: epsilon of a LayerNorm in front of `out`, where there is one."""
+        """norm: epsilon of a LayerNorm in front of `out`, where there is one. positions: as attention's."""
         super().__init__()
         for name, value, valid in (("qk", qk, QK), ("vo", vo, VO)):
             if value not in valid:
@@ -77,6 +86,7 @@ class MinimalAttention(Mixer):
         if qk in ("collapsed", "cholesky") and heads != 1:
             raise UserError(f"minimal_attention: qk={qk} is of one head, not {heads}; set model.heads=1")
         self.heads, self.qk = heads, qk
+        self.positions = self.placed(positions)
         self.q = None if qk == "cholesky" else nn.Linear(width, width, bias=False)
         self.k = nn.Linear(width, width, bias=False) if qk == "separate" else None
         self.v = nn.Linear(width, width, bias=False) if vo == "full" else None
@@ -104,7 +114,7 @@ class MinimalAttention(Mixer):
         if at.prompts is not None:
             _, pk, pv = (t.unflatten(-1, (self.heads, -1)) for t in self.parts(at.prompts))
             extra = (pk, pv)
-        mixed = at.tap("heads", attend(q, k, v, at, extra)).reshape(x.shape[0], -1)
+        mixed = at.tap("heads", attend(q, k, v, at, extra, self.positions)).reshape(x.shape[0], -1)
         if self.out is None:
             return mixed
         return self.out(mixed if self.norm is None else self.norm(mixed))
