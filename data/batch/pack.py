@@ -128,17 +128,19 @@ def _pieces(spans: list[Span], owners: list[int], first: list[int]) -> Pieces:
     """Where the spans lie once packed, their masked tokens dropped. first: of each sequence, its first token."""
     at, pieces = first, Pieces(owners, shape=[span.grid for span in spans])
     for i, (owner, span) in enumerate(zip(owners, spans, strict=True)):
-        length = span.length
+        start, length = at[owner], span.length
         if span.mask is not None and not bool(span.mask.all()):
             pieces.cells[i] = span.mask.nonzero().squeeze(1)
             length = len(pieces.cells[i])
-        if any(flag is not None and bool(flag.any()) for flag in (span.causal, span.hidden)):
+        if (span.causal is not None and bool(span.causal.any())) or (
+            span.hidden is not None and bool(span.hidden.any())
+        ):
             pieces.bound.add(i)
         if span.asked is not None:
             pieces.asked.add(i)
-        pieces.start.append(at[owner])
+        pieces.start.append(start)
         pieces.length.append(length)
-        at[owner] += length
+        at[owner] = start + length
     return pieces
 
 

@@ -37,7 +37,7 @@ class Asked(nn.Module):
 
         Returns Float[M size], one row an asked token.
         """
-        return hidden[asked]
+        return hidden.index_select(0, asked)
 
 
 class MeanOfOthers(Asked):
