@@ -63,6 +63,7 @@ class At:
     values in front of every sequence in this layer; layer_prompts: those of every layer. cache: keys and values of
     other passes. kernel: of attention, by transformers' name. name, layer: where in the encoder this is. origin:
     Int[N], for which token of the batch as it was packed each stands, where a step changed them; None: they are those.
+    only: nothing but the tokens asked is read of what comes out (`layout.asked`), so no others need come out.
     """
 
     layout: Layout
@@ -76,6 +77,7 @@ class At:
     name: str = ""
     layer: int = 0
     origin: Tensor | None = None
+    only: bool = False
     made: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
@@ -111,6 +113,22 @@ class At:
         for tap in self.taps:
             x = tap(f"{self.name}.{name}".strip("."), x, self)
         return x
+
+    @property
+    def asked(self) -> Int[Tensor, " W"]:
+        """The tokens at which a question is asked, as they lie."""
+        assert self.layout.asked is not None
+        return self.layout.asked
+
+    def of_asked(self) -> At:
+        """Where the tokens asked stand among themselves. Sequences keep their order, those without a question too."""
+        assert self.layout.asks is not None
+        plain = [group.plain for group in self.groups for _ in range(group.count)]
+        groups = grouped(self.layout.asks, [not own for own in plain])
+        layout = Layout(groups, self.block.index_select(0, self.asked), self.hidden.index_select(0, self.asked))
+        routes = None if self.routes is None else self.routes.of(self.asked)
+        origin = self.asked if self.origin is None else self.origin.index_select(0, self.asked)
+        return replace(self, layout=layout, routes=routes, origin=origin, only=False, made={})
 
     def inside(self, name: str) -> At:
         """The same for a part of the present place."""
@@ -178,7 +196,13 @@ class At:
         place = torch.cat([torch.arange(new.length) + start for start, (new, _) in zip(starts, changed, strict=True)])
         order = place.argsort().to(self.block.device)
         source = torch.cat([source for _, source in changed]).to(self.block.device)[order]
-        layout = Layout(groups, self.block[source], self.hidden[source], Pieces.of(pieces))
+        asked = asks = None
+        if self.layout.asks is not None:  # they are all there, each for itself; only their sequences changed places
+            of = dict(zip(sorted(first, key=first.__getitem__), self.layout.asks, strict=True))
+            asks = [of[s] for s in ranked]
+            index = torch.arange(len(source), device=source.device)
+            asked = torch.empty_like(self.block).index_copy(0, source, index)[self.asked].sort().values
+        layout = Layout(groups, self.block[source], self.hidden[source], Pieces.of(pieces), asked, asks)
         routes = None if self.routes is None else self.routes.of(source)
         origin = source if self.origin is None else self.origin[source]
         return replace(self, layout=layout, routes=routes, cache=None, origin=origin, made={}), order

@@ -108,11 +108,13 @@ def pack(sequences: Sequence[Sequence[Span]], role: Role | None = None) -> Packe
         at = position[torch.cat(asked) + shift]
     if (at < 0).any():
         raise ValueError("a question is asked at a masked token")
+    groups, read = grouped(sizes.tolist(), special[order].tolist()), at.unique()
+    asks = torch.bincount(torch.searchsorted(starts, read, right=True) - 1, minlength=len(sequences)).tolist()
     return Packed(
         data=data,
         source=source[kept],
         row=row[kept],
-        layout=Layout(grouped(sizes.tolist(), special[order].tolist()), block, hidden[kept], pieces),
+        layout=Layout(groups, block, hidden[kept], pieces, read, asks),
         owner=owner[kept],
         first=first,
         asked=at,

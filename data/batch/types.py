@@ -118,13 +118,21 @@ class Group:
 class Layout:
     """Who sees whom among N packed tokens: groups of equal-length sequences, Int[N] block, Bool[N] hidden.
 
-    pieces: where the spans lie; None where nobody knows, as of padded tensors.
+    pieces: where the spans lie; None where nobody knows, as of padded tensors. asked: Int[W], the tokens at which a
+    question is asked, each once, as they lie; asks: of each sequence, as they lie, how many of them; None: not known.
     """
 
     groups: list[Group]
     block: Int[Tensor, " N"]
     hidden: Bool[Tensor, " N"]
     pieces: Pieces | None = None
+    asked: Int[Tensor, " W"] | None = None
+    asks: list[int] | None = None
+
+    @property
+    def some(self) -> bool:
+        """Whether questions are asked at some of the tokens and not at all of them."""
+        return bool(self.asks) and 0 < sum(self.asks) < sum(group.count * group.length for group in self.groups)
 
     def __add__(self, other: Layout) -> Layout:
         """The tokens of `self` followed by those of `other`."""
@@ -134,10 +142,16 @@ class Layout:
         if self.pieces is not None and other.pieces is not None:
             pieces = self.pieces.behind(shift, sequences, other.pieces)
         block, hidden = torch.cat([self.block, other.block]), torch.cat([self.hidden, other.hidden])
-        return Layout(self.groups + moved, block, hidden, pieces)
+        asked = asks = None
+        if self.asked is not None and other.asked is not None:
+            asked = torch.cat([self.asked, other.asked + shift])
+        if self.asks is not None and other.asks is not None:
+            asks = self.asks + other.asks
+        return Layout(self.groups + moved, block, hidden, pieces, asked, asks)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Layout:
-        return Layout(self.groups, fn(self.block), fn(self.hidden), self.pieces)
+        asked = None if self.asked is None else fn(self.asked)
+        return Layout(self.groups, fn(self.block), fn(self.hidden), self.pieces, asked, self.asks)
 
 
 @dataclass

@@ -35,7 +35,7 @@ from generalist.nn.experts.placement import has_experts
 from generalist.nn.experts.routing import ROUTERS
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.prompts import DeepPrompts, LinearHeads
-from generalist.nn.readout import build_pooling
+from generalist.nn.readout import build_pooling, reads_all
 from generalist.nn.taps import Tapped
 from generalist.tasks.candidates import likelihood
 from generalist.tokenizers_mod.base.modalities import build_modalities
@@ -130,11 +130,12 @@ class PackedModel(Tapped, PreTrainedModel):
         return self.encoded(packed, candidate)[0]
 
     def encoded(
-        self, packed: Packed, candidate: bool = False, tokens: Float[Tensor, "N D"] | None = None
+        self, packed: Packed, candidate: bool = False, tokens: Float[Tensor, "N D"] | None = None, only: bool = False
     ) -> tuple[Float[Tensor, "M E"], At]:
         """The same, and where these tokens stand. tokens: Float[N D], those of the batch where they are made already
-        (`embedded`)."""
-        return self.encoder(self.embed(packed) if tokens is None else tokens, self.at(packed, candidate))
+        (`embedded`). only: the tokens asked are all that is needed."""
+        at = replace(self.at(packed, candidate), only=only)
+        return self.encoder(self.embed(packed) if tokens is None else tokens, at)
 
     def at(self, packed: Packed, candidate: bool = False) -> At:
         """Where the tokens of a batch stand in one pass, with what the model adds: routes, prompts, kernel, taps."""
@@ -174,14 +175,22 @@ class PackedModel(Tapped, PreTrainedModel):
         for part in parts[1:]:
             at = at + self.at(part, candidate=True)
         first = self.embed(parts[0]) if tokens is None else tokens
-        hidden, at = self.encoder(torch.cat([first, *(self.embed(p) for p in parts[1:])]), at)
+        only = not reads_all(self.pooling)
+        x = torch.cat([first, *(self.embed(p) for p in parts[1:])])
+        hidden, at = self.encoder(x, replace(at, only=only))
         counts = [part.tokens for part in parts]
+        starts = list(accumulate([0, *counts[:-1]]))
+        if only:  # wherever they stand by now
+            asked = torch.cat([part.asked + start for part, start in zip(parts, starts, strict=True)])
+            if at.origin is not None:
+                asked = standing(at.origin, sum(counts))[asked]
+            found = hidden.index_select(0, asked).split([len(part.asked) for part in parts])
+            return [self.answered(own, part) for own, part in zip(found, parts, strict=True)]
         if at.origin is None:
-            own = [(h, None) for h in hidden.split(counts)]
-        else:  # steps that change tokens may have laid the parts' sequences between one another
-            of_part = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts)).to(at.origin.device)[at.origin]
-            starts = accumulate([0, *counts[:-1]])
-            own = [(hidden[of_part == i], at.origin[of_part == i] - start) for i, start in enumerate(starts)]
+            return [self.read_out(h, part, None) for h, part in zip(hidden.split(counts), parts, strict=True)]
+        # steps that change tokens may have laid the parts' sequences between one another
+        of_part = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts)).to(at.origin.device)[at.origin]
+        own = [(hidden[of_part == i], at.origin[of_part == i] - start) for i, start in enumerate(starts)]
         return [self.read_out(h, part, origin) for (h, origin), part in zip(own, parts, strict=True)]
 
     def read_out(
@@ -193,9 +202,11 @@ class PackedModel(Tapped, PreTrainedModel):
         """
         owner, asked = packed.owner, packed.asked
         if origin is not None:
-            index = torch.arange(len(origin), device=origin.device)
-            owner, asked = owner[origin], torch.full_like(owner, -1).index_copy(0, origin, index)[asked]
-        asked = self.pooling(hidden, owner, asked, packed.sequences)
+            owner, asked = owner[origin], standing(origin, packed.tokens)[asked]
+        return self.answered(self.pooling(hidden, owner, asked, packed.sequences), packed)
+
+    def answered(self, asked: Float[Tensor, "M E"], packed: Packed) -> Float[Tensor, "M *a E"]:
+        """What was read at the asked tokens -> f there."""
         tokenizer = self.tokenizers[packed.asked_modality]
         return self.head(tokenizer.unfold(asked) if isinstance(tokenizer, Tokenizer) else asked)
 
@@ -203,7 +214,7 @@ class PackedModel(Tapped, PreTrainedModel):
         self, packed: Packed, candidate: bool = False, tokens: Float[Tensor, "N D"] | None = None
     ) -> Float[Tensor, "M *a E"]:
         """f at the asked tokens. candidate: the sequences are answers, not inputs. tokens: as `encoded`."""
-        hidden, at = self.encoded(packed, candidate, tokens)
+        hidden, at = self.encoded(packed, candidate, tokens, only=not reads_all(self.pooling))
         return self.read_out(hidden, packed, at.origin)
 
     def logits(
@@ -290,6 +301,12 @@ class PackedModel(Tapped, PreTrainedModel):
     ) -> Tensor:
         """Probabilities of the candidates: Float[M K], rows sum to one. task: as `log_likelihood`."""
         return self.log_likelihood(inputs, candidates, scale, task).exp()
+
+
+def standing(origin: Int[Tensor, " N"], tokens: int) -> Int[Tensor, " T"]:
+    """Where each of `tokens` tokens stands by now, -1 where it is gone. origin: which token each stands for."""
+    index = torch.arange(len(origin), device=origin.device)
+    return torch.full((tokens,), -1, dtype=torch.long, device=origin.device).index_copy(0, origin, index)
 
 
 class OutputHead(nn.Module):

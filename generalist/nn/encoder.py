@@ -59,17 +59,24 @@ class Block(GradientCheckpointingLayer, Step):
             self.gamma2 = None if alone else nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
-        mixer, mlp = at.inside("mixer"), at.inside("mlp")
-        if self.post_norm:
-            x = self.norm1(x + self.drop_path(self.mixer(x, mixer), at))
-            return self.norm2(x + self.drop_path(self.mlp(x, mlp), at)), at
-        if self.branch_norm:
-            x = self.added(x, self.norm1(self.mixer(x, mixer)), self.gamma1, at)
-            return self.added(x, self.norm2(self.mlp(x, mlp)), self.gamma2, at), at
-        if at.prompts is not None:
+        """Float[N D] -> Float[N D], or where `at.only` and the channel mixer allows it Float[W D], the tokens asked."""
+        only = at.only and self.mlp.apart
+        after = at.of_asked() if only else at
+        own = x.index_select(0, at.asked) if only else x
+        mixer, mlp = replace(at.inside("mixer"), only=only and self.mixer.narrows), after.inside("mlp")
+        if at.prompts is not None and not (self.post_norm or self.branch_norm):
             mixer = replace(mixer, prompts=self.norm1(at.prompts))
-        x = self.added(x, self.mixer(self.norm1(x), mixer), self.gamma1, at)
-        return self.added(x, self.mlp(self.norm2(x), mlp), self.gamma2, at), at
+        mixed = self.mixer(x if self.post_norm or self.branch_norm else self.norm1(x), mixer)
+        if only and not self.mixer.narrows:
+            mixed = mixed.index_select(0, at.asked)
+        if self.post_norm:
+            x = self.norm1(own + self.drop_path(mixed, after))
+            return self.norm2(x + self.drop_path(self.mlp(x, mlp), after)), after
+        if self.branch_norm:
+            x = self.added(own, self.norm1(mixed), self.gamma1, after)
+            return self.added(x, self.norm2(self.mlp(x, mlp)), self.gamma2, after), after
+        x = self.added(own, mixed, self.gamma1, after)
+        return self.added(x, self.mlp(self.norm2(x), mlp), self.gamma2, after), after
 
     def added(self, x: Tensor, mixed: Tensor, gamma: Tensor | None, at: At) -> Tensor:
         """The residual rule: x + drop_path(gamma * mixed)."""
@@ -92,9 +99,13 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.eps) if config.final_norm else None
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
+        """Where `at.only`, the last layer makes the tokens asked alone: queries of theirs, keys and values of all."""
         x = at.tap("embedded", x)
+        only = at.only and not at.taps  # whoever looks on sees all
         for number, layer in enumerate(self.layers):
             prompts = None if at.layer_prompts is None else at.layer_prompts[number]
-            x, at = layer(x, replace(at, name=f"layers.{number}", layer=number, prompts=prompts))
+            last = number == len(self.layers) - 1
+            here = replace(at, name=f"layers.{number}", layer=number, prompts=prompts)
+            x, at = layer(x, replace(here, only=only and last and at.layout.some))
             x = replace(at, name="").tap(f"layers.{number}", x)
         return (x if self.norm is None else self.norm(x)), replace(at, name="", prompts=None)

@@ -163,6 +163,11 @@ def build_pooling(spec: EncoderSpec) -> Any:
     return POOLINGS[spec.pooling](spec)
 
 
+def reads_all(pooling: nn.Module) -> bool:
+    """Whether a readout looks at other tokens than those asked."""
+    return type(pooling) is not Asked
+
+
 def check_readout(spec: EncoderSpec) -> None:
     check_name(spec.pooling, POOLINGS, "readout")
     settings = spec.pooler or {}

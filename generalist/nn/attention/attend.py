@@ -7,7 +7,7 @@ the mask of their blocks, built once a forward pass and shared by all layers (`g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from generalist.data.batch.at import At
+from generalist.nn.attention.asked import queries_of
 from generalist.nn.attention.kernels import kernel
-from generalist.nn.attention.parts import parts_of
+from generalist.nn.attention.parts import Part, parts_of
 from generalist.nn.attention.positions.base import Position
 
 
@@ -28,7 +29,8 @@ def attend(
     prompts: tuple[Tensor, Tensor] | None = None,
     positions: Sequence[Position] = (),
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d].
+    """softmax(q k^T / sqrt(d)) v within each sequence: Float[N H d] x 3 -> Float[N H d], or Float[W H d] of the tokens
+    asked where `at.only`.
 
     prompts: keys and values Float[P H d] that every token of every sequence sees in front of its own
     (deep prompts, never queries and never turned). Kernels that have weights show them to the taps, part by part.
@@ -39,12 +41,11 @@ def attend(
         return _one_query(q, *met, prompts)
     biases = [bias for position in positions if (bias := position.bias(at, q.dtype)) is not None]
     parts = parts_of(at, q, listed=bool(biases))
-    out = []
-    # split, not slices: a slice's gradient is a tensor of all tokens, one for each part, and nearly all zero
-    sizes = [part.tokens for part in parts]
     whole = prompts is None and not biases and at.kernel in (None, "sdpa")
-    rows = zip(*((t,) if len(sizes) == 1 else t.split(sizes) for t in (q, k, v)), strict=True)
-    for number, (part, own) in enumerate(zip(parts, rows, strict=True)):
+    if at.only and not biases:
+        return _of_asked(q, k, v, at, prompts, parts, whole)
+    out = []
+    for number, (part, own) in enumerate(zip(parts, _split(parts, q, k, v), strict=True)):
         done = part.whole(*own) if whole else None
         if done is not None:
             out.append(done)
@@ -57,6 +58,42 @@ def attend(
         if weights is not None and (tapped := at.tap("weights", weights)) is not weights:
             o = tapped @ vs
         out.append(part.packed(o))
+    found = out[0] if len(out) == 1 else torch.cat(out)
+    return found.index_select(0, at.asked) if at.only else found
+
+
+def _split(parts: Sequence[Part], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The rows of every part. Not by slices: a slice's gradient is a tensor of all tokens, one for each part, and
+    nearly all zero."""
+    sizes = [part.tokens for part in parts]
+    return zip(*((t,) if len(sizes) == 1 else t.split(sizes) for t in tensors), strict=True)
+
+
+def _of_asked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    at: At,
+    prompts: tuple[Tensor, Tensor] | None,
+    parts: list[Part],
+    whole: bool,
+) -> Tensor:
+    """The same for the queries of the tokens asked alone: Float[W H d]."""
+    queries = queries_of(at, parts)
+    asking = q.index_select(0, at.asked).split([0 if of is None else len(of.asked) for of in queries])
+    out = []
+    for part, of, qs, (ks, vs) in zip(parts, queries, asking, _split(parts, k, v), strict=True):
+        if of is None:
+            continue
+        done = part.whole(qs, ks, vs, of.asks) if whole else None
+        if done is not None:
+            out.append(done)
+            continue
+        qs, ks, vs = of.rows(qs).transpose(1, 2), part.rows(ks), part.rows(vs)
+        if prompts is not None:
+            ks, vs = (torch.cat([_each(p, part.count), t], dim=2) for p, t in zip(prompts, (ks, vs), strict=True))
+        mask = _added(of.seen(part.mask), [], 0, 0 if prompts is None else len(prompts[0]))
+        out.append(of.packed(kernel(at.kernel)(qs, ks, vs, mask)[0]))
     return out[0] if len(out) == 1 else torch.cat(out)
 
 

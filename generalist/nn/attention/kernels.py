@@ -55,11 +55,12 @@ def _score_mod(q: Tensor, k: Tensor, mask: Tensor | None) -> Callable[..., Tenso
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, None]:
-    """The flash-attn package through transformers, for masks that only hide padding; others go to `sdpa`.
+    """The flash-attn package through transformers, for masks that only hide padding of queries and keys alike; others
+    go to `sdpa`.
 
     Needs a CUDA device and float16 or bfloat16.
     """
-    if mask is not None and mask.shape[2] != 1:
+    if mask is not None and (mask.shape[2] != 1 or q.shape[2] != k.shape[2]):
         return sdpa(q, k, v, mask)
     from transformers.modeling_flash_attention_utils import _flash_attention_forward
 

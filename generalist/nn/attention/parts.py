@@ -47,8 +47,12 @@ class Equal:
         """The way back."""
         return o.transpose(1, 2).flatten(0, 1)
 
-    def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-        """Attention by a kernel that needs no rows, where there is one."""
+    def within(self, tokens: Tensor) -> Tensor:
+        """Where some of its tokens, Int[w] of the batch, stand in their sequences."""
+        return (tokens - self.group.start) % self.group.length
+
+    def whole(self, q: Tensor, k: Tensor, v: Tensor, asks: list[int] | None = None) -> Tensor | None:
+        """Attention by a kernel that needs no rows, where there is one. asks: queries of each sequence, None: all."""
         return None
 
 
@@ -113,11 +117,18 @@ class Ragged:
         """The way back."""
         return o.transpose(1, 2).flatten(0, 1).index_select(0, self.padded[0])
 
-    def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+    def within(self, tokens: Tensor) -> Tensor:
+        """Where some of its tokens, Int[w] of the batch, stand in their sequences."""
+        return self.padded[0][tokens - self.groups[0].start] % self.longest
+
+    def whole(self, q: Tensor, k: Tensor, v: Tensor, asks: list[int] | None = None) -> Tensor | None:
         """Attention by the variable-length kernel, or None where it does not take these tokens."""
         if not (self.plain and q.is_cuda and q.dtype in HALF and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256):
             return None
-        return varlen()(q, k, v, self.starts, self.starts, self.longest, self.longest)
+        if asks is None:
+            return varlen()(q, k, v, self.starts, self.starts, self.longest, self.longest)
+        starts = torch.tensor([0, *asks], device=q.device).cumsum(0, dtype=torch.int32)
+        return varlen()(q, k, v, starts, self.starts, max(asks), self.longest)
 
 
 Part = Equal | Ragged

@@ -82,6 +82,10 @@ class Rows:
         out = torch.cat([linear(part, *m) for part, m in zip(parts, merged, strict=True)])
         return out if order is None else out[order[1]]
 
+    def of(self, tokens: Tensor) -> Rows:
+        """What is chosen for some of the tokens, Int[W]."""
+        return replace(self, routes=self.routes.of(tokens))
+
     def row(self, name: str, x: Tensor, row: int) -> Tensor:
         """Another sequence's Float[P in] through the linear of one row."""
         return linear(x, *self.merged[name][row])
@@ -97,6 +101,11 @@ class PerToken:
 
     choice: Choice
     linears: dict[str, ExpertLinear]
+
+    def of(self, tokens: Tensor) -> PerToken:
+        """What is chosen for some of the tokens, Int[W]."""
+        chosen = Choice(self.choice.experts.index_select(0, tokens), self.choice.weights.index_select(0, tokens))
+        return PerToken(chosen, self.linears)
 
     def apply(self, name: str, x: Tensor) -> Tensor:
         """x: Float[N in] -> Float[N out]."""
@@ -130,6 +139,12 @@ class Experts(Mixer):
         self.router = ROUTERS[router](spec)
         self._kept: dict[tuple[int, ...], Kept] = {}
         self._state: tuple[Any, ...] = ()
+
+    @property
+    def apart(self) -> bool:
+        """Not where other tokens have a say in the choice, or every token gets noise of its own."""
+        drawn = not self.router.per_row and self.training and self.router.noise > 0
+        return super().apart and not self.router.needs_sequence and not drawn
 
     def linears(self) -> dict[str, ExpertLinear]:
         return {name: m for name, m in self.named_children() if isinstance(m, ExpertLinear)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,8 @@ from generalist.nn.spec import Needs
 class ExpertAttention(Experts):
     """Multi-head self-attention whose q, k, v and output matrices are experts chosen together."""
 
+    narrows: ClassVar[bool] = True
+
     def __init__(
         self, width: int, heads: int, spec: RouterSpec, router: str, positions: Mapping[str, Position] | None = None
     ) -> None:
@@ -29,8 +32,9 @@ class ExpertAttention(Experts):
         self.qkv = ExpertLinear(spec.experts, width, 3 * width, parts=3)
         self.out = ExpertLinear(spec.experts, width, width)
 
-    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
-        """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D].
+    def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "M D"]:
+        """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D], or where `at.only`
+        Float[W D].
 
         Prompts go with the first part of their sequence. Token routers route each prompt by itself.
         """
@@ -42,13 +46,16 @@ class ExpertAttention(Experts):
             _, pk, pv = self._split(self._prompts(prompts).apply("qkv", prompts))
             mixed = attend(q, k, v, at, (pk, pv), self.positions)
         else:
-            row = first_rows(at)
-            mixed = q
+            row, mixed = first_rows(at), q
+            if at.only:
+                row, mixed = (t.index_select(0, at.asked) for t in (row, q))
             for i in row.unique().tolist():  # one, unless sequences of several kinds stand in one pass
                 _, pk, pv = self._split(chosen.row("qkv", prompts, i))
                 of_row = attend(q, k, v, at, (pk, pv), self.positions)
                 mixed = torch.where((row == i)[:, None, None], of_row, mixed)
-        return chosen.apply("out", at.tap("heads", mixed).reshape(len(x), -1))
+        if at.only:
+            chosen = chosen.of(at.asked)
+        return chosen.apply("out", at.tap("heads", mixed).flatten(1))
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, ...]:
         return qkv.view(len(qkv), 3, self.heads, -1).unbind(1)

@@ -16,6 +16,7 @@ from generalist.nn.mixers.base import Mixer
 class Attention(Mixer):
     """Multi-head self-attention with one fused q, k, v matrix (1706.03762, section 3.2)."""
 
+    narrows: ClassVar[bool] = True
     stacked: ClassVar[dict[str, int]] = {"qkv": 3}
 
     def __init__(
@@ -33,11 +34,12 @@ class Attention(Mixer):
         self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D]."""
+        """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D], or where `at.only` Float[W D]
+        of the tokens asked."""
         q, k, v = self.qkv(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
         extra = None
         if at.prompts is not None:
             _, pk, pv = self.qkv(at.prompts).view(len(at.prompts), 3, self.heads, -1).unbind(1)
             extra = (pk, pv)
-        mixed = at.tap("heads", attend(q, k, v, at, extra, self.positions)).reshape(x.shape[0], -1)
+        mixed = at.tap("heads", attend(q, k, v, at, extra, self.positions)).flatten(1)
         return self.out(mixed if self.norm is None else self.norm(mixed))

@@ -18,6 +18,7 @@ class Mixer(nn.Module):
 
     needs: ClassVar[Needs] = Needs()  # of a model; what it does not offer is refused when read
     positions: Sequence[Position] = ()  # what it does to queries, keys and scores by where tokens stand
+    narrows: ClassVar[bool] = False  # where `at.only`, it gives the tokens asked alone: Float[W D]
     stacked: ClassVar[dict[str, int]] = {}  # own linears that hold several matrices one above the other, and how many
 
     def placed(self, positions: Mapping[str, Position] | None) -> Sequence[Position]:
@@ -34,6 +35,11 @@ class Mixer(nn.Module):
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         """Float[N D] -> Float[N D]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    @property
+    def apart(self) -> bool:
+        """Whether it gives some of the tokens by themselves what it gives them among all others."""
+        return self.needs.reach == "token"
 
     def matrices(self) -> Iterator[tuple[Tensor, int]]:
         """The weights that are matrices, which decay and start as such, and how many each holds in its rows."""
