@@ -130,3 +130,37 @@ def test_objects_go_into_shards_with_the_bytes_of_their_pictures(tmp_path):
     written = Shards(str(tmp_path / "s")).open("train")
     assert written[2]["image"].encoded == (tmp_path / "set/2 a.jpg").read_bytes()
     assert written[2]["boxes"].tolist() == [[4, 5, 24, 15]]
+
+
+LAYOUTS = {
+    "COCO's own": ("annotations/instances_{}2017.json", {"train": "train2017", "val": "val2017"}),
+    "Roboflow's": ("{}/_annotations.coco.json", {"train": "train", "valid": "valid", "test": "test"}),
+    "a file a split": ("{}.json", {"train": "images/train", "val": "images/val"}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layouts_that_people_have_are_found_each_with_its_own_pictures(tmp_path, layout):
+    """Pictures of the same name in every split: the grey value tells whose was taken."""
+    pattern, places = LAYOUTS[layout]
+    for number, (split, place) in enumerate(places.items()):
+        for i in range(3):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((48, 64, 3), 80 * number, np.uint8)).save(
+                tmp_path / place / f"{i} a.jpg", quality=95
+            )
+        file = tmp_path / pattern.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(tree()))
+    source = CocoObjects(str(tmp_path))
+    for number, (split, place) in enumerate(places.items()):
+        records = source.open({"valid": "val"}.get(split, split))
+        assert len(records) == 3 and records.info["classes"] == ["car", "tree"]
+        assert [str(records[i]["image"]) for i in range(3)] == [str(tmp_path / place / f"{i} a.jpg") for i in range(3)]
+        with Image.open(records[0]["image"]) as picture:
+            assert abs(int(np.asarray(picture).mean()) - 80 * number) <= 2
+
+
+def test_a_layout_that_is_not_there_is_said_by_the_usual_name(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read annotations .*instances_train.json"):
+        CocoObjects(str(tmp_path)).open("train")

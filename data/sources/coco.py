@@ -22,12 +22,26 @@ from generalist.data.media import jsons
 from generalist.data.sources.annotated import Pictures, corners_for_size, id_key, size_of
 from generalist.data.stream.source import Record, Records
 
+# where people keep a split's annotation file: this project's, COCO's own, Roboflow's, and plain ones
+LAYOUTS = (
+    "instances_{split}.json",
+    "annotations/instances_{split}.json",
+    "annotations/instances_{split}2017.json",
+    "annotations/instances_{split}2014.json",
+    "{split}/_annotations.coco.json",
+    "{split}/annotations.json",
+    "annotations/{split}.json",
+    "{split}.json",
+)
+OTHER_NAMES = {"val": ("valid", "validation"), "train": ("training",), "test": ("testing",)}
+
 
 @dataclass
 class CocoObjects:
     """`folder`/instances_{split}.json and its pictures; a "test" split that is not there is read from `test_from`.
 
-    pattern: the annotation file of a split; masks: polygons and RLE are wanted. strict: a broken box or mask is an
+    pattern: the annotation file of a split; where the usual one is not there, those of `LAYOUTS` are tried.
+    masks: polygons and RLE are wanted. strict: a broken box or mask is an
     error; False leaves it out and counts it in info["left_out"]. classes: the names in order; default those of the
     training file, whatever order another split's file has.
     """
@@ -41,14 +55,29 @@ class CocoObjects:
     classes: list[str] = field(default_factory=list)
 
     def open(self, split: str) -> Records:
-        path = Path(self.folder) / self.pattern.format(split=split)
+        path = self.file(split)
         if not path.is_file() and split == "test":
-            path = Path(self.folder) / self.pattern.format(split=self.test_from)
-        first = Path(self.folder) / self.pattern.format(split="train")
+            path = self.file(self.test_from)
+        first = self.file("train")
         classes = self.classes
         if not classes and path != first and first.is_file():
             classes = order_of(first, first.stat().st_mtime_ns)
         return read_coco(path, Path(self.folder) / self.images, self.masks, self.strict, classes)
+
+    def file(self, split: str) -> Path:
+        """A split's annotation file; where there is none, the one that `pattern` names."""
+        named = Path(self.folder) / self.pattern.format(split=split)
+        if named.is_file() or self.pattern != LAYOUTS[0]:
+            return named
+        names = (split, *OTHER_NAMES.get(split, ()))
+        there = (Path(self.folder) / layout.format(split=name) for layout in LAYOUTS for name in names)
+        return next((path for path in there if path.is_file()), named)
+
+
+def folders_of(path: Path, pictures: Path) -> list[Path]:
+    """Where an annotation file's pictures may lie: beside it, in images/, in a folder of the split's name."""
+    split = path.stem.removeprefix("instances_")
+    return [pictures, path.parent, *(pictures / name for name in ("images", split, f"images/{split}"))]
 
 
 @lru_cache(maxsize=16)
@@ -83,7 +112,7 @@ def read_coco(
     loaded = load_tree(path)
     names, number, notes = used_categories(loaded, path, classes)
     rows: dict[str, dict[str, Any]] = {}
-    files = Pictures(pictures, path.parent, pictures / "images")
+    files = Pictures(*folders_of(path, pictures))
     for image in _objects(loaded["images"], path, "images"):
         row = _image(image, path, files)
         if id_key(image["id"]) in rows:

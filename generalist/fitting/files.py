@@ -65,6 +65,5 @@ def coco_part(ask: Ask, house: House) -> Part:
     task = Detect(name=house.name(ask.stem), source=source, inputs={name: "image"}, batch=min(8, len(records)))
     told = [f"{ask.data}: {len(records):,} training pictures, objects of {len(classes)} classes: {several(classes, 5)}"]
     told += [f"  {note}" for note in records.info.get("notes", [])[:2]]
-    return Part(
-        task, len(records), [*told, "  read by region <- image; split: by the folder's instances_*.json; detect"]
-    )
+    files = ", ".join(dict.fromkeys(str(source.file(split).relative_to(folder)) for split in ("train", "val", "test")))
+    return Part(task, len(records), [*told, f"  read by region <- image; split: by the folder's {files}; detect"])
