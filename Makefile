@@ -13,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 export TORCH_EXTENSIONS_DIR ?= $(abspath $(VENV))/torch_extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck format bench soak checks ci clean distclean
+.PHONY: help setup demo test lint typecheck format bench soak docs checks ci clean distclean
 
 help: ## this list
 	@echo "usage: make TARGET [ARGS=...]   (the first one installs everything: about 7 GB, 6 minutes)"
@@ -50,6 +50,9 @@ bench: $(STAMP) ## measure speed
 
 soak: $(STAMP) ## the long tests
 	$(BIN)/python -m pytest -m soak --timeout 0 $(ARGS)
+
+docs: $(STAMP) ## the site with all pages and the reference, and the tutorials as notebooks: build/docs/
+	$(BIN)/python -m scripts.docs --notebooks $(ARGS)
 
 checks: lint typecheck test ## what must pass before a change is kept
 

@@ -12,3 +12,5 @@ myst_heading_anchors = 3
 # code blocks of a shell are not checked word by word, and plain blocks are no language
 highlight_language = "none"
 exclude_patterns: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["style.css"]

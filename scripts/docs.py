@@ -60,7 +60,7 @@ PUBLIC = (
     "generalist.model.config.GeneralistConfig",
     "generalist.recipe.recipe.Recipe",
     "generalist.tokenizers_mod.base.base.Modality",
-    "generalist.tasks.base.Task",
+    "generalist.tasks.base.task.Task",
     "generalist.data.stream.source.Source",
     "generalist.data.batch.types.Span",
     "generalist.data.batch.types.Example",
@@ -104,6 +104,8 @@ def gather(source: Path) -> None:
         shutil.rmtree(source)
     source.mkdir(parents=True)
     shutil.copy(ROOT / ".docs" / "conf.py", source)
+    (source / "static").mkdir()
+    shutil.copy(ROOT / ".docs" / "style.css", source / "static")
     homes = {"README.md": "index.md"} | {name: _flat(name) for name in pages()}
     for name, home in homes.items():
         text = linked(name, homes, source)
@@ -120,7 +122,7 @@ def linked(name: str, homes: dict[str, str], source: Path) -> str:
     here = (ROOT / name).parent
 
     def turned(match: re.Match[str]) -> str:
-        picture, shown, link, anchor = match.groups()
+        picture, shown, link, anchor = match.groups(default="")
         target = (here / link).resolve().relative_to(ROOT).as_posix()
         if target in homes:
             return f"{picture}[{shown}]({homes[target]}{anchor})"
@@ -131,18 +133,8 @@ def linked(name: str, homes: dict[str, str], source: Path) -> str:
         return shown if shown.startswith("`") else f"{shown} (`{target}`)"
 
     text = (ROOT / name).read_text(encoding="utf-8")
-    text = re.sub(r"(!?)\[([^\]]*)\]\((?!http|#)([^)#]+)(#[^)]*)?\)", lambda m: turned(_filled(m)), text)
+    text = re.sub(r"(!?)\[([^\]]*)\]\((?!http|#)([^)#]+)(#[^)]*)?\)", turned, text)
     return re.sub(r"<details><summary>.*</summary>|</details>|<!-- .* -->", "", text)
-
-
-class _filled:
-    """A match whose groups are never None."""
-
-    def __init__(self, match: re.Match[str]) -> None:
-        self.match = match
-
-    def groups(self) -> tuple[str, ...]:
-        return tuple(group or "" for group in self.match.groups())
 
 
 def _flat(name: str) -> str:
@@ -178,7 +170,7 @@ def about_keys() -> Iterator[str]:
 
     def walk(cls: type, prefix: str) -> Iterator[str]:
         seen.append(cls)
-        yield f"## {prefix or 'the recipe'}\n\n{described(cls)}\n"
+        yield f"## {prefix or 'the recipe'}\n\n```\n{inspect.getdoc(cls)}\n```\n"
         yield "| key | type | default |\n|---|---|---|"
         inner = []
         for field in dataclasses.fields(cls):
@@ -202,13 +194,13 @@ def about_keys() -> Iterator[str]:
 
 
 def about_modalities() -> Iterator[str]:
-    from generalist.tokenizers_mod.base.modalities import MODALITIES
+    from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
 
-    yield from _classes(MODALITIES)
+    yield from _classes({name: modality_class(name) for name in MODALITIES})
 
 
 def about_tasks() -> Iterator[str]:
-    from generalist.tasks.table import TASKS
+    from generalist.tasks.registry.table import TASKS
 
     yield from _classes(TASKS)
 
@@ -224,9 +216,18 @@ def about_api() -> Iterator[str]:
         module, _, attribute = name.rpartition(".")
         item = getattr(importlib.import_module(module), attribute)
         yield f"## {name}\n\n{described(item)}\n"
-        for method, made in vars(item).items() if inspect.isclass(item) else ():
-            if not method.startswith("_") and inspect.isfunction(made) and made.__doc__:
-                yield f"### {attribute}.{method}\n\n{described(made)}\n"
+        for method, made in methods(item):
+            yield f"### {attribute}.{method}\n\n{described(made)}\n"
+
+
+def methods(item: Any) -> list[tuple[str, Any]]:
+    """The public methods that the project itself gives a class, its own and those of its bases."""
+    found = inspect.getmembers(item, inspect.isfunction) if inspect.isclass(item) else []
+    return [
+        (name, made)
+        for name, made in found
+        if not name.startswith("_") and made.__doc__ and str(made.__module__).startswith("generalist.")
+    ]
 
 
 def described(item: Any) -> str:
@@ -242,13 +243,17 @@ def described(item: Any) -> str:
     return f"```\n{item.__name__}{signature}\n\n{inspect.getdoc(item) or ''}\n```"
 
 
+KERNEL = "---\njupyter:\n  kernelspec: {name: python3, display_name: Python 3, language: python}\n---\n\n"
+
+
 def notebooks(out: Path) -> None:
     """The tutorials as notebooks: shell blocks become %%bash cells."""
     import jupytext
 
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / ".docs" / "tutorials").glob("*.md")):
-        jupytext.write(jupytext.reads(path.read_text(encoding="utf-8"), fmt="md"), out / f"{path.stem}.ipynb")
+        notebook = jupytext.reads(KERNEL + path.read_text(encoding="utf-8"), fmt="md")
+        jupytext.write(notebook, out / f"{path.stem}.ipynb")
 
 
 if __name__ == "__main__":
