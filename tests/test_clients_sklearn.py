@@ -6,7 +6,7 @@ from sklearn.datasets import load_diabetes, load_wine
 from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from generalist.clients.sklearn import GeneralistClassifier, GeneralistRegressor
+from generalist.clients.sklearn import GeneralistClassifier, GeneralistForecaster, GeneralistRegressor
 from generalist.data.base.errors import UserError
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "steps": 60, "batch": 48, "lr": 1e-2, "random_state": 0}
@@ -95,3 +95,35 @@ def test_series_are_told_apart_by_their_shape():
 def test_an_input_that_there_is_not_is_named():
     with pytest.raises(UserError, match="series"):
         GeneralistClassifier(input="serie").fit(np.zeros((4, 2)), [0, 1, 0, 1])
+
+
+def test_with_a_time_the_estimators_are_what_fit_decides(tmp_path):
+    x, y = load_wine(return_X_y=True, as_frame=True)
+    model = GeneralistClassifier(time=4, out=tmp_path / "wine").fit(x[::2], y[::2])
+    assert list(model.classes_) == [0, 1, 2] and model.score(x[1::2], y[1::2]) > 0.8
+    assert np.allclose(model.predict_proba(x[:7]).sum(1), 1, atol=1e-6)
+    assert (tmp_path / "wine" / "recipe.py").is_file() and (tmp_path / "wine" / "validation.json").is_file()
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(90, 2))
+    stars = np.round(2 * a[:, 0] + 4)  # few whole numbers, which by their values would be classes
+    found = GeneralistRegressor(time=3, out=tmp_path / "stars").fit(a, stars).predict(a)
+    assert found.shape == (90,) and np.corrcoef(found, stars)[0, 1] > 0.8
+
+
+def test_a_forecaster_says_the_steps_that_are_asked_for_with_their_index(tmp_path):
+    import pandas
+
+    days = pandas.period_range("2021-01-01", periods=200, freq="D")
+    wave = np.sin(np.arange(206) / 7 * 2 * np.pi)
+    y = pandas.DataFrame({"a": wave[:200], "b": 10 * wave[:200] + 50}, index=days)
+    model = GeneralistForecaster(horizon=6, time=4, out=tmp_path / "run").fit(y)
+    found = model.predict(fh=[2, 5])
+    assert list(found.index.astype(str)) == ["2021-07-21", "2021-07-24"] and list(found.columns) == ["a", "b"]
+    truth = np.stack([wave[[201, 204]], 10 * wave[[201, 204]] + 50], 1)
+    assert (np.abs(found.to_numpy() - truth) < [0.7, 7]).all()
+    between = model.predict_interval(fh=[2, 5])
+    assert (between["b", 0.8, "lower"] <= found["b"]).all() and (found["b"] <= between["b", 0.8, "upper"]).all()
+    with pytest.raises(UserError, match="learnt 6 steps"):
+        model.predict(fh=7)
+    with pytest.raises(UserError, match="whole numbers"):
+        model.predict(fh=0)

@@ -307,3 +307,12 @@ def test_the_recipe_is_the_users_own_and_stays_when_a_run_is_replaced(house):
     before = to_json(load_recipe(str(out / "recipe.json")))
     assert main(["fit", str(folder / "train.csv"), "--label", "price", "--out", str(out), *QUICK]) == 2
     assert to_json(load_recipe(str(out / "recipe.json"))) == before
+
+
+def test_a_label_is_taken_for_what_the_user_says():
+    assert answer_of("y", [1, 2, 3] * 20, "number").kind == "number"
+    assert answer_of("y", [0.5 * i for i in range(40)], "classes").kind == "classes"
+    with pytest.raises(UserError, match="'high' is no number"):
+        answer_of("y", [1, "high"] * 20, "number")
+    with pytest.raises(UserError, match="did you mean 'number'"):
+        answer_of("y", [1, 2] * 20, "numbr")

@@ -1,6 +1,7 @@
 """scikit-learn estimators of the model: rows of a table or whole series in, classes or values out.
 
     GeneralistClassifier(steps=300).fit(X, y).predict_proba(X)
+    GeneralistClassifier(time="1m").fit(X, y)        # as `generalist.fit` decides, validated, calibrated
 
 Arrays and data frames; missing values are tokens of their own, and text columns of a data frame are categories. Both
 are the same likelihood: classes are ranked by name, values by number tokens (`generalist.tasks.kinds.classify`,
@@ -19,6 +20,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from generalist.clients.fitted import GeneralistForecaster, fit_rows, frame
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Records
@@ -40,6 +42,8 @@ from generalist.tokenizers_mod.text.text import Text
 from generalist.train.engines.local import LocalEngine
 from generalist.train.loop import train
 from generalist.train.optimizer import parameter_groups
+
+__all__ = ["GeneralistClassifier", "GeneralistForecaster", "GeneralistRegressor"]
 
 
 def _table_rows(x: Any) -> list[dict[str, Any]]:
@@ -64,6 +68,8 @@ class _Estimator(BaseEstimator):
     """What both share. input: "table" (columns) or "series" (time steps); width, layers, heads: of the encoder.
 
     steps, batch, lr, weight_decay: of the training (AdamW, cosine); random_state: seed of weights and order.
+    time: instead of all these sizes, how long `generalist.fit` may take to decide and train, "1m" or seconds; out: its
+    run's folder (without one it lies among the temporary files, which a copy on another machine has not).
     """
 
     def __init__(
@@ -77,6 +83,8 @@ class _Estimator(BaseEstimator):
         lr: float = 3e-3,
         weight_decay: float = 0.01,
         random_state: Any = None,
+        time: str | float | None = None,
+        out: Any = None,
     ) -> None:
         self.input = input
         self.width = width
@@ -87,6 +95,8 @@ class _Estimator(BaseEstimator):
         self.lr = lr
         self.weight_decay = weight_decay
         self.random_state = random_state
+        self.time = time
+        self.out = out
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -104,6 +114,15 @@ class _Estimator(BaseEstimator):
         if hasattr(x, "columns") and any(dtype.kind not in "fiub" for dtype in getattr(x.dtypes, "array", x.dtypes)):
             return validate_data(self, x, skip_check_array=True, **words)
         return validate_data(self, x, dtype=np.float64, ensure_all_finite="allow-nan", **words)
+
+    def _fit_rows(self, x: Any, y: list[Any], answer: str) -> None:
+        """Through `generalist.fit`; the run's folder is kept by its name."""
+        self.run_ = fit_rows(self._rows(x), y, answer, self.time, self.out, self.random_state)
+        self.n_iter_ = int(self.run_.metrics["steps"])
+
+    def _rows(self, x: Any) -> list[dict[str, Any]]:
+        found = self._inputs()[1](x)
+        return found if self.input == "table" else [{"series": row.tolist()} for row in found]
 
     def _learn(self, task: Task, modalities: dict[str, Modality], x: Any, y: list[Any]) -> None:
         make, rows = self._inputs()
@@ -164,13 +183,22 @@ class GeneralistClassifier(ClassifierMixin, _Estimator):
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs at least two classes, the data holds one class: {self.classes_[0]!r}")
         self.names_ = [f"class {c}" for c in self.classes_]
+        if self.time is not None:
+            self._fit_rows(x, [self.names_[i] for i in index], "classes")
+            return self
         task = Classify(name="fit", inputs={self.input: "x"}, label="y", classes=self.names_, templates=[])
         self._learn(task, {"text": Text(tokenizer="", learn=300, max_length=32, positions=32)}, x, index.tolist())
         return self
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """float [n, classes]."""
-        return self._log_p(X).double().numpy()
+        check_is_fitted(self, "n_iter_")
+        if self.time is None:
+            return self._log_p(X).double().numpy()
+        found = self.run_.predict_proba(frame(self._rows(self._checked(X, reset=False))))
+        at = {name: i for i, name in enumerate(self.run_.classes)}
+        p = np.stack([found[:, at[name]] if name in at else np.zeros(len(found)) for name in self.names_], 1)
+        return np.log(np.maximum(p, np.finfo(float).tiny))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """float [n, classes]; rows sum to one."""
@@ -190,7 +218,9 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
         x, y = self._checked(X, y=y, y_numeric=True)
         values = np.asarray(y, dtype=np.float64)
         self.constant_ = float(values[0]) if np.ptp(values) == 0 else None
-        if self.constant_ is None:
+        if self.constant_ is None and self.time is not None:
+            self._fit_rows(x, values.tolist(), "number")
+        elif self.constant_ is None:
             task = Regress(name="fit", inputs={self.input: "x"}, target="y")
             self._learn(task, {"number": Number()}, x, values.tolist())
         else:  # nothing to learn from equal targets
@@ -199,6 +229,9 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The distribution's mean for every row, in the target's unit: float [n]."""
+        check_is_fitted(self, "n_iter_")
+        if self.time is not None and self.constant_ is None:
+            return self.run_.predict(frame(self._rows(self._checked(X, reset=False))))
         return self._read(X, lambda log_p: self.task_.candidates.expectation(log_p))  # type: ignore[union-attr]
 
     def predict_quantile(self, X: Any, q: float = 0.5) -> np.ndarray:
@@ -206,8 +239,12 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
         return self._read(X, lambda log_p: self.task_.candidates.quantile(log_p, q))  # type: ignore[union-attr]
 
     def _read(self, x: Any, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, "n_iter_")
         if self.constant_ is not None:
             return np.full(len(self._checked(x, reset=False)), self.constant_)
+        if self.time is not None:
+            raise UserError(
+                "with time= only median and 80 % interval are told; ask generalist.fit's folder, or use steps="
+            )
         numbers = self.task_.candidates
         return read(self._log_p(x)).double().numpy() * numbers.std + numbers.mean  # type: ignore[union-attr]

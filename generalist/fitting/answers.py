@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from generalist.data.base.errors import UserError
+from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.labels import is_empty, name_of, ordered
 from generalist.data.tables.identity import is_key
 from generalist.fitting.parts import several
@@ -29,8 +29,13 @@ class Answer:
     counts: Counter = field(default_factory=Counter)
 
 
-def answer_of(name: str, values: list[Any]) -> Answer:
-    """By the label's values in all rows. UserError where there is nothing to learn, in one line."""
+KINDS = ("classes", "names", "number")
+
+
+def answer_of(name: str, values: list[Any], kind: str = "") -> Answer:
+    """By the values in all rows, or as the `kind` says. UserError where there is nothing to learn, in one line."""
+    if kind and kind not in KINDS:
+        raise UserError(f"answer {kind!r}; {nearest(kind, KINDS)} (valid: {', '.join(KINDS)})")
     present = [v for v in values if not is_empty(v)]
     if not present:
         raise UserError(f"label {name!r}: no row has a value; name another column with --label")
@@ -39,6 +44,8 @@ def answer_of(name: str, values: list[Any]) -> Answer:
     counts = Counter(name_of(v) for v in present)
     if len(counts) == 1:
         raise UserError(f"label {name!r}: every row says {next(iter(counts))!r}; there is nothing to learn")
+    if kind:
+        return _asked(name, present, counts, kind)
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
         return _number(name, present, counts)
     if (mark := separator_of([str(v) for v in present])) is not None:
@@ -50,6 +57,20 @@ def answer_of(name: str, values: list[Any]) -> Answer:
         )
     classes = ordered(set(counts))
     return Answer("classes", f"{len(classes)} classes: {several(classes, 4)}", counts=counts)
+
+
+def _asked(name: str, present: list[Any], counts: Counter, kind: str) -> Answer:
+    """As the user says."""
+    if kind == "names":
+        mark = separator_of([str(v) for v in present]) or "|"
+        return _several(name, [str(v).split(mark) for v in present], mark)
+    if kind == "classes":
+        classes = ordered(set(counts))
+        return Answer("classes", f"{len(classes)} classes: {several(classes, 4)}", classes, counts=counts)
+    wrong = next((v for v in present if isinstance(v, bool) or not isinstance(v, int | float)), None)
+    if wrong is not None:
+        raise UserError(f"label {name!r}: {wrong!r} is no number; leave --answer number out")
+    return Answer("number", f"a number from {min(present):g} to {max(present):g}")
 
 
 def _number(name: str, present: list[Any], counts: Counter) -> Answer:

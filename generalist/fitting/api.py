@@ -84,6 +84,7 @@ def fit(
     group: str = "",
     retrieve: tuple[str, str] | None = None,
     detect: bool = False,
+    answer: str = "",
     time: str | float = 600.0,
     out: str | Path | None = None,
     seed: int = 0,
@@ -94,10 +95,11 @@ def fit(
 ) -> Fitted:
     """Learn a label, a forecast, a retrieval or objects from a data frame, a table's file, a folder or coco:FOLDER.
 
+    answer: what the label is taken for, "classes", "names" (several a row) or "number"; by its values where not said.
     time: seconds, or "90s", "10m", "2h". A frame is written into the run's folder (rows.parquet), so that its
     recipe.py stands alone. UserError says in one line what is wrong with the data.
     """
-    ask = Ask("", label, "", forecast, date, group, tuple(retrieve or ()), detect)
+    ask = Ask("", label, "", forecast, date, group, tuple(retrieve or ()), detect, answer)
     ask.data = str(data) if isinstance(data, str | Path) else "rows.parquet"
     folder = Path(out) if out is not None else Path("runs") / named([ask])
     check_free(folder, overwrite)

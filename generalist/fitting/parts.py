@@ -18,7 +18,8 @@ class Ask:
     """One part of a joint model: `data` is a table's file, a folder or coco:FOLDER.
 
     label: the column with the answer; test: a file of test rows; forecast: steps ahead; date, group: columns;
-    retrieve: two columns that find each other; detect: objects in pictures.
+    retrieve: two columns that find each other; detect: objects in pictures. answer: what the label is taken for,
+    "classes", "names" (several a row) or "number"; "" = by its values.
     """
 
     data: str
@@ -29,6 +30,7 @@ class Ask:
     group: str = ""
     retrieve: tuple[str, ...] = ()
     detect: bool = False
+    answer: str = ""
 
     @property
     def stem(self) -> str:

@@ -80,7 +80,7 @@ def table_part(ask: Ask, house: House) -> Part:
     columns, test, notes = opened(ask)
     label = next(c for c in columns if c.name == ask.label)
     others = [v for c in test if c.name == ask.label for v in c.values]
-    answer = answer_of(ask.label, [*label.values, *others])
+    answer = answer_of(ask.label, [*label.values, *others], ask.answer)
     count = len(label.present)
     if count < LEAST:
         raise UserError(f"{ask.data}: {count} rows with a {ask.label!r} are too few; at least {LEAST} are needed")

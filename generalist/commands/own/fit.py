@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", default="", metavar="COLUMN", help="rows of a group stay together; one series each")
     parser.add_argument("--retrieve", nargs=2, default=(), metavar=("A", "B"), help="two columns that find each other")
     parser.add_argument("--detect", action="store_true", help="objects in the pictures of coco:FOLDER")
+    parser.add_argument("--answer", default="", metavar="KIND", help="take the label for: classes, names or number")
     parser.add_argument("--time", default=None, metavar="TIME", help="about how long it may take: 90s, 10m, 2h (10m)")
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/DATA_LABEL)")
     parser.add_argument("--seed", type=int, default=None, help="of the weights and the order (0)")
@@ -41,7 +42,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(problem)
     every = [args, *args.joined]
     asks = [
-        Ask(one.data, one.label, one.test, one.forecast, one.date, one.group, tuple(one.retrieve), one.detect)
+        Ask(
+            one.data,
+            one.label,
+            one.test,
+            one.forecast,
+            one.date,
+            one.group,
+            tuple(one.retrieve),
+            one.detect,
+            one.answer,
+        )
         for one in every
     ]
     words = [one.time for one in every if one.time is not None]
