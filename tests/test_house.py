@@ -44,6 +44,8 @@ ROOMS = {
         "text",
         "tables",
         "geometry",
+        "libraries",
+        "pretrained",
         "regions",
         "published",
     ],

@@ -338,6 +338,11 @@ def test_shrunken_masks_keep_cells_that_are_at_least_half_full():
             {"model_type": "resnet", "depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "out_indices": [2, 3, 4]},
             [16, 24, 32],
         ),
+        # built for one size of pictures, with maps whose channels are last
+        (
+            {"model_type": "timm_backbone", "backbone": "swin_tiny_patch4_window7_224", "out_indices": [1, 2, 3]},
+            [192, 384, 768],
+        ),
     ],
 )
 def test_backbones_of_timm_and_of_transformers_propose(backbone, channels):

@@ -160,7 +160,10 @@ class Region(Modality):
         return region()
 
     def build(self, width: int) -> nn.Module:
-        proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
+        from generalist.tokenizers_mod.libraries.timm_tower import sized
+
+        with sized((self.height, self.width)):
+            proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
         if self.norm == "group":
             group_norms(proposer)  # type: ignore[arg-type]
         if self.backbone_weights and torch.get_default_device().type != "meta":

@@ -1,0 +1,281 @@
+"""Pictures through any picture network of timm, transformers or open_clip, as its maps or as its one vector.
+
+Uni-Perceiver v2 (2211.09808, section 3.1) begins with a pretrained picture encoder. Tokens are a linear map of every
+cell plus a sine-cosine position (and, with all scales, a vector a scale); the network's own preprocessing makes its
+pixels (`generalist.tokenizers_mod.libraries.pixels`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from generalist.data.base.errors import UserError, nearest
+from generalist.data.batch.cells import cells
+from generalist.data.batch.types import Span
+from generalist.tokenizers_mod.base.base import Modality, sincos
+from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.base.padded import stack_padded
+from generalist.tokenizers_mod.libraries import names, weights, zoo
+from generalist.tokenizers_mod.libraries.pixels import as_picture, free_size, transform
+from generalist.tokenizers_mod.libraries.tower import KINDS, Tower, build_tower, map_shapes
+from generalist.tokenizers_mod.pretrained.base import Pretrained, PretrainedTokens, frozen
+from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
+from generalist.tokenizers_mod.vision.frames import resize_cover
+from generalist.tokenizers_mod.vision.image import read_image
+
+AUGMENTATIONS = ("none", "crop", "strong")
+Size = tuple[int, int]
+
+
+@dataclass
+class Backbone(Pretrained, Modality):
+    """backbone: a name (timm's, "open_clip:ARCH", "zoo:NAME", "hub:NAME", a folder) or a configuration, as of `Region`.
+
+    maps: "last" (a token a cell of the last map, its final norm applied where the library can), "all" (the cells of
+        every scale) or "embedding" (one token: the network's own pooled vector).
+    size: of its pictures, one number or [height, width]; 0 = the library's own. aspect: pictures keep theirs, the
+        longer side is `size` and both are multiples of `stride`; for networks that take any size.
+    augment: in training, "crop" (crop and flip) or "strong" (`Video`'s).
+    network, pixels and shapes are read at the first use and then part of the settings, so that a saved model stands
+    alone.
+
+    >>> picture = Backbone(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)  # doctest: +SKIP
+    """
+
+    name: ClassVar[str] = "image"
+    raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
+    count: ClassVar[str] = "the cells of the network's map, or of all its maps; 1 with maps='embedding'"
+    kind: ClassVar[str] = "vision"
+    tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_mask")
+    axes: ClassVar[int] = 2
+
+    backbone: str | dict[str, Any] = ""
+    maps: str = "last"
+    size: int | list[int] = 0
+    aspect: bool = False
+    stride: int = 32
+    augment: str = "none"
+    background: float = 1.0
+    network: dict[str, Any] = field(default_factory=dict)
+    pixels: dict[str, Any] = field(default_factory=dict)
+    shapes: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.check_learning(self.name)
+        if self.maps not in KINDS:
+            raise UserError(f"{self.name}: maps {self.maps!r}; {nearest(self.maps, KINDS)}")
+        if self.augment not in AUGMENTATIONS:
+            raise UserError(f"{self.name}: augment {self.augment!r}; {nearest(self.augment, AUGMENTATIONS)}")
+        sides = [self.size] if isinstance(self.size, int) else self.size
+        if len(sides) not in (1, 2) or any(not isinstance(s, int) or s < 0 for s in sides) or self.stride < 1:
+            raise UserError(f"{self.name}: size is {self.size!r}; it is a number of pixels or [height, width]")
+        if not self.network and not self.backbone:
+            names.find("", "")
+
+    # --- what the network is ---
+
+    def adopt(self) -> None:
+        """Find the network, its pixels and its maps' shapes, once."""
+        if self.network:
+            return
+        network, pixels, self.weights = names.find(self.backbone, self.weights)
+        if not self.size:
+            self.size = pixels.get("size", [224, 224])
+        tower = self._tower(network, on_meta=True)
+        try:
+            shapes = map_shapes(tower, self.sides, network["name"])
+        except UserError:  # some look at values, which a network without any has not
+            shapes = map_shapes(self._tower(network), self.sides, network["name"])
+        self.network, self.pixels, self.shapes = network, pixels, [list(s) for s in shapes]
+
+    @property
+    def sides(self) -> Size:
+        """Height and width of its pictures."""
+        if not self.size:
+            self.adopt()
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[-1])
+
+    def _tower(self, network: dict[str, Any], on_meta: bool = False) -> Tower:
+        """With fresh weights, drawn aside where it is built only to be looked at."""
+        if not on_meta and torch.get_default_device().type == "meta":
+            on_meta = True
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+            return build_tower(network, self.sides, self.maps, self.aspect)
+
+    def settings(self) -> dict[str, Any]:
+        self.adopt()
+        return super().settings()
+
+    def told(self) -> list[str]:
+        return self.origin()
+
+    # --- CPU half ---
+
+    def read(self, raw: Any) -> Tensor:
+        return read_image(raw, 3, self.background)
+
+    def plain(self, raw: Any) -> Any:
+        return {"pixels": read_image(raw, 3, self.background).numpy()}
+
+    def show(self, raw: Any) -> dict[str, Any]:
+        shown = read_image(raw, 3, self.background)
+        side = max(shown.shape[1:])
+        if side > 64:
+            small = [max(1, 64 * s // side) for s in shown.shape[1:]]
+            shown = nn.functional.interpolate(shown[None], small, mode="bilinear", antialias=True)[0]
+        return {"kind": "image", "pixels": shown.permute(1, 2, 0).mul(1000).round().div(1000).tolist()}
+
+    def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
+        """Float[3 H W] in 0..1 of any size -> data pixels [1, 3, h, w]; with `aspect` pixels [3 h w] and their size."""
+        pixels = self.prepared(value, rng)
+        size = pixels.shape[1], pixels.shape[2]
+        data = {"pixels": pixels[None]}
+        if self.aspect:
+            data = {"pixels": pixels.reshape(-1), "size": torch.tensor([size])}
+        return self._span(data, self.shapes_at(size))
+
+    def _span(self, data: dict[str, Tensor], shapes: list[list[int]]) -> Span:
+        length = sum(h * w for h, w, _ in shapes)
+        return Span(self.name, data, length, grid=(shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None)
+
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "span") if self.augment == "none" else ("read",)
+
+    def prepared(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Float[3 H W] in 0..1 -> Float[3 h w] as the library prepares it, augmented in training."""
+        self.adopt()
+        if rng is not None and self.augment != "none":
+            if self.augment == "strong":
+                value = strong(value[None], self.sides, 0.5, rng)[0]
+            else:
+                larger = (self.sides[0] * 9 // 8, self.sides[1] * 9 // 8)
+                value = crop_and_flip(resize_cover(value[None], larger), self.sides, 0.5, rng)[0]
+        if self.aspect:
+            return free_size(value, self.pixels, max(self.sides), self.stride)
+        if "_transform" not in self.__dict__:
+            self.__dict__["_transform"] = transform(self.pixels, self.sides)
+        return self.__dict__["_transform"](as_picture(value))
+
+    def shapes_at(self, size: Size) -> list[list[int]]:
+        """[h, w, C] of every map of a picture of this size."""
+        self.adopt()
+        if size == self.sides:
+            return self.shapes
+        known = self.__dict__.setdefault("_known", {})
+        if size not in known:
+            tower = self._tower(self.network, on_meta=True)
+            known[size] = [list(s) for s in map_shapes(tower, size, self.network["name"])]
+        return known[size]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_transform",)}
+
+    # --- padded tensors of other tools ---
+
+    def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
+        """pixel_values [B, 3, H, W] as the library prepares them; pixel_mask Int[B H W] where sizes differ."""
+        pixels, real = stack_padded([self.prepared(value) for value in values])
+        return {"pixel_values": pixels} | ({} if bool(real.all()) else {"pixel_mask": real})
+
+    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        pixels, real = tensors["pixel_values"], tensors.get("pixel_mask")
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise UserError(f"{self.name}: pixel_values {tuple(pixels.shape)}; expected [batch, 3, height, width]")
+        if real is None or bool(real.all()):
+            return {"pixels": pixels}, None
+        sizes = torch.stack([real.amax(2).sum(1), real.amax(1).sum(1)], dim=1)
+        flat = [p[:, :h, :w].reshape(-1) for p, (h, w) in zip(pixels, sizes.tolist(), strict=True)]
+        counts = [sum(h * w for h, w, _ in self.shapes_at((h, w))) for h, w in sizes.tolist()]
+        rows = torch.arange(max(counts), device=pixels.device) < torch.tensor(counts, device=pixels.device)[:, None]
+        return {"pixels": torch.cat(flat), "size": sizes, "rows": rows}, rows
+
+    def one_grid(self) -> tuple[int, ...] | None:
+        self.adopt()
+        return None if self.aspect or len(self.shapes) > 1 else (self.shapes[0][0], self.shapes[0][1])
+
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        pixels = tensors["pixel_values"]
+        shapes = self.shapes_at((pixels.shape[2], pixels.shape[3]))
+        if real is not None or len(shapes) > 1:
+            return None
+        rows, columns, _ = shapes[0]
+        cell = cells(rows, columns, pixels.device).expand(len(pixels), -1, -1)
+        size = torch.tensor([rows, columns], device=pixels.device).expand(len(pixels), 2)
+        return torch.cat([cell, size.unsqueeze(1).expand_as(cell)], dim=-1)
+
+    # --- device half ---
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.pretrained.examples import backbone
+
+        return backbone()
+
+    def build(self, width: int) -> nn.Module:
+        self.adopt()
+        tower = build_tower(self.network, self.sides, self.maps, self.aspect)
+        if self.weights and torch.get_default_device().type != "meta":
+            self._load(tower)
+        return BackboneTokens(tower, width, self)
+
+    def _load(self, tower: Tower) -> None:
+        tensors = weights.read(weights.resolve(self.weights, self.name), self.name)
+        if self.weights.startswith(weights.ZOO):
+            tensors = zoo.entry(self.weights).renamed(tensors, tower.whole_state())
+        tower.load(tensors, self.weights)
+
+
+class BackboneTokens(PretrainedTokens):
+    """forward({"pixels": Float[B 3 H W]}) or ({"pixels": Float[sum 3 h w], "size": Int[B 2]}) -> Float[N width]."""
+
+    def __init__(self, tower: Tower, width: int, settings: Backbone) -> None:
+        super().__init__(tower, settings.frozen, settings.lora)
+        if width % 4:
+            raise UserError(f"{settings.name}: width {width} is not a multiple of 4, which 2-D positions need")
+        self.width = width
+        self.one = settings.maps == "embedding"
+        self.projections = nn.ModuleList(nn.Linear(shape[2], width) for shape in settings.shapes)
+        self.scales = nn.Parameter(torch.randn(len(settings.shapes), width) * 0.02) if settings.maps == "all" else None
+        for linear in self.projections:
+            nn.init.zeros_(linear.bias)  # type: ignore[arg-type, union-attr]
+        self.train(self.training)
+
+    def forward(self, data: dict[str, Tensor]) -> Tensor:
+        pixels = data["pixels"].to(self.projections[0].weight.dtype)
+        if "size" not in data:
+            return self.tokens(self.encoded(pixels)).flatten(0, 1)
+        sizes = data["size"].tolist()
+        parts = pixels.split([3 * h * w for h, w in sizes])
+        made: list[Tensor] = [pixels] * len(sizes)
+        for h, w in sorted({(h, w) for h, w in sizes}):  # each distinct size once
+            rows = [i for i, size in enumerate(sizes) if size == [h, w]]
+            batch = torch.stack([parts[i].view(3, h, w) for i in rows])
+            for i, one in zip(rows, self.tokens(self.encoded(batch)), strict=True):
+                made[i] = one
+        if "rows" not in data:
+            return torch.cat(made)
+        full = pixels.new_zeros(*data["rows"].shape, self.width)
+        for i, one in enumerate(made):
+            full[i, : len(one)] = one
+        return full.flatten(0, 1)
+
+    def encoded(self, pixels: Tensor) -> list[Tensor]:
+        """Float[B 3 H W] -> the network's maps, [Float[B C h w], ...]."""
+        with frozen(self.frozen):
+            return self.encoder(pixels)
+
+    def tokens(self, maps: list[Tensor]) -> Tensor:
+        """Maps -> Float[B n width], scale by scale, each row by row."""
+        out = []
+        for i, (one, linear) in enumerate(zip(maps, self.projections, strict=True)):
+            x = linear(one.flatten(2).transpose(1, 2))
+            if not self.one:
+                h, w = one.shape[2:]
+                places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(-1, 2).to(x.device)
+                x = x + (sincos(places, self.width // 2).flatten(-2) * 0.2).to(x.dtype)
+            out.append(x if self.scales is None else x + self.scales[i])
+        return torch.cat(out, dim=1)

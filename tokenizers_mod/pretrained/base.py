@@ -1,0 +1,90 @@
+"""What all modalities with a pretrained encoder share: where weights come from, what of them learns, what is said.
+
+frozen     its weights stay, in evaluation mode; the tokens' linear map learns
+tuned      (the default) all of it learns with the rest
+lora=R     low-rank changes of rank R beside its linear maps learn (2106.09685), its weights stay
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+
+
+@dataclass
+class Pretrained:
+    """weights: "" = random ones, which is said; "zoo:NAME", a folder, a file or "hub:NAME".
+
+    frozen, lora: what of the encoder learns. digest: of a frozen encoder, which weights it has (found, not given).
+    """
+
+    weights: str = ""
+    frozen: bool = False
+    lora: int = 0
+    digest: str = ""
+
+    def check_learning(self, name: str) -> None:
+        if self.lora < 0:
+            raise UserError(f"{name}: lora is {self.lora}; it is the rank of the changes, 0 = none")
+        if self.lora and self.frozen:
+            raise UserError(
+                f"{name}: frozen and lora={self.lora} do not go together; with lora its weights stay as well"
+            )
+
+    def origin(self) -> list[str]:
+        """What is said of the weights, a line."""
+        learns = "frozen" if self.frozen else f"with LoRA of rank {self.lora}" if self.lora else "tuned"
+        if not self.weights:
+            return [f"its encoder begins with RANDOM weights, {learns}; weights= gives pretrained ones"]
+        return [f"its encoder begins with the weights {self.weights}, {learns}"]
+
+
+class PretrainedTokens(Tokenizer):
+    """A device half around `encoder`, which stays in evaluation mode where it is frozen."""
+
+    def __init__(self, encoder: nn.Module, frozen: bool, lora: int) -> None:
+        super().__init__()
+        self.frozen = frozen
+        if frozen:
+            encoder.requires_grad_(False)
+        self.encoder = with_lora(encoder, lora) if lora else encoder
+
+    def train(self, mode: bool = True) -> PretrainedTokens:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()  # no dropout and no new statistics in what does not learn
+        return self
+
+
+@contextmanager
+def frozen(off: bool) -> Iterator[None]:
+    """No gradient inside where `off`."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
+        yield
+
+
+def with_lora(encoder: nn.Module, rank: int) -> nn.Module:
+    """The same encoder with low-rank changes beside every linear map; they alone learn. UserError without peft."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise UserError("lora needs peft; pip install peft (or the extra lora)") from error
+    names = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+    if not names:  # a network of convolutions: those of 1 x 1 pixel are its linear maps
+        names = [
+            name
+            for name, module in encoder.named_modules()
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+        ]
+    if not names:
+        raise UserError("lora: this encoder has no linear maps; use frozen=true or tune it whole")
+    changes: Any = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names)
+    return inject_adapter_in_model(changes, encoder)

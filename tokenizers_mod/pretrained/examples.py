@@ -1,0 +1,18 @@
+"""Examples of the modalities with a pretrained encoder (`generalist.tokenizers_mod.base.examples`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from generalist.tokenizers_mod.base.examples import Examples
+from generalist.tokenizers_mod.vision.examples import unreadable
+
+
+def backbone() -> Examples:
+    rng = np.random.default_rng(0)
+    return Examples(
+        {"backbone": "test_convnext", "size": 64},
+        [rng.random((20, 33)), rng.random((7, 5, 3)), rng.random((1, 1))],
+        [(np.zeros((0, 5)), r"at least one pixel"), *unreadable()],
+        [(np.full((1, 1), 0.5), 4)],
+    )
