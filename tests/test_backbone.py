@@ -41,7 +41,7 @@ CLIP = {"model_type": "open_clip", "name": "ViT-B-32", "layers": 2, "width": 64,
 
 def golden(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What went in and came out, and the weights under the authors' names."""
-    with safe_open(HERE / "systems" / f"{name}_tiny.safetensors", "pt") as file:
+    with safe_open(HERE / "backbones" / f"{name}_tiny.safetensors", "pt") as file:
         every = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     weights = {k.removeprefix("sd."): v for k, v in every.items() if k.startswith("sd.")}
     return {k: v for k, v in every.items() if not k.startswith("sd.")}, weights
