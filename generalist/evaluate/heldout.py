@@ -108,7 +108,7 @@ def ordinary(task: Task, train: Records, test: Records, wanted: Wanted, out: Pat
     """What an ordinary method reaches ({} where it cannot be had), and notes on how it was found."""
     val, notes = validation(task)
     try:
-        with budget(wanted.baseline or 0.0):
+        with budget(wanted.baseline or 0.0, strong=wanted.combine):
             try:
                 return baseline(task, train, val, test), notes
             except UserError:  # a broken record somewhere; training has listed those of its own
@@ -127,7 +127,7 @@ def joined_with(
         combined.measured, task, answers=answers, objective=objective, method=method, bad_rate=wanted.bad_rate
     )
     try:
-        with budget(wanted.baseline or 0.0):
+        with budget(wanted.baseline or 0.0, strong=True):
             return from_sound(run, train, task.example), []
     except Exception as error:
         return None, [f"model and ordinary method are not joined: {reason(error)}"]

@@ -26,7 +26,7 @@ SERIES = 4  # numbers in every cell from which a list is a series
 # kinds whose cells stand in the row that the table modality reads
 IN_ROW = ("number", "category", "boolean", "date")
 # kinds that are an input of their own
-APART = ("text", "picture", "sound", "clip", "smiles", "series")
+APART = ("text", "picture", "sound", "clip", "smiles", "graph", "series")
 
 
 @dataclass
@@ -116,13 +116,20 @@ def _held_kind(cell: Any) -> str:
 
 def _nested(name: str, values: list[Any], present: list[Any]) -> Column:
     some = present[:LOOKED_AT]
-    if all(isinstance(v, list) and len(v) >= SERIES and _is_numbers(v) for v in some):
+    if all(isinstance(v, list) and len(v) >= SERIES and (_is_numbers(v) or _is_rows(v)) for v in some):
         return Column(name, "series", values)
+    if all(isinstance(v, dict) and "edges" in v for v in some):
+        return Column(name, "graph", values)
     return Column(name, "list", values, f"cells are {type(some[0]).__name__}s")
 
 
 def _is_numbers(cell: list[Any]) -> bool:
     return all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in cell)
+
+
+def _is_rows(cell: list[Any]) -> bool:
+    """A step of time a row, each with as many numbers: several channels."""
+    return all(isinstance(row, list) and _is_numbers(row) for row in cell) and len({len(row) for row in cell}) == 1
 
 
 def _is_gap(cell: Any) -> bool:

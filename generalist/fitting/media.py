@@ -32,6 +32,7 @@ def add_input(house: House, kind: str, values: Sequence[Any]) -> str:
         "sound": ("audio", _audio),
         "clip": ("video", lambda some: Video(size=64, patch=64, frames=8, stem=12)),
         "smiles": ("graph", lambda some: Graph()),
+        "graph": ("graph", lambda some: Graph()),
         "series": ("signal", _signal),
     }[kind]
     return house.add(name, make(some))
@@ -100,4 +101,5 @@ def _audio(some: list[Any]) -> Audio:
 
 def _signal(some: list[Any]) -> Imu:
     length = float(np.median([len(v) for v in some]))
-    return Imu(channels=1, patch=int(max(1, min(8, length // 16))))
+    channels = max(np.asarray(v, dtype=object).reshape(len(v), -1).shape[1] for v in some)
+    return Imu(channels=channels, patch=int(max(1, min(8, length // 16))))

@@ -23,6 +23,7 @@ from generalist.hf.predict import load_model
 from generalist.model.ask import likelihoods
 from generalist.recipe.load import read_recipe
 from generalist.tasks.base.task import Task
+from generalist.tasks.baselines.budget import budget
 from generalist.tasks.baselines.ordinary import guesses
 from generalist.tokenizers_mod.tables.table import Table
 
@@ -106,7 +107,8 @@ class Asked:
             if len(train) != weights.rows:
                 raise UserError(f"{weights.rows} training rows were learnt, now there are {len(train)}")
             self.task.info = train.info
-            guessed = guesses(self.task, train, val, [records], weights.method)
+            with budget(0.0, strong=True):
+                guessed = guesses(self.task, train, val, [records], weights.method)
         except UserError as error:
             self.notes.append(f"the model alone answers, without {weights.method}: {error}")
             return log_p

@@ -152,7 +152,13 @@ def said(columns: list[Column], inputs: dict[str, str]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for c in columns:
         kinds.setdefault(c.kind, []).append(c.name + (f" ({c.absent} files not there)" if c.absent else ""))
-    plural = {"category": "categories", "smiles": "molecules", "series": "series", "text": "free text"}
+    plural = {
+        "category": "categories",
+        "smiles": "molecules",
+        "series": "series",
+        "graph": "graphs",
+        "text": "free text",
+    }
     shown = [k for k in (*IN_ROW, *APART) if k in kinds]
     lines = ["; ".join(f"{len(kinds[k])} {plural.get(k, k + 's')}: {several(kinds[k], 4)}" for k in shown)]
     where = ", ".join(f"{name} <- {'the row' if field == 'row' else field}" for name, field in inputs.items())

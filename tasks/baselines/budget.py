@@ -28,10 +28,14 @@ class Rehearsed(Exception):
 
 
 class Clock:
-    """What is left of a budget of processor seconds. rehearsal: nothing that takes long is to be done at all."""
+    """What is left of a budget of processor seconds. rehearsal: nothing that takes long is to be done at all.
 
-    def __init__(self, seconds: float, rehearsal: bool = False) -> None:
+    strong: the best ordinary method is looked for, with features that take longer (`tasks.baselines.strong`).
+    """
+
+    def __init__(self, seconds: float, rehearsal: bool = False, strong: bool = False) -> None:
         self.seconds, self.end, self.rehearsal = seconds, time.process_time() + seconds, rehearsal
+        self.strong = strong
 
     @property
     def left(self) -> float:
@@ -58,8 +62,10 @@ def clock() -> Clock:
 
 
 @contextmanager
-def budget(seconds: float) -> Iterator[Clock]:
+def budget(seconds: float, strong: bool = False) -> Iterator[Clock]:
     """OutOfTime inside once `seconds` of the process's time are used, at most once; 0 or less: without an end.
+
+    strong: as of `Clock`.
 
     Inside, libraries use one thread: several spend more processor time on the same work, most of it waiting.
 
@@ -67,7 +73,7 @@ def budget(seconds: float) -> Iterator[Clock]:
     """
     if seconds <= 0:
         seconds = float("inf")
-    own = Clock(seconds)
+    own = Clock(seconds, strong=strong)
     timed = seconds < float("inf") and threading.current_thread() is threading.main_thread()
 
     def ring(number: int, frame: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
+from generalist.tasks.baselines import strong
 from generalist.tasks.baselines.budget import OutOfTime, clock
 
 Result = dict[str, Any]
@@ -116,6 +117,8 @@ def classifiers(x: Matrix, classes: int, boosting: bool = False) -> list[Method]
     if boosting:
         trees = partial(HistGradientBoostingClassifier, max_iter=60, random_state=0)
         found.append(Method("gradient boosting", trees, 60.0 * columns * (8 * entries + TREE)))
+    if clock().strong and not sparse:
+        found += [Method(*more) for more in strong.classifiers(x, classes)]
     return found
 
 
@@ -154,6 +157,7 @@ def regressors(x: Matrix) -> list[Method]:
     if not sparse:
         trees = partial(HistGradientBoostingRegressor, max_iter=100, random_state=0)
         methods.append(Method("gradient boosting", trees, 800.0 * x.size))
+        methods += [Method(*more) for more in (strong.regressors(x) if clock().strong else [])]
     return methods
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, hstack, issparse
 
 from generalist.data.stream.source import Records
-from generalist.tasks.baselines import features
+from generalist.tasks.baselines import features, strong
 from generalist.tasks.baselines.budget import clock
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -100,7 +100,12 @@ def _joined(part: list[Matrix]) -> Matrix:
 
 
 def kind_of(value: Any) -> Kind:
-    """By what a plain value is."""
+    """By what a plain value is, and with the features that take longer where the budget asks for them."""
+    found = _kind_of(value)
+    return STRONG.get(found, found) if clock().strong else found
+
+
+def _kind_of(value: Any) -> Kind:
     if isinstance(value, str):
         return WORDS
     if hasattr(value, "convert"):
@@ -209,6 +214,21 @@ def _gap(cell: Any) -> bool:
     return cell is None or cell != cell
 
 
+def _strong_words(values: list[str]) -> Callable[[list[Any]], Matrix]:
+    return _words(values) if any(" " in value.strip() for value in values) else strong.letters(values)
+
+
+def _neighbourhoods(values: list[Any]) -> Callable[[list[Any]], Matrix]:
+    """Histograms as ever, beside counts of neighbourhoods that some training graph holds."""
+    usual = _graphs(values)
+    known = np.stack([strong.neighbourhoods(v) for v in values]).any(0)
+
+    def extract(column: list[Any]) -> Matrix:
+        return np.concatenate([usual(column), np.stack([strong.neighbourhoods(v)[known] for v in column])], axis=1)
+
+    return extract
+
+
 WORDS = Kind(str, _words)
 PICTURE = Kind(_picture, _pictures, trees=False)
 SOUND = Kind(lambda v: features.log_spectrum(v["array"]), _stacked())
@@ -218,4 +238,10 @@ SIGNAL = Kind(lambda v: features.signal(np.asarray(v, dtype=float)), _stacked())
 GRAPH = Kind(lambda v: v, _graphs)
 ROW = Kind(dict, _rows)
 ARRAY = Kind(lambda v: np.atleast_1d(np.asarray(v, dtype=float)), _arrays)
+STRONG = {
+    SIGNAL: Kind(strong.standard, strong.rocket, trees=False),
+    SOUND: Kind(lambda v: strong.cepstra(v["array"], v.get("sampling_rate", 16000)), _stacked()),
+    GRAPH: Kind(lambda v: v, _neighbourhoods),
+    WORDS: Kind(str, _strong_words),
+}
 MARKED = {"pixels": PICTURE, "array": SOUND, "points": CLOUD, "edges": GRAPH}  # keys that say what a mapping is
