@@ -37,6 +37,8 @@ class Tap(Protocol):
 class KeysAndValues(Protocol):
     """Keys and values kept from pass to pass (`generalist.nn.attention.kv_cache`)."""
 
+    append: bool | None
+
     def meet(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor] | None: ...
 
     def remember(self, layer: int, k: Tensor, v: Tensor, decay: Tensor) -> Tensor | None: ...
@@ -91,6 +93,11 @@ class At:
     @property
     def hidden(self) -> Bool[Tensor, " N"]:
         return self.layout.hidden
+
+    @property
+    def writes(self) -> bool:
+        """Whether its tokens stand alone: one a sequence, beside keys and values of a beginning that was read."""
+        return self.cache is not None and self.cache.append is not None
 
     @property
     def pieces(self) -> Pieces:

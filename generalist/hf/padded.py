@@ -23,6 +23,7 @@ from transformers.utils.generic import can_return_tuple
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.at import At
 from generalist.data.batch.cells import padded_places
+from generalist.data.batch.padded_grids import line_grids, plane_grids
 from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Group, Layout, Packed
 from generalist.model.model import PackedModel
@@ -119,10 +120,16 @@ class PaddedModel(PackedModel):
         summary, modality = self.modalities["summary"].span(None), self.modalities[name]
         at = padded_at(x, real, summary.hidden is not None, modality.causal)
         own = None if real is None else real[:, 1:]
-        place = modality.padded_place(tensors, own) if self.encoder.placed else None
+        count, length = x.shape[:2]
+        place = modality.padded_place(tensors, own) if self.encoder.placed or self.encoder.mapped else None
         if place is not None or modality.axes < 2:
-            count, length = x.shape[:2]
             at.made["place"] = padded_places(place, count, length, x.device)
+            if self.encoder.mapped:
+                planes = [] if place is None else plane_grids(place.to(x.device), own, length)
+                ordered = modality.axes == 1 and not modality.is_causal()
+                all_real = torch.ones(count, length - 1, dtype=torch.bool, device=x.device)
+                lines = line_grids(all_real if own is None else own, length) if ordered else []
+                at.made["grids", 2, True], at.made["grids", 2, False] = planes + lines, planes
         routes = self.padded_routes(name, summary.modality, at.groups[0], candidate, role)
         return replace(at, routes=routes)
 

@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.channel import Nothing
+from generalist.nn.mixers.maps import GridMixer
 from generalist.nn.mixers.table import channel_mixer, layers_of, stage, token_mixer
 from generalist.nn.spec import EncoderSpec, LayerSpec
 from generalist.nn.steps import Step
@@ -96,6 +97,7 @@ class Encoder(nn.Module):
             width = layer.width
         self.width = width  # of what comes out
         self.placed = any(m.positions for m in self.modules() if isinstance(m, Mixer))  # looks at where tokens stand
+        self.mapped = any(isinstance(m, GridMixer) for m in self.modules())  # gathers maps
         self.norm = nn.LayerNorm(width, eps=config.eps) if config.final_norm else None
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:

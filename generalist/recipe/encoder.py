@@ -71,6 +71,8 @@ class LayerSpec:
 class EncoderSpec:
     """The shared encoder; the defaults are a tiny one.
 
+    head_dim: width of attention's heads, 0 = width / heads; wide attention (2210.00640) is one layer of many. local:
+    side of a depthwise convolution of attention's values on their maps, 0 for none; local_shared: one for all heads.
     layer_scale: initial per-channel residual gain, 0 leaves it out. drop_path: one rate in all layers (Uni-Perceiver's
     "fixed"). embedding_norm: one LayerNorm shared by the tokens of all modalities. initial_scale: of the logits.
     mixers: token mixer of every layer, channel_mixers its channel mixer: a name, {"kind": name} with its settings, or a
@@ -94,6 +96,9 @@ class EncoderSpec:
     width: int = 128
     layers: int = 4
     heads: int = 4
+    head_dim: int = field(metadata=COMPUTES, default=0)
+    local: int = field(metadata=COMPUTES, default=0)
+    local_shared: bool = field(metadata=COMPUTES, default=False)
     hidden: int = 512
     activation: str = field(metadata=COMPUTES, default="gelu")
     eps: float = field(metadata=COMPUTES, default=1e-5)
@@ -264,7 +269,7 @@ class EncoderSpec:
         """UserError for sizes and names that no model can have, whatever the tables of mixers hold."""
         for name in ("width", "layers", "heads", "hidden"):
             at_least(1, f"model.{name}", getattr(self, name))
-        for name in ("prompts", "output_size"):
+        for name in ("prompts", "output_size", "head_dim", "local"):
             at_least(0, f"model.{name}", getattr(self, name))
         at_least(0, "model.candidate_prompts", self.candidate_prompts or 0)
         if self.eps <= 0 or self.layer_scale < 0:
@@ -286,7 +291,8 @@ class EncoderSpec:
                     f"model.steps: width {layer.width} behind {width}; give that layer a stage, such as merge"
                 )
             width = layer.width or width
-            divides(layer.heads or self.heads, width)
+            if not self.head_dim:
+                divides(layer.heads or self.heads, width)
         if any(layer.stage for layer in self.stack()) and (self.prompts or self.candidate_prompts):
             raise UserError("model: deep prompts and stages do not go together; leave one of them out")
 

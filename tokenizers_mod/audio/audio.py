@@ -21,6 +21,7 @@ from torch.nn.functional import embedding
 from generalist.data.base.constants import constant
 from generalist.data.base.errors import UserError
 from generalist.data.base.limits import limits
+from generalist.data.batch.cells import cells
 from generalist.data.batch.types import Span
 from generalist.data.media.sounds import mixed, read_sound
 from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
@@ -246,6 +247,15 @@ class Audio(Modality):
         """Waveforms -> input_features [B, frames, mels]; input_features_mask Int[B frames] where lengths differ."""
         features, real = stack_padded([self.frames(value) for value in values])
         return {"input_features": features} | ({} if bool(real.all()) else {"input_features_mask": real[..., 0]})
+
+    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
+        mel = tensors["input_features"]
+        steps, rows = self._grid(mel.shape)
+        cell = cells(steps, rows, mel.device).expand(len(mel), -1, -1)
+        size = torch.tensor([steps, rows], device=mel.device).expand(len(mel), 2)
+        if real is not None:
+            size = torch.stack([real.view(-1, steps, rows).any(2).sum(1), size[:, 1]], dim=1)
+        return torch.cat([cell, size.unsqueeze(1).expand_as(cell)], dim=-1)
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         """input_features [B, frames, mels]; input_features_mask [B, frames], 1 = real, or nothing."""

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from generalist.data.batch.at import At
 from generalist.nn.attention.attend import attend
+from generalist.nn.attention.local import LocalValues
 from generalist.nn.attention.positions.base import Position
+from generalist.nn.attention.positions.decay import Decay
 from generalist.nn.mixers.base import Mixer
 
 
@@ -20,18 +22,29 @@ class Attention(Mixer):
     stacked: ClassVar[dict[str, int]] = {"qkv": 3}
 
     def __init__(
-        self, width: int, heads: int, norm: float | None = None, positions: Mapping[str, Position] | None = None
+        self,
+        width: int,
+        heads: int,
+        norm: float | None = None,
+        positions: Mapping[str, Position] | None = None,
+        head_dim: int = 0,
+        local: int = 0,
+        local_shared: bool = False,
     ) -> None:
         """norm: epsilon of a LayerNorm of all heads' outputs together, in front of `out`; None for no such norm.
 
-        positions: by the names of their kinds, which begin the names of their tensors.
+        positions: by the names of their kinds, which begin the names of their tensors. head_dim: width of a head,
+        0 = width / heads. local, local_shared: side of a convolution of the values on their maps, 0 for none, and
+        whether heads share it (`generalist.nn.attention.local`).
         """
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        inner = heads * head_dim or width
+        self.qkv = nn.Linear(width, 3 * inner)
+        self.out = nn.Linear(inner, width)
         self.positions = self.placed(positions)
-        self.norm = None if norm is None else nn.LayerNorm(width, eps=norm)
+        self.norm = None if norm is None else nn.LayerNorm(inner, eps=norm)
+        self.local = LocalValues(inner // heads, heads, local, local_shared) if local else None
 
     def forward(self, x: Tensor, at: At) -> Tensor:
         """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D], or where `at.only` Float[W D]
@@ -42,4 +55,31 @@ class Attention(Mixer):
             _, pk, pv = self.qkv(at.prompts).view(len(at.prompts), 3, self.heads, -1).unbind(1)
             extra = (pk, pv)
         mixed = at.tap("heads", attend(q, k, v, at, extra, self.positions)).flatten(1)
+        if self.local is not None and not at.writes:
+            near = self.local(v.flatten(1), at)
+            mixed = mixed + (near.index_select(0, at.asked) if at.only else near)
         return self.out(mixed if self.norm is None else self.norm(mixed))
+
+
+class DecayAttention(Attention):
+    """RMT's Manhattan attention among all tokens of a sequence: attention with the position "decay" and a local term.
+
+    On one map alone it is the authors' whole form (`generalist.tokenizers_mod.maps.decay`); tokens without a map stand
+    at distance 0 from all.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        norm: float | None = None,
+        positions: Mapping[str, Position] | None = None,
+        head_dim: int = 0,
+        local: int = 5,
+        local_shared: bool = False,
+        initial: float = 2.0,
+        span: float = 4.0,
+    ) -> None:
+        """initial, span: gamma_h = 1 - 2^-(initial + span h / heads)."""
+        own = Decay(head_dim or width // heads, heads, initial, span)
+        super().__init__(width, heads, norm, {"decay": own, **(positions or {})}, head_dim, local, local_shared)

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.nn.attention.positions.table import build_positions, check_positions
+from generalist.nn.attention.positions.table import build_positions
 from generalist.nn.experts.experts import Experts
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
 from generalist.nn.mixers.base import Mixer
@@ -33,6 +33,7 @@ Table = Mapping[str, str | type[nn.Module]]
 TOKEN_MIXERS: dict[str, str | type[nn.Module]] = {
     "attention": "generalist.nn.mixers.attention:Attention",
     "expert_attention": "generalist.nn.experts.mixers:ExpertAttention",
+    "decay_attention": "generalist.nn.mixers.attention:DecayAttention",
     "retention": "generalist.nn.mixers.retention:Retention",
     "hyena": "generalist.tokenizers_mod.maps.hyena:Hyena",
     "pool": "generalist.tokenizers_mod.maps.pool:Pool",
@@ -109,12 +110,19 @@ def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: L
     if not issubclass(kind, Mixer):
         more = {"heads": layer.heads} if "heads" in inspect.signature(kind.__init__).parameters else {}
         return MapMixer(kind(layer.width, **more, **settings))
-    if "positions" in inspect.signature(kind.__init__).parameters:
-        settings["positions"] = build_positions(spec, layer.width // layer.heads, layer.heads)
+    taken = inspect.signature(kind.__init__).parameters
+    for setting in ("head_dim", "local", "local_shared"):
+        if setting in taken and (given := getattr(spec, setting)):
+            settings.setdefault(setting, given)
+    if "positions" in taken:
+        head = settings.get("head_dim") or layer.width // layer.heads
+        settings["positions"] = build_positions(spec, head, layer.heads)
     if issubclass(kind, Experts):
         router = replace(expert_spec(spec), width=layer.width)
         return kind(layer.width, *sizes, router, spec.moe.router, **settings)
     if spec.inner_norm:
+        if "norm" not in taken:
+            raise UserError(f"model.inner_norm: the mixer {name!r} has no such norm; leave it out or take another")
         settings["norm"] = spec.eps
     return kind(layer.width, *sizes, **settings)
 
@@ -139,7 +147,7 @@ def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
         operators = _built_without_numbers(spec)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:  # a file or a list of settings holds a value of another type
+    except (TypeError, ValueError, RuntimeError) as error:  # a file or a list of settings holds a value of another type
         raise UserError(f"model: a setting has a value of the wrong kind ({error})") from error
     if set(used.values()) - {Needs(), Needs(reach="token")} or Needs() not in used.values():
         offered = inputs()
@@ -157,6 +165,7 @@ def _built_without_numbers(spec: EncoderSpec) -> list[tuple[str, MapOperator]]:
             continue
         met.add(str(parts))
         with torch.device("meta"):
+            build_positions(spec, spec.head_dim or layer.width // layer.heads, layer.heads)
             made = token_mixer(spec, layer)
             channel_mixer(spec, layer)
         if isinstance(made, MapMixer) and isinstance(made.operator, MapOperator):
@@ -175,8 +184,6 @@ def _check_parts(spec: EncoderSpec) -> None:
     spec.check_sizes()
     for act in filter(None, (spec.activation, spec.output_act)):
         check_name(act, ACT2FN, "activation")
-    for layer in layers_of(spec):
-        check_positions(spec, layer.width // layer.heads, layer.heads)
     check_readout(spec)
 
 

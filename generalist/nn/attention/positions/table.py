@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 
-import torch
-
 from generalist.data.base.errors import UserError, nearest
 from generalist.nn.attention.positions.base import Position
 from generalist.recipe.encoder import EncoderSpec, check_name
@@ -15,6 +13,7 @@ from generalist.recipe.encoder import EncoderSpec, check_name
 POSITIONS: dict[str, str | type[Position]] = {
     "rotary": "generalist.nn.attention.positions.rotary:Rotary",
     "relative": "generalist.nn.attention.positions.relative:RelativeBias",
+    "decay": "generalist.nn.attention.positions.decay:Decay",
 }
 
 
@@ -39,9 +38,3 @@ def build_positions(spec: EncoderSpec, width: int, heads: int) -> dict[str, Posi
             raise UserError(f"model: {name} has no setting {wrong[0]!r}; {nearest(wrong[0], known)}")
         made[name] = kind(width, heads, **settings)
     return made
-
-
-def check_positions(spec: EncoderSpec, width: int, heads: int) -> None:
-    """UserError where `build_positions` has one; nothing is filled and no random number drawn."""
-    with torch.device("meta"):
-        build_positions(spec, width, heads)
