@@ -15,7 +15,8 @@ from generalist.nn.attention.positions.relative import offsets_of
 from generalist.nn.attention.positions.rotary import Rotary, turn
 from generalist.nn.encoder import Encoder
 from generalist.nn.mixers.maps import MapMixer
-from generalist.nn.steps import Merge, Step
+from generalist.nn.steps.base import Step
+from generalist.nn.steps.merge import Merge
 from generalist.nn.taps import Kept
 from generalist.tokenizers_mod.maps.convolve import Convolve
 from generalist.tokenizers_mod.maps.pool import Pool

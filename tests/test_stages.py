@@ -13,8 +13,8 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.mixers.table import TOKEN_MIXERS
-from generalist.nn.steps import STAGES as STAGES_TABLE
-from generalist.nn.steps import Merge
+from generalist.nn.steps.base import STAGES as STAGES_TABLE
+from generalist.nn.steps.merge import Merge
 from generalist.train.optimizer import parameter_groups
 from generalist.train.plan import count
 from generalist.train.prepare import prepare
@@ -110,7 +110,7 @@ MINE = """
 import torch
 from torch import nn
 from generalist.nn.mixers.base import Mixer
-from generalist.nn.steps import Step
+from generalist.nn.steps.base import Step
 
 class Scale(Mixer):
     def __init__(self, width, heads, start=1.0):

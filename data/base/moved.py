@@ -165,6 +165,8 @@ MOVED: dict[str, str] = {
     "generalist.nn.attention.position": "generalist.nn.attention.positions.base",
     "generalist.nn.attention.relative": "generalist.nn.attention.positions.relative",
     "generalist.nn.attention.rotary": "generalist.nn.attention.positions.rotary",
+    "generalist.nn.steps": "generalist.nn.steps.base",
+    "generalist.nn.steps:Merge": "generalist.nn.steps.merge",
     "generalist.parts": "generalist.nn.attention.parts",
     "generalist.plan": "generalist.train.plan",
     "generalist.pooling": "generalist.nn.readout",

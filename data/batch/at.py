@@ -142,6 +142,16 @@ class At:
         return replace(self, name=f"{self.name}.{name}".strip("."))
 
     @property
+    def sequences(self) -> tuple[Int[Tensor, " B"], Int[Tensor, " N"]]:
+        """The first token of every sequence as they lie, and of which sequence every token is."""
+        return self.once("sequences", self._sequences)
+
+    def _sequences(self) -> tuple[Tensor, Tensor]:
+        lengths = torch.tensor([group.length for group in self.groups for _ in range(group.count)])
+        first, sequence = lengths.cumsum(0) - lengths, torch.arange(len(lengths)).repeat_interleave(lengths)
+        return first.to(self.block.device), sequence.to(self.block.device)
+
+    @property
     def place(self) -> Int[Tensor, "N 6"]:
         """Int[N 6], where every token stands in its map (`generalist.data.batch.cells`)."""
         return self.once("place", lambda: places(self.pieces).to(self.block.device, non_blocking=True))
@@ -160,9 +170,7 @@ class At:
             if piece.shape is None or piece.bound or (len(piece.shape) < axes and not lines):
                 continue
             count, shape = piece.maps(axes)
-            index = torch.arange(piece.start, piece.start + piece.length)
-            if piece.cells is not None:
-                index = torch.full((piece.total,), -1).index_copy(0, piece.cells, index)
+            index = piece.laid_out(torch.arange(piece.start, piece.start + piece.length), -1)
             rows.setdefault(shape, []).append(index.view(count, -1))
         found = []
         for shape, parts in rows.items():
@@ -170,6 +178,10 @@ class At:
             real = None if bool((index >= 0).all()) else (index >= 0).to(self.block.device)
             found.append(Grid(shape, index.clamp(min=0).to(self.block.device), real))
         return found
+
+    def of(self, layout: Layout) -> At:
+        """The same tokens by another layout, which says all of who sees whom."""
+        return replace(self, layout=layout, mask=None, made={})
 
     def rebuilt(self, changed: Sequence[tuple[Piece, Tensor]]) -> tuple[At, Tensor]:
         """Other tokens in the pieces' stead, and where the new tokens lie once sequences are sorted by length again.
@@ -212,7 +224,7 @@ class At:
         layout = Layout(groups, self.block[source], self.hidden[source], Pieces.of(pieces), asked, asks)
         routes = None if self.routes is None else self.routes.of(source)
         origin = source if self.origin is None else self.origin[source]
-        return replace(self, layout=layout, routes=routes, cache=None, origin=origin, made={}), order
+        return replace(self, layout=layout, mask=None, routes=routes, cache=None, origin=origin, made={}), order
 
     def __add__(self, other: At) -> At:
         """The tokens of `self` followed by those of `other`; all else as in `self`."""

@@ -25,7 +25,7 @@ def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor
 def places(pieces: Pieces) -> Int[Tensor, "N 6"]:
     """The place of every token of a packed batch, Int[N 6], on the host."""
     own = pieces.placed()
-    cell = [torch.arange(p.length) if p.cells is None else p.cells for p in own]
+    cell = [torch.arange(p.length) if p.cells is None else p.cells.clamp(min=0) for p in own]
     table, met = [], dict[int, tuple[int, int]]()  # of each sequence: its maps so far, and their rows
     for piece in own:
         planar = piece.shape is not None and len(piece.shape) > 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -14,7 +15,8 @@ class Piece(NamedTuple):
     """A span's place in the packed batch.
 
     shape: None for a set, (n,) of an ordered sequence, (H, W) of a picture, (T, H, W) of a film. cells: Int[length],
-    which cells of the shape its tokens are, where some were masked; None where it has all of them in order.
+    which cells of the shape its tokens are, where some were masked, -1 for a token that is in no cell (padding, or left
+    out without being taken out); None where it has all of them in order.
     bound: some of its tokens are causal or hidden, so what they see is not everything. asked: a question is asked at
     some of its tokens.
     """
@@ -31,6 +33,13 @@ class Piece(NamedTuple):
     def total(self) -> int:
         """Cells of its shape."""
         return self.length if self.shape is None else prod(self.shape)
+
+    def laid_out(self, own: Tensor, absent: int) -> Tensor:
+        """Its tokens Int[length] in the cells of its shape, Int[total]; `absent` in a cell that has none."""
+        if self.cells is None:
+            return own
+        there = self.cells >= 0
+        return torch.full((self.total,), absent).index_copy(0, self.cells[there], own[there])
 
     def maps(self, axes: int) -> tuple[int, tuple[int, ...]]:
         """How many grids of `axes` axes it is, and their shape: a text of n tokens is 1 x n, a film T pictures."""

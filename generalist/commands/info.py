@@ -79,7 +79,7 @@ def encoder_parts() -> dict[str, dict[str, str]]:
     """What the keys model.mixers, model.channel_mixers, model.steps (stages) and model.readout may name."""
     from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS, mixer_class
     from generalist.nn.readout import POOLINGS
-    from generalist.nn.steps import STAGES
+    from generalist.nn.steps.base import STAGES
 
     tables: dict[str, Any] = {
         "mixers": TOKEN_MIXERS,

@@ -19,7 +19,7 @@ from generalist.nn.mixers.channel import Nothing
 from generalist.nn.mixers.maps import GridMixer
 from generalist.nn.mixers.table import channel_mixer, layers_of, stage, token_mixer
 from generalist.nn.spec import EncoderSpec, LayerSpec
-from generalist.nn.steps import Step
+from generalist.nn.steps.base import Step
 
 
 class DropPath(nn.Module):

@@ -55,7 +55,7 @@ class MoeSpec:
 class LayerSpec:
     """One layer. mixer, channel: a name, or {"kind": name} with its settings; norm: as `EncoderSpec.norm`; heads,
     hidden: 0 = the encoder's. stage: the step in front of it that changes the tokens, such as "merge" or {"kind":
-    "merge", "factor": 4} (`generalist.nn.steps.STAGES`), "" for none; width: from that step on, 0 = as in front of it.
+    "merge", "factor": 4} (`nn.steps.base.STAGES`), "" for none; width: from that step on, 0 = as in front of it.
     """
 
     mixer: dict[str, Any] | str = "attention"

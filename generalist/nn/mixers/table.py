@@ -24,7 +24,7 @@ from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.maps import MapMixer, needs_of
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
-from generalist.nn.steps import STAGES, Step
+from generalist.nn.steps.base import STAGES, Step
 from generalist.recipe.encoder import check_name, named
 from generalist.tokenizers_mod.maps.base import MapOperator
 
@@ -190,11 +190,15 @@ def _check_parts(spec: EncoderSpec) -> None:
 def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
     """What each mixer that is used needs, by its name."""
     used: dict[str, Needs] = {}
+    width = spec.width
     for layer in layers_of(spec):
         if layer.stage:
             chosen, settings = named(layer.stage, "steps: stage")
             check_name(chosen, STAGES, "steps: stage")
             _settings(chosen, settings, mixer_class(STAGES, chosen))
+            with torch.device("meta"):  # what values it refuses
+                stage(layer, width)
+        width = layer.width
         for key, what, table, other in (
             ("mixers", layer.mixer, TOKEN_MIXERS, CHANNEL_MIXERS),
             ("channel_mixers", layer.channel, CHANNEL_MIXERS, TOKEN_MIXERS),

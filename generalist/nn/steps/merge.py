@@ -1,4 +1,4 @@
-"""What an encoder is made of: steps from packed tokens to packed tokens, which may change their number and width."""
+"""Neighbouring cells of a map become one token of another width."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from torch.nn.functional import pad
 from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.data.batch.pieces import Piece
-
-
-class Step(nn.Module):
-    """Base. width: of what comes out."""
-
-    width: int
-
-    def forward(self, x: Tensor, at: At) -> tuple[Tensor, At]:
-        """Float[N D] and where they stand -> Float[N' width] and where those stand."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward")
-
-
-# a name and where its class is, or the class: kind(width, out, **settings)
-STAGES: dict[str, str | type[nn.Module]] = {"merge": "generalist.nn.steps:Merge"}
+from generalist.nn.steps.base import Step, may_change
 
 
 class Merge(Step):
@@ -60,10 +47,10 @@ class Merge(Step):
         """What a piece becomes, the token each of its new tokens stands for Int[n'], and their cells Int[n' factor^2]
         (`absent` for those that are not there); None where it stays as it is."""
         own = torch.arange(piece.start, piece.start + piece.length)
-        if piece.shape is None or len(piece.shape) < 2 or piece.asked or piece.bound:
+        if not may_change(piece):
             return piece, own, None
         count, (rows, columns) = piece.maps(2)
-        cells = own if piece.cells is None else torch.full((piece.total,), absent).index_copy(0, piece.cells, own)
+        cells = piece.laid_out(own, absent)
         f = self.factor
         maps = pad(cells.view(count, rows, columns), (0, -columns % f, 0, -rows % f), value=absent)
         windows = maps.unfold(1, f, f).unfold(2, f, f)  # [count rows' columns' f f]
