@@ -195,6 +195,6 @@ def test_a_recipe_with_both_steps_trains_and_its_model_is_the_same_when_loaded(t
     made.save_pretrained(tmp_path)
     loaded = GeneralistModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        hidden, at = made.encoded(packed)
+        _, at = made.encoded(packed)
         assert torch.equal(loaded.features(packed), made.features(packed))
     assert sorted(p.length for p in at.pieces) == [1, 1, 2, 2]
