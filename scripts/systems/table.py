@@ -24,6 +24,8 @@ SYSTEMS = {
     "svt": "generalist.scripts.systems.hierarchical",
     "crossformer": "generalist.scripts.systems.crossformer",
     "t2t": "generalist.scripts.systems.t2t",
+    "activator": "generalist.scripts.systems.activator",
+    "duo": "generalist.scripts.systems.duo",
     "vit_res": "generalist.scripts.systems.vit_res",
 }
 

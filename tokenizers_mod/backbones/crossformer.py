@@ -134,7 +134,8 @@ class CrossFormer(Network):
                 self.between.append(Between(self.channels[stage - 1], merges[stage - 1]))
             blocks = []
             for i in range(depths[stage]):
-                mixer = Window(own, heads[stage], "cross", groups[stage], intervals[stage], odd=i % 2 == 1)
+                far = i % 2 == 1
+                mixer = Window(own, heads[stage], "cross", groups[stage], intervals[stage], far, max(1, own // 16))
                 cool = cooling and i % 3 == 2 and i < depths[stage] - 1
                 blocks.append(CrossBlock(mixer, own, int(ratios[stage] * own), cool))
             self.stages.append(nn.Sequential(*blocks))

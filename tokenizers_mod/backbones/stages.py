@@ -23,6 +23,8 @@ KINDS: dict[str, str] = {
     "rmt": "generalist.tokenizers_mod.backbones.rmt:RMT",
     "cel": "generalist.tokenizers_mod.backbones.crossformer:CEL",
     "crossformer": "generalist.tokenizers_mod.backbones.crossformer:CrossFormer",
+    "duo": "generalist.tokenizers_mod.backbones.duo:Duo",
+    "s2a": "generalist.tokenizers_mod.backbones.s2a:S2AFormer",
     "spectformer": "generalist.tokenizers_mod.backbones.spectformer:SpectFormer",
     "spectformer_h": "generalist.tokenizers_mod.backbones.hierarchical:HierarchicalSpectFormer",
     "svt": "generalist.tokenizers_mod.backbones.hierarchical:SVT",
@@ -73,6 +75,8 @@ class Stages(PreTrainedModel):
         super().__init__(config)
         try:
             self.network = network_class(config.kind)(**config.settings)
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(f"backbone: {config.kind} cannot be built of {config.settings} ({error})") from error
         self.post_init()

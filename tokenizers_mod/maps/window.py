@@ -32,11 +32,10 @@ def pairs(rows: int, columns: int, device: torch.device | None = None) -> Tensor
 
 
 class DynamicPositionBias(nn.Module):
-    """A number a head for every offset (dy, dx): linear to width // 16, then LayerNorm, ReLU, linear three times."""
+    """A number a head for every offset (dy, dx): linear to `inner`, then LayerNorm, ReLU, linear three times."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, inner: int, heads: int) -> None:
         super().__init__()
-        inner = max(1, width // 16)
         self.pos_proj = nn.Linear(2, inner)
         self.pos1, self.pos2 = layer(inner, inner), layer(inner, inner)
         self.pos3 = layer(inner, heads)
@@ -94,8 +93,9 @@ class Groups(NamedTuple):
 
 
 class Window(MapOperator):
-    """style: "shift" (Swin) or "cross" (CrossFormer). odd: whether it is the second of a pair; set by the number of the
-    layer where the recipe does not say. interval: how far apart the cells of a far group stand ("cross").
+    """style: "shift" (Swin) or "cross" (CrossFormer). odd: whether it is the second of a pair; where a recipe does not
+    say, every second window layer is. interval: how far apart the cells of a far group stand ("cross"); inner: width of
+    its network of positions, 0 for a 16th of the tokens' but at least 4.
 
     A line of n tokens has groups of `size`. Maps not larger than a window are one group; they are padded to whole
     groups at the right and bottom, and what is padded or masked is no key.
@@ -104,15 +104,26 @@ class Window(MapOperator):
     stacked: ClassVar[dict[str, int]] = {"attn.qkv": 3}
 
     def __init__(
-        self, width: int, heads: int, style: str = "shift", size: int = 4, interval: int = 2, odd: bool = False
+        self,
+        width: int,
+        heads: int,
+        style: str = "shift",
+        size: int = 4,
+        interval: int = 2,
+        odd: bool = False,
+        inner: int = 0,
     ) -> None:
         super().__init__()
         if style not in ("shift", "cross"):
             raise UserError(f'window: style {style!r}; it is "shift" (Swin) or "cross" (CrossFormer)')
-        if size < 1 or interval < 1:
-            raise UserError(f"window: size {size}, interval {interval}; both are at least 1, such as 4 and 2")
+        if size < 1 or interval < 1 or inner < 0:
+            raise UserError(
+                f"window: size {size}, interval {interval}, inner {inner}; at least 1, 1 and 0, such as 4, 2 and 0"
+            )
         self.style, self.size, self.interval, self.odd = style, size, interval, odd
-        pos = PositionTable(size, heads) if style == "shift" else DynamicPositionBias(width, heads)
+        pos: nn.Module = PositionTable(size, heads)
+        if style == "cross":  # of one channel a LayerNorm would leave nothing
+            pos = DynamicPositionBias(inner or max(4, width // 16), heads)
         self.attn = GroupAttention(width, heads, pos)
 
     def refuses(self, rows: int, columns: int) -> str:
