@@ -68,12 +68,14 @@ def test_a_named_open_clip_model_converts_by_command_and_from_a_file(tmp_path):
     visual = package.create_model("ViT-S-32-alt").eval()
     torch.save({f"visual.{k}": v for k, v in visual.visual.state_dict().items()}, tmp_path / "w.pt")
     out = tmp_path / "m"
-    assert main(["convert", "open-clip", f"ViT-S-32-alt:{tmp_path / 'w.pt'}", "--out", str(out)]) == 0
+    assert (
+        main(["convert", "open-clip", f"ViT-S-32-alt:{tmp_path / 'w.pt'}", "--out", str(out), "--tower", "image"]) == 0
+    )
     model = GeneralistModel.from_pretrained(out).eval()
     pixels = torch.randn(2, 3, 224, 224)
     close(features(model, pixels), visual.visual(pixels))
     assert main(["convert", "open-clip", "ViT-S-32-al", "--out", str(out)]) == 2
-    assert main(["convert", "open-clip", "RN50", "--out", str(out)]) == 2
+    assert main(["convert", "open-clip", "RN50", "--out", str(out), "--tower", "image"]) == 2
     assert main(["convert", "open-clip", "ViT-S-32-alt:nowhere.pt", "--out", str(out)]) == 2
 
 

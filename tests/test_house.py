@@ -48,6 +48,7 @@ ROOMS = {
         "pretrained",
         "regions",
         "published",
+        "towers",
     ],
     "tasks": ["candidates", "measures", "base", "kinds", "registry", "baselines"],
 }

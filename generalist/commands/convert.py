@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spatial", help="how positions are resized: formula or interpolate")
     parser.add_argument("--vision-type", help="the vision type row: auto, fold or ignore")
     parser.add_argument("--head-scale", help="logit scale that a prompt-tuned linear head belongs to")
-    parser.add_argument("--tower", help="of a model with two: image (the default) or text")
+    parser.add_argument("--tower", help="of a model with two: both (the default) as modalities, or image or text alone")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer that a library would fetch")
     parser.add_argument("--end-id", type=int, help="id of <|endoftext|> in a vocabulary that is not the official one")
     parser.add_argument("--spe-id", type=int, help="id of <|spe|> likewise")
     parser.add_argument("--dialect", help="on the way back to an official file: torch or deepspeed")
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
     module = importlib.import_module(KINDS[args.kind][0])
     names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect", "tower", "end_id", "spe_id")
+    names += ("tokenizer",)
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.lenient:
         options["lenient"] = True

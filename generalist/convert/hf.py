@@ -20,6 +20,8 @@ from torch.nn.functional import linear
 
 from generalist.convert import sentence
 from generalist.convert.files import load_folder
+from generalist.convert.pairs import transformers as pairs
+from generalist.convert.pairs.build import build as build_pair
 from generalist.convert.report import Report, fill, real_numbers, save
 from generalist.convert.towers import clip_text as clip_texts
 from generalist.convert.towers import vit
@@ -34,23 +36,25 @@ from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 
 OPTIONS = ("tower", "lenient")
+TOWERS = ("both", "image", "text")
 Built = tuple[GeneralistModel, GeneralistProcessor, Report]
 
 
-def convert(checkpoint: Path, out: Path, tower: str = "image", lenient: bool = False) -> Report:
-    """A Hugging Face model folder as a model folder of this framework. tower: of CLIP, "image" or "text".
+def convert(checkpoint: Path, out: Path, tower: str = "both", lenient: bool = False) -> Report:
+    """A Hugging Face model folder as a model folder of this framework.
 
-    lenient: keep fresh weights where the file lacks some, and name them.
+    tower: of a model with two, "both" as modalities (`generalist.convert.pairs`), or "image" or "text" as the shared
+    encoder. lenient: keep fresh weights where the file lacks some, and name them.
     """
-    if tower not in ("image", "text"):
-        raise UserError(f"tower {tower!r}; {nearest(tower, ('image', 'text'))}")
+    if tower not in TOWERS:
+        raise UserError(f"tower {tower!r}; {nearest(tower, TOWERS)}")
     model, processor, report = build(checkpoint, tower, lenient)
     save(model, processor, report, out)
     return report
 
 
 def build(folder: Path, tower: str = "image", lenient: bool = False) -> Built:
-    """The encoder of a folder, by its model type; of a model with two towers the named one."""
+    """The encoder of a folder, by its model type; of a model with two towers both or the named one."""
     behind = sentence.read(folder)
     folder = behind.folder
     try:
@@ -58,8 +62,12 @@ def build(folder: Path, tower: str = "image", lenient: bool = False) -> Built:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no readable config.json; give a Hugging Face model folder") from error
     kind = config.get("model_type", "") if isinstance(config, dict) else ""
+    if kind in pairs.KINDS and tower == "both":
+        report = Report(f"Hugging Face {kind}")
+        return build_pair(pairs.pair_of(folder, config, report)[0], report)
     if kind not in READERS:
-        raise UserError(f"models of type {kind!r} do not convert; {nearest(kind, READERS)}")
+        known = dict.fromkeys([*READERS, *(pairs.KINDS if tower == "both" else ())])
+        raise UserError(f"models of type {kind!r} do not convert; {nearest(kind, known)}")
     reader, anchor = READERS[kind]
     if tower == "text" and reader is not clip_text:
         if reader is not clip:

@@ -1,9 +1,8 @@
 """Towers of open_clip as models of this framework: the same features for the same pixels or texts.
 
-generalist convert open-clip ViT-B-32:openai --out DIR          weights by open_clip's own name (it fetches them)
-generalist convert open-clip ViT-B-32:weights.pt --out DIR      from a file, read safely
-generalist convert open-clip ViT-B-32 --out DIR                 fresh weights
-generalist convert open-clip ViT-B-32:openai --tower text ...   the text tower instead (`clip_text`)
+generalist convert open-clip ViT-B-32:openai --out DIR          both towers as one model (`generalist.convert.pairs`)
+generalist convert open-clip ViT-B-32:openai --tower image ...  the image tower as the shared encoder
+generalist convert open-clip ViT-B-32:weights.pt --tower text   the text tower (`clip_text`), from a file, read safely
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from generalist.convert.files import load_tensors
+from generalist.convert.pairs import open_clip as pairs
+from generalist.convert.pairs.build import build
 from generalist.convert.report import Report, real_numbers, save
 from generalist.convert.towers import clip_text, timm_vit, vit
 from generalist.data.base.errors import UserError, nearest
@@ -23,7 +24,8 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.recipe.encoder import EncoderSpec
 
-OPTIONS = ("tower", "lenient")
+OPTIONS = ("tower", "lenient", "tokenizer")
+TOWERS = ("both", "image", "text")
 BLOCK = {
     "ln_1.weight": "norm1.weight",
     "ln_1.bias": "norm1.bias",
@@ -43,15 +45,24 @@ BLOCK = {
 ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
 
 
-def convert(checkpoint: Path, out: Path, tower: str = "image", lenient: bool = False) -> Report:
-    """A tower ("image" or "text") of ARCH, ARCH:PRETRAINED or ARCH:FILE as a model folder.
+def convert(
+    checkpoint: Path, out: Path, tower: str = "both", lenient: bool = False, tokenizer: Path | None = None
+) -> Report:
+    """Both towers of ARCH, ARCH:PRETRAINED, ARCH:FILE or a folder, or one ("image" or "text"), as a model folder.
 
-    lenient: keep fresh weights where the file lacks some, and name them.
+    lenient: keep fresh weights where the file lacks some, and name them. tokenizer: the folder of one that open_clip
+    would fetch.
     """
-    if tower not in ("image", "text"):
-        raise UserError(f"tower {tower!r}; {nearest(tower, ('image', 'text'))}")
+    if tower not in TOWERS:
+        raise UserError(f"tower {tower!r}; {nearest(tower, TOWERS)}")
     name = str(checkpoint)
     taken = Report("open_clip")
+    if tower == "both":
+        taken.kind = f"open_clip {checkpoint}"
+        pair, _ = pairs.pair_of(pairs.source_of(name, tokenizer), taken, lenient)
+        model, processor, report = build(pair, taken)
+        save(model, processor, report, out)
+        return report
     if tower == "image":
         model, processor, report = from_visual(image_tower(name, taken, lenient))
     else:

@@ -11,8 +11,11 @@ from torch import Tensor
 from generalist.data.batch.types import Packed
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
 from generalist.hf.padded import PaddedModel
+from generalist.model.config import GeneralistConfig
 from generalist.model.sides import INPUT
 from generalist.tokenizers_mod.base.capabilities import Proposes
+
+PAIRWISE = "generalist_siglip"  # a pipeline then takes the sigmoid of every logit instead of their softmax
 
 
 class GeneralistModel(PaddedModel):
@@ -74,6 +77,11 @@ class GeneralistForZeroShotImageClassification(GeneralistModel):
 
     main_input_name = "pixel_values"
     chooses: ClassVar[bool] = True
+
+    def __init__(self, config: GeneralistConfig) -> None:
+        super().__init__(config)
+        if config.pairwise:  # transformers' pipeline tells SigLIP's law by this name; the file keeps the class's own
+            self.config.model_type = PAIRWISE
 
 
 class GeneralistForZeroShotAudioClassification(GeneralistModel):

@@ -208,7 +208,7 @@ class PaddedModel(PackedModel):
                 raise UserError(ALONE)
             warn(f"{ALONE} (the logit, their scaled cosine, holds for one pair as well)", stacklevel=2)
         scale = scale or self.sides.scale({first}, {second})
-        logits = self.tempered(likelihood.logits(queries, answers, self.log_scale(scale)), scale)
+        logits = self.tempered(self.scaled(queries, answers, scale), scale)
         loss = None
         if return_loss:
             if logits.shape[0] != logits.shape[1]:

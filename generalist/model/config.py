@@ -12,6 +12,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.nn.mixers.table import check
 from generalist.nn.spec import Inputs
 from generalist.recipe.encoder import EncoderSpec, MoeSpec, check_name
+from generalist.tasks.candidates.likelihood import MAX_SCALE
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities
 
@@ -36,6 +37,9 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     knows them (a saved configuration has its keys sorted). scales: names of the learnable logit scales.
     temperatures: {logit scale: T}, by which logits are divided once the model is trained
     (`generalist.evaluate.calibration`).
+    biases: logit scales whose logits have a learnable bias added; largest_scale: where exp(log scale) is clamped.
+    pairwise: every pair was trained to be judged by itself, by the sigmoid of its logit (SigLIP, 2303.15343): a stock
+    pipeline does so, this framework's law compares as ever, and no bias changes that.
     linear_heads: {logit scale: classes} that get a linear head beside the cosine (spec 4).
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default; of a question that
     tasks of one other scale were trained on, that one.
@@ -56,6 +60,9 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     modalities: dict[str, Any] | None = None
     modality_order: list[str] | None = None
     scales: list[str] | None = None
+    biases: list[str] | None = None
+    largest_scale: float = MAX_SCALE
+    pairwise: bool = False
     temperatures: dict[str, float] | None = None
     candidate_sets: dict[str, Any] | None = None
 
@@ -72,6 +79,7 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         self.linear_heads = dict(self.linear_heads or {})
         self.candidate_sets = dict(self.candidate_sets or {})
         self.temperatures = dict(self.temperatures or {})
+        self.biases = list(self.biases or [])
         self.tasks = list(self.tasks or [])
         self.task_sides = dict(self.task_sides or {})
         moe: Any = asdict(self.moe) if isinstance(self.moe, MoeSpec) else self.moe  # a file holds a dict

@@ -76,6 +76,7 @@ class PackedModel(Tapped, PreTrainedModel):
         self.log_scales = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor([config.initial_scale]).log()) for name in config.scales or []}
         )
+        self.logit_biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in config.biases or []})
         parts = {
             weight: count for m in self.encoder.modules() if isinstance(m, Mixer) for weight, count in m.matrices()
         }
@@ -92,6 +93,9 @@ class PackedModel(Tapped, PreTrainedModel):
         if module is self.log_scales:
             for value in module.values():
                 init.constant_(value, float(torch.tensor(self.config.initial_scale).log()))
+        elif module is self.logit_biases:
+            for value in module.values():
+                init.zeros_(value)
         elif isinstance(module, ExpertLinear):
             module.reset_parameters()
         elif isinstance(module, nn.Linear) and module in self.own_linears:
@@ -221,8 +225,15 @@ class PackedModel(Tapped, PreTrainedModel):
         self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
     ) -> Float[Tensor, "*M K"]:
         """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""
-        cosines = likelihood.logits(queries, candidates, self.log_scale(scale))
+        cosines = self.scaled(queries, candidates, scale)
         return self.tempered(self.linear_heads(scale, queries, cosines), scale)
+
+    def scaled(
+        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
+    ) -> Float[Tensor, "*M K"]:
+        """cos · scale, and the scale's bias where it has one: Float[... K]."""
+        found = likelihood.logits(queries, candidates, self.log_scale(scale), self.config.largest_scale)
+        return found + self.logit_biases[scale] if scale in self.logit_biases else found
 
     def tempered(self, logits: Tensor, scale: str) -> Tensor:
         """Logits of a scale, over its temperature once training is over."""

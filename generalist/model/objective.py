@@ -18,7 +18,7 @@ from generalist.model.candidates import POLICIES, SHARE_FROM, Compared, Exact, I
 from generalist.model.model import PackedModel
 from generalist.model.ranked import Ranked, member_scores, partner_scores
 from generalist.recipe.specs import CandidateSpec
-from generalist.tasks.candidates.likelihood import asked, logits, negative_log_likelihood, symmetric
+from generalist.tasks.candidates.likelihood import asked, negative_log_likelihood, symmetric
 from generalist.tasks.candidates.names import TEMPLATED, CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -219,5 +219,5 @@ class Objective(nn.Module):
             return negative_log_likelihood(log_p, compared.target, batch.smoothing)[0], log_p
         if batch.scale in self.model.linear_heads:
             raise UserError(f"candidates.{batch.candidates}: a linear head needs all its classes; use policy=exact")
-        scores = logits(compared.queries, compared.members, self.model.log_scale(batch.scale))
+        scores = self.model.scaled(compared.queries, compared.members, batch.scale)
         return sampled_loss(scores, compared, batch.smoothing), scores

@@ -71,6 +71,7 @@ class LayerSpec:
 class EncoderSpec:
     """The shared encoder; the defaults are a tiny one.
 
+    layers: 0 is legal beside a readout that looks at a sequence's tokens: what tokenizers give is compared as it is.
     head_dim: width of attention's heads, 0 = width / heads; wide attention (2210.00640) is one layer of many. local:
     side of a depthwise convolution of attention's values on their maps, 0 for none; local_shared: one for all heads.
     layer_scale: initial per-channel residual gain, 0 leaves it out. drop_path: one rate in all layers (Uni-Perceiver's
@@ -267,9 +268,9 @@ class EncoderSpec:
 
     def check_sizes(self) -> None:
         """UserError for sizes and names that no model can have, whatever the tables of mixers hold."""
-        for name in ("width", "layers", "heads", "hidden"):
+        for name in ("width", "heads", "hidden"):
             at_least(1, f"model.{name}", getattr(self, name))
-        for name in ("prompts", "output_size", "head_dim", "local"):
+        for name in ("layers", "prompts", "output_size", "head_dim", "local"):
             at_least(0, f"model.{name}", getattr(self, name))
         at_least(0, "model.candidate_prompts", self.candidate_prompts or 0)
         if self.eps <= 0 or self.layer_scale < 0:

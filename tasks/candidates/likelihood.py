@@ -12,18 +12,21 @@ from torch.nn.functional import normalize
 MAX_SCALE = 100.0
 
 
-def scale_of(log_scale: Float[Tensor, "1"]) -> Float[Tensor, "1"]:
-    """exp(log scale), at most 100: above the clamp the scale gets no gradient. [1] -> [1]."""
-    return log_scale.float().exp().clamp(max=MAX_SCALE)
+def scale_of(log_scale: Float[Tensor, "1"], most: float = MAX_SCALE) -> Float[Tensor, "1"]:
+    """exp(log scale), at most 100 or `most`: above the clamp the scale gets no gradient. [1] -> [1]."""
+    return log_scale.float().exp().clamp(max=most)
 
 
 def logits(
-    queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], log_scale: Float[Tensor, "1"]
+    queries: Float[Tensor, "*M D"],
+    candidates: Float[Tensor, "K D"],
+    log_scale: Float[Tensor, "1"],
+    most: float = MAX_SCALE,
 ) -> Float[Tensor, "*M K"]:
-    """Scaled cosines, in float32: Float[... D] x Float[K D] -> Float[... K]."""
+    """Scaled cosines, in float32: Float[... D] x Float[K D] -> Float[... K]. most: as of `scale_of`."""
     q = normalize(queries.float(), dim=-1, eps=0.0)
     c = normalize(candidates.float(), dim=-1, eps=0.0)
-    return q @ c.T * scale_of(log_scale)
+    return q @ c.T * scale_of(log_scale, most)
 
 
 def log_likelihood(

@@ -16,7 +16,6 @@ the end-of-word mark, 48,894 merges, five special tokens. No start token; texts 
 from __future__ import annotations
 
 import gzip
-import html
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.text.cleaning import lower
 
 EOT = "<|endoftext|>"
 SPE = "<|spe|>"
@@ -42,12 +42,7 @@ def clean(text: str) -> str:
 
     Idempotent on ordinary text but not on text that is HTML-escaped more than twice: apply it once.
     """
-    # Printable ASCII without an ampersand passes ftfy and unescape unchanged, and ftfy is most of the cost.
-    if not (text.isascii() and text.isprintable() and "&" not in text):
-        import ftfy  # a tenth of a second, which plain text need not wait for
-
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+    return lower(text)
 
 
 def enough(backend: Tokenizer, text: str, pieces: int, clean: Callable[[str], str] = clean) -> tuple[str, Any]:
@@ -91,8 +86,23 @@ def clip_bpe() -> Tokenizer:
     difference is on purpose: a special token written directly behind punctuation ("?<|spe|>") is recognised,
     where the published pattern swallows its first two characters into the punctuation run.
     """
+    return _finish(_clip_words(CLIP_SPECIALS), [s for s in CLIP_SPECIALS if s != "<|mask|>"])
+
+
+def open_clip_bpe() -> Tokenizer:
+    """The 49,408 entries of open_clip's own tokenizer, its texts between <start_of_text> and <end_of_text>."""
+    start, end = specials = ("<start_of_text>", "<end_of_text>")
+    tokenizer = _clip_words(specials)
+    tokenizer.add_special_tokens([_special(s) for s in specials])
+    ids = [(token, tokenizer.token_to_id(token)) for token in specials]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=ids)
+    return tokenizer
+
+
+def _clip_words(specials: Sequence[str]) -> Tokenizer:
+    """CLIP's sub-words and these special tokens behind them."""
     symbols, merges = byte_symbols(), _clip_merges()
-    entries = [*symbols, *(s + _END for s in symbols), *(a + b for a, b in merges), *CLIP_SPECIALS]
+    entries = [*symbols, *(s + _END for s in symbols), *(a + b for a, b in merges), *specials]
     vocabulary = {entry: i for i, entry in enumerate(entries)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_END))
     tokenizer.normalizer = normalizers.Sequence(_cleaning())
@@ -104,7 +114,7 @@ def clip_bpe() -> Tokenizer:
     )
     # "Ġ" stands for the space byte: the end-of-word mark becomes a space before bytes become text again.
     tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex(f"{_END}$"), "Ġ"), decoders.ByteLevel()])
-    return _finish(tokenizer, [s for s in CLIP_SPECIALS if s != "<|mask|>"])
+    return tokenizer
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, specials: Sequence[str] = (EOT, SPE)) -> Tokenizer:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import BatchEncoding
 
-from generalist.tokenizers_mod.text.bpe import EOT, SPE, clean
+from generalist.tokenizers_mod.text.bpe import EOT, SPE
+from generalist.tokenizers_mod.text.cleaning import CLEANERS
 
 
 class BpeTokenizer(PreTrainedTokenizerFast):
     """A `bpe` tokenizer with the Hugging Face interface: texts are cleaned first, then go to the backend.
+
+    clean: how, by a name of `generalist.tokenizers_mod.text.cleaning`, "lower" where nothing is said.
 
     `tokenizer(text).input_ids` ends in <|endoftext|>; `add_special_tokens=False` leaves it out. Save and load with
     `save_pretrained` / `from_pretrained`, or with `AutoTokenizer` after `register(config_class)`.
@@ -42,7 +46,8 @@ class BpeTokenizer(PreTrainedTokenizerFast):
     # No __init__ on purpose: without one, transformers loads tokenizer.json as it is instead of rebuilding it.
 
     def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        return super()._encode_plus(_cleaned(text), text_pair=_cleaned(text_pair), **kwargs)
+        clean = CLEANERS[self.init_kwargs.get("clean", "lower")]
+        return super()._encode_plus(_cleaned(text, clean), text_pair=_cleaned(text_pair, clean), **kwargs)
 
 
 def register(config_class: type[PreTrainedConfig]) -> None:
@@ -50,7 +55,7 @@ def register(config_class: type[PreTrainedConfig]) -> None:
     AutoTokenizer.register(config_class, tokenizer_class=BpeTokenizer, exist_ok=True)
 
 
-def _cleaned(text: Any) -> Any:
+def _cleaned(text: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(text, (list, tuple)):
-        return type(text)(_cleaned(t) for t in text)
+        return type(text)(_cleaned(t, clean) for t in text)
     return clean(text) if isinstance(text, str) else text

@@ -17,13 +17,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
-from generalist.data.base.files import is_regular
-from generalist.data.base.limits import MB, limits, over
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.text.bpe import EOT, SPE, clean, enough, load_bpe, train_bpe
-from generalist.tokenizers_mod.text.text_tensors import TextTensors
+from generalist.tokenizers_mod.text.text_tensors import TextTensors, word_or_file
 from generalist.tokenizers_mod.text.text_tokens import TextTokens
 
 if TYPE_CHECKING:
@@ -243,14 +241,7 @@ class Text(TextTensors):
 
     def from_command_line(self, word: str) -> str:
         """The text of the file that the word names, else the word itself. Raises UserError for a file of bytes."""
-        if not is_regular(word):
-            return word
-        if (size := Path(word).stat().st_size) > limits().text_mb * MB:
-            raise over(f"--{self.name} {word}", "text_mb", f"{size / MB:,.0f} MB")
-        try:
-            return Path(word).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"--{self.name}: {word} is not UTF-8 text ({error.reason}); convert it first") from error
+        return word_or_file(self.name, word)
 
     def span(self, value: str, rng: torch.Generator | None = None) -> Span:
         """The text as n tokens at positions 0..n-1, ending in <|endoftext|>; in training with words dropped."""

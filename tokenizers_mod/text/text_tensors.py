@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.files import is_regular
+from generalist.data.base.limits import MB, limits, over
 from generalist.tokenizers_mod.base.base import Modality
 
 
@@ -51,3 +54,15 @@ class TextTensors(Modality):
         real = tensors.get("attention_mask")
         data = {"ids": ids.reshape(-1), "position": position.reshape(-1)}
         return data, None if real is None else real.bool()
+
+
+def word_or_file(name: str, word: str) -> str:
+    """The text of the file that a word of the command line names, else the word. UserError for a file of bytes."""
+    if not is_regular(word):
+        return word
+    if (size := Path(word).stat().st_size) > limits().text_mb * MB:
+        raise over(f"--{name} {word}", "text_mb", f"{size / MB:,.0f} MB")
+    try:
+        return Path(word).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--{name}: {word} is not UTF-8 text ({error.reason}); convert it first") from error

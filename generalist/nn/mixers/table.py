@@ -185,6 +185,20 @@ def _check_parts(spec: EncoderSpec) -> None:
     for act in filter(None, (spec.activation, spec.output_act)):
         check_name(act, ACT2FN, "activation")
     check_readout(spec)
+    if not spec.layers:
+        _check_without_layers(spec)
+
+
+def _check_without_layers(spec: EncoderSpec) -> None:
+    """UserError for what makes no sense where tokens leave the encoder as they entered it."""
+    if spec.pooling == "asked":
+        raise UserError(
+            "model.layers=0 with model.readout=asked reads a summary that has seen nothing; set model.readout=mean"
+        )
+    if spec.prompts or spec.candidate_prompts:
+        raise UserError("model.layers=0 has no layer that deep prompts could go into; set model.prompts=0")
+    if spec.moe.placement != "none":
+        raise UserError("model.layers=0 has no layer that experts could stand in; set model.moe.placement=none")
 
 
 def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
