@@ -7,6 +7,7 @@ pixels (`generalist.tokenizers_mod.libraries.pixels`).
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,19 +17,30 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.cells import cells
 from generalist.data.batch.types import Span
-from generalist.tokenizers_mod.base.base import Modality, sincos
+from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.libraries import names, weights, zoo
 from generalist.tokenizers_mod.libraries.pixels import as_picture, free_size, transform
 from generalist.tokenizers_mod.libraries.tower import KINDS, Tower, build_tower, map_shapes
-from generalist.tokenizers_mod.pretrained.base import Pretrained, PretrainedTokens, frozen
+from generalist.tokenizers_mod.pretrained.backbone_tokens import BackboneTokens
+from generalist.tokenizers_mod.pretrained.base import Pretrained
+from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
 from generalist.tokenizers_mod.vision.frames import resize_cover
 from generalist.tokenizers_mod.vision.image import read_image
 
 AUGMENTATIONS = ("none", "crop", "strong")
 Size = tuple[int, int]
+
+
+@dataclass
+class Seen:
+    """A picture whose features are kept: their key, and the raw value or its pixels Float[3 H W]."""
+
+    key: str
+    raw: Any
+    pixels: Tensor | None = None
 
 
 @dataclass
@@ -79,7 +91,7 @@ class Backbone(Pretrained, Modality):
     # --- what the network is ---
 
     def adopt(self) -> None:
-        """Find the network, its pixels and its maps' shapes, once."""
+        """Find the network, its pixels, its maps' shapes and, to keep features by, its weights' hash; once."""
         if self.network:
             return
         network, pixels, self.weights = names.find(self.backbone, self.weights)
@@ -91,6 +103,10 @@ class Backbone(Pretrained, Modality):
         except UserError:  # some look at values, which a network without any has not
             shapes = map_shapes(self._tower(network), self.sides, network["name"])
         self.network, self.pixels, self.shapes = network, pixels, [list(s) for s in shapes]
+        if self.frozen and self.features and self.weights and not self._on_meta():
+            tower = self._tower(network)
+            self._load(tower)
+            self.digest = weights.digest(tower.state_dict())
 
     @property
     def sides(self) -> Size:
@@ -99,11 +115,13 @@ class Backbone(Pretrained, Modality):
             self.adopt()
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[-1])
 
+    @staticmethod
+    def _on_meta() -> bool:
+        return torch.get_default_device().type == "meta"
+
     def _tower(self, network: dict[str, Any], on_meta: bool = False) -> Tower:
-        """With fresh weights, drawn aside where it is built only to be looked at."""
-        if not on_meta and torch.get_default_device().type == "meta":
-            on_meta = True
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+        """Built only to be looked at: fresh weights are drawn aside."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta or self._on_meta() else "cpu"):
             return build_tower(network, self.sides, self.maps, self.aspect)
 
     def settings(self) -> dict[str, Any]:
@@ -115,27 +133,80 @@ class Backbone(Pretrained, Modality):
 
     # --- CPU half ---
 
-    def read(self, raw: Any) -> Tensor:
+    def read(self, raw: Any) -> Tensor | Seen:
+        """Float[3 H W] in 0..1; of a picture whose features are kept, the picture as it came, decoded when needed."""
+        self.adopt()
+        if not self.keeps:
+            return self._decoded(raw)
+        content = self.encoded(raw)
+        if content is not None:
+            seen = Seen(self.kept.key(content), raw)
+            if self.kept.cache.place(seen.key).is_file():
+                return seen
+            seen.pixels = self._decoded(raw)
+            return seen
+        pixels = self._decoded(raw)
+        return Seen(self.kept.key(pixels.numpy().tobytes() + str(tuple(pixels.shape)).encode()), None, pixels)
+
+    def _decoded(self, raw: Any) -> Tensor:
         return read_image(raw, 3, self.background)
 
+    def pixels_of(self, value: Tensor | Seen) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        return self._decoded(value.raw) if value.pixels is None else value.pixels
+
+    @property
+    def kept(self) -> Features:
+        """The features on disk of this network, its pixels and its weights."""
+        if "_features" not in self.__dict__:
+            about = [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background]
+            self.__dict__["_features"] = Features(self.features, self.digest, json.dumps(about, sort_keys=True))
+        return self.__dict__["_features"]
+
     def plain(self, raw: Any) -> Any:
-        return {"pixels": read_image(raw, 3, self.background).numpy()}
+        return {"pixels": self._decoded(raw).numpy()}
 
     def show(self, raw: Any) -> dict[str, Any]:
-        shown = read_image(raw, 3, self.background)
+        shown = self._decoded(raw)
         side = max(shown.shape[1:])
         if side > 64:
             small = [max(1, 64 * s // side) for s in shown.shape[1:]]
             shown = nn.functional.interpolate(shown[None], small, mode="bilinear", antialias=True)[0]
         return {"kind": "image", "pixels": shown.permute(1, 2, 0).mul(1000).round().div(1000).tolist()}
 
-    def span(self, value: Tensor, rng: torch.Generator | None = None) -> Span:
-        """Float[3 H W] in 0..1 of any size -> data pixels [1, 3, h, w]; with `aspect` pixels [3 h w] and their size."""
-        pixels = self.prepared(value, rng)
+    def span(self, value: Tensor | Seen, rng: torch.Generator | None = None) -> Span:
+        """A picture of any size -> data pixels [1, 3, h, w]; with `aspect` pixels [3 h w] and size Int[1, 2].
+
+        Where features are kept: pixels, none of a picture whose features are there, size, key Int[1, 2], known Bool[1]
+        and kept, its features or none.
+        """
+        if isinstance(value, Seen) and (rng is None or self.augment == "none"):
+            return self._kept_span(value)
+        pixels = self.prepared(self.pixels_of(value), rng)
         size = pixels.shape[1], pixels.shape[2]
         data = {"pixels": pixels[None]}
         if self.aspect:
             data = {"pixels": pixels.reshape(-1), "size": torch.tensor([size])}
+        return self._span(data, self.shapes_at(size))
+
+    def _kept_span(self, value: Seen) -> Span:
+        size, found, pixels = self.sides, None, torch.zeros(0)
+        if not self.aspect:  # else a feature does not tell the picture's size
+            found = self.kept.get(value.key, sum(h * w * c for h, w, c in self.shapes))
+        if found is None:
+            pixels = self.prepared(self.pixels_of(value))
+            size = pixels.shape[1], pixels.shape[2]
+            shapes = self.shapes_at(size)
+            if self.aspect:
+                found = self.kept.get(value.key, sum(h * w * c for h, w, c in shapes))
+        data = {
+            "pixels": pixels.reshape(-1) if found is None else torch.zeros(0),
+            "size": torch.tensor([size]),
+            "key": as_numbers(value.key).view(1, KEY),
+            "known": torch.tensor([found is not None]),
+            "kept": torch.zeros(0) if found is None else found,
+        }
         return self._span(data, self.shapes_at(size))
 
     def _span(self, data: dict[str, Tensor], shapes: list[list[int]]) -> Span:
@@ -143,7 +214,7 @@ class Backbone(Pretrained, Modality):
         return Span(self.name, data, length, grid=(shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None)
 
     def steady(self) -> tuple[str, ...]:
-        return ("read", "span") if self.augment == "none" else ("read",)
+        return ("read", "span") if self.augment == "none" and not self.keeps else ("read",)
 
     def prepared(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Float[3 H W] in 0..1 -> Float[3 h w] as the library prepares it, augmented in training."""
@@ -172,13 +243,13 @@ class Backbone(Pretrained, Modality):
         return known[size]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_transform",)}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_transform", "_features")}
 
     # --- padded tensors of other tools ---
 
-    def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
+    def tensors(self, values: list[Tensor | Seen]) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W] as the library prepares them; pixel_mask Int[B H W] where sizes differ."""
-        pixels, real = stack_padded([self.prepared(value) for value in values])
+        pixels, real = stack_padded([self.prepared(self.pixels_of(value)) for value in values])
         return {"pixel_values": pixels} | ({} if bool(real.all()) else {"pixel_mask": real})
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -227,55 +298,3 @@ class Backbone(Pretrained, Modality):
         if self.weights.startswith(weights.ZOO):
             tensors = zoo.entry(self.weights).renamed(tensors, tower.whole_state())
         tower.load(tensors, self.weights)
-
-
-class BackboneTokens(PretrainedTokens):
-    """forward({"pixels": Float[B 3 H W]}) or ({"pixels": Float[sum 3 h w], "size": Int[B 2]}) -> Float[N width]."""
-
-    def __init__(self, tower: Tower, width: int, settings: Backbone) -> None:
-        super().__init__(tower, settings.frozen, settings.lora)
-        if width % 4:
-            raise UserError(f"{settings.name}: width {width} is not a multiple of 4, which 2-D positions need")
-        self.width = width
-        self.one = settings.maps == "embedding"
-        self.projections = nn.ModuleList(nn.Linear(shape[2], width) for shape in settings.shapes)
-        self.scales = nn.Parameter(torch.randn(len(settings.shapes), width) * 0.02) if settings.maps == "all" else None
-        for linear in self.projections:
-            nn.init.zeros_(linear.bias)  # type: ignore[arg-type, union-attr]
-        self.train(self.training)
-
-    def forward(self, data: dict[str, Tensor]) -> Tensor:
-        pixels = data["pixels"].to(self.projections[0].weight.dtype)
-        if "size" not in data:
-            return self.tokens(self.encoded(pixels)).flatten(0, 1)
-        sizes = data["size"].tolist()
-        parts = pixels.split([3 * h * w for h, w in sizes])
-        made: list[Tensor] = [pixels] * len(sizes)
-        for h, w in sorted({(h, w) for h, w in sizes}):  # each distinct size once
-            rows = [i for i, size in enumerate(sizes) if size == [h, w]]
-            batch = torch.stack([parts[i].view(3, h, w) for i in rows])
-            for i, one in zip(rows, self.tokens(self.encoded(batch)), strict=True):
-                made[i] = one
-        if "rows" not in data:
-            return torch.cat(made)
-        full = pixels.new_zeros(*data["rows"].shape, self.width)
-        for i, one in enumerate(made):
-            full[i, : len(one)] = one
-        return full.flatten(0, 1)
-
-    def encoded(self, pixels: Tensor) -> list[Tensor]:
-        """Float[B 3 H W] -> the network's maps, [Float[B C h w], ...]."""
-        with frozen(self.frozen):
-            return self.encoder(pixels)
-
-    def tokens(self, maps: list[Tensor]) -> Tensor:
-        """Maps -> Float[B n width], scale by scale, each row by row."""
-        out = []
-        for i, (one, linear) in enumerate(zip(maps, self.projections, strict=True)):
-            x = linear(one.flatten(2).transpose(1, 2))
-            if not self.one:
-                h, w = one.shape[2:]
-                places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(-1, 2).to(x.device)
-                x = x + (sincos(places, self.width // 2).flatten(-2) * 0.2).to(x.dtype)
-            out.append(x if self.scales is None else x + self.scales[i])
-        return torch.cat(out, dim=1)

@@ -17,27 +17,39 @@ from torch import nn
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.libraries.weights import digest
 
 
 @dataclass
 class Pretrained:
     """weights: "" = random ones, which is said; "zoo:NAME", a folder, a file or "hub:NAME".
 
-    frozen, lora: what of the encoder learns. digest: of a frozen encoder, which weights it has (found, not given).
+    frozen, lora: what of the encoder learns.
+    features: 1e9 bytes on disk that what a frozen encoder makes of samples may take, each sample once
+        (`generalist.tokenizers_mod.pretrained.features`); 0 = it is made anew every time.
+    digest: of a frozen encoder, which weights it has (found, not given).
     """
 
     weights: str = ""
     frozen: bool = False
     lora: int = 0
+    features: float = 4.0
     digest: str = ""
 
     def check_learning(self, name: str) -> None:
         if self.lora < 0:
             raise UserError(f"{name}: lora is {self.lora}; it is the rank of the changes, 0 = none")
+        if self.features < 0:
+            raise UserError(f"{name}: features is {self.features} 1e9 bytes; it is at least 0, 0 = nothing is kept")
         if self.lora and self.frozen:
             raise UserError(
                 f"{name}: frozen and lora={self.lora} do not go together; with lora its weights stay as well"
             )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what the encoder makes of a sample is kept on disk: it is frozen, and its weights are known."""
+        return self.frozen and self.features > 0 and bool(self.digest)
 
     def origin(self) -> list[str]:
         """What is said of the weights, a line."""
@@ -56,6 +68,26 @@ class PretrainedTokens(Tokenizer):
         if frozen:
             encoder.requires_grad_(False)
         self.encoder = with_lora(encoder, lora) if lora else encoder
+        self._state = ""  # the digest of its weights, once it was asked for
+
+    def state(self) -> str:
+        """The digest of the encoder's weights as they are; "" where they are not float32, and not what was read."""
+        if not self._state and all(v.dtype == torch.float32 for v in self.encoder.parameters()):
+            self._state = digest(self.encoder.state_dict())
+        return self._state
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PretrainedTokens:
+        self.forget()  # another device or type
+        super()._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.forget()  # other weights
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def forget(self) -> None:
+        """Drop what is known of the weights."""
+        self._state = ""
 
     def train(self, mode: bool = True) -> PretrainedTokens:
         super().train(mode)
