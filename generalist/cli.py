@@ -51,6 +51,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "write a caption for an image or a clip",
         "generalist describe models/uni --image dog.jpg --beam 2",
     ),
+    "serve": (
+        "serving.serve",
+        "a saved model behind HTTP, with a page to try it: rank, encode, forecast, detect, describe",
+        "generalist serve runs/demo --port 8000",
+    ),
     "inspect": (
         "inspect",
         "what goes on inside a model while it answers: its attention heads, each silenced in turn",

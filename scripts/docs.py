@@ -39,6 +39,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "generalist/convert/README.md",
         "generalist/adapt/README.md",
         "generalist/hf/README.md",
+        "generalist/serve/README.md",
         ".github/SECURITY.md",
     ),
     "Results": ("scripts/README.md",),

@@ -29,6 +29,7 @@ ROOMS = {
             "recipes",
             "fitting",
             "clients",
+            "serve",
             "commands",
             "launchers",
         ]

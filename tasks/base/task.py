@@ -52,6 +52,7 @@ class Task(Reading):
     symmetric: ClassVar[bool] = False
     writes: ClassVar[bool] = False  # the answer is written word by word, not chosen
     finds: ClassVar[bool] = False  # the answer is where in the input something is
+    foretells: ClassVar[bool] = False  # the answer is what comes next, a number a step
     asks_once: ClassVar[bool] = False  # one question a record, asked at the summary
     reads: ClassVar[tuple[str, ...]] = ()  # settings that name fields of the record, besides inputs
     names_in: ClassVar[str] = ""  # the setting that holds the candidates' names

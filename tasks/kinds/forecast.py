@@ -48,6 +48,7 @@ class Forecast(Task):
     """
 
     kind: ClassVar[str] = "forecast"
+    foretells: ClassVar[bool] = True
     metric: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
     line_kind: ClassVar[str] = "numbers"

@@ -92,6 +92,9 @@ class Modality:
         """
         return ("read",)
 
+    # whether strings in a raw value are words to be read; of all other modalities a string is a file's path
+    reads_words: ClassVar[bool] = False
+
     def from_command_line(self, word: str) -> Any:
         """A word of the command line -> what `read` takes; here the path of a file that must exist."""
         if not is_regular(word):

@@ -71,6 +71,7 @@ class Graph(Modality):
     """
 
     name: ClassVar[str] = "graph"
+    reads_words: ClassVar[bool] = True  # SMILES
     kind_keys: ClassVar[tuple[str, ...]] = ("type",)
     raw: ClassVar[str] = (
         "{'nodes', 'edges', ...} edge list, networkx graph, object with x and edge_index, SMILES string"

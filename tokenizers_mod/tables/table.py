@@ -52,6 +52,7 @@ class Table(Modality):
     """
 
     name: ClassVar[str] = "table"
+    reads_words: ClassVar[bool] = True  # categories
     kind_keys: ClassVar[tuple[str, ...]] = ("column",)
     raw: ClassVar[str] = "dict, pandas Series or polars frame of one row, column name to value; None or NaN = missing"
     count: ClassVar[str] = "columns"

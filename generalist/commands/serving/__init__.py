@@ -1,0 +1,1 @@
+"""Commands that keep a model or an index at hand."""

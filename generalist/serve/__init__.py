@@ -1,0 +1,1 @@
+"""A saved model behind HTTP: requests read side by side, answered together in packed batches."""
