@@ -40,7 +40,7 @@ from generalist.recipe.recipe import CheckpointSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.run.train import train_run
 from generalist.tasks.kinds.retrieve import Retrieve
-from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.tokenizers_mod.vision.image import Image

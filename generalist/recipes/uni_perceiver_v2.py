@@ -24,8 +24,8 @@ from generalist.tasks.kinds.describe import Describe
 from generalist.tasks.kinds.fill import Fill
 from generalist.tasks.kinds.regions.segment import Segment
 from generalist.tasks.kinds.retrieve import Retrieve
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.regions.region import Region
-from generalist.tokenizers_mod.text.pretrained_text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 
 # embedding width, depths, heads, window of Swin-B and Swin-L

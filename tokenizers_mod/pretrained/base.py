@@ -64,11 +64,11 @@ class PretrainedTokens(Tokenizer):
 
     def __init__(self, encoder: nn.Module, frozen: bool, lora: int) -> None:
         super().__init__()
+        self._state = ""  # the digest of its weights, once it was asked for
         self.frozen = frozen
         if frozen:
             encoder.requires_grad_(False)
         self.encoder = with_lora(encoder, lora) if lora else encoder
-        self._state = ""  # the digest of its weights, once it was asked for
 
     def state(self) -> str:
         """The digest of the encoder's weights as they are; "" where they are not float32, and not what was read."""

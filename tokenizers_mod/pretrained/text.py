@@ -8,9 +8,7 @@ position (guess: the paper does not say how its captions are trained).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,22 +16,26 @@ from typing import Any, cast
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from generalist.data.base.errors import UserError
+from generalist.data.base.errors import UserError, nearest, one_line
 from generalist.data.batch.types import Span
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer as Tokens
+from generalist.tokenizers_mod.libraries import weights
+from generalist.tokenizers_mod.pretrained.base import Pretrained
+from generalist.tokenizers_mod.pretrained.text_encoded import POOLINGS, EncodedText
 from generalist.tokenizers_mod.text.bpe import enough
 from generalist.tokenizers_mod.text.text import Pieces, Text
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
 
 
 @dataclass
-class PretrainedText(Text):
-    """encoder: a folder (or a hub name) of an AutoModel encoder with a fast tokenizer; frozen: its weights stay.
+class PretrainedText(Pretrained, Text):
+    """encoder: a folder, "zoo:minilm", "hub:NAME" or a hub name that is on this machine, of an AutoModel encoder with a
+    fast tokenizer; its weights come with it.
 
-    remember: how many texts a frozen encoder keeps the hidden states of; each is encoded once, alone, so that what is
-    kept does not depend on its company.
+    frozen, lora, features: as of `Pretrained`. A frozen encoder takes each text alone, so that what is kept does not
+    depend on its company; remember: how many texts' hidden states are also kept in memory.
+    pooling: "" = a token a sub-word; "mean" or "cls" = one token a text, as sentence-transformers pools; "auto" = as
+    the encoder's folder says.
     config, start, end, hide and tokenizer are read from it at the first use and then part of the settings, so that a
     saved model stands alone. `end` is the token that ends a text, `hide` the one that hides a word and asks for it
     (SPE in a text).
@@ -41,8 +43,8 @@ class PretrainedText(Text):
 
     tokenizer: str = ""
     encoder: str = ""
-    frozen: bool = False
     remember: int = 0
+    pooling: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     start: str = ""
     end: str = ""
@@ -50,9 +52,12 @@ class PretrainedText(Text):
 
     def __post_init__(self) -> None:
         if not self.tokenizer and not self.encoder:
-            raise UserError("text: give encoder=, the folder or name of a pretrained text encoder")
+            raise UserError("text: give encoder=, the folder or name of a pretrained text encoder (such as zoo:minilm)")
+        self.check_learning("text")
         if self.remember and not self.frozen:
             raise UserError("text: remember= is for a frozen encoder; add frozen=true, or leave remember out")
+        if self.pooling not in ("", "auto", *POOLINGS):
+            raise UserError(f"text: pooling {self.pooling!r}; {nearest(self.pooling, ('auto', *POOLINGS))}")
         if self.tokenizer:
             self._check()
 
@@ -62,17 +67,24 @@ class PretrainedText(Text):
         free = room - 1 - (self.config.get("pad_token_id") or 0) - 1
         if self.max_length > free:
             raise UserError(f"text: max_length {self.max_length} exceeds the {free} positions that the encoder leaves")
-        super().__post_init__()
+        super(Pretrained, self).__post_init__()
 
-    def _adopt(self) -> None:
+    @property
+    def place(self) -> str:
+        """The encoder's folder, or the hub name that transformers looks up in its cache."""
+        named = self.encoder.startswith((weights.ZOO, weights.HUB))
+        return str(weights.resolve(self.encoder, "text")) if named else self.encoder
+
+    def adopt(self) -> None:
         """Read the encoder's folder, once."""
         if self.tokenizer:
             return
         from transformers import AutoConfig, AutoTokenizer
 
+        place = self.place
         try:
-            config = AutoConfig.from_pretrained(self.encoder)
-            found = AutoTokenizer.from_pretrained(self.encoder, use_fast=True)
+            config = AutoConfig.from_pretrained(place)
+            found = AutoTokenizer.from_pretrained(place, use_fast=True)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"text: no pretrained encoder {self.encoder!r} ({reason}); give its folder") from error
@@ -80,18 +92,29 @@ class PretrainedText(Text):
         end, hide = found.sep_token or found.eos_token, found.mask_token
         if backend is None or not end or not hide:
             raise UserError(f"text: {self.encoder!r} needs a fast tokenizer with a separator and a mask token")
+        backend.no_padding()
+        backend.no_truncation()  # a text is cut here, to max_length
         self.config = config.to_dict()
         self.tokenizer, self.end, self.hide = backend.to_str(), end, hide
         self.start = found.cls_token or found.bos_token or ""
+        if self.pooling == "auto":
+            self.pooling = pooling_of(Path(place))
+        self.weights = self.encoder
         self._check()
+        if self.frozen and self.features and torch.get_default_device().type != "meta":
+            with torch.random.fork_rng(devices=[]):
+                self.digest = weights.digest(self._network().state_dict())
 
     def settings(self) -> dict[str, Any]:
-        self._adopt()
+        self.adopt()
         return super().settings()
+
+    def told(self) -> list[str]:
+        return [*super().told(), *self.origin()]
 
     def learn_texts(self, texts: list[str]) -> None:
         """Nothing is learnt: the encoder brings its vocabulary."""
-        self._adopt()
+        self.adopt()
 
     def adopt_words(self, settings: dict[str, Any]) -> None:
         """None: the encoder brings its own, with the tokens that end and hide."""
@@ -99,7 +122,7 @@ class PretrainedText(Text):
     @property
     def backend(self) -> Tokenizer:
         if "_backend" not in self.__dict__:
-            self._adopt()
+            self.adopt()
             self.__dict__["_backend"] = Tokenizer.from_str(self.tokenizer)
         return self.__dict__["_backend"]
 
@@ -119,6 +142,11 @@ class PretrainedText(Text):
             raise UserError(f"text: {text[:40]!r} is empty after removing white space; drop it")
         return Pieces(encoding.ids, cast(list[int], encoding.word_ids), encoding.offsets)
 
+    def span(self, value: str, rng: torch.Generator | None = None) -> Span:
+        """A token a sub-word, or with `pooling` one token a text: its ids and positions are Int[m] all the same."""
+        made = super().span(value, rng)
+        return Span(self.name, made.data, 1, grid=(1,)) if self.pooling else made
+
     def _span(
         self, ids: Tensor, position: Tensor | None = None, causal: Tensor | None = None, hidden: Tensor | None = None
     ) -> Span:
@@ -126,11 +154,21 @@ class PretrainedText(Text):
             position = -2 - (torch.arange(len(ids)) if position is None else position)
         return super()._span(ids, position, causal, hidden)
 
+    def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
+        if self.pooling:
+            raise UserError(f"{self.name}: pooling={self.pooling} leaves no words to hide; leave it out")
+        return super().masked(text, rng, rate)
+
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         data, real = super().padded(tensors)
+        if not self.pooling:
+            if real is not None:
+                data["position"] = torch.where(real.reshape(-1), data["position"], NO_POSITION)
+            return data, real
         if real is not None:
-            data["position"] = torch.where(real.reshape(-1), data["position"], NO_POSITION)
-        return data, real
+            keep = real.reshape(-1)
+            data = {name: value[keep] for name, value in data.items()}
+        return data, None
 
     def hf_tokenizer(self) -> Any:
         """The same ids with the Hugging Face interface."""
@@ -140,7 +178,7 @@ class PretrainedText(Text):
         return PreTrainedTokenizerFast(tokenizer_object=self.backend, model_max_length=self.max_length, **names)
 
     def build(self, width: int) -> nn.Module:
-        self._adopt()
+        self.adopt()
         return EncodedText(self._network(), width, self)
 
     def _network(self) -> nn.Module:
@@ -151,94 +189,27 @@ class PretrainedText(Text):
         if on_meta or not self.encoder:
             values = dict(self.config)
             return AutoModel.from_config(CONFIG_MAPPING[values.pop("model_type")](**values))
+        place = self.place
+        if Path(place).is_dir() and not list(Path(place).glob("*.safetensors")):
+            weights.read(Path(place), "text")  # says what is wrong with the folder
         try:
-            return AutoModel.from_pretrained(self.encoder)
+            return AutoModel.from_pretrained(place)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            where = self.encoder if not Path(self.encoder).exists() else f"{self.encoder} (no weights)"
+            reason = one_line(error)
+            where = self.encoder if not Path(place).exists() else f"{self.encoder} (no weights)"
             raise UserError(f"text: cannot load the pretrained encoder {where} ({reason})") from error
 
 
-class EncodedText(Tokens):
-    """forward({"ids": Int[N], "position": Int[N]}) -> Float[N, width].
-
-    A text is a run of tokens at positions 0, 1, ...; it goes through the encoder whole, behind the start token. A token
-    at position -1 stands for itself without a position, at -2 - p with position p.
-    """
-
-    def __init__(self, encoder: nn.Module, width: int, settings: PretrainedText) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.frozen = settings.frozen
-        if settings.frozen:
-            encoder.requires_grad_(False)
-        inner = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        self.start = settings.backend.token_to_id(settings.start) if settings.start else None
-        self.fill = settings.eot
-        self.remember = settings.remember
-        self.kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
-        self.position = nn.Embedding(settings.positions, inner)
-        nn.init.normal_(self.position.weight, std=0.02)
-        self.projection: nn.Module = nn.Identity() if inner == width else nn.Linear(inner, width)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> EncodedText:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()  # no dropout in what does not learn
-        return self
-
-    def forward(self, data: dict[str, Tensor]) -> Tensor:
-        ids, position = data["ids"], data["position"]
-        alone = position < 0
-        rows = self.encoder.get_input_embeddings()(ids)  # type: ignore[operator]
-        place = self.position((-2 - position).clamp(min=0))
-        rows = rows + torch.where((position < NO_POSITION).unsqueeze(-1), place, 0.0)
-        if not bool(alone.all()):
-            rows = rows.index_put((~alone,), self._encoded(ids[~alone], position[~alone]).to(rows.dtype))
-        return self.projection(rows)
-
-    def _encoded(self, ids: Tensor, position: Tensor) -> Tensor:
-        """Texts laid end to end, Int[n] x 2 -> Float[n inner]."""
-        first = (position == 0).nonzero().squeeze(1).tolist()
-        lengths = [b - a for a, b in zip(first, [*first[1:], len(ids)], strict=True)]
-        if self.remember:
-            return torch.cat([self._remembered(text) for text in ids.split(lengths)])
-        return self._hidden(ids, lengths)
-
-    def _remembered(self, text: Tensor) -> Tensor:
-        """The hidden states of one text, Int[n] -> Float[n inner], from memory where it was met before."""
-        key = tuple(text.tolist())
-        if key not in self.kept:
-            self.kept[key] = self._hidden(text, [len(text)])
-            if len(self.kept) > self.remember:
-                self.kept.popitem(last=False)
-        self.kept.move_to_end(key)
-        return self.kept[key]
-
-    def _apply(self, fn: Any, recurse: bool = True) -> EncodedText:
-        self.kept.clear()  # another device or type
-        super()._apply(fn, recurse)
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.kept.clear()  # other weights
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _hidden(self, ids: Tensor, lengths: list[int]) -> Tensor:
-        padded = pad_sequence(list(ids.split(lengths)), batch_first=True, padding_value=self.fill)
-        real = torch.arange(padded.shape[1], device=ids.device) < torch.tensor(lengths, device=ids.device).unsqueeze(1)
-        skip = 0
-        if self.start is not None:
-            padded, skip = nn.functional.pad(padded, (1, 0), value=self.start), 1
-        mask = nn.functional.pad(real, (skip, 0), value=True).long()
-        with frozen(self.frozen):
-            hidden = self.encoder(input_ids=padded, attention_mask=mask).last_hidden_state
-        return hidden[:, skip:][real]
-
-
-@contextmanager
-def frozen(off: bool) -> Iterator[None]:
-    """No gradient inside where `off`."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
-        yield
+def pooling_of(folder: Path) -> str:
+    """How sentence-transformers pools this encoder; "" where its folder does not say. UserError for another way."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return ""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    asked = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    named = config.get("pooling_mode") or {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}.get(
+        asked[0] if len(asked) == 1 else "", ""
+    )
+    if named not in POOLINGS:
+        raise UserError(f"text: {folder} pools by {asked or named}; give pooling=mean, pooling=cls or none")
+    return named
