@@ -56,6 +56,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "a saved model behind HTTP, with a page to try it: rank, encode, forecast, detect, describe",
         "generalist serve runs/demo --port 8000",
     ),
+    "index": (
+        "serving.index",
+        "the vectors of everything in a folder, made once and brought up to date",
+        "generalist index runs/demo photos/ --out photos.index",
+    ),
+    "search": (
+        "serving.search",
+        "what in an index is nearest to words, a picture or a sound",
+        'generalist search photos.index --text "a red square"',
+    ),
     "inspect": (
         "inspect",
         "what goes on inside a model while it answers: its attention heads, each silenced in turn",

@@ -1,0 +1,169 @@
+"""Everything in a folder by its vector: made once, brought up to date, searched by words, pictures, sounds.
+
+    DIR/about.json      the model, the hash of its weights, the folder
+    DIR/items.jsonl     an item a line: file, modality, size and time of change
+    DIR/vectors.npy     Float32[n D], unit vectors in the order of the items
+
+Search is exact: FAISS's flat inner product (a million vectors of 128 numbers take tens of milliseconds). What has not
+changed since is not encoded again; what is gone leaves; what cannot be read is counted and named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from generalist.data.base.errors import UserError
+from generalist.data.base.files import is_regular
+from generalist.data.media.kinds import CALLED, MEDIA, ending, is_junk
+from generalist.hf.model import GeneralistModel
+from generalist.hf.processor import GeneralistProcessor
+from generalist.hf.saved import weights_hash
+from generalist.model.sides import CANDIDATE, INPUT
+from generalist.tokenizers_mod.base.capabilities import Writes
+
+TEXTS = ("txt", "md")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Item:
+    """file: relative to the folder; stamp: its size and time of change."""
+
+    file: str
+    modality: str
+    stamp: tuple[int, int]
+
+
+@dataclass
+class Told:
+    """What an update did."""
+
+    made: int = 0
+    kept: int = 0
+    gone: int = 0
+    unread: dict[str, str] = field(default_factory=dict)
+
+
+def modalities_of_files(processor: GeneralistProcessor) -> dict[str, str]:
+    """{ending of a file: the model's modality that reads it}"""
+    found: dict[str, str] = {}
+    for name, modality in processor.built.items():
+        endings = TEXTS if isinstance(modality, Writes) else MEDIA.get(CALLED.get(name, ""), ())
+        for one in endings:
+            found.setdefault(one, name)
+    return found
+
+
+def items_in(folder: Path, kinds: dict[str, str]) -> Iterator[Item]:
+    """Every file below the folder that a modality of the model reads, in order."""
+    for path in sorted(folder.rglob("*")):
+        own = path.relative_to(folder)
+        if ending(own) in kinds and not is_junk(own) and is_regular(str(path)):
+            stat = path.stat()
+            yield Item(own.as_posix(), kinds[ending(own)], (stat.st_size, stat.st_mtime_ns))
+
+
+class Index:
+    """The index in `place`, empty where there is none yet. UserError: of another model, or damaged."""
+
+    def __init__(self, place: Path, model: GeneralistModel, processor: GeneralistProcessor, folder: Path) -> None:
+        self.place, self.model, self.processor, self.folder = place, model, processor, folder
+        self.hash = weights_hash(dict(model.state_dict()))
+        self.items: list[Item] = []
+        self.vectors = np.zeros((0, 0), np.float32)
+        if (place / "about.json").is_file():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            about = json.loads((self.place / "about.json").read_text(encoding="utf-8"))
+            lines = (self.place / "items.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines]
+            self.vectors = np.load(self.place / "vectors.npy", allow_pickle=False)
+            self.items = [Item(row["file"], row["modality"], tuple(row["stamp"])) for row in rows]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{self.place}: the index cannot be read ({error}); remove the folder and make it anew"
+            ) from error
+        if about.get("weights") != self.hash:
+            raise UserError(f"{self.place} is an index of another model; give another --out, or remove the folder")
+        if len(self.items) != len(self.vectors):
+            raise UserError(f"{self.place}: {len(self.items)} items and {len(self.vectors)} vectors; make it anew")
+
+    def update(self, progress: Callable[[int], object] = lambda n: None) -> Told:
+        """Encode what is new or changed, forget what is gone, save."""
+        told = Told()
+        before = {item: number for number, item in enumerate(self.items)}
+        now = list(items_in(self.folder, modalities_of_files(self.processor)))
+        old = [item for item in now if item in before]
+        told.kept, told.gone = len(old), len(before) - len(old)
+        new = [item for item in now if item not in before]
+        made, vectors = [], [self.vectors[[before[item] for item in old]]] if old else []
+        for modality in dict.fromkeys(item.modality for item in new):
+            part = [item for item in new if item.modality == modality]
+            for start in range(0, len(part), BATCH):
+                read, found = self._encoded(part[start : start + BATCH], told)
+                made += read
+                vectors += [found] if read else []
+                progress(len(part[start : start + BATCH]))
+        told.made = len(made)
+        self.items = [*old, *made]
+        self.vectors = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
+        self._save()
+        return told
+
+    def _encoded(self, items: Sequence[Item], told: Told) -> tuple[list[Item], np.ndarray]:
+        """The items that could be read and their vectors, packed in one pass."""
+        read, sequences = [], []
+        for item in items:
+            try:
+                raw = self.processor.built[item.modality].from_command_line(str(self.folder / item.file))
+                sequences.append(self.processor(**{item.modality: [raw]})[0])
+                read.append(item)
+            except UserError as error:
+                told.unread[item.file] = str(error)
+        return read, self.encode(sequences, items[0].modality) if read else np.zeros((0, 0), np.float32)
+
+    @torch.no_grad()
+    def encode(self, sequences: Sequence[Any], modality: str) -> np.ndarray:
+        """Float32[n D]: texts as candidates, as they were taught; everything else as inputs."""
+        side = CANDIDATE if isinstance(self.processor.built[modality], Writes) else INPUT
+        return self.model.encode(sequences, side=side).float().cpu().numpy()
+
+    def _save(self) -> None:
+        self.place.mkdir(parents=True, exist_ok=True)
+        np.save(self.place / "vectors.npy", self.vectors)
+        lines = [json.dumps(asdict(item), ensure_ascii=False) for item in self.items]
+        (self.place / "items.jsonl").write_text("\n".join(lines) + "\n" * bool(lines), encoding="utf-8")
+        about = {"folder": str(self.folder.resolve()), "model": str(self.model.name_or_path), "weights": self.hash}
+        (self.place / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    def search(self, modality: str, raw: Any, most: int = 10) -> list[tuple[str, float]]:
+        """[(file, cosine)] of the nearest items, nearest first; raw: a value of the modality."""
+        import faiss
+
+        if not len(self.vectors):
+            return []
+        query = self.encode(self.processor(**{modality: [raw]}), modality)
+        flat = faiss.IndexFlatIP(self.vectors.shape[1])
+        flat.add(np.ascontiguousarray(self.vectors))
+        cosine, number = flat.search(np.ascontiguousarray(query), min(most, len(self.items)))
+        return [(self.items[i].file, float(c)) for c, i in zip(cosine[0], number[0], strict=True)]
+
+
+def place_of(place: Path) -> tuple[Path, Path]:
+    """(the model's folder, the folder of items) that an index was made of."""
+    try:
+        about = json.loads((place / "about.json").read_text(encoding="utf-8"))
+        return Path(about["model"]), Path(about["folder"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{place} is no index ({error}); make one: generalist index MODEL FOLDER --out {place}"
+        ) from error
