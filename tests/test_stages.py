@@ -42,7 +42,10 @@ def test_a_recipe_of_mixers_on_maps_and_of_stages_trains(made):
     assert sum(seen[-15:]) / 15 < 2.2
 
 
-@pytest.mark.parametrize("changed", [pools(), keys()], ids=["pool", "stages"])
+PROMPTED = keys(model__prompts=2, model__separate_prompts="true", model__candidate_prompts=3)
+
+
+@pytest.mark.parametrize("changed", [pools(), keys(), PROMPTED], ids=["pool", "stages", "prompts"])
 def test_packed_equals_one_by_one_and_a_saved_model_is_the_same(tmp_path, changed):
     recipe = tiny(**changed, modalities__image__size=16)
     prepared = prepare(recipe)
@@ -62,6 +65,20 @@ def test_packed_equals_one_by_one_and_a_saved_model_is_the_same(tmp_path, change
         assert torch.equal(loaded.features(pack(given)), together)
 
 
+def test_every_block_sees_its_prompts_in_its_own_width():
+    """Each of a block's prompts moves what comes out, in the channels it has: 16 in front of the merge, 24 behind."""
+    stack = [{"mixer": "attention"}, {"stage": "merge", "width": 24, "heads": 4}]
+    recipe = tiny(**PROMPTED | {"model__layers": 2, "model__steps": json.dumps(stack)})
+    prepared = prepare(recipe)
+    made, image, summary = prepared.model(recipe).eval(), prepared.modalities["image"], prepared.modalities["summary"]
+    packed = pack([[summary.span(None).ask([0]), image.span(torch.rand(1, 8, 8))]])
+    assert made.prompts.vectors.shape == (2, 2, 24) and made.prompts.candidate_vectors.shape == (2, 3, 24)
+    (made.features(packed).sum() + made.features(packed, candidate=True).square().sum()).backward()
+    for vectors in (made.prompts.vectors, made.prompts.candidate_vectors):
+        moved = vectors.grad.abs() > 0
+        assert moved[0, :, :16].all() and not moved[0, :, 16:].any() and moved[1].all()
+
+
 def test_stages_stand_where_the_steps_say_and_their_matrices_decay():
     made = GeneralistModel(
         GeneralistConfig(width=16, heads=2, hidden=24, layers=3, steps=STAGES, modalities={"image": {}})
@@ -79,7 +96,6 @@ def test_stages_stand_where_the_steps_say_and_their_matrices_decay():
     ("changed", "said"),
     [
         (keys(model__steps='[{"width": 24}, {}, {}]'), "width 24 behind 16; give that layer a stage"),
-        (keys(model__prompts=2), "deep prompts and stages"),
         (keys(model__steps='[{"mixer": {"kind": "pool", "sise": 3}}, {}, {}]'), "pool has no setting 'sise'.*size"),
         (keys(model__steps='[{}, {"stage": "merg"}, {}]'), "steps: stage 'merg'.*merge"),
         (

@@ -70,7 +70,8 @@ class PackedModel(Tapped, PreTrainedModel):
             if config.output_head
             else nn.Identity()
         )
-        self.prompts = DeepPrompts(config.layers, width, config.prompt_counts) if any(config.prompt_counts) else None
+        counts = config.prompt_counts
+        self.prompts = DeepPrompts(config.layers, config.widest, counts) if any(counts) else None
         self.linear_heads = LinearHeads(compared, config.linear_heads or {})
         # shape [1]: a 0-dimensional parameter is refused by ZeRO on CPU and by FSDP2
         self.log_scales = nn.ParameterDict(

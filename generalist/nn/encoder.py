@@ -104,8 +104,11 @@ class Encoder(nn.Module):
         """Where `at.only`, the last layer makes the tokens asked alone: queries of theirs, keys and values of all."""
         x = at.tap("embedded", x)
         only = at.only and not at.taps  # whoever looks on sees all
+        of_blocks = iter(at.layer_prompts or ())
         for number, layer in enumerate(self.layers):
-            prompts = None if at.layer_prompts is None else at.layer_prompts[number]
+            prompts = next(of_blocks, None) if isinstance(layer, Block) else None
+            if prompts is not None:  # as wide as the widest layer; a narrower one reads their first channels
+                prompts = prompts[:, : layer.width]
             last = number == len(self.layers) - 1
             here = replace(at, name=f"layers.{number}", layer=number, prompts=prompts)
             x, at = layer(x, replace(here, only=only and last and at.layout.some))

@@ -21,7 +21,8 @@ class DeepPrompts(nn.Module):
     """P vectors a layer, seen by every token in front of its own sequence, never queries; start as N(0, 0.02).
 
     vectors: Float[layers P D] for inputs and candidates alike, or for inputs only where `candidate_vectors` exist,
-    Float[layers P' D]. P and P' need not be equal, and one of them may be 0.
+    Float[layers P' D]. P and P' need not be equal, and one of them may be 0. D: of the widest layer; a narrower one, in
+    front of or behind a stage, takes the first channels.
     """
 
     def __init__(self, layers: int, width: int, counts: tuple[int, int | None]) -> None:

@@ -260,6 +260,11 @@ class EncoderSpec:
         """Width of the tokens behind the last layer."""
         return next((layer.width for layer in reversed(self.stack()) if layer.width), self.width)
 
+    @property
+    def widest(self) -> int:
+        """Width of the widest layer."""
+        return max(self.width, *(layer.width for layer in self.stack()))
+
     def with_stack(self, stack: list[LayerSpec]) -> Self:
         """The same with these layers, experts among them by name."""
         changed = self.described() | {"layers": len(stack), "steps": [asdict(layer) for layer in stack]}
@@ -294,8 +299,6 @@ class EncoderSpec:
             width = layer.width or width
             if not self.head_dim:
                 divides(layer.heads or self.heads, width)
-        if any(layer.stage for layer in self.stack()) and (self.prompts or self.candidate_prompts):
-            raise UserError("model: deep prompts and stages do not go together; leave one of them out")
 
 
 HOW = tuple(f.name for f in fields(EncoderSpec) if f.metadata.get("how"))
