@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on where the folder holds a checkpoint, else start: one command for a job that is started again",
     )
     parser.add_argument("--no-baseline", action="store_true", help="no ordinary method beside the results")
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        metavar="TRACKER",
+        help="who is told the scalars: tensorboard (default), wandb, mlflow, trackio ... (key trackers)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
 
@@ -57,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
     override(recipe, *args.keys)
     recipe.baseline &= not args.no_baseline
+    recipe.trackers = args.log or recipe.trackers
     out = args.out or recipe.folder
     resume, overwrite = args.resume, args.overwrite
     if args.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):

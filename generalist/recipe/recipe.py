@@ -32,9 +32,9 @@ class Recipe:
     """Everything a run is made of. sampling: "unmixed" (one task a step on all ranks) or "mixed".
 
     workers: loader processes; profile: measure where the first steps' time goes (`generalist.train.profile`);
-    cache_gb: keep
-    decoded pictures and sounds on disk, at most so many 1e9 bytes, 0 = do not; memory_gb: keep samples and what is made
-    of them in memory, likewise, shared out over the loader processes of a rank.
+    trackers: who is told the scalars besides log.jsonl (`generalist.train.trackers`); cache_gb: keep decoded pictures
+    and sounds on disk, at most so many 1e9 bytes, 0 = do not; memory_gb: keep samples and what is made of them in
+    memory, likewise, shared out over the loader processes of a rank.
     baseline: measure an ordinary method beside every task's result; baseline_seconds: processor seconds that one may
     take (0 = as many as it likes; what they do not suffice for is said).
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
@@ -53,6 +53,7 @@ class Recipe:
     sampling: str = "unmixed"
     workers: int = 0
     profile: bool = False
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     cache_gb: float = 0.0
     memory_gb: float = 2.0
     model: ModelSpec = field(default_factory=ModelSpec)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from generalist.train.methods.base import Added
 from generalist.train.optimizer import rates
 from generalist.train.prepare import Prepared
 from generalist.train.profile import profiled
+from generalist.train.trackers import Trackers
 
 
 class TasksFinished(Exception):
@@ -79,136 +81,159 @@ def roll_back(out: Path, engine: Engine, saver: checkpoint.Saver, faults: Faults
     return step
 
 
-def attempt(
-    recipe: Recipe,
-    prepared: Prepared,
-    engine: Engine,
-    folder: RunFolder,
-    first: int,
-    quiet: bool,
-    saver: checkpoint.Saver,
-    faults: Faults,
-    asked: list[int],
-    looks: Looks,
-    method: Added | None = None,
-) -> int:
-    """Train from step `first` on until the end or until a task is finished; the step to go on with."""
-    out, tasks, every = folder.out, prepared.tasks, recipe.checkpoint.every
-    shares, mixed = [t.share for t in tasks.values()], recipe.sampling == "mixed"
-    schedule = Schedule(list(tasks), shares, recipe.seed, mixed, looks.history.finished)
-    steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, recipe.engine.accumulate, "skip")
-    with checkpoint.kept(out):
-        log = EventLog(out, resume_at=first) if engine.rank == 0 else None
-    meter = meter_for(recipe.optimizer.interference, engine)
-    bar = progress(quiet, total=recipe.steps, initial=first, unit="step")
-    done, whole, seen = first, True, ""
+@dataclass
+class Attempt:
+    """Training until the end or until a task is finished: what it is made of, and how far it came.
 
-    def save(step: int) -> None:
-        nonlocal whole
-        if log is not None:
-            with checkpoint.kept(out):
-                log.flush()
-        whole = folder.check()
-        saver.save(step, sorted(faults.skip), looks)
-        if not whole:
-            finish_saving()
+    asked: filled by whoever wants it to stop (`stop_flag`). trackers: who is told besides the log, where there are any.
+    """
 
-    def finish_saving() -> None:
-        saver.finish()
-        if engine.rank == 0:
-            stop_file.answer(out)
-        if not whole:
-            raise UserError(
-                f"{out} was removed while the run wrote in it; the state after step {done} is saved there again, "
-                "go on with --resume"
-            )
+    recipe: Recipe
+    prepared: Prepared
+    engine: Engine
+    folder: RunFolder
+    quiet: bool
+    saver: checkpoint.Saver
+    faults: Faults
+    asked: list[int]
+    looks: Looks
+    method: Added | None = None
+    trackers: Trackers | None = None
 
-    def look() -> list[str]:
-        nonlocal seen
+    def run(self, first: int) -> int:
+        """Train from step `first` on; the step to go on with."""
+        recipe, prepared, engine, out = self.recipe, self.prepared, self.engine, self.folder.out
+        self.first = self.done = first
+        self.whole, self.seen = True, ""
+        tasks, self.every = prepared.tasks, recipe.checkpoint.every
+        shares, mixed = [t.share for t in tasks.values()], recipe.sampling == "mixed"
+        schedule = Schedule(list(tasks), shares, recipe.seed, mixed, self.looks.history.finished)
+        accumulate = recipe.engine.accumulate
+        steps = Steps(prepared.feeds(), schedule, recipe.seed, engine.rank, engine.world, accumulate, "skip")
         with checkpoint.kept(out):
-            told, finished = looks.look(done)
-            if log is not None:
-                log.write(max(0, done - 1), **told)
-        seen = f", val {told['val/score']:.3f}"
-        return finished
+            self.log = self._log()
+        self.meter = meter_for(recipe.optimizer.interference, engine)
+        self.bar = progress(self.quiet, total=recipe.steps, initial=first, unit="step")
+        try:
+            self._train(schedule, steps)
+        except TasksFinished:
+            if not self.looks.over:
+                return self.done
+        except WorkerLost as lost:
+            if engine.world > 1 or self.done == first:
+                raise
+            self.save(self.done)  # between two steps: the state is that of the last one
+            self.finish_saving()
+            raise UserError(f"{lost}; saved after step {self.done}, go on with --resume") from lost
+        finally:
+            self.bar.close()
+            if self.log is not None:
+                with checkpoint.kept(out) if self.whole else suppress(OSError):
+                    self.log.close()
+        if self.meter is not None:
+            self.meter.write(out)
+        self.finish_saving()
+        return self.done
 
-    def after(result: StepResult) -> None:
-        nonlocal done
-        rate = result.samples / max(result.seconds, 1e-9)
-        bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s{seen}", refresh=False)
-        bar.update(result.step + 1 - bar.n)
-        if log is not None:
-            extra: dict[str, Any] = {} if result.applied else {"applied": False}
-            extra |= result.added | ({} if meter is None else meter.after(result.task))
-            with checkpoint.kept(out):
-                log.write(
-                    result.step,
-                    result.task,
-                    loss=result.loss,
-                    gradient_norm=result.gradient_norm,
-                    lr=result.lr,
-                    samples_per_second=rate,
-                    seconds=result.seconds,
-                    waited=result.waited,
-                    **extra,
-                )
-        if result.saved:
-            saver.finish()
-        with checkpoint.kept(out):
-            faults.after(result)
-        if method is not None:
-            method.method.after(result.step, result.applied)
-        if looks.average is not None and result.applied:
-            looks.average.update()
-        done = result.step + 1
-        finished = look() if looks.due(done, recipe.steps) else []
-        if result.stop or done == recipe.steps or looks.over or (every and done % every == 0):
-            save(done)
-        if result.stop and done < recipe.steps:
-            finish_saving()
-            raise Interrupted(done, asked[0] if asked else signal.SIGTERM)
-        if finished and done < recipe.steps:
-            raise TasksFinished
+    def _log(self) -> EventLog | None:
+        if self.engine.rank:
+            return None
+        drawn = "tensorboard" in self.recipe.trackers
+        return EventLog(self.folder.out, resume_at=self.first, tensorboard=drawn, trackers=self.trackers)
 
-    try:
-        if looks.due(done, recipe.steps) and not done:
-            look()
+    def _train(self, schedule: Schedule, steps: Steps) -> None:
+        recipe, engine, out, asked = self.recipe, self.engine, self.folder.out, self.asked
+        if self.looks.due(self.done, recipe.steps) and not self.done:
+            self.look()
         pin = engine.device.type == "cuda"
-        batches = loader(steps, first, recipe.steps, recipe.workers, pin, faults.worker_lost)
+        batches = loader(steps, self.first, recipe.steps, recipe.workers, pin, self.faults.worker_lost)
         train(
             *profiled(engine, batches, out, recipe.profile),
-            tasks,
+            self.prepared.tasks,
             schedule,
-            first,
+            self.first,
             recipe.steps,
             recipe.optimizer.lr,
             recipe.optimizer.warmup,
             recipe.engine.accumulate,
-            after,
-            lambda: (bool(asked) or (engine.rank == 0 and stop_file.is_asked(out)), saver.poll()),
-            faults.trusted,
-            frozenset(faults.skip),
-            method,
+            self.after,
+            lambda: (bool(asked) or (engine.rank == 0 and stop_file.is_asked(out)), self.saver.poll()),
+            self.faults.trusted,
+            frozenset(self.faults.skip),
+            self.method,
             rates(recipe.optimizer, recipe.steps),
         )
-        if done < recipe.steps:  # the last steps were left out
-            save(recipe.steps)
-        done = recipe.steps
-    except TasksFinished:
-        if not looks.over:
-            return done
-    except WorkerLost as lost:
-        if engine.world > 1 or done == first:
-            raise
-        save(done)  # between two steps: the state is that of the last one
-        finish_saving()
-        raise UserError(f"{lost}; saved after step {done}, go on with --resume") from lost
-    finally:
-        bar.close()
-        if log is not None:
-            with checkpoint.kept(out) if whole else suppress(OSError):
-                log.close()
-    if meter is not None:
-        meter.write(out)
-    finish_saving()
-    return done
+        if self.done < recipe.steps:  # the last steps were left out
+            self.save(recipe.steps)
+        self.done = recipe.steps
+
+    def after(self, result: StepResult) -> None:
+        """What follows a step: it is told, judged, looked at and saved where that is due."""
+        self.tell(result)
+        if result.saved:
+            self.saver.finish()
+        with checkpoint.kept(self.folder.out):
+            self.faults.after(result)
+        if self.method is not None:
+            self.method.method.after(result.step, result.applied)
+        if self.looks.average is not None and result.applied:
+            self.looks.average.update()
+        self.done, last = result.step + 1, self.recipe.steps
+        finished = self.look() if self.looks.due(self.done, last) else []
+        if result.stop or self.done == last or self.looks.over or (self.every and self.done % self.every == 0):
+            self.save(self.done)
+        if result.stop and self.done < last:
+            self.finish_saving()
+            raise Interrupted(self.done, self.asked[0] if self.asked else signal.SIGTERM)
+        if finished and self.done < last:
+            raise TasksFinished
+
+    def tell(self, result: StepResult) -> None:
+        """A step's line in the log and on the screen."""
+        rate = result.samples / max(result.seconds, 1e-9)
+        self.bar.set_postfix_str(f"{result.task} loss {result.loss:.3f} {rate:.0f} samples/s{self.seen}", refresh=False)
+        self.bar.update(result.step + 1 - self.bar.n)
+        if self.log is None:
+            return
+        extra: dict[str, Any] = {} if result.applied else {"applied": False}
+        extra |= result.added | ({} if self.meter is None else self.meter.after(result.task))
+        with checkpoint.kept(self.folder.out):
+            self.log.write(
+                result.step,
+                result.task,
+                loss=result.loss,
+                gradient_norm=result.gradient_norm,
+                lr=result.lr,
+                samples_per_second=rate,
+                seconds=result.seconds,
+                waited=result.waited,
+                **extra,
+            )
+
+    def look(self) -> list[str]:
+        """Every task on its validation data; the tasks that are finished by it."""
+        with checkpoint.kept(self.folder.out):
+            told, finished = self.looks.look(self.done)
+            if self.log is not None:
+                self.log.write(max(0, self.done - 1), **told)
+        self.seen = f", val {told['val/score']:.3f}"
+        return finished
+
+    def save(self, step: int) -> None:
+        if self.log is not None:
+            with checkpoint.kept(self.folder.out):
+                self.log.flush()
+        self.whole = self.folder.check()
+        self.saver.save(step, sorted(self.faults.skip), self.looks)
+        if not self.whole:
+            self.finish_saving()
+
+    def finish_saving(self) -> None:
+        self.saver.finish()
+        if self.engine.rank == 0:
+            stop_file.answer(self.folder.out)
+        if not self.whole:
+            raise UserError(
+                f"{self.folder.out} was removed while the run wrote in it; the state after step {self.done} is saved "
+                "there again, go on with --resume"
+            )

@@ -23,7 +23,7 @@ from generalist.model.objective import Objective
 from generalist.recipe.json import to_json
 from generalist.recipe.recipe import Recipe
 from generalist.run import control, grown
-from generalist.run.attempt import attempt, roll_back, stop_flag
+from generalist.run.attempt import Attempt, roll_back, stop_flag
 from generalist.run.folder import METHOD, RunFolder
 from generalist.run.looks import Looks, load_weights
 from generalist.run.looks import read as read_history
@@ -39,6 +39,7 @@ from generalist.train.initial import load_initial
 from generalist.train.methods.base import Added
 from generalist.train.methods.table import build_method
 from generalist.train.prepare import Prepared, check_model, prepare, restore
+from generalist.train.trackers import check_trackers, opened
 
 
 def train_run(
@@ -59,6 +60,7 @@ def _run(recipe: Recipe, folder: RunFolder, resume: bool, overwrite: bool, quiet
     out = folder.out
     recipe.check()
     check_model(recipe)
+    check_trackers(recipe.trackers)
     control.check_control(recipe, ranks.launched_world())
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
@@ -200,9 +202,10 @@ def _train(
     saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, exporter(prepared, objective.model))
     events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
     faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
-    with stop_flag() as asked:
+    with stop_flag() as asked, opened(recipe, out, engine.rank) as trackers:
+        attempt = Attempt(recipe, prepared, engine, folder, quiet, saver, faults, asked, looks, method, trackers)
         while first < recipe.steps and not looks.over:
             try:
-                first = attempt(recipe, prepared, engine, folder, first, quiet, saver, faults, asked, looks, method)
+                first = attempt.run(first)
             except RollBack as fault:
                 first = roll_back(out, engine, saver, faults, looks, fault)

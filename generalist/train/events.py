@@ -15,6 +15,7 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.train.checkpoints import owned
+from generalist.train.trackers import Trackers
 
 LOG = "log.jsonl"
 # One value for the whole run whatever the task; every other scalar gets one TensorBoard curve a task.
@@ -26,12 +27,20 @@ class EventLog:
 
     resume_at: the first step that will be done (again); lines and TensorBoard points with step >= resume_at
     are dropped. 0 starts the log anew, None appends. A torn last line, left by a killed process, is dropped.
+    trackers: are told the same scalars; they are the caller's to close.
     """
 
-    def __init__(self, folder: str | os.PathLike, resume_at: int | None = None, tensorboard: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        resume_at: int | None = None,
+        tensorboard: bool = True,
+        trackers: Trackers | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / LOG
+        self._trackers = trackers
         self._writer = _summary_writer(self.folder, resume_at) if tensorboard else None
         self._threads, threading.excepthook = threading.excepthook, self._untold
         _repair(self.path, resume_at)
@@ -50,12 +59,16 @@ class EventLog:
         line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
         if self._file.write(line) != len(line):  # the disk filled up within the line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        if self._writer is None:
-            return
-        for key, value in event.items():
-            if key not in ("step", "task") and isinstance(value, (int, float)) and not isinstance(value, bool):
-                tag = key if task is None or key in RUN_WIDE else f"{key}/{task}"
+        points = {
+            key if task is None or key in RUN_WIDE else f"{key}/{task}": value
+            for key, value in event.items()
+            if key not in ("step", "task") and isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
+        if self._writer is not None:
+            for tag, value in points.items():
                 self._writer.add_scalar(tag, value, event["step"])
+        if self._trackers is not None:
+            self._trackers.log(points, event["step"])
 
     def _untold(self, failed: threading.ExceptHookArgs) -> None:
         """TensorBoard's thread cannot write: the next event raises it here, so that its traceback says nothing more."""
