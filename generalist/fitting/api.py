@@ -92,6 +92,7 @@ def fit(
     quiet: bool = True,
     baseline: bool = True,
     model_only: bool = False,
+    encoders: bool = True,
 ) -> Fitted:
     """Learn a label, a forecast, a retrieval or objects from a data frame, a table's file, a folder or coco:FOLDER.
 
@@ -108,7 +109,7 @@ def fit(
     if test is not None:
         ask.test = str(test) if isinstance(test, str | Path) else written(test, folder / "rows_test.parquet")
     seconds = time if isinstance(time, int | float) else seconds_of(time)
-    fit_asks([ask], seconds, folder, seed, overwrite, quiet, baseline, model_only)
+    fit_asks([ask], seconds, folder, seed, overwrite, quiet, baseline, model_only, encoders)
     return Fitted(folder)
 
 

@@ -51,10 +51,13 @@ def part_of(ask: Ask, house: House) -> Part:
     return table_part(ask, house)
 
 
-def recipe_of(asks: Sequence[Ask], name: str, seed: int, seconds: float) -> tuple[Recipe, list[Part]]:
-    """The joint recipe of all parts, its steps not yet decided."""
-    house = House()
+def recipe_of(
+    asks: Sequence[Ask], name: str, seed: int, seconds: float, encoders: bool = True
+) -> tuple[Recipe, list[Part]]:
+    """The joint recipe of all parts, its steps not yet decided. encoders: use pretrained ones that are here."""
+    house = House(seconds, encoders)
     parts = [part_of(ask, house) for ask in asks]
+    parts[-1].told += [f"  {line}" for line in dict.fromkeys(house.told)]
     rows = max(part.rows for part in parts)
     width, layers, lr = next((w, n, r) for most, w, n, r in SIZES if rows <= most)
     for part in parts:  # larger sets more often, in proportion to the root of their rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from generalist.data.base.errors import UserError
 from generalist.data.media.sounds import read_sound
+from generalist.fitting.encoders import sentence
 from generalist.fitting.parts import House
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.geometry.graph import Graph
@@ -26,6 +27,11 @@ def add_input(house: House, kind: str, values: Sequence[Any]) -> str:
     """The name of a modality that reads a column of this kind ("picture", "text" ...)."""
     some = spread(values)
     if kind == "text":
+        if house.encoders:
+            made, told = sentence([str(v) for v in values], house.seconds)
+            house.told.append(told)
+            if made is not None:
+                return house.sentence(made)
         return house.text(_vocabulary(values), _pieces(some), inputs=True)
     name, make = {
         "picture": ("image", _image),

@@ -9,8 +9,11 @@ from typing import Any
 
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
+
+MOST = 256  # pieces of a text that a pretrained encoder reads
 
 
 @dataclass
@@ -51,8 +54,14 @@ class Part:
 
 @dataclass
 class House:
-    """The modalities of the model, by name; parts that need the same share one."""
+    """The modalities of the model, by name; parts that need the same share one.
 
+    seconds: given to all of it; encoders: whether pretrained ones are used; told: what to say of them.
+    """
+
+    seconds: float = 600.0
+    encoders: bool = True
+    told: list[str] = field(default_factory=list)
     modalities: dict[str, Modality] = field(default_factory=lambda: {"summary": Summary()})
     names: set[str] = field(default_factory=set)
 
@@ -71,6 +80,10 @@ class House:
     def text(self, learn: int, max_length: int, inputs: bool = False) -> str:
         """The one text modality, large enough for all who use it. inputs: texts go in, not only names of classes."""
         held = self.modalities.get("text")
+        if isinstance(held, PretrainedText):
+            longest = max(held.max_length, min(max_length, MOST))
+            self.modalities["text"] = replace(held, max_length=longest, positions=longest)
+            return "text"
         new = Text(tokenizer="", learn=learn, max_length=max_length, positions=max_length)
         if inputs:
             new.learn_inputs, new.drop = True, 0.1
@@ -80,6 +93,15 @@ class House:
             new = replace(held, learn=max(held.learn, learn), max_length=longest, positions=longest, learn_inputs=more)
             new.drop = 0.1 if more else 0.0
         self.modalities["text"] = new
+        return "text"
+
+    def sentence(self, made: PretrainedText) -> str:
+        """Texts and names of classes through a pretrained encoder, in place of what was to be learnt of them."""
+        held = self.modalities.get("text")
+        longest = made.max_length
+        if isinstance(held, Text):
+            longest = max(longest, min(held.max_length, MOST))
+        self.modalities["text"] = replace(made, max_length=longest, positions=longest)
         return "text"
 
     def name(self, wanted: str) -> str:

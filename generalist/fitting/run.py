@@ -33,6 +33,7 @@ def fit(
     quiet: bool = False,
     baseline: bool = True,
     model_only: bool = False,
+    encoders: bool = True,
 ) -> tuple[dict[str, Any], Path]:
     """Train on one's own data within about `seconds`: what metrics.json holds, and the run's folder.
 
@@ -44,7 +45,7 @@ def fit(
     check_free(out, overwrite)
     if (out / FILE).exists() and not overwrite:
         raise UserError(f"{out / FILE} is there already, and may be yours; --overwrite or another --out starts anew")
-    recipe, parts = recipe_of(asks, name, seed, seconds)
+    recipe, parts = recipe_of(asks, name, seed, seconds, encoders)
     recipe.baseline, recipe.combine = baseline, baseline and not model_only
     prepared = fix_steps(recipe, parts, began, seconds)
     told = explained(recipe, parts, prepared, out, seconds)

@@ -116,6 +116,7 @@ class Looks:
         self.spec, self.out, self.tasks = recipe.validation, out, tasks
         self.objective, self.engine, self.average = objective, engine, average
         self.history, self.every = History(), 0
+        self.frozen = {name for name, p in objective.named_parameters() if not p.requires_grad}
         self.records: dict[str, Records] = {}
         if self.spec.every:
             found = {name: validation(task)[0] for name, task in tasks.items()}
@@ -174,7 +175,8 @@ class Looks:
             weights = self.engine.weights()
             if self.engine.rank == 0:
                 owned.claim(self.out, [weights_file(done)])
-                write_tensors(weights, self.out / weights_file(done))
+                moved = {name: value for name, value in weights.items() if name not in self.frozen}
+                write_tensors(moved, self.out / weights_file(done))
         if self.engine.rank == 0:
             # a checkpoint that is gone back to must find what was the best until then
             untils = [math.inf, *(float(step) for step, _ in checkpoints(self.out))]
@@ -239,8 +241,12 @@ def read(folder: Path) -> History:
 
 
 def load_weights(objective: Objective, out: Path, step: int) -> None:
-    """Give the objective the weights that it had at a best look."""
-    objective.load_state_dict(portable.load(out / weights_file(step)))
+    """Give the objective the weights that it had at a best look; those that do not train are not among them."""
+    odd = objective.load_state_dict(portable.load(out / weights_file(step)), strict=False)
+    moving = {name for name, p in objective.named_parameters() if p.requires_grad}
+    if odd.unexpected_keys or (lost := moving & set(odd.missing_keys)):
+        name = next(iter([*odd.unexpected_keys, *lost]))
+        raise UserError(f"{out / weights_file(step)} is of another model ({name}); train anew with --overwrite")
 
 
 def weights_file(step: int) -> str:

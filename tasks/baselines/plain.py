@@ -27,12 +27,14 @@ Fit = Callable[[list[Any]], Callable[[list[Any]], Matrix]]
 class Kind:
     """each: a plain value -> what is kept of it; fit: kept training values -> (kept values -> Float[n d]).
 
-    trees: whether boosted trees are tried on it beside linear models.
+    trees: whether boosted trees are tried on it beside linear models. beside: whether it stands beside what a
+    pretrained encoder makes of the value, or gives way to it.
     """
 
     each: Callable[[Any], Any]
     fit: Fit
     trees: bool = True
+    beside: bool = False
 
 
 def plain_features(
@@ -54,6 +56,12 @@ def sides(
     for place, name in enumerate(names):
         modality = modalities[place] if modalities else None
         columns, kind = [], None
+        if modality is not None and clock().strong and (encoded := _encoded((train, *others), name, modality)):
+            trees = False
+            for part, column in zip(parts, encoded, strict=True):
+                part.append(_with_gaps(lambda there: np.stack(there).astype(float), column))
+            if not _first_kind(train, name, modality).beside:
+                continue
         for records in (train, *others):
             column, kind = _column(records, name, modality, kind)
             columns.append(column)
@@ -64,6 +72,23 @@ def sides(
             part.append(_with_gaps(extract, column))
     joined = [_joined(part) for part in parts]
     return joined, trees and joined[0].shape[1] <= 400 and not issparse(joined[0])
+
+
+def _encoded(parts: Sequence[Records], name: str, modality: Modality) -> list[list[Any]]:
+    """What a pretrained encoder makes of a field of all records, None where it is missing; [] without an encoder."""
+    first = next((raw for i in range(len(parts[0])) if (raw := parts[0][i][name]) is not None), None)
+    if first is None or modality.vector(first) is None:
+        return []
+    out = []
+    for records in parts:
+        clock().check()
+        raws = [records[i][name] for i in range(len(records))]
+        out.append([None if raw is None else modality.vector(raw) for raw in raws])
+    return out
+
+
+def _first_kind(records: Records, name: str, modality: Modality) -> Kind:
+    return kind_of(modality.plain(next(raw for i in range(len(records)) if (raw := records[i][name]) is not None)))
 
 
 def _column(records: Records, name: str, modality: Modality | None, kind: Kind | None) -> tuple[list[Any], Kind | None]:
@@ -229,7 +254,7 @@ def _neighbourhoods(values: list[Any]) -> Callable[[list[Any]], Matrix]:
     return extract
 
 
-WORDS = Kind(str, _words)
+WORDS = Kind(str, _words, beside=True)
 PICTURE = Kind(_picture, _pictures, trees=False)
 SOUND = Kind(lambda v: features.log_spectrum(v["array"]), _stacked())
 CLOUD = Kind(lambda v: features.shape_histogram(v["points"]), _stacked())
@@ -242,6 +267,6 @@ STRONG = {
     SIGNAL: Kind(strong.standard, strong.rocket, trees=False),
     SOUND: Kind(lambda v: strong.cepstra(v["array"], v.get("sampling_rate", 16000)), _stacked()),
     GRAPH: Kind(lambda v: v, _neighbourhoods),
-    WORDS: Kind(str, _strong_words),
+    WORDS: Kind(str, _strong_words, beside=True),
 }
 MARKED = {"pixels": PICTURE, "array": SOUND, "points": CLOUD, "edges": GRAPH}  # keys that say what a mapping is

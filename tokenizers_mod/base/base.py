@@ -108,6 +108,10 @@ class Modality:
         """B checked values -> padded batch-first tensors by their standard names, without augmentation."""
         return pad_spans(self.name, [self.span(value) for value in values])
 
+    def vector(self, raw: Any) -> np.ndarray | None:
+        """What a frozen pretrained encoder makes of a raw value, Float[n]; None where there is none."""
+        return None
+
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         """What `tensors` gives -> flat data of B * n tokens for the device half, Bool[B n] real (None: all are)."""
         return flat_rows(self.name, tensors)

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from generalist.tokenizers_mod.libraries import names, weights, zoo
 from generalist.tokenizers_mod.libraries.pixels import as_picture, free_size, transform
 from generalist.tokenizers_mod.libraries.tower import KINDS, Tower, build_tower, map_shapes
 from generalist.tokenizers_mod.pretrained.backbone_tokens import BackboneTokens
-from generalist.tokenizers_mod.pretrained.base import Pretrained
+from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
 from generalist.tokenizers_mod.vision.frames import resize_cover
@@ -167,6 +168,9 @@ class Backbone(Pretrained, Modality):
     def plain(self, raw: Any) -> Any:
         return {"pixels": self._decoded(raw).numpy()}
 
+    def vector(self, raw: Any) -> np.ndarray | None:
+        return vector(self, raw)
+
     def show(self, raw: Any) -> dict[str, Any]:
         shown = self._decoded(raw)
         side = max(shown.shape[1:])
@@ -243,7 +247,7 @@ class Backbone(Pretrained, Modality):
         return known[size]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_transform", "_features")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_transform", "_features", "_alone")}
 
     # --- padded tensors of other tools ---
 

@@ -52,6 +52,12 @@ class BackboneTokens(PretrainedTokens):
             full[i, : len(one)] = one
         return full.flatten(0, 1)
 
+    def made(self, data: dict[str, Tensor]) -> Tensor:
+        if "size" not in data:
+            return self.encoded(data["pixels"])[0].flatten(1)
+        maps = self.known(data) if "known" in data else self.of_sizes(data)
+        return torch.stack([one[0].flatten() for one in maps])
+
     def encoded(self, pixels: Tensor) -> list[Tensor]:
         """Float[B 3 H W] -> the network's maps, [Float[B C h w], ...]."""
         with frozen(self.frozen):

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
@@ -85,6 +86,10 @@ class PretrainedTokens(Tokenizer):
         self.forget()  # other weights
         super()._load_from_state_dict(*args, **kwargs)
 
+    def made(self, data: dict[str, Tensor]) -> Tensor:
+        """What the encoder makes of samples that are one token each, before the linear map: Float[B inner]."""
+        raise NotImplementedError
+
     def forget(self) -> None:
         """Drop what is known of the weights."""
         self._state = ""
@@ -94,6 +99,20 @@ class PretrainedTokens(Tokenizer):
         if self.frozen:
             self.encoder.eval()  # no dropout and no new statistics in what does not learn
         return self
+
+
+def vector(modality: Any, raw: Any) -> np.ndarray | None:
+    """What a modality's frozen encoder makes of a raw value, Float[inner]; None where it learns or makes many tokens."""
+    if not modality.frozen:
+        return None
+    span = modality.span(modality.read(raw))
+    if span.length != 1:
+        return None
+    if "_alone" not in modality.__dict__:
+        with torch.random.fork_rng(devices=[]):
+            modality.__dict__["_alone"] = modality.build(8).eval()
+    with torch.no_grad():
+        return modality.__dict__["_alone"].made(span.data)[0].numpy()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError, nearest, one_line
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.libraries import weights
-from generalist.tokenizers_mod.pretrained.base import Pretrained
+from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.text_encoded import POOLINGS, EncodedText
 from generalist.tokenizers_mod.text.bpe import enough
 from generalist.tokenizers_mod.text.text import Pieces, Text
@@ -158,6 +159,12 @@ class PretrainedText(Pretrained, Text):
         if self.pooling:
             raise UserError(f"{self.name}: pooling={self.pooling} leaves no words to hide; leave it out")
         return super().masked(text, rng, rate)
+
+    def vector(self, raw: Any) -> np.ndarray | None:
+        return vector(self, raw)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_alone"}
 
     def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         data, real = super().padded(tensors)

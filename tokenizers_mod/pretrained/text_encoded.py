@@ -52,6 +52,9 @@ class EncodedText(PretrainedTokens):
         rows = rows.index_put((texts,), self._encoded(ids[~alone], position[~alone]).to(rows.dtype))
         return self.projection(rows)
 
+    def made(self, data: dict[str, Tensor]) -> Tensor:
+        return self._encoded(data["ids"], data["position"])
+
     def _words(self, ids: Tensor, position: Tensor) -> Tensor:
         """Tokens that stand for themselves: Float[N inner]."""
         rows = self.encoder.get_input_embeddings()(ids)  # type: ignore[operator]

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that already stands in the folder")
     parser.add_argument("--no-baseline", action="store_true", help="no ordinary method beside the results")
     parser.add_argument("--model-only", action="store_true", help="answers without the ordinary method's help")
+    parser.add_argument("--no-encoder", action="store_true", help="no pretrained encoders of texts, pictures, sounds")
     parser.add_argument("--quiet", action="store_true", help="say nothing before the table")
     parser.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
     parser.set_defaults(joined=[])
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         quiet=any(one.quiet for one in every),
         baseline=not any(one.no_baseline for one in every),
         model_only=any(one.model_only for one in every),
+        encoders=not any(one.no_encoder for one in every),
     )
     if any(one.json for one in every):
         print(json.dumps(metrics, indent=1))

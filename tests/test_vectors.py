@@ -1,0 +1,90 @@
+"""What frozen encoders make of a sample, for the ordinary method too; fit uses those that are on the machine."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from generalist.cli import main
+from generalist.fitting import encoders
+from generalist.fitting.decide import recipe_of
+from generalist.fitting.parts import Ask
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
+from tests.roberta import roberta
+
+WORDS = ["a", "cat", "dog", "street", "red", "the", "sat", "on", "car", "person"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    return roberta(tmp_path_factory.mktemp("roberta"), WORDS)
+
+
+def text(encoder: str, **settings) -> PretrainedText:
+    usual = {"max_length": 16, "positions": 16, "frozen": True, "remember": 100, "pooling": "mean"}
+    return PretrainedText(encoder=encoder, **usual | settings)
+
+
+def test_vectors_are_what_the_encoder_makes_and_are_kept(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENERALIST_CACHE", str(tmp_path))
+    modality = text(encoder)
+    texts = ["a cat sat on the street", "dog", "the red car"]
+    rows = np.stack([modality.vector(t) for t in texts])
+    assert rows.shape == (3, 24) and np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    assert np.array_equal(rows[1], text(encoder).vector("dog"))  # from the disk, the same bytes
+    module = modality.build(8).eval()
+    data = {k: torch.cat([modality.span(t).data[k] for t in texts]) for k in ("ids", "position")}
+    torch.testing.assert_close(module(data), module.projection(torch.from_numpy(rows)))
+    assert text(encoder, pooling="").vector("dog") is None  # many tokens
+    copied = pickle.loads(pickle.dumps(modality))
+    assert "_alone" not in copied.__dict__ and np.array_equal(copied.vector("dog"), rows[1])
+
+
+@pytest.fixture
+def said(tmp_path, encoder, monkeypatch):
+    """A table of texts, and an encoder that stands for the zoo's."""
+
+    class Entry:
+        installed, package = True, "a-package"
+
+    monkeypatch.setattr(encoders, "entry", lambda name: Entry)
+    whole = PretrainedText.__init__
+    monkeypatch.setattr(PretrainedText, "__init__", lambda self, **k: whole(self, **(k | {"encoder": encoder})))
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"the {a} sat on {' '.join(rng.choice(WORDS[3:], 5))}", a) for a in rng.choice(["cat", "dog"], 240).tolist()
+    ]
+    pandas.DataFrame(rows, columns=["text", "animal"]).to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "t.csv", Entry
+
+
+def test_fit_reads_texts_through_the_encoder_that_is_here_and_says_so(said, tmp_path):
+    file, _ = said
+    out = tmp_path / "run"
+    assert main(["fit", str(file), "--label", "animal", "--time", "5s", "--out", str(out), "--quiet"]) == 0
+    line = json.loads((out / "metrics.json").read_text())["tasks"]["animal"]
+    assert line["together"]["value"] > 0.9  # the words' counts stand beside the encoder's vectors
+    kept = torch.load(next((out / "best").glob("*.pt")), weights_only=True)
+    assert not [name for name in kept if ".encoder." in name and "tokenizers" in name]  # what does not move is not kept
+    assert main(["predict", str(out), str(file), "--out", str(tmp_path / "a.csv")]) == 0
+    found = pandas.read_csv(tmp_path / "a.csv")
+    assert (found["answer"] == pandas.read_csv(file)["animal"]).mean() > 0.9
+
+
+def test_without_an_encoder_or_the_time_for_it_texts_are_learnt_and_what_is_lost_is_said(said, monkeypatch):
+    file, entry = said
+    ask = [Ask(str(file), "animal")]
+    recipe, parts = recipe_of(ask, "t", 0, 60.0)
+    assert isinstance(recipe.modalities["text"], PretrainedText) and "zoo:minilm, frozen" in " ".join(parts[0].told)
+    recipe, _ = recipe_of(ask, "t", 0, 60.0, encoders=False)
+    assert not isinstance(recipe.modalities["text"], PretrainedText)
+    recipe, parts = recipe_of(ask, "t", 0, 1e-3)
+    assert "a longer --time" in " ".join(parts[0].told) and not isinstance(recipe.modalities["text"], PretrainedText)
+    monkeypatch.setattr(entry, "installed", False)
+    recipe, parts = recipe_of(ask, "t", 0, 60.0)
+    assert "pip install a-package" in " ".join(parts[0].told) and not isinstance(
+        recipe.modalities["text"], PretrainedText
+    )
