@@ -17,7 +17,7 @@ from generalist.fitting.parts import Ask
 from generalist.recipe.json import to_json
 from generalist.recipe.load import load_recipe
 
-QUICK = ["--time", "4s", "--quiet", "--no-baseline"]
+QUICK = ["--time", "4s", "--quiet", "--no-baseline", "--no-encoder"]
 
 
 def rows(n: int = 240, seed: int = 0) -> pandas.DataFrame:
@@ -43,7 +43,7 @@ def house(tmp_path_factory):
 
 def decided(path, **ask):
     """The recipe and its parts, nothing trained."""
-    return recipe_of([Ask(str(path), **ask)], "test", 0, 60.0)
+    return recipe_of([Ask(str(path), **ask)], "test", 0, 60.0, encoders=False)
 
 
 def test_every_column_is_told_for_what_it_is():
@@ -142,7 +142,7 @@ def test_the_table_is_there_whatever_the_split(house):
 
 def test_a_frame_is_learnt_from_python(tmp_path):
     frame = rows(160)[["size", "place", "dear"]]
-    found = generalist.fit(frame, label="dear", time=3, out=tmp_path / "run", baseline=False)
+    found = generalist.fit(frame, label="dear", time=3, encoders=False, out=tmp_path / "run", baseline=False)
     assert found.classes == ["no", "yes"] and found.path == tmp_path / "run"
     p, said = found.predict_proba(frame), found.predict(frame.drop(columns="dear"))
     assert p.shape == (160, 2) and np.allclose(p.sum(1), 1)

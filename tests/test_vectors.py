@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from generalist.cli import main
-from generalist.fitting import encoders
 from generalist.fitting.decide import recipe_of
+from generalist.fitting.inputs import encoders
 from generalist.fitting.parts import Ask
+from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.tokenizers_mod.pretrained.heard import Heard
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from tests.roberta import roberta
 
@@ -88,3 +90,42 @@ def test_without_an_encoder_or_the_time_for_it_texts_are_learnt_and_what_is_lost
     assert "pip install a-package" in " ".join(parts[0].told) and not isinstance(
         recipe.modalities["text"], PretrainedText
     )
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """A small network that stands for the zoo's."""
+    monkeypatch.setattr(encoders, "PICTURES", "test_efficientnet")
+    monkeypatch.setattr(encoders, "SIZES", (64,))
+    monkeypatch.setattr(encoders, "entry", lambda name: type("Entry", (), {"installed": True, "package": "a"}))
+
+
+def test_pictures_and_sounds_go_through_the_network_that_is_here(network, tmp_path):
+    import soundfile
+    from PIL import Image
+
+    for i in range(24):
+        for kind, shade in (("dark", 40), ("light", 200)):
+            (tmp_path / "p" / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 30), (shade, shade, i)).save(tmp_path / "p" / kind / f"{i}.png")
+        for kind, pitch in (("low", 200), ("high", 3000)):
+            (tmp_path / "s" / kind).mkdir(parents=True, exist_ok=True)
+            wave = 0.3 * np.sin(np.arange(8000 + 10 * i) * 2 * np.pi * pitch / 16000)
+            soundfile.write(tmp_path / "s" / kind / f"{i}.wav", wave, 16000)
+    for folder, name in (("p", "image"), ("s", "audio")):
+        recipe, parts = recipe_of([Ask(str(tmp_path / folder))], "t", 0, 60.0)
+        made = recipe.modalities[name]
+        assert isinstance(made, Backbone) and (made.maps, made.size, made.network) == ("embedding", 64, {})
+        assert "through test_efficientnet at 64 pixels" in " ".join(parts[0].told)
+
+
+def test_a_sound_is_seen_whole_and_its_pitch_tells_in_the_picture():
+    sound = Heard(backbone="test_efficientnet", size=64, maps="embedding", frozen=True)
+    wave = np.concatenate([np.sin(np.arange(16000) * 2 * np.pi * f / 16000) for f in (300, 4000)]) * 0.3
+    picture = sound.read((wave, 16000))
+    assert picture.shape[:2] == (3, 128) and torch.equal(picture[0], picture[2])
+    seen = sound.prepared(picture)
+    assert seen.shape == (3, 64, 64)
+    first, second = (seen[0, :, half].mean(1).argmax() for half in (slice(0, 30), slice(34, 64)))
+    assert first > second  # low notes lie low, and both halves are there
+    assert sound.vector((wave[:4000], 16000)).shape == sound.vector((wave, 16000)).shape

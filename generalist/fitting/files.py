@@ -9,7 +9,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.sources.coco import CocoObjects
 from generalist.data.sources.folder import Folder
 from generalist.fitting.columns import media_kind
-from generalist.fitting.media import add_input, spread, words_for
+from generalist.fitting.inputs.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.fitting.tables import TEST, VAL, batch_for
 from generalist.recipes.detect_tiny import region
@@ -31,10 +31,9 @@ def folder_part(ask: Ask, house: House) -> Part:
     files = [records[i]["image"] for i in range(len(records))] if len(records) < 2000 else None
     some = spread(files) if files else [records[i * len(records) // 48]["image"] for i in range(48)]
     kind = media_kind(str(some[0]))
-    name = add_input(house, kind, some)
+    every = sum(len(source.open(split)) for split in ("train", "val", "test"))  # each holds some, or it is said here
+    name = add_input(house, kind, some, every)
     words_for(house, [str(c) for c in classes])
-    for split in ("val", "test"):
-        source.open(split)  # says in one line where it holds none
     task = Classify(
         name=house.name(ask.stem),
         source=source,

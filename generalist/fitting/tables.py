@@ -15,7 +15,7 @@ from generalist.data.tables.media_columns import class_names
 from generalist.data.tables.readers import read_raw
 from generalist.fitting.answers import Answer, answer_of
 from generalist.fitting.columns import APART, IN_ROW, Column, look
-from generalist.fitting.media import add_input, spread, words_for
+from generalist.fitting.inputs.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.tasks.base.task import Task
 from generalist.tasks.kinds.classify import Classify
@@ -124,7 +124,7 @@ def inputs_of(columns: list[Column], rows: int, folder: Path, house: House) -> d
     for column in columns:
         if column.kind not in APART:
             continue
-        name = add_input(house, column.kind, raw_values(column, folder))
+        name = add_input(house, column.kind, raw_values(column, folder), len(column.present))
         if name in inputs:  # a second column of the kind
             house.modalities[f"{name}_{len(inputs)}"] = replace(house.modalities[name])  # type: ignore[type-var]
             name = f"{name}_{len(inputs)}"
@@ -205,7 +205,7 @@ def pair_part(ask: Ask, house: House) -> Part:
             column.kind = "text"
         if column.kind not in APART:
             raise UserError(f"--retrieve {name}: a column of the kind {column.kind!r}; give texts, pictures or sounds")
-        sides.append({add_input(house, column.kind, raw_values(column, Path(ask.data).parent)): name})
+        sides.append({_side(house, column, Path(ask.data).parent): name})
     whole = sum(not is_gap for is_gap in gaps([by_name[n] for n in ask.retrieve]))
     if whole < LEAST:
         raise UserError(f"{ask.data}: {whole} rows have both columns; at least {LEAST} are needed")
@@ -221,6 +221,10 @@ def pair_part(ask: Ask, house: House) -> Part:
     told += [f"  {c.name}: {c.kind}" for c in chosen]
     told += [f"  {note}" for note in notes[:2]] + [f"  {split_said(ask)}"]
     return Part(task, round(whole * (1 - VAL - (0 if ask.test else TEST))), told)
+
+
+def _side(house: House, column: Column, folder: Path) -> str:
+    return add_input(house, column.kind, raw_values(column, folder), len(column.present))
 
 
 def gaps(columns: list[Column]) -> list[bool]:

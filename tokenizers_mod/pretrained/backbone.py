@@ -161,9 +161,13 @@ class Backbone(Pretrained, Modality):
     def kept(self) -> Features:
         """The features on disk of this network, its pixels and its weights."""
         if "_features" not in self.__dict__:
-            about = [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background]
-            self.__dict__["_features"] = Features(self.features, self.digest, json.dumps(about, sort_keys=True))
+            about = json.dumps(self.about(), sort_keys=True)
+            self.__dict__["_features"] = Features(self.features, self.digest, about)
         return self.__dict__["_features"]
+
+    def about(self) -> list[Any]:
+        """What a feature depends on besides the sample and the weights."""
+        return [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background]
 
     def plain(self, raw: Any) -> Any:
         return {"pixels": self._decoded(raw).numpy()}

@@ -102,7 +102,7 @@ class PretrainedTokens(Tokenizer):
 
 
 def vector(modality: Any, raw: Any) -> np.ndarray | None:
-    """What a modality's frozen encoder makes of a raw value, Float[inner]; None of one that learns or has many tokens."""
+    """What a modality's frozen encoder makes of a raw value, Float[inner]; None of one that learns."""
     if not modality.frozen:
         return None
     span = modality.span(modality.read(raw))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.vision.examples import unreadable
+
+
+def heard() -> Examples:
+    rng = np.random.default_rng(0)
+    waves = [(rng.normal(size=n).astype(np.float32) * 0.1, 16000) for n in (16000, 4000, 24000)]
+    silent: list[tuple[Any, str]] = [((np.zeros(0), 16000), r"empty|shorter"), ("no_such.wav", r"no_such.wav")]
+    return Examples({"backbone": "test_efficientnet", "size": 64}, waves, silent, [(waves[1], 4)])
 
 
 def backbone() -> Examples:

@@ -9,22 +9,25 @@ import numpy as np
 
 from generalist.data.base.errors import UserError
 from generalist.data.media.sounds import read_sound
-from generalist.fitting.encoders import sentence
+from generalist.fitting.inputs.encoders import backbone, sentence
 from generalist.fitting.parts import House
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.geometry.graph import Graph
 from generalist.tokenizers_mod.numbers.imu import Imu
+from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.tokenizers_mod.pretrained.heard import Heard
 from generalist.tokenizers_mod.vision.image import Image, read_image
 from generalist.tokenizers_mod.vision.video import Video
 
+PICTURED: dict[str, type[Backbone]] = {"picture": Backbone, "sound": Heard}
 SAMPLES = 48
 LARGEST = 96  # pixels of a picture's longer side
 LONGEST = 128  # pieces of a text
 SECONDS = 5.0  # of a sound
 
 
-def add_input(house: House, kind: str, values: Sequence[Any]) -> str:
-    """The name of a modality that reads a column of this kind ("picture", "text" ...)."""
+def add_input(house: House, kind: str, values: Sequence[Any], count: int = 0) -> str:
+    """The name of a modality that reads a column of this kind ("picture", "text" ...). count: of samples in all."""
     some = spread(values)
     if kind == "text":
         if house.encoders:
@@ -33,6 +36,12 @@ def add_input(house: House, kind: str, values: Sequence[Any]) -> str:
             if made is not None:
                 return house.sentence(made)
         return house.text(_vocabulary(values), _pieces(some), inputs=True)
+    if house.encoders and kind in PICTURED:
+        readable = [v for v in some if _readable(kind, v)]
+        made, told = backbone(PICTURED[kind], readable, count or len(values), house.seconds)
+        house.told.append(told)
+        if made is not None and readable:
+            return house.add(made.name, made)
     name, make = {
         "picture": ("image", _image),
         "sound": ("audio", _audio),
@@ -42,6 +51,17 @@ def add_input(house: House, kind: str, values: Sequence[Any]) -> str:
         "series": ("signal", _signal),
     }[kind]
     return house.add(name, make(some))
+
+
+def _readable(kind: str, raw: Any) -> bool:
+    """Whether a picture or sound can be read at all: what cannot is told of where it is met."""
+    if kind == "picture":
+        return _opened(raw) is not None
+    try:
+        read_sound(raw)
+    except UserError:
+        return False
+    return True
 
 
 def spread(values: Sequence[Any]) -> list[Any]:

