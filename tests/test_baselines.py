@@ -9,6 +9,7 @@ from generalist.data.batch.types import IGNORE
 from generalist.data.sources.embedded import Embedded
 from generalist.data.stream.source import Records
 from generalist.tasks.baselines import baselines, features
+from generalist.tasks.baselines.methods import Splits
 
 KEYS = {"name", "metric", "better", "value", "chance", "baseline", "n_test"}
 
@@ -50,21 +51,21 @@ def test_the_same_data_give_the_same_result():
 def test_chance_is_the_most_common_training_class_not_the_most_common_test_class():
     x = np.arange(10.0)[:, None]
     train, test = np.array([0] * 7 + [1] * 3), np.array([0] * 2 + [1] * 8)
-    assert baselines.classification_baseline(x, train, x, test)["chance"] == pytest.approx(0.2)
+    assert baselines.classification_baseline(Splits((x, train), (x, test)))["chance"] == pytest.approx(0.2)
 
 
 def test_the_method_is_chosen_without_looking_at_the_test_labels():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((90, 3)), rng.integers(0, 2, 90)
-    args = (x[:60], y[:60], x[60:])
-    first = baselines.classification_baseline(*args, y[60:], boosting=True)
-    second = baselines.classification_baseline(*args, 1 - y[60:], boosting=True)
+    train = (x[:60], y[:60])
+    first = baselines.classification_baseline(Splits(train, (x[60:], y[60:])), boosting=True)
+    second = baselines.classification_baseline(Splits(train, (x[60:], 1 - y[60:])), boosting=True)
     assert first["baseline"] == second["baseline"] and first["value"] == pytest.approx(1 - second["value"])
 
 
 def test_regression_error_is_in_the_targets_units():
     x = np.arange(40.0)[:, None]
-    result = baselines.regression_baseline(x, 1000 * x[:, 0], x, 1000 * x[:, 0])
+    result = baselines.regression_baseline(Splits((x, 1000 * x[:, 0]), (x, 1000 * x[:, 0])))
     assert result["chance"] == pytest.approx(1000 * x.std()) and result["value"] < 0.2 * result["chance"]
 
 
@@ -72,7 +73,7 @@ def test_retrieval_finds_texts_whose_words_the_input_spells_out():
     words = np.array(["red", "green", "blue", "round", "flat", "tall"])
     x = np.array([[(i >> k) & 1 for k in range(6)] for i in range(1, 64)], dtype=float)
     texts = [" ".join(words[row > 0]) for row in x]
-    result = baselines.retrieval_baseline(x[::2], texts[::2], x[1::2], texts[1::2])
+    result = baselines.retrieval_baseline(Splits((x[::2], texts[::2]), (x[1::2], texts[1::2])))
     assert result["value"] > 0.5 and result["value_reverse"] > 0.5 and result["chance"] == pytest.approx(1 / 31)
 
 

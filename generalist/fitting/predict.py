@@ -25,7 +25,6 @@ from generalist.recipe.load import read_recipe
 from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.budget import budget
 from generalist.tasks.baselines.ordinary import guesses
-from generalist.tokenizers_mod.tables.table import Table
 
 SHOWN = 20  # classes up to which every probability is a column
 BATCH = 256
@@ -78,11 +77,9 @@ class Asked:
         return Records([record_of(rows[i], needed) for i in range(len(rows))], {"notes": rows.notes})
 
     def columns(self) -> list[str]:
-        """The columns of the row that the table modality was trained on."""
-        for name, modality in self.modalities.items():
-            if isinstance(modality, Table) and self.task.inputs.get(name) == "row":
-                return modality.sources(self.task.name)
-        return []
+        """The columns of the row that its modality was trained on."""
+        of_row = [name for name, field in self.task.inputs.items() if field == "row"]
+        return [column for name in of_row for column in self.modalities[name].sources(self.task.name)]
 
     def log_p(self, records: Records) -> tuple[Tensor, dict[int, str]]:
         """log p of every candidate for every record, Float[n K], NaN for those that cannot be read; why they cannot."""

@@ -19,6 +19,7 @@ from generalist.tasks.baselines import features
 from generalist.tasks.baselines.budget import clock
 from generalist.tasks.baselines.methods import (
     Result,
+    Splits,
     classification_baseline,
     dense,
     matching_baseline,
@@ -75,7 +76,7 @@ def classification(
     codes = np.unique(np.concatenate([t for t in told if len(t)]), return_inverse=True)[1]  # names and numbers alike
     y = np.split(codes, np.cumsum([len(t) for t in told])[:-1])
     x, boosting = _sides(inputs, parts, modalities)
-    return classification_baseline(x[0], y[0], x[1], y[1], *_val(x, y), boosting, name)
+    return classification_baseline(Splits.of(x, y), boosting, name)
 
 
 def multilabel(
@@ -126,7 +127,7 @@ def regression(
     parts, answers = _answered([train, test, val], tell)
     y = [np.array(answer, dtype=float) for answer in answers]
     x, _ = _sides(inputs, parts, modalities)
-    return regression_baseline(x[0], y[0], x[1], y[1], *_val(x, y), name=name)
+    return regression_baseline(Splits.of(x, y), name)
 
 
 def retrieval(
@@ -147,14 +148,14 @@ def retrieval(
     fields = {"text": partners} if isinstance(partners, str) else partners
     first = next(iter(fields.values()))
     if len(fields) == 1 and isinstance(train[0][first], str) and isinstance(test[0][first], str) and "text" in fields:
-        texts = [None if p is None else features.values(p, first) for p in parts]
-        found = retrieval_baseline(x[0], texts[0] or [], x[1], texts[1] or [], *_val(x, texts), name=name)
+        texts = [[] if p is None else features.values(p, first) for p in parts]
+        found = retrieval_baseline(Splits.of(x, texts), name)
     else:
         raw, _ = _sides(fields, parts, modalities)
         y = [dense(side) for side in raw]
         centre, scale = y[0].mean(0), y[0].std(0) + 1e-9
         y = [(side - centre) / scale for side in y]
-        found = matching_baseline(x[0], y[0], x[1], y[1], *_val(x, y), name=name)
+        found = matching_baseline(Splits.of(x, y), name=name)
     return found | {"value": (found["value"] + found["value_reverse"]) / 2}
 
 
@@ -224,7 +225,3 @@ def _sides(inputs: dict[str, str], parts: Parts, modalities: Modalities | None) 
     train, *others = (p for p in parts if p is not None)
     read = [] if modalities is None else [modalities.get(name) for name in inputs]
     return sides(train, others, list(inputs.values()), read)
-
-
-def _val(x: list[Any], y: list[Any]) -> tuple[Any, Any]:
-    return (x[2], y[2]) if len(x) > 2 else (None, None)

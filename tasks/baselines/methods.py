@@ -27,6 +27,34 @@ TREE = 1e6  # what growing one small tree costs beside its entries
 ITERATIONS = 60  # of logistic regression, as a rule of thumb
 
 
+Rows = tuple[Matrix, Any]  # features [n, d] of some rows, and their answers
+
+
+@dataclass
+class Splits:
+    """Features and answers of a task's splits."""
+
+    train: Rows
+    test: Rows
+    val: Rows | None = None
+
+    @classmethod
+    def of(cls, x: list[Matrix], y: list[Any]) -> Splits:
+        """Train, test and, where features of it are there, val."""
+        return cls(*zip(x, y, strict=False))
+
+    def to_choose(self) -> tuple[Rows, Rows]:
+        """(rows to fit, rows to choose by): the validation rows, or a fifth of the training rows."""
+        if self.val is not None:
+            return self.train, self.val
+        x, y = self.train
+        order = np.random.default_rng(0).permutation(x.shape[0])
+        cut = max(1, x.shape[0] // 5)
+        if x.shape[0] < 2:
+            return (x, y), (x, y)
+        return (x[order[cut:]], y[order[cut:]]), (x[order[:cut]], y[order[:cut]])
+
+
 @dataclass
 class Method:
     """make: an unfitted estimator; work: multiplications that fitting takes, roughly (0 = next to none)."""
@@ -54,12 +82,7 @@ class Choice:
 
 
 def classification_baseline(
-    x_train: Matrix,
-    y_train: np.ndarray,
-    x_test: Matrix,
-    y_test: np.ndarray,
-    x_val: Matrix | None = None,
-    y_val: np.ndarray | None = None,
+    splits: Splits,
     boosting: bool = False,
     name: str = "",
 ) -> Result:
@@ -67,11 +90,12 @@ def classification_baseline(
 
     x: [n, d]; y: Int[n]. Without validation data a fifth of the training rows is set aside to choose.
     """
+    (x_train, y_train), (x_test, y_test) = splits.train, splits.test
     common = np.bincount(y_train).argmax()
     chance = (y_test == common).mean()
     if len(np.unique(y_train)) < 2:
         return result_of(name, "accuracy", chance, chance, "the only class of the training data", len(y_test))
-    (x_fit, y_fit), (x_val, y_val) = with_val(x_train, y_train, x_val, y_val)
+    (x_fit, y_fit), (x_val, y_val) = splits.to_choose()
     if len(np.unique(y_fit)) < 2:  # a fifth took the other class away
         (x_fit, y_fit), (x_val, y_val) = (x_train, y_train), (x_train, y_train)
     chosen = choose(classifiers(x_fit, len(np.unique(y_fit)), boosting), x_fit, y_fit, x_val, y_val)
@@ -123,18 +147,13 @@ def classifiers(x: Matrix, classes: int, boosting: bool = False) -> list[Method]
 
 
 def regression_baseline(
-    x_train: Matrix,
-    y_train: np.ndarray,
-    x_test: Matrix,
-    y_test: np.ndarray,
-    x_val: Matrix | None = None,
-    y_val: np.ndarray | None = None,
+    splits: Splits,
     name: str = "",
 ) -> Result:
     """RMSE, in the target's units, of ridge regression (scaled or not) or boosted trees; chance: the training mean."""
-    methods = regressors(x_train)
-    (x_fit, y_fit), (x_val, y_val) = with_val(x_train, y_train, x_val, y_val)
-    chosen = choose(methods, x_fit, y_fit, x_val, y_val)
+    (x_train, y_train), (x_test, y_test) = splits.train, splits.test
+    (x_fit, y_fit), (x_val, y_val) = splits.to_choose()
+    chosen = choose(regressors(x_train), x_fit, y_fit, x_val, y_val)
     error, guess = rmse(chosen.model.predict(x_test), y_test), rmse(y_train.mean(), y_test)
     return result_of(name, "RMSE", error, guess, chosen.said, len(y_test), better="lower")
 
@@ -162,15 +181,10 @@ def regressors(x: Matrix) -> list[Method]:
 
 
 def retrieval_baseline(
-    x_train: Matrix,
-    texts_train: list[str],
-    x_test: Matrix,
-    texts_test: list[str],
-    x_val: Matrix | None = None,
-    texts_val: list[str] | None = None,
+    splits: Splits,
     name: str = "",
 ) -> Result:
-    """R@1 over the test gallery: ridge from x [n, d] to TF-IDF of the texts, ranked by cosine.
+    """R@1 over the test gallery of texts: ridge from x [n, d] to TF-IDF of the texts, ranked by cosine.
 
     value: from x to text; value_reverse: from text to x; chance: one over the gallery's size. Words
     count by themselves and in pairs. A text that occurs twice in the gallery counts as found either way.
@@ -180,35 +194,34 @@ def retrieval_baseline(
     words = TfidfVectorizer(
         token_pattern=r"(?u)\w+", ngram_range=(1, 2), min_df=2, max_features=WORDS, dtype=np.float32
     )
+    _, texts = splits.train
     try:
-        y_train = words.fit_transform(texts_train).toarray()
+        words.fit(texts)
     except ValueError:  # no word stands in two texts
-        words.set_params(min_df=1)
-        y_train = words.fit_transform(texts_train).toarray()
-    told = None if texts_val is None else words.transform(texts_val).toarray()
-    y_test = words.transform(texts_test).toarray()
-    return matching_baseline(x_train, y_train, x_test, y_test, x_val, told, "TF-IDF", name)
+        words.set_params(min_df=1).fit(texts)
+
+    def told(rows: Rows) -> Rows:
+        return rows[0], words.transform(rows[1]).toarray()
+
+    val = None if splits.val is None else told(splits.val)
+    return matching_baseline(Splits(told(splits.train), told(splits.test), val), "TF-IDF", name)
 
 
 WORDS = 8000  # words and pairs that a text is described by at most
 
 
 def matching_baseline(
-    x_train: Matrix,
-    y_train: np.ndarray,
-    x_test: Matrix,
-    y_test: np.ndarray,
-    x_val: Matrix | None = None,
-    y_val: np.ndarray | None = None,
+    splits: Splits,
     what: str = "features",
     name: str = "",
 ) -> Result:
     """R@1 of ridge regression from x [n, d] to the partners' features y [n, e], ranked by cosine; both directions."""
     from sklearn.linear_model import Ridge
 
-    x_train, x_test = dense(x_train), dense(x_test)
-    centre, scale = x_train.mean(0), x_train.std() + 1e-9
-    (x_fit, y_fit), (x_val, told) = with_val(x_train, y_train, None if x_val is None else dense(x_val), y_val)
+    train, test = (dense(splits.train[0]), splits.train[1]), (dense(splits.test[0]), splits.test[1])
+    val = None if splits.val is None else (dense(splits.val[0]), splits.val[1])
+    centre, scale = train[0].mean(0), train[0].std() + 1e-9
+    (x_fit, y_fit), (x_val, told) = Splits(train, test, val).to_choose()
 
     def ranks(model: Any, x: np.ndarray, partner: np.ndarray) -> tuple[float, float]:
         guess = _unit(model.predict((x - centre) / scale))
@@ -228,9 +241,9 @@ def matching_baseline(
                 raise
             left_out.append(f"alpha={a:g}")
     alpha, model = max(fitted.items(), key=lambda item: sum(ranks(item[1], x_val, told)))
-    forth, back = ranks(model, x_test, y_test)
+    forth, back = ranks(model, *test)
     said = Choice(f"ridge regression to {what} alpha={alpha:g}", model, left_out).said
-    return {**result_of(name, "R@1", forth, 1 / len(y_test), said, len(y_test)), "value_reverse": float(back)}
+    return {**result_of(name, "R@1", forth, 1 / len(test[1]), said, len(test[1])), "value_reverse": float(back)}
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -242,17 +255,6 @@ def dense(x: Matrix) -> np.ndarray:
 
 
 # --- choosing ---
-
-
-def with_val(x: Matrix, y: np.ndarray, x_val: Any, y_val: Any) -> tuple[tuple, tuple]:
-    """(rows to fit, rows to choose by): the given validation rows, or a fifth of the training rows."""
-    if x_val is not None:
-        return (x, y), (x_val, y_val)
-    order = np.random.default_rng(0).permutation(x.shape[0])
-    cut = max(1, x.shape[0] // 5)
-    if x.shape[0] < 2:
-        return (x, y), (x, y)
-    return (x[order[cut:]], y[order[cut:]]), (x[order[:cut]], y[order[:cut]])
 
 
 def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) -> Choice:

@@ -101,6 +101,10 @@ class Modality:
             raise UserError(f"--{self.name}: no file {word}; check the path")
         return word
 
+    def sources(self, task: str) -> list[str]:
+        """The columns of a row that a task's records must have, where it reads rows."""
+        return []
+
     # names of its padded tensors in Hugging Face's terms, the one that must be there first; () = "<name>_<key>"
     tensor_names: ClassVar[tuple[str, ...]] = ()
 

@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from generalist.commands.check.find import found
+    from generalist.commands.check.find import KINDS
 
     reports: dict[str, list[Line]] = {}
-    for name, lines in found(args.kind, args.place):
+    for name, lines in KINDS[args.kind](args.place):
         if not args.json:
             print(f"{args.kind} {name}")
         reports[name] = []

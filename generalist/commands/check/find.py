@@ -17,14 +17,18 @@ from generalist.tasks.registry.table import TASKS
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
 
+Tried = Iterator[tuple[str, Iterator[Line]]]  # (name, its lines) of every class or task
 
-def found(kind: str, place: str) -> Iterator[tuple[str, Iterator[Line]]]:
-    """(name, its lines) of every class of this kind, "modality" or "task", that `place` names."""
-    if kind == "modality":
-        table = {name: modality_class(name) for name in MODALITIES}
-        for own in _classes(place, Modality, table):
-            yield own.__name__, _lines(partial(modality.Subject, own), modality.CHECKS)
-        return
+
+def modalities(place: str) -> Tried:
+    """Every modality that `place` names."""
+    table = {name: modality_class(name) for name in MODALITIES}
+    for own in _classes(place, Modality, table):
+        yield own.__name__, _lines(partial(modality.Subject, own), modality.CHECKS)
+
+
+def tasks(place: str) -> Tried:
+    """Every task that `place` names, or that its recipe holds."""
     made = _recipe(place)
     if made is not None:
         for given in made.tasks:
@@ -32,6 +36,9 @@ def found(kind: str, place: str) -> Iterator[tuple[str, Iterator[Line]]]:
         return
     for own in _classes(place, Task, TASKS):
         yield own.__name__, _lines(partial(task.Subject.of, own), task.CHECKS)
+
+
+KINDS: dict[str, Callable[[str], Tried]] = {"modality": modalities, "task": tasks}
 
 
 def _lines(make: Callable[[], Any], checks: Mapping[str, Any]) -> Iterator[Line]:
