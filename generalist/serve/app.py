@@ -11,6 +11,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,9 @@ def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int
     ) -> Response:
         begun, status, told = time.monotonic(), 200, {}
         try:
-            with tempfile.TemporaryDirectory(prefix="generalist-") as place:
-                settings, read = await taken(request, service, Path(place), body_mb * MB)
+            with ExitStack() as kept:
+                place = lru_cache(lambda: Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="generalist-"))))
+                settings, read = await taken(request, service, place, body_mb * MB)
                 future = await run_in_threadpool(lambda: ask(read(), settings))
             told = await asyncio.wrap_future(future)
         except UserError as error:
@@ -176,7 +179,7 @@ def _endpoint(way: str, ask: Any, answered: Any) -> Callable[[Request], Awaitabl
 
 
 async def taken(
-    request: Request, service: Service, place: Path, most: int
+    request: Request, service: Service, place: Callable[[], Path], most: int
 ) -> tuple[dict[str, Any], Callable[[], dict[str, Any]]]:
     """(settings, what reads the raw values): the body is received here, files decoded by who calls the second."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

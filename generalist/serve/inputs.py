@@ -7,15 +7,18 @@ would be a path, and is refused.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.errors import UserError, blame, nearest
 from generalist.data.media import jsons
+from generalist.data.media.codec import PICTURES
+from generalist.data.media.pictures import open_picture
 from generalist.tokenizers_mod.base.base import Modality
 
 # fields of a form that are no input
@@ -66,13 +69,20 @@ def from_field(name: str, text: str, built: Mapping[str, Modality]) -> Any:
     return text
 
 
-def from_file(name: str, filename: str, content: bytes, folder: Path, built: Mapping[str, Modality]) -> Any:
-    """An uploaded file, written to `folder` under a name of our own; its ending is the sender's."""
+def from_file(
+    name: str, filename: str, content: bytes, place: Callable[[], Path], built: Mapping[str, Modality]
+) -> Any:
+    """An uploaded file: a picture from its bytes, others from the folder `place` under a name of our own."""
     modality = modality_of(name, built)
     if not content:
         raise UserError(f"{name}: the file {filename!r} is empty")
-    ending = "".join(c for c in Path(filename).suffix.lower() if c.isalnum() or c == ".")[:10]
-    path = folder / f"{name}{ending}"
+    ending = "".join(c for c in Path(filename).suffix.lower() if c.isalnum())[:10]
+    if ending in PICTURES:
+        try:
+            return open_picture(io.BytesIO(content), f"{name} {filename!r}")
+        except Exception as error:  # Pillow's own, one for each format
+            raise blame(error, f"{name} {filename!r}") from error
+    path = place() / f"{name}.{ending}"
     path.write_bytes(content)
     return modality.from_command_line(str(path))
 
