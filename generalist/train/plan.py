@@ -1,9 +1,9 @@
 """What a recipe needs on many GPUs, from counted FLOPs and bytes: memory a GPU at each ZeRO stage, speed, days.
 
-Counted, not guessed: one micro step of every task runs here (on the CPU, with the recipe's own width, once with
-one layer of each kind and once with two) under torch's FLOP counter and under hooks that see every tensor kept for the
-backward pass; the difference is a layer, and the recipe's layers follow. Assumed, and printed as such: the share
-of a GPU's peak that its kernels reach, and the bandwidth between GPUs.
+Counted, not guessed: one micro step of every task runs here (on the CPU, with the recipe's own width, once with its
+last layer and once with each kind of layer before it) under torch's FLOP counter and under hooks that see every tensor
+kept for the backward pass; the difference is a layer, and the recipe's layers follow. Assumed, and printed as such: the
+share of a GPU's peak that its kernels reach, and the bandwidth between GPUs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps
 from generalist.model.objective import Objective
-from generalist.nn.mixers.table import layers_of
+from generalist.nn.mixers.table import layers_of, needs_of
 from generalist.recipe.recipe import Recipe
 from generalist.train.initial import started_from
 from generalist.train.prepare import Prepared, prepare
@@ -85,15 +85,18 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
         return staged(prepared, replace(recipe, model=spec), batches, seconds)
     kinds = [layer for i, layer in enumerate(stack) if layer not in stack[:i]]
     number = [stack.count(layer) for layer in kinds]
-    once, twice = (
-        [measured(prepared, replace(recipe, model=spec.with_stack([layer] * depth)), batches) for layer in kinds]
-        for depth in (1, 2)
+    # behind every kind the same last layer, one that lets an asked token see the others
+    last = next((layer for layer in reversed(stack) if needs_of(layer).reach == "all"), stack[-1])
+    alone, *more = (
+        measured(prepared, replace(recipe, model=spec.with_stack([*layers, last])), batches)
+        for layers in ([], *([layer] for layer in kinds))
     )
+    at_last = kinds.index(last)
 
     def whole(of: Callable[[Measured], float], times: Sequence[float]) -> tuple[float, list[float]]:
-        """What the model takes with so many layers of each kind, and one layer of each kind alone."""
-        each = [of(two) - of(one) for one, two in zip(once, twice, strict=True)]
-        return of(once[0]) - each[0] + sum(n * one for n, one in zip(times, each, strict=True)), each
+        """What the model takes with so many layers of each kind, and one layer of each kind."""
+        each = [of(two) - of(alone) for two in more]
+        return of(alone) - each[at_last] + sum(n * one for n, one in zip(times, each, strict=True)), each
 
     parameters, layers = whole(lambda m: m.parameters, number)
     out = {}
@@ -101,11 +104,11 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
         flops, each = whole(lambda m: m.flops[name], number)  # noqa: B023  # called before the next name
         held, kept = whole(lambda m: m.kept[name], number)  # noqa: B023
         tokens = batch.inputs.tokens + (batch.partners.tokens if batch.partners is not None else 0)
-        tokens += once[0].candidates[name]
+        tokens += alone.candidates[name]
         if recipe.engine.activation_checkpointing:
             # every layer keeps its input alone, and one layer at a time is computed again
             flops += sum(n * f for n, f in zip(number, each, strict=True)) / 3
-            held = once[0].kept[name] - kept[0] + max(kept) + len(stack) * tokens * spec.width * 4
+            held = alone.kept[name] - kept[at_last] + max(kept) + len(stack) * tokens * spec.width * 4
         out[name] = Counted(flops, held, tokens, batch.inputs.sequences, seconds[name])
     return int(parameters), int(max(layers)), out
 

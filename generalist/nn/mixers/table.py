@@ -21,7 +21,8 @@ from generalist.nn.attention.positions.table import build_positions
 from generalist.nn.experts.experts import Experts
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
 from generalist.nn.mixers.base import Mixer
-from generalist.nn.mixers.maps import MapMixer, needs_of
+from generalist.nn.mixers.maps import MapMixer
+from generalist.nn.mixers.maps import needs_of as needs_of_operator
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
 from generalist.nn.steps.base import STAGES, Step
@@ -91,6 +92,11 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
 def mixer_names(spec: EncoderSpec) -> list[tuple[str, str]]:
     """The names of the token and channel mixer of every layer, experts in their places."""
     return [(named(layer.mixer, "mixers")[0], named(layer.channel, "channel_mixers")[0]) for layer in layers_of(spec)]
+
+
+def needs_of(layer: LayerSpec) -> Needs:
+    """What the token mixer of a layer needs."""
+    return _checked("mixers", layer.mixer, TOKEN_MIXERS, CHANNEL_MIXERS)
 
 
 def token_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
@@ -232,7 +238,7 @@ def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -
     check_name(name, table, key)
     found = mixer_class(table, name)
     _settings(name, settings, found)
-    return found.needs_with(settings) if issubclass(found, Mixer) else needs_of(found)
+    return found.needs_with(settings) if issubclass(found, Mixer) else needs_of_operator(found)
 
 
 def _settings(name: str, settings: dict[str, Any], kind: type[nn.Module]) -> None:

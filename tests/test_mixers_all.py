@@ -1,0 +1,178 @@
+"""What every mixer of the tables must do, whatever it computes: a new line of a table is tried here by itself."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from tiny import tiny
+from torch.nn.functional import normalize
+
+from generalist.data.base.errors import UserError
+from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.hf.processor import GeneralistProcessor
+from generalist.model.config import GeneralistConfig
+from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS
+from generalist.tokenizers_mod.geometry.points import Points
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+from generalist.train.plan import count
+from generalist.train.prepare import prepare
+
+SIZES = {"width": 24, "layers": 2, "heads": 3, "hidden": 40}
+# beside the tables' names: settings that are another computation
+MORE = {
+    "attention local": {"kind": "attention", "local": 3},
+    "attention local shared": {"kind": "attention", "local": 3, "local_shared": True, "head_dim": 10},
+    "decay_axes whole": {"kind": "decay_axes", "axes": False},
+    "retention softmax": {"kind": "retention", "normalise": "softmax"},
+    "retention chunks": {"kind": "retention", "chunk": 3},
+    "hyena product": {"kind": "hyena", "filter": "product", "window": "learn", "direction": "seq", "order": 3},
+    "hyena 4dir": {"kind": "hyena", "direction": "4dir", "window": "symmetric"},
+    "hyena direct": {"kind": "hyena", "filter": "direct", "size": 3, "direction": "parallel"},
+}
+TOKENS = [*TOKEN_MIXERS, *MORE]
+CHANNELS = list(CHANNEL_MIXERS)
+
+
+@cache
+def modalities():
+    text = Text(tokenizer="", learn=300, max_length=8, positions=8)
+    text.learn_texts(["once upon a time", "a cat sat on a mat"])
+    return {"summary": Summary(), "text": text, "image": Image(size=16, patch=4, channels=1), "points": Points()}
+
+
+def channel(name):
+    return name in CHANNEL_MIXERS
+
+
+@cache
+def built(name):
+    """A model with the mixer in its first layer and attention, so that all can reach the summary, in its second."""
+    torch.manual_seed(0)
+    own = {name: m.settings() for name, m in modalities().items()}
+    mixed = {"channel_mixers": [name, "mlp"]} if channel(name) else {"mixers": [MORE.get(name, name), "attention"]}
+    made = GeneralistModel(GeneralistConfig(**SIZES, **mixed, modalities=own, scales=["default"])).eval()
+    for parameter in made.encoder.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def given():
+    """Pictures of four sizes, one of them in two, a text and a point set, each asked at a summary."""
+    own, draw = modalities(), torch.Generator().manual_seed(1)
+    pictures = [
+        own["image"].span(torch.rand(1, 4 * h, 4 * w, generator=draw)) for h, w in ((4, 4), (2, 4), (4, 2), (2, 2))
+    ]
+    others = [own["text"].span("a cat sat"), own["points"].span(torch.rand(40, 3, generator=draw))]
+    inputs = [
+        *([picture] for picture in pictures),
+        *([other] for other in others),
+        [others[0], pictures[1], pictures[3]],
+    ]
+    return [[own["summary"].span(None).ask([0]), *spans] for spans in inputs]
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *CHANNELS])
+@torch.no_grad()
+def test_packed_is_one_by_one_and_saved_is_the_same_and_half_is_near(name, tmp_path):
+    made, sequences = built(name), given()
+    together = made.features(pack(sequences))
+    for own, sequence in zip(together, sequences, strict=True):
+        torch.testing.assert_close(own, made.features(pack([sequence]))[0], atol=2e-5, rtol=1e-4)
+    assert (together[:, None] - together[None]).abs().amax(-1).add(torch.eye(len(together))).min() > 1e-3
+    made.save_pretrained(tmp_path)
+    again = GeneralistModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(again.features(pack(sequences)), together)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = made.features(pack(sequences))
+    assert (normalize(half.float(), dim=-1) - normalize(together, dim=-1)).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *CHANNELS])
+@torch.no_grad()
+def test_padded_clients_are_packed_ones(name):
+    made = built(name)
+    own = modalities()
+    processor = GeneralistProcessor(own["text"].hf_tokenizer(), {n: m.settings() for n, m in own.items()})
+    draw = torch.Generator().manual_seed(2)
+    pictures = [torch.rand(1, 4 * h, 4 * w, generator=draw) for h, w in ((4, 4), (2, 4), (4, 2))]
+    for raw in ({"image": pictures}, {"text": ["once upon a time", "a cat"]}):
+        found = made(**processor(**raw, return_tensors="pt")).pooler_output
+        torch.testing.assert_close(normalize(found, dim=-1), made.encode(processor(**raw)), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *CHANNELS])
+def test_a_gradient_reaches_every_parameter(name):
+    made = built(name)
+    made.zero_grad()
+    torch.manual_seed(3)
+    features = made.features(pack(given()))
+    (features * torch.randn_like(features)).sum().backward()
+    layer = made.encoder.layers[0]
+    bare = [n for n, p in layer.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    # an expert that no token chose has none, and a softmax does not see what all its scores have in common
+    bare = [n for n in bare if not n.startswith(("mlp.", "mixer.")) or not name.startswith("expert")]
+    assert not bare
+
+
+@pytest.mark.parametrize("name", [name for name in TOKEN_MIXERS if name not in ("attention", "expert_attention")])
+@torch.no_grad()
+def test_what_has_no_map_goes_through_mixers_of_maps_unchanged(name):
+    made = built(name)
+    mixer = made.encoder.layers[0].mixer
+    if mixer.needs.reach != "grid":
+        pytest.skip("mixes tokens without a map as well")
+    packed = pack([given()[5]])
+    at = made.at(packed)
+    x = torch.randn(packed.tokens, SIZES["width"])
+    assert not mixer(x, at).any()
+
+
+def test_a_plan_counts_every_mixer():
+    names = [name for name in TOKEN_MIXERS if not name.startswith("expert")]
+    recipe = tiny(
+        model__layers=len(names),
+        model__mixers=json.dumps(names),
+        modalities__image__size=16,
+        model__channel_mixers=json.dumps((CHANNELS[:4] * len(names))[: len(names)]),
+    )
+    parameters, _, _ = count(recipe, 1)
+    prepared = prepare(recipe)
+    assert parameters == sum(p.numel() for p in prepared.model(recipe).parameters())
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"mixers": "retentoin"}, "mixers 'retentoin'; did you mean 'retention'"),
+        ({"mixers": ["hyena", "attention", "attention"]}, "model.mixers lists 3 of model.layers=2"),
+        ({"mixers": [{"kind": "decay_axes"}, "attention"], "width": 21, "heads": 3}, "heads of an even width"),
+        ({"mixers": [{"kind": "hyena", "filter": "grit"}, "attention"]}, "hyena filter 'grit'; did you mean 'grid'"),
+        ({"mixers": [{"kind": "hyena", "filter": "direct"}, "attention"]}, "give size"),
+        ({"mixers": [{"kind": "retention", "chunk": 0}, "attention"]}, "retention chunk 0"),
+        ({"mixers": {"kind": "retention", "direction": "causal"}}, "an asked token learns nothing"),
+        ({"mixers": {"kind": "retention", "normalise": "softmax"}, "writing_scale": "default"}, "cannot be causal"),
+        ({"mixers": ["decay_axes", "attention"], "writing_scale": "default"}, "cannot be causal"),
+        ({"mixers": "hyena"}, "an asked token learns nothing"),
+        ({"local": 4}, "a window with a middle is odd"),
+        ({"local": 3, "moe": {"placement": "all"}}, "experts have no local"),
+        ({"mixers": ["retention", "attention"], "inner_norm": True}, "'retention' has no such norm"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_when_it_is_read(keys, words):
+    own = {name: m.settings() for name, m in modalities().items()}
+    with pytest.raises(UserError, match=words) as said:
+        GeneralistConfig(**SIZES | {"modalities": own, "scales": ["default"]} | keys)
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("name", ["decay_axes", "hyena"])
+def test_a_mixer_of_grids_in_a_recipe_of_tables_alone_is_refused(name):
+    recipe = tiny(model__layers=2, model__mixers=json.dumps([name, "attention"]))
+    recipe.tasks = [task for task in recipe.tasks if "table" in task.inputs]
+    del recipe.modalities["image"]
+    with pytest.raises(UserError, match=f"the mixer '{name}' works on grids of 2 axes, and no modality"):
+        prepare(recipe)
