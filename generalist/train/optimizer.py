@@ -18,10 +18,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 from generalist.nn.mixers.base import Mixer
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import OptimizerSpec
+from generalist.train.flat import MOMENTS, Flat, Run
+
+UNCORRECTED = 2**24 - 1  # steps after which the moments need no correction: b ** steps is 0 in any precision
 
 
 class BalancedAdamW(Optimizer):
@@ -42,6 +46,7 @@ class BalancedAdamW(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.bias_correction = bias_correction
         self.share, self.omega = 1.0, 1.0
+        self.flat = Flat()
         # where this optimiser sees only a part of the parameters a call (ZeRO), who knows the norm of them all
         self.whole_norm: Callable[[], float] | None = None
 
@@ -51,13 +56,11 @@ class BalancedAdamW(Optimizer):
             raise ValueError(f"a task's share must lie in (0, 1], got {share}")
         self.share, self.omega = share, omega
 
-    def gradient_norm(self) -> Tensor:
+    def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
         """L2 norm of the whole gradient over all parameters, also where only a part of them is here: [1]."""
         if self.whole_norm is not None:
-            device = next(p.device for group in self.param_groups for p in group["params"])
-            return torch.tensor([self.whole_norm()], dtype=torch.float32, device=device)
-        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm([g.detach().float() for g in grads]))
+            return torch.tensor([self.whole_norm()], dtype=torch.float32, device=gradients[0].device)
+        norms = torch.stack([norm.to(gradients[0].device) for norm in torch._foreach_norm(gradients)])
         return (norms**2).sum().reshape(1).sqrt()
 
     @torch.no_grad()
@@ -66,44 +69,48 @@ class BalancedAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        norm = self.gradient_norm()
+        runs = [(group, run) for group in self.param_groups for run in self._runs(group)]
+        if not runs:
+            return loss
+        norm = self.gradient_norm([run.gradient for _, run in runs])
         factor = self.omega / norm.clamp(min=torch.finfo(torch.float32).tiny)
-        for group in self.param_groups:
-            b1, b2 = group["betas"]
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {
-                        "step": 0,
-                        "exp_avg": torch.zeros_like(p, dtype=torch.float32),
-                        "exp_avg_sq": torch.zeros_like(p, dtype=torch.float32),
-                    }
-                self.state[p]["step"] += 1
-            # sparse-in-time parameters (another task's tokenizer) keep their own step count
-            m = [self.state[p]["exp_avg"] for p in params]
-            n = [self.state[p]["exp_avg_sq"] for p in params]
-            g = torch._foreach_mul([p.grad.float() for p in params], factor.reshape(()))
-            torch._foreach_mul_(m, b1)
-            torch._foreach_add_(m, g, alpha=(1 - b1) / self.share)
-            torch._foreach_mul_(n, b2)
-            torch._foreach_addcmul_(n, g, g, value=(1 - b2) / self.share)
-            if self.bias_correction:
-                c1 = [1 - b1 ** self.state[p]["step"] for p in params]
-                c2 = [math.sqrt(1 - b2 ** self.state[p]["step"]) for p in params]
-            else:
-                c1 = c2 = [1.0] * len(params)
-            denominator = torch._foreach_sqrt(n)
-            torch._foreach_div_(denominator, c2)
-            torch._foreach_add_(denominator, group["eps"])
-            update = torch._foreach_div(m, c1)
-            torch._foreach_div_(update, denominator)
-            if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            moves = [u.to(p.dtype) for p, u in zip(params, update, strict=True)]
-            torch._foreach_add_(params, moves, alpha=-group["lr"])
+        for group, run in runs:
+            self._move(group, run, factor.to(run.gradient.device))
         return loss
+
+    def _runs(self, group: dict) -> list[Run]:
+        """What has a gradient. Sparse-in-time parameters (another task's tokenizer) keep their own step count."""
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {"step": 0} | {key: torch.zeros_like(p, dtype=torch.float32) for key in MOMENTS}
+        return self.flat.runs(params, [self.state[p] for p in params], bool(group["weight_decay"]))
+
+    def _move(self, group: dict, run: Run, factor: Tensor) -> None:
+        """One step of the parameters of a run by torch's own AdamW, in one pass over them.
+
+        It adds g/s to both moments, so n goes in as n/s: (1-b2) (g/s)^2 = (1-b2) g*g/s / s. Then the root is short by
+        sqrt(s), and with eps and lr by as much the move is the same.
+        """
+        root = math.sqrt(self.share)
+        mean, square = run.moments
+        gradient = run.gradient * (factor / self.share)
+        if self.share != 1:
+            square /= self.share
+        moves = torch.zeros_like(mean)
+        count = int(run.states[0]["step"]) if self.bias_correction else UNCORRECTED
+        before = torch.tensor(float(count), device=mean.device)
+        b1, b2 = group["betas"]
+        adamw(
+            [moves], [gradient], [mean], [square], [], [before], fused=True,
+            amsgrad=False, beta1=b1, beta2=b2, lr=group["lr"] / root, weight_decay=0.0,
+            eps=group["eps"] / root, maximize=False,
+        )  # fmt: skip
+        if self.share != 1:
+            square *= self.share
+        run.move(moves, 1 - group["lr"] * group["weight_decay"])
+        for state in run.states:
+            state["step"] += 1
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, factors: dict[str, float] | None = None) -> list[dict]:
@@ -152,12 +159,12 @@ def shares_factors(recipe: Recipe) -> dict[str, float]:
     return {f"model.tokenizers.{name}.": factor for name, factor in factors.items() if factor < 1}
 
 
-def build_optimizer(recipe: Recipe, objective: nn.Module) -> Optimizer:
-    """The recipe's optimiser over everything in `objective` that trains."""
+def build_optimizer(recipe: Recipe, objective: nn.Module, fused: bool = False) -> Optimizer:
+    """The recipe's optimiser over everything in `objective` that trains. fused: AdamW in one pass over its numbers."""
     spec = recipe.optimizer
     groups = parameter_groups(objective, spec.weight_decay, shares_factors(recipe) if spec.by_share else None)
     if spec.kind == "adamw":
-        return torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps)
+        return torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps, fused=fused)
     return BalancedAdamW(groups, spec.lr, spec.betas, spec.eps, bias_correction=spec.bias_correction)
 
 

@@ -34,7 +34,8 @@ def build_engine(recipe: Recipe, objective: Objective, device: torch.device) -> 
         raise UserError("engine.deepspeed and engine.offload need engine.kind=deepspeed (or several processes)")
     if spec.activation_checkpointing:
         recompute_activations(objective)
-    return LocalEngine(objective, build_optimizer(recipe, objective), device, spec.precision, recipe.optimizer.clip)
+    optimizer = build_optimizer(recipe, objective, fused=True)
+    return LocalEngine(objective, optimizer, device, spec.precision, recipe.optimizer.clip)
 
 
 def device_of(name: str) -> torch.device:
