@@ -8,7 +8,7 @@ from tiny import tiny
 from torch import nn
 
 from generalist.model.objective import Objective
-from generalist.train import flat
+from generalist.train.engines import flat
 from generalist.train.optimizer import BalancedAdamW, build_optimizer
 from generalist.train.prepare import prepare
 

@@ -23,7 +23,7 @@ from torch.optim.adamw import adamw
 from generalist.nn.mixers.base import Mixer
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import OptimizerSpec
-from generalist.train.flat import MOMENTS, Flat, Run
+from generalist.train.engines.flat import MOMENTS, Flat, Run
 
 UNCORRECTED = 2**24 - 1  # steps after which the moments need no correction: b ** steps is 0 in any precision
 
