@@ -121,7 +121,7 @@ class CandidateSpec:
                 raise UserError(f"candidates: {key} must be at least 1, got {getattr(self, key)}")
 
 
-FREEZABLE = ("nothing", "encoder", "all_but_prompts")
+FREEZABLE = ("nothing", "encoder", "towers", "all_but_prompts")
 
 
 def check_freeze(part: str) -> None:
@@ -134,8 +134,9 @@ def check_freeze(part: str) -> None:
 class ModelSpec(EncoderSpec):
     """The shared encoder (`EncoderSpec`), where its weights come from and what of it trains.
 
-    freeze: "encoder", "all_but_prompts" (prompt tuning) or "nothing". linear_heads: a linear head
-    beside the cosine for every task that ranks names (Uni-Perceiver, 2112.01522, section 3.4).
+    freeze: "encoder", "towers" (what came pretrained in tokenizers), "all_but_prompts" (prompt tuning) or "nothing".
+    linear_heads: a linear head beside the cosine for every task that ranks names (Uni-Perceiver, 2112.01522, section
+    3.4).
     encoder_from: a model folder whose encoder's weights are taken, and with them what says how it computes
     (`generalist.recipe.encoder.HOW`); random_encoder:
     they are not, all else equal (the control of a frozen result, `generalist.train.freeze`). control: a frozen run

@@ -22,7 +22,8 @@ FOLDER = "control"
 def is_frozen(recipe: Recipe) -> bool:
     """Whether weights from elsewhere are held fixed, so that a result needs its control."""
     model = recipe.model
-    return model.freeze != "nothing" and bool(model.encoder_from or recipe.init) and not model.random_encoder
+    held = model.freeze not in ("nothing", "towers")
+    return held and bool(model.encoder_from or recipe.init) and not model.random_encoder
 
 
 def check_control(recipe: Recipe, processes: int = 1) -> None:

@@ -5,6 +5,7 @@
     generalist train my.py model.encoder_from=DIR model.freeze=encoder model.control=true          both, side by side
 
     generalist train my.py init=DIR model.freeze=all_but_prompts model.prompts=10       prompt tuning (deep prompts)
+    generalist train my.py init=DIR model.layers=2 model.freeze=towers                  beside two towers (`grow`)
 
 Prompt tuning has two more keys: modalities.text.spe_bias=true and model.linear_heads=true.
 
@@ -21,6 +22,7 @@ from torch import nn
 
 from generalist.data.base.errors import UserError
 from generalist.recipe.specs import check_freeze
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
 
 def load_encoder(model: nn.Module, folder: Path) -> int:
@@ -60,6 +62,10 @@ def freeze(model: nn.Module, part: str) -> None:
         prompt_tuning(model)
     if part == "encoder":
         model.encoder.requires_grad_(False)  # type: ignore[union-attr]
+    if part == "towers":
+        held = [m.hold() for m in model.tokenizers.values() if isinstance(m, Tokenizer)]  # type: ignore[union-attr, operator]
+        if not any(held):
+            raise UserError("model.freeze=towers: no modality of this model has a pretrained network; leave it out")
 
 
 def trainable(model: nn.Module) -> int:

@@ -21,9 +21,12 @@ from generalist.model.config import GeneralistConfig
 from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
+from generalist.train.grow import begin_as_identity, grown_spec, grows
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
-NEW = ("prompts.", "linear_heads.", "log_scales.")
+NEW = ("prompts.", "linear_heads.", "log_scales.", "logit_biases.")
+LAYERS = "encoder."
+LAW = ("log_scales.", "logit_biases.")
 SILENT = ("heads", "readout", *HOW)
 
 
@@ -37,12 +40,22 @@ def started_from(recipe: Recipe) -> ModelSpec:
     if not (recipe.init or own.encoder_from) or not (home / "config.json").is_file():
         return own
     saved, usual, taken = GeneralistConfig.from_pretrained(home), EncoderSpec(), dict[str, Any]()
+    if grows(saved):
+        return grown_spec(own, saved)
     for name in HOW:
         asked, theirs = getattr(own, name), getattr(saved, name)
         if asked not in (getattr(usual, name), theirs):
             raise _otherwise(home, name, theirs, asked)
         taken[name] = theirs
     return replace(own, **taken)
+
+
+def law_of_start(recipe: Recipe) -> dict[str, Any]:
+    """What a start's law has besides scales, as fields of the configuration: a bias or none, a clamp of its own."""
+    if not recipe.init:
+        return {}
+    saved = GeneralistConfig.from_pretrained(initial_folder(Path(recipe.init)))
+    return {"biases": saved.biases, "largest_scale": saved.largest_scale, "pairwise": saved.pairwise}
 
 
 def initial_folder(folder: Path, key: str = "init") -> Path:
@@ -69,13 +82,21 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
     own, learnt = model.state_dict(), {name for name, _ in model.named_parameters()}
     report = Report(f"init {folder}", unexpected=sorted(set(theirs) - set(own)))
     new = tuple(f"tokenizers.{name}." for name in model.modalities if name not in settings)  # type: ignore[union-attr]
+    if grows(saved):
+        new = (*new, LAYERS)
+        gains = begin_as_identity(model.encoder)  # type: ignore[arg-type]
+        report.notes.append(f"new layers that begin as the identity: {gains} gains of residual branches at zero")
     taken = {}
     for name, value in own.items():
         found = theirs.get(name)
+        if found is None and grows(saved) and name.startswith(LAW):  # every task begins with the towers' own law
+            kind = name.partition(".")[0]
+            found = theirs.get(f"{kind}.{saved.zero_shot_scale}")
         if found is not None and found.shape == value.shape:
             taken[name] = found
         elif found is None and (name.startswith(NEW + new) or name.endswith("spe_bias")):
-            report.notes.append(f"new, as initialised: {name} {tuple(value.shape)}")
+            if not (grows(saved) and name.startswith(LAYERS)):
+                report.notes.append(f"new, as initialised: {name} {tuple(value.shape)}")
         elif name not in learnt:
             report.reshaped.append(f"{name}: computed, not learnt; {tuple(value.shape)} instead of the folder's")
         elif found is None:
@@ -92,7 +113,7 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
 
 def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
     """UserError where equal weights would compute something else: settings that no tensor's size shows."""
-    for name in SILENT:
+    for name in ("readout",) if grows(saved) else SILENT:
         theirs, ours = getattr(saved, name), getattr(model.config, name)
         if theirs != ours:
             raise _otherwise(folder, name, theirs, ours)

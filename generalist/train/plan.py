@@ -81,7 +81,7 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
     spec = started_from(recipe)
     stack = layers_of(spec)
     recipe.init = recipe.model.encoder_from = spec.encoder_from = ""  # what it starts from stands in the description
-    if any(layer.stage for layer in stack):
+    if not stack or any(layer.stage for layer in stack):
         return staged(prepared, replace(recipe, model=spec), batches, seconds)
     kinds = [layer for i, layer in enumerate(stack) if layer not in stack[:i]]
     number = [stack.count(layer) for layer in kinds]
@@ -116,8 +116,8 @@ def count(recipe: Recipe, world: int) -> tuple[int, int, dict[str, Counted]]:
 def staged(
     prepared: Prepared, recipe: Recipe, batches: dict[str, Any], seconds: dict[str, float]
 ) -> tuple[int, int, dict[str, Counted]]:
-    """The same of a model whose layers merge tokens: one layer tells nothing of the others, so all are run."""
-    if recipe.engine.activation_checkpointing:
+    """The same of a model whose layers merge tokens, or that has none: one layer tells nothing of the others."""
+    if recipe.model.layers and recipe.engine.activation_checkpointing:
         raise UserError("plan: layers that merge tokens are counted without engine.activation_checkpointing only")
     seen, out = measured(prepared, recipe, batches), {}
     for name, batch in batches.items():
@@ -125,7 +125,7 @@ def staged(
         tokens += seen.candidates[name]
         out[name] = Counted(seen.flops[name], seen.kept[name], tokens, batch.inputs.sequences, seconds[name])
     layers = prepared.model(recipe).encoder.layers
-    return int(seen.parameters), max(sum(p.numel() for p in layer.parameters()) for layer in layers), out
+    return int(seen.parameters), max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0), out
 
 
 def drawn(recipe: Recipe, prepared: Prepared, world: int) -> tuple[dict[str, Any], dict[str, float]]:

@@ -7,9 +7,10 @@ saved with the model.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,8 @@ from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import freeze, load_encoder
-from generalist.train.initial import adopt_tokenizers, started_from
+from generalist.train.grow import adopt_towers
+from generalist.train.initial import adopt_tokenizers, initial_folder, law_of_start, started_from
 
 BYTES = 258  # entries of a vocabulary that has learnt no words
 
@@ -46,6 +48,7 @@ class Prepared:
     records: dict[str, Records]
     sets: dict[str, CandidateSet]
     memory: Memory | None = None
+    law: dict[str, Any] = field(default_factory=dict)  # of the model that the run starts from, besides its scales
 
     def describe(self, recipe: Recipe) -> str:
         """What will be trained, on what, and for how long, before the first step."""
@@ -90,15 +93,17 @@ class Prepared:
 
     def config(self, recipe: Recipe) -> GeneralistConfig:
         spec = started_from(recipe)
+        scales = sorted({"default", *(t.scale for t in self.tasks.values())})
         return GeneralistConfig(
             **spec.described(),
             linear_heads=self.linear_heads() if spec.linear_heads else None,
             tasks=list(self.tasks),
             task_sides={name: task.sides() for name, task in self.tasks.items()},
             modalities=modality_settings(self.modalities),
-            scales=sorted({"default", *(t.scale for t in self.tasks.values())}),
+            scales=scales,
             zero_shot_scale=self.zero_shot_scale(),
             writing_scale=writing_scale(self.tasks.values()),
+            **self.law | ({"biases": scales} if self.law.get("biases") else {}),
         )
 
     def model(self, recipe: Recipe) -> GeneralistModel:
@@ -142,8 +147,13 @@ def _texts(task: Task, records: Records, modalities: dict[str, Modality]) -> lis
 
 
 def check_model(recipe: Recipe) -> None:
-    """UserError for a model that cannot work, by itself or with the recipe's modalities and tasks; no data are read."""
+    """UserError for a model that cannot work, by itself or with the recipe's modalities and tasks; no data are read.
+
+    The modalities of two towers that the run starts from are put into the recipe.
+    """
     asked = {name for task in recipe.tasks for name in task.inputs}
+    if recipe.init:
+        adopt_towers(recipe, initial_folder(Path(recipe.init)))
     check(started_from(recipe), lambda: inputs_of(recipe.modalities, bool(writing_scale(recipe.tasks)), asked))
 
 
@@ -178,7 +188,7 @@ def prepare(recipe: Recipe) -> Prepared:
     memory = Memory(int(recipe.memory_gb * 1e9 / max(1, recipe.workers)))
     for modality in modalities.values():
         remember(modality, memory)
-    return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets, memory)
+    return Prepared(modalities, {t.name: t for t in recipe.tasks}, records, sets, memory, law_of_start(recipe))
 
 
 def restore(recipe: Recipe, processor: GeneralistProcessor) -> Prepared:

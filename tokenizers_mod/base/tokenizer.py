@@ -50,6 +50,10 @@ class Tokenizer(nn.Module):
         """The table of learned rows by id that resizing and adapters look for, where there is one."""
         return None
 
+    def hold(self) -> bool:
+        """Keep what came pretrained as it is from here on; whether there is such."""
+        return False
+
     def set_table(self, table: nn.Embedding) -> None:
         """Put another in the table's place."""
         raise NotImplementedError(f"{type(self).__name__} has no table of token embeddings")

@@ -94,6 +94,12 @@ class PretrainedTokens(Tokenizer):
         """Drop what is known of the weights."""
         self._state = ""
 
+    def hold(self) -> bool:
+        self.frozen = True
+        self.encoder.requires_grad_(False)
+        self.train(self.training)
+        return True
+
     def train(self, mode: bool = True) -> PretrainedTokens:
         super().train(mode)
         if self.frozen:

@@ -87,5 +87,10 @@ class TowerTokens(Tokenizer):
             self.network.eval()
         return self
 
+    def hold(self) -> bool:
+        self.network.requires_grad_(False)
+        self.train(self.training)
+        return True
+
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         return self.projection(self.network(**data))
