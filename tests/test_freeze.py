@@ -21,9 +21,9 @@ from generalist.tokenizers_mod.tables.table import Table
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import trainable
-from generalist.train.initial import load_initial
 from generalist.train.optimizer import parameter_groups
 from generalist.train.prepare import prepare
+from generalist.train.start.initial import load_initial
 
 
 def recipe(**model):

@@ -17,9 +17,9 @@ from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.run.train import train_run
 from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.numbers.series import Series
-from generalist.train.initial import load_initial
 from generalist.train.plan import plan
 from generalist.train.prepare import prepare
+from generalist.train.start.initial import load_initial
 from tests import pair_folders
 from tests.tiny import tiny
 

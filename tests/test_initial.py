@@ -9,9 +9,9 @@ from generalist.convert.files import load_folder
 from generalist.data.base.errors import UserError
 from generalist.recipe.load import load_recipe
 from generalist.run.train import train_run
-from generalist.train.initial import load_initial
 from generalist.train.optimizer import learning_rate
 from generalist.train.prepare import prepare
+from generalist.train.start.initial import load_initial
 from tests.tiny import tiny
 
 

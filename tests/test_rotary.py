@@ -20,7 +20,7 @@ from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.tokenizers_mod.vision.image import Image
 from generalist.tokenizers_mod.vision.video import Picture, Video
-from generalist.train.initial import load_initial
+from generalist.train.start.initial import load_initial
 from tests.clients import model_and_processor, picture, sound
 
 ROTARY = {"reference": 5, "offset": 1.0}

@@ -41,7 +41,7 @@ class Recipe:
     combine: the ordinary method and the model together are measured too, weighted by validation data
     (`generalist.evaluate.combined`). calibrate: a temperature a logit scale is fitted on validation data once training
     is over (`generalist.evaluate.calibration`).
-    init: a run's or a model's folder whose weights the run starts from (`generalist.train.initial`), "" starts afresh.
+    init: a run's or a model's folder whose weights the run starts from (`generalist.train.start`), "" starts afresh.
     """
 
     name: str

@@ -35,10 +35,10 @@ from generalist.train.engines.base import Engine, seed_all
 from generalist.train.engines.build import build_engine, device_of, needs_group
 from generalist.train.events import read_log
 from generalist.train.faults import Faults, RollBack, read_skip
-from generalist.train.initial import load_initial
 from generalist.train.methods.base import Added
 from generalist.train.methods.table import build_method
 from generalist.train.prepare import Prepared, check_model, prepare, restore
+from generalist.train.start.initial import load_initial
 from generalist.train.trackers import check_trackers, opened
 
 

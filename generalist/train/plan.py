@@ -23,8 +23,8 @@ from generalist.data.stream.stream import Steps
 from generalist.model.objective import Objective
 from generalist.nn.mixers.table import layers_of, needs_of
 from generalist.recipe.recipe import Recipe
-from generalist.train.initial import started_from
 from generalist.train.prepare import Prepared, prepare
+from generalist.train.start.initial import started_from
 
 GIB = 2**30
 

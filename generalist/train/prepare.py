@@ -33,8 +33,8 @@ from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import freeze, load_encoder
-from generalist.train.grow import adopt_towers
-from generalist.train.initial import adopt_tokenizers, initial_folder, law_of_start, started_from
+from generalist.train.start.grow import adopt_towers
+from generalist.train.start.initial import adopt_tokenizers, initial_folder, law_of_start, started_from
 
 BYTES = 258  # entries of a vocabulary that has learnt no words
 

@@ -22,7 +22,7 @@ from generalist.model.ranked import Ranked
 from generalist.recipe.recipe import Recipe
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import modality_settings
-from generalist.train.initial import initial_folder
+from generalist.train.start.initial import initial_folder
 
 
 class Distill:

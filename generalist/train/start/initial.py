@@ -21,7 +21,7 @@ from generalist.model.config import GeneralistConfig
 from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
-from generalist.train.grow import begin_as_identity, grown_spec, grows
+from generalist.train.start.grow import begin_as_identity, grown_spec, grows
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
 NEW = ("prompts.", "linear_heads.", "log_scales.", "logit_biases.")
