@@ -156,6 +156,16 @@ def test_what_learns_is_what_was_asked_for():
         assert changed and all("lora_" in name for name in changed)
 
 
+def test_a_loaded_model_goes_on_learning_what_it_learnt(tmp_path):
+    settings = {**Backbone(**SMALL, lora=2).settings(), "class": f"{Backbone.__module__}:Backbone"}
+    model = GeneralistModel(
+        GeneralistConfig(width=16, layers=1, heads=2, hidden=16, modalities={"summary": {}, "image": settings})
+    )
+    model.save_pretrained(tmp_path)
+    again = dict(GeneralistModel.from_pretrained(tmp_path).named_parameters())
+    assert all(again[name].requires_grad == value.requires_grad for name, value in model.named_parameters())
+
+
 def test_a_saved_model_stands_alone(tmp_path):
     modality = Backbone(**SMALL, weights=str(tmp_path / "gone.safetensors"))
     with torch.random.fork_rng():

@@ -1,16 +1,21 @@
 """What a frozen encoder made of a sample is kept on disk: once made, found by content and weights, bounded, checked."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.train.initial import load_initial
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +146,75 @@ def test_a_damaged_file_is_made_anew_and_the_folder_stays_in_its_bounds(weights,
     for i in range(20):
         module(batch(small, [np.random.default_rng(i).random((20, 20))]))
     assert small.kept.cache.size() <= 1e4
+
+
+def small_zoo(weights: str, monkeypatch) -> None:
+    """The tests' weights as a package of the zoo."""
+    from pathlib import Path
+
+    from generalist.tokenizers_mod.libraries import zoo
+
+    monkeypatch.setattr(zoo.Entry, "path", lambda self: Path(weights))
+    made = zoo.Entry("net", "torch", "torch", "", "image", "MIT", "tests", backbone="test_efficientnet")
+    monkeypatch.setitem(zoo.ZOO, "net", made)
+
+
+def model_of(modality: Backbone, **settings) -> GeneralistModel:
+    own = {**modality.settings(), "class": "generalist.tokenizers_mod.pretrained.backbone:Backbone"}
+    modalities = {"summary": {}, "image": own}
+    return GeneralistModel(
+        GeneralistConfig(width=16, layers=1, heads=2, hidden=16, modalities=modalities, **settings)
+    ).eval()
+
+
+@pytest.mark.parametrize("frozen_weights", ["refer", "include"])
+def test_a_saved_model_names_a_packages_frozen_weights_or_holds_them(weights, tmp_path, monkeypatch, frozen_weights):
+    small_zoo(weights, monkeypatch)
+    modality = Backbone(backbone="zoo:net", size=64, frozen=True)
+    model = model_of(modality, frozen=frozen_weights)
+    model.save_pretrained(tmp_path / "model")
+    held = {k for k in load_file(tmp_path / "model" / "model.safetensors") if k.startswith("tokenizers.image.encoder.")}
+    said = json.loads((tmp_path / "model" / "config.json").read_text())["referred"]
+    assert bool(held) == (frozen_weights == "include") and bool(said) != bool(held)
+    packed = pack([[modality.span(torch.rand(3, 30, 40)).ask([0])]])
+    expected = model.features(packed)
+    again = GeneralistModel.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(again.features(packed), expected, atol=1e-6, rtol=1e-6)
+    assert not any(p.requires_grad for p in again.tokenizers["image"].encoder.parameters())
+    assert again.tokenizers["image"].projections[0].weight.requires_grad
+    assert AutoModel.from_pretrained(tmp_path / "model", dtype=torch.bfloat16).dtype == torch.bfloat16
+    fresh = model_of(modality)  # a run that starts from it
+    load_initial(fresh, tmp_path / "model")
+    torch.testing.assert_close(fresh.features(packed), expected, atol=1e-6, rtol=1e-6)
+    other = load_file(weights)
+    other["conv_stem.weight"] += 1
+    save_file(other, tmp_path / "other.safetensors")
+    small_zoo(str(tmp_path / "other.safetensors"), monkeypatch)
+    if held:
+        GeneralistModel.from_pretrained(tmp_path / "model")
+    else:
+        with pytest.raises(UserError, match=r"saved with the weights zoo:net of torch .*install that version"):
+            GeneralistModel.from_pretrained(tmp_path / "model")
+
+
+def test_weights_that_changed_are_held(weights, tmp_path, monkeypatch):
+    small_zoo(weights, monkeypatch)
+    model = model_of(Backbone(backbone="zoo:net", size=64, frozen=True))
+    with torch.no_grad():
+        model.tokenizers["image"].encoder.net.conv_stem.weight += 1
+    model.save_pretrained(tmp_path)
+    again = GeneralistModel.from_pretrained(tmp_path).state_dict()
+    assert model.config.referred == {}
+    assert all(torch.equal(v, again[k]) for k, v in model.state_dict().items())
+
+
+def test_buffers_that_are_not_saved_are_made_anew(tmp_path):
+    """Swin's indices of relative positions: what is no parameter and in no file would be whatever memory held."""
+    swin = {"model_type": "timm_backbone", "backbone": "swin_tiny_patch4_window7_224"}
+    small = {"embed_dim": 24, "depths": [1, 1], "num_heads": [1, 2]}
+    modality = Backbone(backbone=swin | small, size=64)
+    model = model_of(modality)
+    model.save_pretrained(tmp_path)
+    again = GeneralistModel.from_pretrained(tmp_path)
+    packed = pack([[modality.span(torch.rand(3, 30, 40)).ask([0])]])
+    torch.testing.assert_close(again.features(packed), model.features(packed), atol=1e-5, rtol=1e-5)

@@ -12,6 +12,7 @@ from generalist.data.batch.types import Packed
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
 from generalist.hf.padded import PaddedModel
 from generalist.model.config import GeneralistConfig
+from generalist.model.referred import refer
 from generalist.model.sides import INPUT
 from generalist.tokenizers_mod.base.capabilities import Proposes
 
@@ -64,11 +65,13 @@ class GeneralistModel(PaddedModel):
         return super().forward(packed, candidate)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Configuration and weights, and the file that trust_remote_code runs."""
+        """Configuration and weights, without those found in a package, and the file that trust_remote_code runs."""
         self.config.auto_map = dict(AUTO_MAP)
         if any(isinstance(modality, Proposes) for modality in self.modalities.values()):
             self.config.custom_pipelines = deepcopy(DETECTION_PIPELINE)
-        super().save_pretrained(save_directory, **kwargs)
+        own = kwargs.pop("state_dict", None) or self.state_dict()
+        self.config.referred, state = refer(self, own)
+        super().save_pretrained(save_directory, state_dict=state, **kwargs)
         write_remote(Path(save_directory))
 
 

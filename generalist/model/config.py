@@ -44,6 +44,8 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default; of a question that
     tasks of one other scale were trained on, that one.
     writing_scale: the logit scale of the words of a caption (`generate`), zero_shot_scale by default.
+    frozen: a saved model's frozen weights that lie in a package, "refer" (left out, found again by name and hash) or
+    "include"; referred: {modality: weights, package, digest} of those left out (`generalist.model.referred`).
     tasks: names that a task router knows. task_sides: {task: what its inputs and candidates are told of each other}
     (`Task.sides`); zero_shot_task: the task that a question without a name is answered as by such a router, by default
     the one that asks such questions.
@@ -62,6 +64,8 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     scales: list[str] | None = None
     biases: list[str] | None = None
     largest_scale: float = MAX_SCALE
+    frozen: str = "refer"
+    referred: dict[str, Any] | None = None
     pairwise: bool = False
     temperatures: dict[str, float] | None = None
     candidate_sets: dict[str, Any] | None = None
@@ -80,6 +84,7 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         self.candidate_sets = dict(self.candidate_sets or {})
         self.temperatures = dict(self.temperatures or {})
         self.biases = list(self.biases or [])
+        self.referred = dict(self.referred or {})
         self.tasks = list(self.tasks or [])
         self.task_sides = dict(self.task_sides or {})
         moe: Any = asdict(self.moe) if isinstance(self.moe, MoeSpec) else self.moe  # a file holds a dict

@@ -27,6 +27,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.routes import Routes
 from generalist.data.batch.types import Packed, Span
 from generalist.model.config import GeneralistConfig
+from generalist.model.referred import complete, prefix_of
 from generalist.model.sides import INPUT, SIDES, SUMMARY, Sides, is_candidate, modalities_of
 from generalist.nn.attention.kernels import needs_flash
 from generalist.nn.encoder import Encoder
@@ -83,6 +84,8 @@ class PackedModel(Tapped, PreTrainedModel):
         }
         own = [m for root in (self.encoder, self.head) for m in root.modules() if isinstance(m, nn.Linear)]
         own = [m for m in own if not isinstance(m, OwnLinear)]
+        # weights that a saved model finds in their package
+        self._keys_to_ignore_on_load_missing = [rf"^{prefix_of(name)}" for name in config.referred or {}]
         self.own_linears = {linear: parts.get(linear.weight, 1) for linear in own}
         self.post_init()
 
@@ -164,7 +167,9 @@ class PackedModel(Tapped, PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names."""
         with trusting(bool(kwargs.get("trust_remote_code"))):
-            return super().from_pretrained(*args, **kwargs)
+            found = super().from_pretrained(*args, **kwargs)
+            complete(found[0] if isinstance(found, tuple) else found)
+            return found
 
     def encode_together(self, parts: Sequence[Packed], tokens: Tensor | None = None) -> list[Tensor]:
         """Packed inputs, then candidates, in one pass through the encoder: their features at the asked tokens.

@@ -21,6 +21,7 @@ from generalist.recipe.specs import (
     ModelSpec,
     MoeSpec,
     OptimizerSpec,
+    SaveSpec,
     ValidationSpec,
 )
 from generalist.tasks.base.task import Task
@@ -60,6 +61,7 @@ class Recipe:
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
+    save: SaveSpec = field(default_factory=SaveSpec)
     validation: ValidationSpec = field(default_factory=ValidationSpec)
     step_seconds: float = 0.0
     faults: FaultSpec = field(default_factory=FaultSpec)
@@ -107,6 +109,7 @@ class Recipe:
         if self.optimizer.min_lr > self.optimizer.lr:
             raise UserError(f"optimizer.min_lr={self.optimizer.min_lr} exceeds optimizer.lr={self.optimizer.lr}")
         self.model.check()
+        self.save.check()
         chosen(self.method, self.distill)
         names = [task.name for task in self.tasks]
         if twice := sorted({n for n in names if names.count(n) > 1}):

@@ -60,6 +60,20 @@ class CheckpointSpec:
 
 
 @dataclass
+class SaveSpec:
+    """frozen: weights that stay and lie in a package (`generalist models`): a saved model names them, "refer", or holds
+    them, "include".
+    """
+
+    frozen: str = "refer"
+
+    def check(self) -> None:
+        """UserError for another word."""
+        if self.frozen not in ("refer", "include"):
+            raise UserError(f"save.frozen={self.frozen!r}; {nearest(self.frozen, ('refer', 'include'))}")
+
+
+@dataclass
 class FaultSpec:
     """explode: a mean loss above this many times (usual + 1 nat) is a fault, 0 = off; patience: such steps in a row
     before the run goes back to the last checkpoint; rollbacks: how often it may; bad_rate: share of samples that

@@ -104,6 +104,7 @@ class Prepared:
             zero_shot_scale=self.zero_shot_scale(),
             writing_scale=writing_scale(self.tasks.values()),
             **self.law | ({"biases": scales} if self.law.get("biases") else {}),
+            frozen=recipe.save.frozen,
         )
 
     def model(self, recipe: Recipe) -> GeneralistModel:

@@ -6,8 +6,11 @@ be given: it hands back `Embedded` instead of bare tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 
@@ -57,3 +60,22 @@ class Tokenizer(nn.Module):
     def set_table(self, table: nn.Embedding) -> None:
         """Put another in the table's place."""
         raise NotImplementedError(f"{type(self).__name__} has no table of token embeddings")
+
+
+class _State:
+    bare = False
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Device halves built inside read no weights from elsewhere."""
+    before, _State.bare = _State.bare, True
+    try:
+        yield
+    finally:
+        _State.bare = before
+
+
+def weights_follow() -> bool:
+    """Whether what is built now gets its weights from a saved model, so that none are to be read from elsewhere."""
+    return _State.bare or torch.get_default_device().type == "meta"

@@ -21,6 +21,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
+from generalist.tokenizers_mod.base.tokenizer import weights_follow
 from generalist.tokenizers_mod.libraries import names, weights, zoo
 from generalist.tokenizers_mod.libraries.pixels import as_picture, free_size, transform
 from generalist.tokenizers_mod.libraries.tower import KINDS, Tower, build_tower, map_shapes
@@ -104,7 +105,7 @@ class Backbone(Pretrained, Modality):
         except UserError:  # some look at values, which a network without any has not
             shapes = map_shapes(self._tower(network), self.sides, network["name"])
         self.network, self.pixels, self.shapes = network, pixels, [list(s) for s in shapes]
-        if self.frozen and self.features and self.weights and not self._on_meta():
+        if self.frozen and self.weights and not weights_follow():
             tower = self._tower(network)
             self._load(tower)
             self.digest = weights.digest(tower.state_dict())
@@ -116,13 +117,9 @@ class Backbone(Pretrained, Modality):
             self.adopt()
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[-1])
 
-    @staticmethod
-    def _on_meta() -> bool:
-        return torch.get_default_device().type == "meta"
-
     def _tower(self, network: dict[str, Any], on_meta: bool = False) -> Tower:
         """Built only to be looked at: fresh weights are drawn aside."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta or self._on_meta() else "cpu"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else torch.get_default_device()):
             return build_tower(network, self.sides, self.maps, self.aspect)
 
     def settings(self) -> dict[str, Any]:
@@ -297,7 +294,7 @@ class Backbone(Pretrained, Modality):
     def build(self, width: int) -> nn.Module:
         self.adopt()
         tower = build_tower(self.network, self.sides, self.maps, self.aspect)
-        if self.weights and torch.get_default_device().type != "meta":
+        if self.weights and not weights_follow():
             self._load(tower)
         return BackboneTokens(tower, width, self)
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
-from generalist.tokenizers_mod.libraries.weights import digest
+from generalist.tokenizers_mod.libraries.weights import ZOO, digest
+from generalist.tokenizers_mod.libraries.zoo import entry
 
 
 @dataclass
@@ -52,6 +53,13 @@ class Pretrained:
         """Whether what the encoder makes of a sample is kept on disk: it is frozen, and its weights are known."""
         return self.frozen and self.features > 0 and bool(self.digest)
 
+    def reference(self) -> dict[str, str] | None:
+        """Where a saved model finds the frozen weights that it leaves out: those of a package, by name and hash."""
+        if not (self.frozen and self.digest and self.weights.startswith(ZOO)):
+            return None
+        found = entry(self.weights)
+        return {"weights": self.weights, "package": f"{found.package} {found.version}".strip(), "digest": self.digest}
+
     def origin(self) -> list[str]:
         """What is said of the weights, a line."""
         learns = "frozen" if self.frozen else f"with LoRA of rank {self.lora}" if self.lora else "tuned"
@@ -67,9 +75,15 @@ class PretrainedTokens(Tokenizer):
         super().__init__()
         self._state = ""  # the digest of its weights, once it was asked for
         self.frozen = frozen
-        if frozen:
-            encoder.requires_grad_(False)
+        self.lora = lora
         self.encoder = with_lora(encoder, lora) if lora else encoder
+        self.hold()
+
+    def hold(self) -> None:
+        """Let only that learn which was asked for; whoever loads a model's weights makes all of them learn."""
+        if self.frozen or self.lora:
+            for name, value in self.encoder.named_parameters():
+                value.requires_grad_(bool(self.lora) and "lora_" in name)
 
     def state(self) -> str:
         """The digest of the encoder's weights as they are; "" where they are not float32, and not what was read."""

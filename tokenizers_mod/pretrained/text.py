@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError, nearest, one_line
 from generalist.data.batch.types import Span
+from generalist.tokenizers_mod.base.tokenizer import weights_follow
 from generalist.tokenizers_mod.libraries import weights
 from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.text_encoded import POOLINGS, EncodedText
@@ -102,7 +103,7 @@ class PretrainedText(Pretrained, Text):
             self.pooling = pooling_of(Path(place))
         self.weights = self.encoder
         self._check()
-        if self.frozen and self.features and torch.get_default_device().type != "meta":
+        if self.frozen and not weights_follow():
             with torch.random.fork_rng(devices=[]):
                 self.digest = weights.digest(self._network().state_dict())
 
@@ -192,8 +193,7 @@ class PretrainedText(Pretrained, Text):
         """The encoder with its pretrained weights; its bare architecture where a saved model's weights follow."""
         from transformers import CONFIG_MAPPING, AutoModel
 
-        on_meta = torch.get_default_device().type == "meta"
-        if on_meta or not self.encoder:
+        if weights_follow() or not self.encoder:
             values = dict(self.config)
             return AutoModel.from_config(CONFIG_MAPPING[values.pop("model_type")](**values))
         place = self.place

@@ -19,7 +19,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality, sincos
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer, weights_follow
 from generalist.tokenizers_mod.regions.objects import Augment, PixelObjects, shrink_masks, to_fractions
 from generalist.tokenizers_mod.regions.proposers import Objects, Proposals, build_proposer
 from generalist.tokenizers_mod.regions.proposers.base import adopt_config, group_norms, load_backbone
@@ -166,7 +166,7 @@ class Region(Modality):
             proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
         if self.norm == "group":
             group_norms(proposer)  # type: ignore[arg-type]
-        if self.backbone_weights and torch.get_default_device().type != "meta":
+        if self.backbone_weights and not weights_follow():
             body = self.backbone.get("body", self.backbone)  # of a pyramid, the transformer under it
             load_backbone(proposer, body.get("model_type", ""), self.backbone_weights)  # type: ignore[arg-type]
         if self.mode != "global" and self.proposals > proposer.queries:

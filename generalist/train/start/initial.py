@@ -18,6 +18,7 @@ from generalist.convert.files import load_folder
 from generalist.convert.report import Report
 from generalist.data.base.errors import UserError
 from generalist.model.config import GeneralistConfig
+from generalist.model.referred import referred_tensors
 from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
@@ -75,7 +76,8 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
     missing that is not new, another text tokenizer.
     """
     home = initial_folder(folder)
-    theirs, saved = load_folder(home), GeneralistConfig.from_pretrained(home)
+    saved = GeneralistConfig.from_pretrained(home)
+    theirs = load_folder(home) | referred_tensors(saved)
     settings = saved.modalities or {}
     _same_function(model, saved, folder)
     _same_words(model, settings, folder)

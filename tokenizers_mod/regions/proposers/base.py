@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.tokenizers_mod.base.tokenizer import weights_follow
 
 PRIOR = (
     0.05  # objectness at the start; the library's 1 / (labels + 1) = .5 makes an image without objects cost about 110
@@ -120,7 +121,7 @@ def network(
 ) -> tuple[Any, bool]:
     """A library network and whether its weights are fresh; where a saved model's follow, no checkpoint is read."""
     config = library_config(model_type, settings, backbone)
-    if checkpoint and torch.get_default_device().type != "meta":
+    if checkpoint and not weights_follow():
         return kind.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True), False
     with warnings.catch_warnings():  # head widths that are no power of 2 matter to a CUDA kernel only
         warnings.simplefilter("ignore")
