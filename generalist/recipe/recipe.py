@@ -144,7 +144,16 @@ LIMITS: list[tuple[str, float, float]] = [
 # --- JSON ---
 
 MODEL_PARTS = (ModelSpec, MoeSpec, CandidateSpec)
-TRAINING_PARTS = (OptimizerSpec, EngineSpec, CheckpointSpec, FaultSpec, MethodSpec, DistillSpec, ValidationSpec)
+TRAINING_PARTS = (
+    OptimizerSpec,
+    EngineSpec,
+    CheckpointSpec,
+    FaultSpec,
+    MethodSpec,
+    DistillSpec,
+    ValidationSpec,
+    SaveSpec,
+)
 
 
 def _built(value: Any) -> Any:

@@ -16,6 +16,7 @@ __all__ = [
     "ModelSpec",
     "MoeSpec",
     "OptimizerSpec",
+    "SaveSpec",
     "ValidationSpec",
 ]
 
