@@ -55,7 +55,7 @@ def complete(model: Any) -> None:
             for key, (module, buffer) in lost.items():
                 module.register_buffer(buffer, _like(made[key], module, buffer), persistent=False)
         if isinstance(tokenizer, PretrainedTokens):
-            tokenizer.hold()
+            tokenizer.settle()
 
 
 def _unsaved(root: nn.Module) -> dict[str, tuple[nn.Module, str]]:

@@ -77,9 +77,9 @@ class PretrainedTokens(Tokenizer):
         self.frozen = frozen
         self.lora = lora
         self.encoder = with_lora(encoder, lora) if lora else encoder
-        self.hold()
+        self.settle()
 
-    def hold(self) -> None:
+    def settle(self) -> None:
         """Let only that learn which was asked for; whoever loads a model's weights makes all of them learn."""
         if self.frozen or self.lora:
             for name, value in self.encoder.named_parameters():
