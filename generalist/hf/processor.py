@@ -15,9 +15,14 @@ from generalist.data.batch.types import Span
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Names, candidate_set
 from generalist.tasks.registry.load import saved_task
+from generalist.tokenizers_mod.audio.rates import at_rate
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.capabilities import Writes
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
+from generalist.tokenizers_mod.text.lengths import LENGTHS, check, fitted
+from generalist.tokenizers_mod.text.text_tensors import TextTensors
+
+WORDS = (*LENGTHS, "sampling_rate")  # what clients say beside the inputs
 
 
 class GeneralistProcessor(ProcessorMixin):
@@ -109,21 +114,31 @@ class GeneralistProcessor(ProcessorMixin):
             write_card(folder, "A generalist model", self, scales[0] if scales else "default")
         return written
 
-    def __call__(self, **inputs: Any) -> Any:  # type: ignore[override]
+    def __call__(self, *texts: Any, **inputs: Any) -> Any:  # type: ignore[override]
         """Raw inputs by modality -> sequences [summary·, spans...], asked at the summary.
 
         A list or tuple is a batch (one sequence an item); anything else is one sample. Several modalities
         make one sequence of them all, in the order given; batches must then have the same length.
 
-        With return_tensors="pt" the modalities stay apart and padded tensors come back by their standard names,
-        ready for `model(**tensors)`; there `images` is another word for image, and text="" beside it is a caption of
-        which nothing is written yet.
+        With return_tensors="pt" (or a word about lengths) the modalities stay apart and padded tensors come back by
+        their standard names, ready for `model(**tensors)`; there `images` is another word for image, and text=""
+        beside it is a caption of which nothing is written yet. `sampling_rate` is that of the waveforms given;
+        `padding`, `truncation` and `max_length` are said of texts (`generalist.tokenizers_mod.text.lengths`). What is
+        given without a name is text.
         """
+        if texts:
+            if len(texts) > 1 or "text" in inputs or not _is_text(texts[0]):
+                raise UserError(f"give inputs by modality, such as image=...; this model has {list(self.built)}")
+            inputs["text"] = texts[0]
         for words in [inputs.pop(name) for name in list(inputs) if name.endswith("_kwargs")]:
-            inputs["return_tensors"] = inputs.get("return_tensors") or (words or {}).get("return_tensors")
-        if inputs.get("return_tensors") is not None:
+            said = {word: value for word, value in (words or {}).items() if word in ("return_tensors", *WORDS)}
+            inputs |= {word: value for word, value in said.items() if inputs.get(word) is None}
+        if any(inputs.get(word) is not None for word in ("return_tensors", *LENGTHS)):
             return self.padded(inputs)
-        inputs.pop("return_tensors", None)
+        for word in ("return_tensors", *LENGTHS):
+            inputs.pop(word, None)
+        if (rate := inputs.pop("sampling_rate", None)) is not None:
+            inputs = at_rate(inputs, rate, self.built)
         if not inputs:
             raise UserError(f"give an input by modality, such as image=...; this model has {list(self.built)}")
         columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
@@ -146,12 +161,14 @@ class GeneralistProcessor(ProcessorMixin):
         return span if span.asked is None else replace(span, asked=None, labels=None)
 
     def padded(self, inputs: dict[str, Any]) -> BatchFeature:
-        """Raw inputs by modality -> padded tensors, each modality by itself; words about padding are let pass."""
+        """Raw inputs by modality -> padded tensors, each modality by itself."""
         kind = inputs.pop("return_tensors", None)
-        for word in ("padding", "truncation", "max_length", "sampling_rate"):
-            inputs.pop(word, None)
+        words = {word: inputs.pop(word) for word in WORDS if inputs.get(word) is not None}
         if "images" in inputs:
             inputs["image"] = inputs.pop("images")
+        if "sampling_rate" in words:
+            inputs = at_rate(inputs, words["sampling_rate"], self.built)
+        check(words, any(isinstance(self.built.get(name), TextTensors) for name in inputs))
         data: dict[str, Any] = {}
         if all(raw is None for raw in inputs.values()):
             raise UserError(f"give an input by modality, such as image=...; this model has {list(self.built)}")
@@ -168,7 +185,8 @@ class GeneralistProcessor(ProcessorMixin):
             values = [modality.read(item) for item in (raw if isinstance(raw, list | tuple) else [raw])]
             if not values:
                 raise UserError("the batch is empty")
-            data |= _blamed(name, modality.tensors, values)
+            made = _blamed(name, modality.tensors, values)
+            data |= fitted(made, modality, words) if isinstance(modality, TextTensors) else made
         return BatchFeature({k: v.numpy() for k, v in data.items()}, tensor_type=kind)
 
     def summary(self) -> Span:
@@ -196,6 +214,10 @@ class GeneralistProcessor(ProcessorMixin):
         if task not in self.candidate_sets:
             raise UserError(f"no candidate set for task {task!r}; {nearest(task, self.candidate_sets)}")
         return candidate_set(self.candidate_sets[task])
+
+
+def _is_text(raw: Any) -> bool:
+    return isinstance(raw, str) or (isinstance(raw, list) and bool(raw) and all(isinstance(one, str) for one in raw))
 
 
 def _blamed(name: str, make: Any, value: Any) -> Any:

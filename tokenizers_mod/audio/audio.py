@@ -110,6 +110,7 @@ class Audio(Modality):
 
     name: ClassVar[str] = "audio"
     axes: ClassVar[int] = 2
+    hears: ClassVar[bool] = True
     raw: ClassVar[str] = "wav, flac or ogg path or bytes; (waveform, rate); {'array', 'sampling_rate'}"
     count: ClassVar[str] = (
         "((max(F, patch[1]) - patch[1]) // stride[1] + 1) * ((mels - patch[0]) // stride[0] + 1); "

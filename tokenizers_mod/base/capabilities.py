@@ -30,6 +30,14 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Hears(Protocol):
+    """It reads sounds: (waveform, Hz) is a raw value, which is brought to its own `rate`."""
+
+    hears: bool
+    rate: int
+
+
+@runtime_checkable
 class Proposes(Protocol):
     """It proposes regions of a picture, at these rows of a span, and learns them from objects."""
 

@@ -34,6 +34,7 @@ class Heard(Backbone):
     kind: ClassVar[str] = "audio"
 
     rate: int = 16000
+    hears: ClassVar[bool] = True
     mels: int = 128
 
     def _heard(self) -> Audio:

@@ -22,6 +22,7 @@ class SoundTower(Tower):
     """
 
     name: ClassVar[str] = "audio"
+    hears: ClassVar[bool] = True
     raw: ClassVar[str] = "wav, flac or ogg path or bytes; (waveform, rate); {'array', 'sampling_rate'}"
     tensor_names: ClassVar[tuple[str, ...]] = ("input_features", "is_longer")
     side = "audio"
