@@ -316,3 +316,56 @@ def test_a_label_is_taken_for_what_the_user_says():
         answer_of("y", [1, "high"] * 20, "number")
     with pytest.raises(UserError, match="did you mean 'number'"):
         answer_of("y", [1, 2] * 20, "numbr")
+
+
+@pytest.mark.parametrize("file", ["t.csv", "t.parquet", "t.csv.gz"])
+def test_of_a_huge_table_every_few_rows_are_learnt_and_that_is_said(file, tmp_path, monkeypatch):
+    from generalist.fitting.inputs import large
+
+    frame = rows(900)[["size", "words", "price"]].assign(words=lambda f: f["words"] + ",\n again")
+    frame.to_parquet(tmp_path / file) if file.endswith("parquet") else frame.to_csv(tmp_path / file, index=False)
+    monkeypatch.setattr(large, "LEAST", 10)
+    assert large.thinned(str(tmp_path / file), tmp_path / "out") == (str(tmp_path / file), "")
+    monkeypatch.setattr(large, "MOST", 100)
+    thin, said = large.thinned(str(tmp_path / file), tmp_path / "out")
+    step = int(said.partition("every ")[2].partition("th,")[0])
+    read = pandas.read_parquet(thin) if file.endswith("parquet") else pandas.read_csv(thin)
+    assert step >= 9 and len(read) == len(range(0, 900, step))
+    assert np.allclose(read["price"], frame["price"][::step]) and list(read["words"]) == list(frame["words"][::step])
+
+
+@pytest.mark.parametrize("missing", [0.3, 1.0])
+def test_a_picture_column_with_gaps_is_read_where_there_is_a_picture(missing, tmp_path):
+    pictures(tmp_path / "photos", 20)
+    kinds = ["red", "blue"] * 20
+    files = [f"photos/{k}/{i // 2}.png" for i, k in enumerate(kinds)]
+    gone = np.random.default_rng(0).random(40) < missing
+    shown = [
+        None if off and i % 2 else "photos/gone.png" if off else f
+        for i, (f, off) in enumerate(zip(files, gone, strict=True))
+    ]
+    pandas.DataFrame({"photo": shown, "n": range(40), "tone": kinds}).to_csv(tmp_path / "t.csv", index=False)
+    if missing == 1.0:
+        with pytest.raises(UserError, match="none of the pictures can be read"):
+            decided(tmp_path / "t.csv", label="tone")
+    else:
+        recipe, parts = decided(tmp_path / "t.csv", label="tone")
+        told = " ".join(parts[0].told)
+        assert recipe.tasks[0].inputs["image"] == "photo" and "files not there" in told
+        train = recipe.tasks[0].open("train")
+        assert any(train[i]["photo"] is None for i in range(len(train)))
+
+
+def test_a_clock_with_gaps_and_two_zones_is_one_grid(tmp_path):
+    whole = pandas.date_range("2021-03-01", periods=300, freq="h", tz="UTC")
+    kept = whole.delete(list(range(100, 110)))
+    stamps = [str(t.tz_convert("Europe/Paris")) if i % 2 else str(t) for i, t in enumerate(kept)]
+    wave = np.sin(np.array([(t - whole[0]).total_seconds() / 3600 for t in kept]) / 24 * 2 * np.pi)
+    pandas.DataFrame({"when": stamps, "load": wave}).to_csv(tmp_path / "t.csv", index=False)
+    recipe, parts = decided(tmp_path / "t.csv", forecast=6)
+    assert "time when, a step of 3600 s; a season is 24 steps" in " ".join(parts[0].told)
+    test = recipe.tasks[0].open("test")
+    past = np.asarray(test[len(test) - 1]["past"]).ravel()
+    # the last hours, one after another although every other stamp is written in another zone
+    hours = np.arange(300 - 6 - len(past), 300 - 6)
+    assert np.corrcoef(past, np.sin(hours / 24 * 2 * np.pi))[0, 1] > 0.99999

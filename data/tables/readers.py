@@ -73,6 +73,22 @@ def _parsed(path: Path, lower: str) -> Raw:
     raise UserError(f"table {path}: unknown ending; use one of {', '.join(ENDINGS)}")
 
 
+def decoded_head(path: Path, size: int) -> tuple[str, str]:
+    """The first `size` bytes of a file as text, cut at a line's end, and the encoding."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        raw = file.read(size)
+    whole = raw[: raw.rfind(b"\n") + 1] or raw
+    for mark, encoding in BOMS:
+        if raw.startswith(mark):
+            return whole.decode(encoding, errors="ignore"), encoding
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return whole.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    return whole.decode("latin-1"), "latin-1"
+
+
 def decoded(path: Path) -> tuple[str, list[str]]:
     """A file's text and a note where it is no UTF-8."""
     raw = path.read_bytes()

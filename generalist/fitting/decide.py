@@ -11,6 +11,19 @@ from generalist.data.base.errors import UserError
 from generalist.data.sources.tabular import ENDINGS
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps, loader
+from generalist.fitting.defaults import (
+    EMA,
+    EPOCHS,
+    HELD,
+    LEAST,
+    LITTLE,
+    LOOKS,
+    MEASURED,
+    PATIENCE,
+    TRAINING,
+    WEIGHT_DECAY,
+    size_for,
+)
 from generalist.fitting.files import coco_part, folder_part
 from generalist.fitting.parts import Ask, House, Part
 from generalist.fitting.series import forecast_part
@@ -18,19 +31,11 @@ from generalist.fitting.tables import pair_part, table_part
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec, ValidationSpec
+from generalist.run.looks import FORWARD
 from generalist.train.engines.base import seed_all
 from generalist.train.engines.build import build_engine, device_of
 from generalist.train.loop import StepResult, train
 from generalist.train.prepare import Prepared, prepare
-
-# rows up to which -> width, layers, learning rate
-SIZES = ((1_000, 48, 2, 2e-3), (20_000, 96, 3, 1e-3), (float("inf"), 128, 4, 1e-3))
-EPOCHS = 60  # of the training rows, beyond which more steps only learn them by heart
-LEAST = 300  # steps that are worth while, if the time allows
-TRAINING = 0.6  # of the time; the rest is for reading, the ordinary method and the tests
-LOOKS, PATIENCE = 24, 10  # at the validation data in all, and in a row without a better score
-EMA = 0.98  # of the weights, where there are ten times as many steps as it remembers
-MEASURED = 0.05  # of the time goes into measuring steps
 
 
 def part_of(ask: Ask, house: House) -> Part:
@@ -58,8 +63,9 @@ def recipe_of(
     house = House(seconds, encoders)
     parts = [part_of(ask, house) for ask in asks]
     parts[-1].told += [f"  {line}" for line in dict.fromkeys(house.told)]
+    parts[-1].encoding = house.encoding
     rows = max(part.rows for part in parts)
-    width, layers, lr = next((w, n, r) for most, w, n, r in SIZES if rows <= most)
+    size = size_for(rows)
     for part in parts:  # larger sets more often, in proportion to the root of their rows
         part.task.share = round((part.rows / rows) ** 0.5, 3) if len(parts) > 1 else 1.0
         part.task.scale = part.task.name  # a scale of its own, which calibration may move
@@ -70,9 +76,9 @@ def recipe_of(
         modalities=house.modalities,
         tasks=[part.task for part in parts],
         seed=seed,
-        model=ModelSpec(width=width, layers=layers, heads=4, hidden=4 * width, embedding_norm=False),
-        optimizer=OptimizerSpec(kind="adamw", lr=lr, weight_decay=0.05, clip=1.0),
-        engine=EngineSpec(threads=1 if width < 128 else 0),  # two threads of a small model wait for each other
+        model=ModelSpec(width=size.width, layers=size.layers, heads=4, hidden=4 * size.width, embedding_norm=False),
+        optimizer=OptimizerSpec(kind="adamw", lr=size.lr, weight_decay=WEIGHT_DECAY, clip=1.0),
+        engine=EngineSpec(threads=1 if size.width < 128 else 0),  # two threads of a small model wait for each other
         checkpoint=CheckpointSpec(every=0, keep=1),
         calibrate=True,
         combine=True,
@@ -95,8 +101,9 @@ def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -
     each = measured(trial, prepared, min(20.0, max(0.5, MEASURED * seconds)))
     rows = {p.task.name: p.rows for p in parts}
     total = sum(t.share for t in recipe.tasks)
+    held = sum((p.test or HELD * p.rows) / p.task.batch * each * FORWARD + p.encoding for p in parts)
     wanted = max(EPOCHS * rows[t.name] / t.batch * total / t.share for t in recipe.tasks)
-    left = max(TRAINING * seconds - (time.monotonic() - began), 0.15 * seconds)
+    left = max(TRAINING * seconds - (time.monotonic() - began) - held, LITTLE * seconds)
     fits = max(1.0, left / each)
     recipe.steps = int(max(1, min(fits, max(LEAST, wanted))))
     recipe.step_seconds = float(f"{each:.2g}")
@@ -125,11 +132,14 @@ def measured(recipe: Recipe, prepared: Prepared, seconds: float) -> float:
     def after(result: StepResult) -> None:
         took[result.task].append(result.seconds)
 
-    step = 0
-    while step < 400 and (time.monotonic() - start < seconds or step < 2 * len(tasks)):
-        train(engine, loader(steps, step, step + 2), tasks, schedule, step, step + 2, 0.0, 1, after=after)
-        step += 2
+    last = next(n for n in range(2, 1_000_000) if {schedule.task_at(i) for i in range(n)} == set(tasks))
+    rounds = 0
+    while rounds < 200 and (time.monotonic() - start < seconds or rounds < 2):
+        if rounds == 1:  # whatever is made once a sample is made now
+            took = {name: [] for name in tasks}
+        train(engine, loader(steps, 0, last), tasks, schedule, 0, last, 0.0, 1, after=after)
+        rounds += 1
     shares = {name: schedule.share(name) for name in tasks}
-    known = {name: median(times[1:] or times) for name, times in took.items() if times}
+    known = {name: median(times) for name, times in took.items()}
     usual = sum(shares[n] * t for n, t in known.items()) / sum(shares[n] for n in known)
     return max(1e-4, usual)

@@ -9,9 +9,9 @@ from generalist.data.base.errors import UserError
 from generalist.data.sources.coco import CocoObjects
 from generalist.data.sources.folder import Folder
 from generalist.fitting.columns import media_kind
+from generalist.fitting.defaults import TEST, VAL, batch_for, classes_for
 from generalist.fitting.inputs.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
-from generalist.fitting.tables import TEST, VAL, batch_for
 from generalist.recipes.detect_tiny import region
 from generalist.tasks.kinds.classify import Classify
 from generalist.tasks.kinds.regions.detect import Detect
@@ -39,8 +39,7 @@ def folder_part(ask: Ask, house: House) -> Part:
         source=source,
         inputs={name: "image"},
         batch=min(64, batch_for(len(records))),
-        smoothing=0.05,
-        templates=[],
+        **classes_for({name: "image"}),
     )
     how = f"{1 - VAL - TEST:.0%} train, {VAL:.0%} validation, {TEST:.0%} test by a hash of each name"
     if given := source.given():

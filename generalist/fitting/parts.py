@@ -44,26 +44,37 @@ class Ask:
 
 @dataclass
 class Part:
-    """A part decided: its task, how many rows it trains on, and what to say of it, in lines."""
+    """A part decided: its task, how many rows it trains on, and what to say of it, in lines.
+
+    test: rows that it is tested on, 0 = in proportion. encoding: seconds that pretrained encoders take for its samples.
+    """
 
     task: Task
     rows: int
     told: list[str]
-    method: str = ""  # the ordinary one beside it
+    test: int = 0
+    encoding: float = 0.0
 
 
 @dataclass
 class House:
     """The modalities of the model, by name; parts that need the same share one.
 
-    seconds: given to all of it; encoders: whether pretrained ones are used; told: what to say of them.
+    seconds: given to all of it; encoders: whether pretrained ones are used; told: what to say of them; encoding:
+    seconds that they take.
     """
 
     seconds: float = 600.0
     encoders: bool = True
     told: list[str] = field(default_factory=list)
+    encoding: float = 0.0
     modalities: dict[str, Modality] = field(default_factory=lambda: {"summary": Summary()})
     names: set[str] = field(default_factory=set)
+
+    def hear(self, told: str, seconds: float) -> None:
+        """What an encoder says of itself, and what it takes."""
+        self.told.append(told)
+        self.encoding += seconds
 
     def add(self, wanted: str, modality: Modality, own: bool = False) -> str:
         """The name under which the modality stands; one that is there with the same settings is shared unless `own`."""

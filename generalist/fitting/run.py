@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.fitting.decide import copied, fix_steps, recipe_of
+from generalist.fitting.inputs.large import thinned
 from generalist.fitting.parts import Ask, Part, plain_word
 from generalist.fitting.source_code import save
 from generalist.hf.saved import read_model
@@ -45,10 +47,12 @@ def fit(
     check_free(out, overwrite)
     if (out / FILE).exists() and not overwrite:
         raise UserError(f"{out / FILE} is there already, and may be yours; --overwrite or another --out starts anew")
+    thin = [thinned(ask.data, out) for ask in asks]
+    asks = [replace(ask, data=file) for ask, (file, _) in zip(asks, thin, strict=True)]
     recipe, parts = recipe_of(asks, name, seed, seconds, encoders)
     recipe.baseline, recipe.combine = baseline, baseline and not model_only
     prepared = fix_steps(recipe, parts, began, seconds)
-    told = explained(recipe, parts, prepared, out, seconds)
+    told = [*(line for _, line in thin if line), *explained(recipe, parts, prepared, out, seconds)]
     save(recipe, told, out / FILE)
     if not quiet:
         print("\n".join(told), file=sys.stderr, flush=True)

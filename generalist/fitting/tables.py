@@ -15,6 +15,7 @@ from generalist.data.tables.media_columns import class_names
 from generalist.data.tables.readers import read_raw
 from generalist.fitting.answers import Answer, answer_of
 from generalist.fitting.columns import APART, IN_ROW, Column, look
+from generalist.fitting.defaults import TEST, VAL, batch_for, classes_for, number_for, table_for
 from generalist.fitting.inputs.media import add_input, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.tasks.base.task import Task
@@ -23,11 +24,8 @@ from generalist.tasks.kinds.multilabel import MultiLabel
 from generalist.tasks.kinds.regress import Regress
 from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.numbers.number import Number
-from generalist.tokenizers_mod.tables.table import Table
 
 LEAST = 6  # rows with an answer, below which nothing can be split and learnt
-VAL, TEST = 0.15, 0.2
-SMALL, LARGE = 2_000, 20_000  # rows
 SURE = 0.98  # of what a label says, told by one column
 
 
@@ -94,7 +92,7 @@ def table_part(ask: Ask, house: House) -> Part:
     task: Task
     if answer.kind == "number":
         house.add("number", Number())
-        task = Regress(source=source(ask, columns), target="label", sigma=2.0 if count >= SMALL else 4.0, **usual)
+        task = Regress(source=source(ask, columns), target="label", **number_for(count), **usual)
     elif answer.kind == "names":
         names = words_for(house, [f"not {n}" for n in answer.counts])
         assert names == "text"
@@ -103,24 +101,22 @@ def table_part(ask: Ask, house: House) -> Part:
     else:
         words_for(house, list(answer.counts))
         classes = answer.classes or None
-        smoothing = 0.0 if set(inputs.values()) == {"row"} else 0.05
-        task = Classify(source=source(ask, columns, classes=classes), templates=[], smoothing=smoothing, **usual)
+        task = Classify(source=source(ask, columns, classes=classes), **classes_for(inputs), **usual)
     told = [f"{ask.data}: {len(label.values):,} rows; label {ask.label}: {answer.said}; {task.kind}"]
     missing = len(label.values) - count
     told[0] += f"; {missing} rows without a label are left out" if missing else ""
     told += [f"  {line}" for line in said(columns, inputs)]
     told += [f"  {note}" for note in [*given_away(columns, label, answer), *rare(answer, count), *notes[:2]]]
     told.append(f"  {split_said(ask)}")
-    return Part(task, round(count * (1 - VAL - (0 if ask.test else TEST))), told)
+    held = round(len(others) + 2 * VAL * count) if ask.test else 0
+    return Part(task, round(count * (1 - VAL - (0 if ask.test else TEST))), told, held)
 
 
 def inputs_of(columns: list[Column], rows: int, folder: Path, house: House) -> dict[str, str]:
     """{modality: field}: the row of numbers, categories and dates, then every column that is read by itself."""
     inputs = {}
     if any(c.kind in IN_ROW for c in columns):
-        bins = 16 if rows < SMALL else 48 if rows < LARGE else 128
-        table = Table(bins=bins, noise=0.1 if rows < SMALL else 0.0, drop=0.1)
-        inputs[house.add("table", table, own=True)] = "row"
+        inputs[house.add("table", table_for(rows), own=True)] = "row"
     for column in columns:
         if column.kind not in APART:
             continue
@@ -140,11 +136,6 @@ def raw_values(column: Column, folder: Path) -> list[Any]:
         some = spread(column.present)
         return [beside(folder, v) if isinstance(v, str) else value(v) for v in some]
     return column.present
-
-
-def batch_for(rows: int) -> int:
-    """Samples a step: small sets are seen in small batches, so that a short time holds enough steps."""
-    return 16 if rows < 200 else 32 if rows < 2_000 else 64 if rows < 20_000 else 128
 
 
 def said(columns: list[Column], inputs: dict[str, str]) -> list[str]:

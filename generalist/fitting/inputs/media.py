@@ -9,6 +9,7 @@ import numpy as np
 
 from generalist.data.base.errors import UserError
 from generalist.data.media.sounds import read_sound
+from generalist.fitting.defaults import LARGEST, LONGEST, SECONDS
 from generalist.fitting.inputs.encoders import backbone, sentence
 from generalist.fitting.parts import House
 from generalist.tokenizers_mod.audio.audio import Audio
@@ -21,9 +22,6 @@ from generalist.tokenizers_mod.vision.video import Video
 
 PICTURED: dict[str, type[Backbone]] = {"picture": Backbone, "sound": Heard}
 SAMPLES = 48
-LARGEST = 96  # pixels of a picture's longer side
-LONGEST = 128  # pieces of a text
-SECONDS = 5.0  # of a sound
 
 
 def add_input(house: House, kind: str, values: Sequence[Any], count: int = 0) -> str:
@@ -31,17 +29,17 @@ def add_input(house: House, kind: str, values: Sequence[Any], count: int = 0) ->
     some = spread(values)
     if kind == "text":
         if house.encoders:
-            made, told = sentence([str(v) for v in values], house.seconds)
-            house.told.append(told)
-            if made is not None:
-                return house.sentence(made)
+            offer = sentence([str(v) for v in values], house.seconds)
+            house.hear(offer.told, offer.seconds)
+            if offer.modality is not None:
+                return house.sentence(offer.modality)
         return house.text(_vocabulary(values), _pieces(some), inputs=True)
     if house.encoders and kind in PICTURED:
         readable = [v for v in some if _readable(kind, v)]
-        made, told = backbone(PICTURED[kind], readable, count or len(values), house.seconds)
-        house.told.append(told)
-        if made is not None and readable:
-            return house.add(made.name, made)
+        offer = backbone(PICTURED[kind], readable, count or len(values), house.seconds)
+        house.hear(offer.told, offer.seconds)
+        if offer.modality is not None and readable:
+            return house.add(PICTURED[kind].name, offer.modality)
     name, make = {
         "picture": ("image", _image),
         "sound": ("audio", _audio),
