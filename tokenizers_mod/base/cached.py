@@ -21,8 +21,6 @@ from generalist.data.files.cache import SizedCache, content_key
 from generalist.data.stream.memory import Memory, Remembered
 from generalist.tokenizers_mod.base.base import Modality
 
-LEAST = 256  # bytes below which a file is slower than decoding or splitting (measured: 30 us and 128 letters)
-
 
 class CachedRead:
     """A modality's slow method with a cache in front of it; pickles to loader workers."""
@@ -35,7 +33,7 @@ class CachedRead:
 
     def __call__(self, raw: Any) -> Any:
         content = self.modality.encoded(raw)
-        if content is None or len(content) < LEAST:
+        if content is None or len(content) < self.modality.worth:
             return self._make(raw)
         key = content_key(self.settings, content)
         place = self.cache.place(key)

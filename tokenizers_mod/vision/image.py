@@ -109,6 +109,7 @@ class Image(Modality):
     raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
     count: ClassVar[str] = "max(1, round(size * H / max(H, W) / patch)) * max(1, round(size * W / max(H, W) / patch))"
     kind: ClassVar[str] = "vision"
+    worth: ClassVar[int] = 2048  # a small picture is decoded as fast as its file is read
 
     size: int = 32
     patch: int = 8
@@ -116,6 +117,8 @@ class Image(Modality):
     mean: float = 0.5
     std: float = 0.5
     shift: int = 0  # training: random translation by up to this many pixels
+    zoom: float = 0.0  # training: a random window, at least 1 - zoom of the side and at most `shift` beyond, is shown
+    invert: float = 0.0  # training: share of the pictures whose light and dark change places
     stem: int = 0
     views: int = 1
     background: float = 1.0
@@ -128,6 +131,8 @@ class Image(Modality):
             raise UserError(f"{self.name}: stem is {self.stem} channels; it must be at least 0 (0 = a linear map)")
         if min(self.size, self.patch, self.channels) < 1 or self.shift < 0 or self.std <= 0:
             raise UserError(f"{self.name}: size, patch and channels must be >= 1, shift >= 0 and std > 0")
+        if not (0 <= self.zoom < 1 and 0 <= self.invert <= 1):
+            raise UserError(f"{self.name}: zoom is {self.zoom} and invert {self.invert}; both are shares, zoom below 1")
         if not 0 <= self.background <= 1:
             raise UserError(f"{self.name}: background is {self.background}; it is a grey from 0 (black) to 1 (white)")
         if self.size % self.patch:
@@ -149,6 +154,10 @@ class Image(Modality):
     def fitted(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Float [C, H, W] in 0..1 -> resized to whole patches, shifted in training, normalised: [C, rows p, cols p]."""
         value, s = self.sized(value), self.shift
+        if rng is not None and self.invert and float(torch.rand(1, generator=rng)) < self.invert:
+            value = (1 - 2 * self.mean) / self.std - value
+        if rng is not None and self.zoom:
+            return window(value, s, self.zoom, rng)
         if not s:
             return value
         dy, dx = MOVES[self.view or 0] if rng is None else torch.randint(-s, s + 1, (2,), generator=rng).tolist()
@@ -177,7 +186,7 @@ class Image(Modality):
         return rows, cols
 
     def steady(self) -> tuple[str, ...]:
-        return ("read", "sized") if self.shift else ("read", "sized", "span")
+        return ("read", "sized") if self.shift or self.zoom or self.invert else ("read", "sized", "span")
 
     def patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Float [B, C, rows p, cols p] -> patches [B n, C p p] and their positions [B n, 2], row by row."""
@@ -246,6 +255,19 @@ class Image(Modality):
         inputs = self.channels * self.patch**2
         stem = ConvStem(self.channels, self.patch, self.stem, width) if self.stem else None
         return PatchEmbedding(inputs, width, self.size // self.patch, stem)
+
+
+def window(value: Tensor, more: int, zoom: float, rng: torch.Generator) -> Tensor:
+    """A random window of [C, h + 2 more, w + 2 more], 1 - zoom to 1 of the whole picture's sides or larger by its
+    border, as [C, h, w]."""
+    whole = [side - 2 * more for side in value.shape[1:]]
+    low, high = 1 - zoom, min(1 + 2 * more / side for side in whole)
+    share = low + (high - low) * float(torch.rand(1, generator=rng))
+    sides = [max(1, round(share * side)) for side in whole]
+    places = (int(torch.randint(have - side + 1, (1,), generator=rng)) for have, side in zip(value.shape[1:], sides, strict=True))
+    (top, left), (height, width) = places, sides
+    shown = value[None, :, top : top + height, left : left + width]
+    return interpolate(shown, whole, mode="bilinear", antialias=False, align_corners=False)[0]
 
 
 @constant(256)

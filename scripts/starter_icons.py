@@ -1,0 +1,3 @@
+from pathlib import Path
+def drawn_icons(out: Path) -> None:
+    raise NotImplementedError
