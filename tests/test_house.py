@@ -15,6 +15,7 @@ ROOMS = {
     "generalist": (
         [
             "machine",
+            "shipped",
             "recipe",
             "nn",
             "model",
@@ -54,7 +55,7 @@ ROOMS = {
     "tasks": ["candidates", "measures", "base", "kinds", "registry", "baselines"],
 }
 # what trust_remote_code runs imports the whole package on purpose
-DOORS = {"generalist/hf/remote_code.py"}
+DOORS = {"generalist/hf/remote_code.py", "generalist/shipped/starter/generalist_remote.py"}
 CROWDED: set[str] = set()
 LONGEST = 400
 # Where a task's or a modality's own name may be asked for.

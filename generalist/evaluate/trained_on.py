@@ -9,6 +9,7 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Record, Records
+from generalist.shipped import model_folder
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Renamed(Sequence[Record]):
 
 
 def recipe_of(model: Path) -> Path | None:
-    """The recipe of a run's folder or of the model folder within it; None where there is none."""
+    """The recipe of a run's folder, of the model folder within it or of a shipped model; None where there is none."""
+    if not model.is_dir():
+        model = model_folder(model) or model
     places = [model / "recipe.json", *([model.parent / "recipe.json"] if model.name == "model" else [])]
     return next((place for place in places if place.is_file()), None)
 

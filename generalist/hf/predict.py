@@ -19,16 +19,22 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.saved import read_model
 from generalist.model import ask as asking
+from generalist.shipped import model_folder
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
 
 
 def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
-    """The model of a run's folder or of a model folder."""
-    home = folder / "model" if (folder / "model" / "config.json").is_file() else folder
-    if not (home / "config.json").is_file():
+    """The model of a run's folder, of a model folder or of a name that comes with the package."""
+    home = model_folder(folder)
+    if home is None:
         raise UserError(f"{folder} holds no trained model (no model/config.json); give the folder of a finished run")
     return read_model(home)
+
+
+def load(place: str | Path) -> tuple[GeneralistModel, GeneralistProcessor]:
+    """The model and processor of a name that comes with the package ("starter"), or of a folder."""
+    return load_model(Path(place))
 
 
 @overload

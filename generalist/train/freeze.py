@@ -22,6 +22,7 @@ from torch import nn
 
 from generalist.data.base.errors import UserError
 from generalist.recipe.specs import check_freeze
+from generalist.shipped import model_folder
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
 
@@ -32,12 +33,13 @@ def load_encoder(model: nn.Module, folder: Path) -> int:
     """
     from generalist.convert.files import load_folder
 
-    if not folder.is_dir():
+    home = model_folder(folder) or folder
+    if not home.is_dir():
         raise UserError(
             f"model.encoder_from={str(folder)!r} is not a model folder; give one that holds model.safetensors"
         )
     prefix = "encoder."
-    tensors = {k[len(prefix) :]: v for k, v in load_folder(folder).items() if k.startswith(prefix)}
+    tensors = {k[len(prefix) :]: v for k, v in load_folder(home).items() if k.startswith(prefix)}
     own = model.encoder.state_dict()  # type: ignore[union-attr, operator]
     for name, value in own.items():
         if name not in tensors:

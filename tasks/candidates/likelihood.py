@@ -5,6 +5,7 @@ Uni-Perceiver (2112.01522), equation 1; the clamp of the scale at 100 is CLIP's 
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -23,10 +24,14 @@ def logits(
     log_scale: Float[Tensor, "1"],
     most: float = MAX_SCALE,
 ) -> Float[Tensor, "*M K"]:
-    """Scaled cosines, in float32: Float[... D] x Float[K D] -> Float[... K]. most: as of `scale_of`."""
-    q = normalize(queries.float(), dim=-1, eps=0.0)
-    c = normalize(candidates.float(), dim=-1, eps=0.0)
-    return q @ c.T * scale_of(log_scale, most)
+    """Scaled cosines, in float32: Float[... D] x Float[K D] -> Float[... K]. most: as of `scale_of`.
+
+    Under autocast too: cosines of features that all have much in common would be rounded to steps of 1/256.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        q = normalize(queries.float(), dim=-1, eps=0.0)
+        c = normalize(candidates.float(), dim=-1, eps=0.0)
+        return q @ c.T * scale_of(log_scale, most)
 
 
 def log_likelihood(

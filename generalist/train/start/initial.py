@@ -22,6 +22,7 @@ from generalist.model.referred import referred_tensors
 from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
+from generalist.shipped import model_folder
 from generalist.train.start.grow import begin_as_identity, grown_spec, grows
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
@@ -37,8 +38,8 @@ def started_from(recipe: Recipe) -> ModelSpec:
     UserError: init holds no model; the recipe asks for another way to compute.
     """
     own = recipe.model
-    home = initial_folder(Path(recipe.init)) if recipe.init else Path(own.encoder_from)
-    if not (recipe.init or own.encoder_from) or not (home / "config.json").is_file():
+    home = initial_folder(Path(recipe.init)) if recipe.init else model_folder(Path(own.encoder_from))
+    if not (recipe.init or own.encoder_from) or home is None:
         return own
     saved, usual, taken = GeneralistConfig.from_pretrained(home), EncoderSpec(), dict[str, Any]()
     if grows(saved):
@@ -60,9 +61,9 @@ def law_of_start(recipe: Recipe) -> dict[str, Any]:
 
 
 def initial_folder(folder: Path, key: str = "init") -> Path:
-    """The model folder of a run's folder or of a model's. UserError, naming the key, where there is none."""
-    home = folder / "model" if (folder / "model" / "config.json").is_file() else folder
-    if not (home / "config.json").is_file():
+    """The model folder of a run's folder, a model's or a shipped name. UserError, naming the key, where there is none."""
+    home = model_folder(folder)
+    if home is None:
         raise UserError(f"{key}={str(folder)!r} holds no model (no config.json); give a run's folder or a model's")
     return home
 

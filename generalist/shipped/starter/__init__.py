@@ -1,0 +1,1 @@
+"""The model folder of `starter` (`generalist.shipped`); README.md is its card."""

