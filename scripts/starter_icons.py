@@ -1,8 +1,8 @@
 """Icons drawn anew from npm's `@iconify/json`: parquet files as `scripts.starter_data --with` expects them.
 
 Sets under the licences of `FREE` only, no logos and no flags; at most `MOST` icons a set and two of one name in a set
-(words of style such as "outline" are cut from names). 32 x 32 pixels on white, grey where the icon has one colour, drawn
-by resvg. Needs npm (Node.js) and its registry; about 500 MB are fetched into OUT/npm.
+(words of style such as "outline" are cut from names). 32 x 32 pixels on white, grey where the icon has one colour,
+drawn by resvg. Needs npm (Node.js) and its registry; about 500 MB are fetched into OUT/npm.
 """
 
 from __future__ import annotations
@@ -23,12 +23,22 @@ from generalist.data.base.errors import UserError
 from scripts.starter_card import UNSEEN
 
 PACKAGES = ("@iconify/json@2.2.535", "@resvg/resvg-js@2.6.2")
-FREE = {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "OFL-1.1", "BSD-2-Clause", "BSD-3-Clause", "Unlicense"}
+FREE = {
+    "MIT",
+    "Apache-2.0",
+    "ISC",
+    "CC0-1.0",
+    "CC-BY-4.0",
+    "CC-BY-3.0",
+    "OFL-1.1",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "Unlicense",
+}
 NOT = re.compile(r"flag|logo|brand|crypto", re.IGNORECASE)
-STYLE = frozenset(
-    "outline outlined fill filled solid line linear bold thin light regular duotone twotone sharp round rounded broken "
-    "two tone alt 12 16 20 24 28 32 48".split()
-)
+STYLE = {"outline", "outlined", "fill", "filled", "solid", "line", "linear", "bold", "thin", "light", "regular"}
+STYLE |= {"duotone", "twotone", "two", "tone", "sharp", "round", "rounded", "broken", "alt"}
+STYLE |= {"12", "16", "20", "24", "28", "32", "48"}
 MOST, SIDE, HELD = 2600, 32, 2000
 DRAW = """
 const { Resvg } = require("@resvg/resvg-js");
@@ -89,12 +99,16 @@ def fetched(folder: Path) -> Path:
     """node_modules with the icons and the drawing. UserError without npm, or where it cannot fetch."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        raise UserError("icons are drawn from npm's @iconify/json: install Node.js with npm, or give --with a folder of sets")
+        raise UserError(
+            "icons are drawn from npm's @iconify/json: install Node.js with npm, or give --with a folder of sets"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"npm cannot fetch {' and '.join(PACKAGES)} ({(done.stderr.strip().splitlines() or ['?'])[-1]})")
+        raise UserError(
+            f"npm cannot fetch {' and '.join(PACKAGES)} ({(done.stderr.strip().splitlines() or ['?'])[-1]})"
+        )
     return folder / "node_modules"
 
 
@@ -135,5 +149,10 @@ def drawn_icons(out: Path) -> None:
         f"| {name} | {info['name']} | {counts[name]} | {info['license']['spdx']} | {info['author']['name']} |"
         for name, info in sorted(sets.items())
     ]
-    head = ["# Icons and their names\n", f"Drawn from {PACKAGES[0]}.\n", "| set | name | pictures | licence | author |", "|---|---|---|---|---|"]
+    head = [
+        "# Icons and their names\n",
+        f"Drawn from {PACKAGES[0]}.\n",
+        "| set | name | pictures | licence | author |",
+        "|---|---|---|---|---|",
+    ]
     (out / "icons" / "README.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")

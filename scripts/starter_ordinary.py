@@ -41,7 +41,9 @@ def ordinary(sets: Path) -> list[dict[str, Any]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     parts = {split: Shards(str(sets / "icons")).open(split) for split in ("train", "val", "test")}
-    words = TfidfVectorizer(token_pattern=r"(?u)\w+", ngram_range=(1, 2), min_df=2, max_features=WORDS, dtype=np.float32)
+    words = TfidfVectorizer(
+        token_pattern=r"(?u)\w+", ngram_range=(1, 2), min_df=2, max_features=WORDS, dtype=np.float32
+    )
     names = {split: column(records, "text") for split, records in parts.items()}
     y = words.fit_transform(names["train"])
     x = {split: described(column(records, "image")) for split, records in parts.items()}

@@ -2,13 +2,13 @@
 
     python -m scripts.starter_table DATA SETS                       # all of it, about half an hour on one core
     python -m scripts.starter_table DATA SETS --only unseen probe   # parts: ordinary unseen probe tuned
-    python -m scripts.starter_table DATA SETS --model RUN           # of other weights than the package's
+    python -m scripts.starter_table DATA SETS --model RUN           # other weights
 
-DATA: the folder that `scripts.starter_data` wrote; SETS: the folder of sets that is transferred to. Each part is written
-to scripts/bench_results/starter.json when it is measured. The control has the same sizes and nothing learnt.
+DATA: the folder that `scripts.starter_data` wrote; SETS: the folder of sets that is transferred to. Lines are written
+to scripts/bench_results/starter.json as they are measured. The control has the same sizes and has learnt nothing.
 
-unseen    names of icon sets by draughtsmen that training never saw, emoji, glyphs, digits, a sound never heard, pairs of
-          modalities that met through words only; no weight is changed
+unseen    no weight is changed: names of icon sets by draughtsmen that training never saw, emoji, glyphs, digits, a
+          sound never heard, pairs of modalities that met through words only
 probe     a linear probe on frozen features at 1, 2, 5, 10 and 100 % of the labels
 tuned     prompts, LoRA and all weights, 100 steps at 2 % of the labels
 ordinary  ridge regression from oriented gradients to TF-IDF of the names, beside the first lines of `unseen`

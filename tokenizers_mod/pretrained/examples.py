@@ -25,3 +25,13 @@ def backbone() -> Examples:
         [(np.zeros((0, 5)), r"at least one pixel"), *unreadable()],
         [(np.full((1, 1), 0.5), 4)],
     )
+
+
+def sentence() -> Examples:
+    return Examples(
+        {},
+        ["a cat", "two dogs on a mat"],
+        [("", r"empty"), (" \n\t ", r"empty"), (5, r"expected a str")],
+        [("no", 1)],
+        [({}, "a photo of two dogs", {})],
+    )

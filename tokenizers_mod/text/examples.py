@@ -18,15 +18,5 @@ def text() -> Examples:
     )
 
 
-def sentence() -> Examples:
-    return Examples(
-        {},
-        ["a cat", "two dogs on a mat"],
-        [("", r"empty"), (" \n\t ", r"empty"), (5, r"expected a str")],
-        [("no", 1)],
-        [({}, "a photo of two dogs", {})],
-    )
-
-
 def summary() -> Examples:
     return Examples(good=[None, None], counted=[({}, None, {})])

@@ -264,7 +264,10 @@ def window(value: Tensor, more: int, zoom: float, rng: torch.Generator) -> Tenso
     low, high = 1 - zoom, min(1 + 2 * more / side for side in whole)
     share = low + (high - low) * float(torch.rand(1, generator=rng))
     sides = [max(1, round(share * side)) for side in whole]
-    places = (int(torch.randint(have - side + 1, (1,), generator=rng)) for have, side in zip(value.shape[1:], sides, strict=True))
+    places = (
+        int(torch.randint(have - side + 1, (1,), generator=rng))
+        for have, side in zip(value.shape[1:], sides, strict=True)
+    )
     (top, left), (height, width) = places, sides
     shown = value[None, :, top : top + height, left : left + width]
     return interpolate(shown, whole, mode="bilinear", antialias=False, align_corners=False)[0]

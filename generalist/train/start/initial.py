@@ -61,7 +61,7 @@ def law_of_start(recipe: Recipe) -> dict[str, Any]:
 
 
 def initial_folder(folder: Path, key: str = "init") -> Path:
-    """The model folder of a run's folder, a model's or a shipped name. UserError, naming the key, where there is none."""
+    """The model folder of a run's folder, a model's or a shipped name. UserError names the key where there is none."""
     home = model_folder(folder)
     if home is None:
         raise UserError(f"{key}={str(folder)!r} holds no model (no config.json); give a run's folder or a model's")

