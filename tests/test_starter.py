@@ -26,7 +26,7 @@ from generalist.shipped import model_folder, names, path
 from generalist.tokenizers_mod.libraries import zoo
 from generalist.tokenizers_mod.pretrained.sentence import Sentence
 from generalist.train.checkpoints import checkpoint
-from generalist.train.initial import initial_folder
+from generalist.train.start.initial import initial_folder
 from scripts import starter_data
 from scripts.starter_card import RESULTS, table
 from scripts.starter_icons import drawn_icons, svg, words
