@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer that a library would fetch")
     parser.add_argument("--end-id", type=int, help="id of <|endoftext|> in a vocabulary that is not the official one")
     parser.add_argument("--spe-id", type=int, help="id of <|spe|> likewise")
+    parser.add_argument("--kind", dest="network", help="of a backbone: which network the file is of")
+    parser.add_argument("--settings", help="of a backbone: what its file does not show, as JSON")
     parser.add_argument("--dialect", help="on the way back to an official file: torch or deepspeed")
 
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
     module = importlib.import_module(KINDS[args.kind][0])
     names = ("heads", "size", "frames", "spatial", "vision_type", "head_scale", "dialect", "tower", "end_id", "spe_id")
-    names += ("tokenizer",)
+    names += ("tokenizer", "network", "settings")
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.lenient:
         options["lenient"] = True

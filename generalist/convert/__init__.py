@@ -18,4 +18,5 @@ KINDS: dict[str, tuple[str, str]] = {
         "an open_clip model: ARCH, ARCH:PRETRAINED or ARCH:FILE (--tower text)",
     ),
     "hf": ("generalist.convert.hf", "a folder of a Hugging Face CLIP, SigLIP, ViT, BERT or RoBERTa model"),
+    "backbone": ("generalist.convert.backbone", "official weights of a published network, --kind rmt and others"),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ class Network(nn.Module):
         for pattern, ours in cls.names:
             key = re.sub(pattern, ours, key)
         return key
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Those settings that official weights show, {} for a kind that cannot tell."""
+        return {}
 
 
 class OnChannels(nn.Module):

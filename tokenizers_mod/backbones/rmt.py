@@ -9,9 +9,9 @@ Written after the authors' code (qhfan/RMT), whose numbers it has; weights by `g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -115,6 +115,26 @@ class RMT(Network):
         self.between = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b)) for a, b in pairwise(widths)
         )
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """All but which stages run along axes."""
+        found: dict[str, list[Any]] = {name: [] for name in ("widths", "depths", "heads", "spans", "ratios", "scaled")}
+        found["initials"] = []
+        stage = 0
+        while f"layers.{stage}.blocks.0.ffn.fc1.weight" in weights:
+            own = f"layers.{stage}.blocks."
+            hidden, width = weights[f"{own}0.ffn.fc1.weight"].shape
+            powers = -torch.log2(1 - weights[f"layers.{stage}.Relpos.decay"].double().exp())  # initial + span n / heads
+            heads = len(powers)
+            span = float(powers[1] - powers[0]) * heads if heads > 1 else 0.0
+            depth = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith(own))
+            values = (width, depth, heads, round(span, 3), hidden / width, f"{own}0.gamma_1" in weights)
+            for name, value in zip(found, values, strict=False):
+                found[name].append(value)
+            found["initials"].append(round(float(powers[0]), 3))
+            stage += 1
+        return found | {"layer_scale": 1.0} if stage else {}
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
         x, maps = self.stem(pixels), []

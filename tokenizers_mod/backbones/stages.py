@@ -8,6 +8,7 @@ A kind is a `Network` (one file each); its settings are its parameters, all with
 from __future__ import annotations
 
 import inspect
+import json
 from importlib import import_module
 from typing import Any
 
@@ -46,7 +47,8 @@ def network_class(kind: str) -> type[Network]:
 def settings_of(kind: str) -> dict[str, Any]:
     """The settings of a kind with their defaults, as JSON holds them."""
     parameters = list(inspect.signature(network_class(kind).__init__).parameters.values())[1:]
-    return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+    made: dict[str, Any] = json.loads(json.dumps({p.name: p.default for p in parameters}))  # lists, no tuples
+    return made
 
 
 class StagesConfig(PreTrainedConfig):
