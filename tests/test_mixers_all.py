@@ -32,6 +32,10 @@ MORE = {
     "hyena product": {"kind": "hyena", "filter": "product", "window": "learn", "direction": "seq", "order": 3},
     "hyena 4dir": {"kind": "hyena", "direction": "4dir", "window": "symmetric"},
     "hyena direct": {"kind": "hyena", "filter": "direct", "size": 3, "direction": "parallel"},
+    "window cross": {"kind": "window", "style": "cross", "size": 2, "odd": True},
+    "window shifted": {"kind": "window", "size": 3, "odd": True},
+    "strip reduced": {"kind": "strip", "reduce": 2, "strip": 2},
+    "minimal shared": {"kind": "minimal_attention", "qk": "shared", "vo": "none"},
 }
 TOKENS = [*TOKEN_MIXERS, *MORE]
 CHANNELS = list(CHANNEL_MIXERS)
