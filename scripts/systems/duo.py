@@ -19,7 +19,7 @@ def knows(reference: Reference) -> bool:
 
 def compute(reference: Reference) -> dict[str, Tensor]:
     config, weights = reference.config, reference.weights
-    heads = config.get("num_heads", config.get("heads"))
+    heads = int(config.get("num_heads") or config["heads"])
     count = {kind: 1 + max(int(k.split(".")[1]) for k in weights if k.startswith(kind)) for kind in KINDS}
     hidden, width = weights["scaleBlocks.0.mlp.fc1.weight"].shape
     scaled = ScaleAttention(width, weights["pos_embed_for_scale"].shape[2], count["scaleBlocks"], heads, hidden / width)
