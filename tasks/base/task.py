@@ -253,15 +253,19 @@ class Task(Reading):
         """The summary token, asked: label [1] (or [1, ...]) or None at inference."""
         return self.modalities["summary"].span(None).ask([0], labels)
 
+    def value(self, record: Record, name: str) -> Any:
+        """A field of a record. UserError where it has no such field."""
+        if name not in record:
+            raise UserError(f"no field {name!r}; {nearest(name, record)}")
+        return record[name]
+
     def input_spans(self, record: Record, rng: torch.Generator | None = None) -> list[Span]:
         """The record's input fields as spans, in the order of `inputs`; a field that is None is a missing modality."""
         if not self.inputs:  # every sample would be the same question about nothing
             raise UserError(f"task {self.name}: inputs is empty; say what goes in, as {{modality: field}}")
         spans = []
         for modality, name in self.inputs.items():
-            if name not in record:
-                raise UserError(f"no field {name!r}; {nearest(name, record)}")
-            if record[name] is None:
+            if self.value(record, name) is None:
                 continue
             tokenizer = self.modalities[modality]
             try:

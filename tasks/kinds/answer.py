@@ -16,6 +16,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import IGNORE, Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Names
 from generalist.tasks.measures import lines
@@ -45,6 +46,12 @@ class Answer(Task):
     most: int = 3129
     max_length: int = 23
     mirror: float = 0.0
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import answer
+
+        return answer()
 
     def texts(self, records: Records) -> Iterator[str]:
         for i in range(len(records)):

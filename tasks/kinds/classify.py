@@ -15,6 +15,7 @@ from generalist.data.base.errors import Mismatch, UserError
 from generalist.data.base.labels import Labels, is_empty, name_of, ordered
 from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.learn import learn_tables
 from generalist.tasks.base.mixup import Mixed, ask_mix, mix
 from generalist.tasks.base.task import Task
@@ -47,6 +48,12 @@ class Classify(Task):
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import classify
+
+        return classify()
 
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records)

@@ -16,6 +16,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Vocabulary
 from generalist.tasks.measures.captioning import caption_metrics
@@ -39,6 +40,12 @@ class Describe(Task):
     caption: str = "captions"
     full_stop: bool = True
     max_length: int = 0
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import describe
+
+        return describe()
 
     def texts(self, records: Records) -> Iterator[str]:
         for i in range(len(records)):

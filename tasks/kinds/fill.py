@@ -12,6 +12,7 @@ from torch import Tensor
 
 from generalist.data.batch.types import Example
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Vocabulary
 from generalist.tasks.measures.metrics import Mean, accuracy, surprise
@@ -25,6 +26,12 @@ class Fill(Task):
     inputs: dict[str, str] = field(default_factory=lambda: {"text": "text"})
     rate: float = 0.15
 
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import fill
+
+        return fill()
+
     def texts(self, records: Records) -> Iterator[str]:
         for i in range(len(records)):
             yield records[i][self.inputs["text"]]
@@ -33,11 +40,11 @@ class Fill(Task):
         return Vocabulary()
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
-        text = self.modalities["text"]
-        value = text.read(record[self.inputs["text"]])
+        text: Any = self.modalities["text"]
+        value = text.read(self.value(record, self.inputs["text"]))
         # without a training generator the record's own name seeds the mask, so every evaluation hides the same words
         rng = rng or torch.Generator().manual_seed(sum(str(record.get("id", value)).encode()))
-        span = text.masked(value, rng, self.rate)  # type: ignore[attr-defined]
+        span = text.masked(value, rng, self.rate)
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
 
     def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:

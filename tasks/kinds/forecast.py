@@ -20,6 +20,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.learn import learn_tables
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates import ridge
@@ -64,6 +65,12 @@ class Forecast(Task):
     units: str = "past"
     relative: list[str] = field(default_factory=list)
     newest: int = 0
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import forecast
+
+        return forecast()
 
     def __post_init__(self) -> None:
         super().__post_init__()

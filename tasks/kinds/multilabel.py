@@ -20,6 +20,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.labels import is_empty, name_of, ordered
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.learn import learn_tables
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
@@ -98,6 +99,12 @@ class MultiLabel(Task):
     separator: str = "|"
     none: bool = False
     denial: str = "not {}"
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import multilabel
+
+        return multilabel()
 
     def __post_init__(self) -> None:
         super().__post_init__()

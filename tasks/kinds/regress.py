@@ -14,6 +14,7 @@ from generalist.data.base.outliers import inside
 from generalist.data.batch.types import Example
 from generalist.data.stream.source import Record, Records
 from generalist.data.tables.typed import number
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.learn import learn_tables
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Numbers
@@ -42,6 +43,12 @@ class Regress(Task):
     target: str = "target"
     bins: int = 64
     sigma: float = 2.0
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import regress
+
+        return regress()
 
     def __post_init__(self) -> None:
         super().__post_init__()

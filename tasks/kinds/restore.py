@@ -24,6 +24,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.learn import learn_tables
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.codebook import Codes, learn_codes
@@ -91,6 +92,12 @@ class Restore(Hiding):
     bins: int = 64
     sigma: float = 2.0
 
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import restore
+
+        return restore()
+
     def _check(self, span: Span) -> None:
         value = span.data.get(self.key)
         if value is None or len(value) != span.length or not value.is_floating_point():
@@ -157,6 +164,12 @@ class RestoreCodes(Hiding):
 
     kind: ClassVar[str] = "restore_codes"
     codes: int = 64
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import restore_codes
+
+        return restore_codes()
 
     def __post_init__(self) -> None:
         super().__post_init__()

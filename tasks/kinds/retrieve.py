@@ -15,6 +15,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.task import Task
 from generalist.tasks.measures import lines
 from generalist.tasks.measures.metrics import Mean, mean_of
@@ -35,6 +36,12 @@ class Retrieve(Task):
     symmetric: ClassVar[bool] = True
     line_kind: ClassVar[str] = "gallery"
     partners: dict[str, str] = field(default_factory=lambda: {"text": "text"})
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import retrieve
+
+        return retrieve()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Batch, Example, Span
 from generalist.data.stream.source import Record, Records
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
 from generalist.tasks.candidates.names import CandidateSet, ObjectNames
@@ -52,6 +53,12 @@ class Detect(Task):
     nothing: float = 0.2
     threshold: float = 0.4
     overlap: float = 0.7
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import detect
+
+        return detect()
 
     def texts(self, records: Records) -> Iterator[str]:
         yield from [NOTHING, *self.names(records)]
@@ -96,14 +103,17 @@ class Detect(Task):
     def among(self, names: list[str]) -> Task:
         return self.asking(ObjectNames([NOTHING, *names]))
 
+    def picture(self, record: Record) -> Tensor:
+        return self.region.read(self.value(record, next(iter(self.inputs.values()))))
+
     def asked(self, record: Record) -> list[Span]:
         """[summary, regions·], asked at every proposal."""
-        span = self.region.span(self.region.read(record[next(iter(self.inputs.values()))]))
+        span = self.region.span(self.picture(record))
         return [self.modalities["summary"].span(None), span.ask(self.region.proposal_rows)]
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """[summary, regions·]: asked at every proposal; labels follow once the proposals are matched."""
-        image = self.region.read(record[next(iter(self.inputs.values()))])
+        image = self.picture(record)
         span = self.ask(self.region.object_span(image, self.objects(record, image), rng))
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))
 
@@ -148,7 +158,7 @@ class Detect(Task):
 
         assert self.candidates is not None
         labels = self.candidates.offered()
-        height, width = self.region.read(record[next(iter(self.inputs.values()))]).shape[-2:]
+        height, width = self.picture(record).shape[-2:]
         boxes = to_pixels(rows["boxes"].float(), height, width)
         at, kinds = (log_p[:, 1:].exp() >= self.threshold).nonzero().unbind(1)
         kept = batched_nms(boxes[at], log_p[at, kinds + 1].float(), kinds, self.overlap)

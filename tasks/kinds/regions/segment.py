@@ -14,6 +14,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example
 from generalist.data.sources.coco import decode_mask
 from generalist.data.stream.source import Record
+from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.kinds.regions.detect import Detect
 from generalist.tasks.measures.average_precision import decode_mask_code, encode_mask
 
@@ -25,6 +26,12 @@ class Segment(Detect):
     kind: ClassVar[str] = "segment"
     areas: ClassVar[str] = "segm"
     line_kind: ClassVar[str] = "masks"
+
+    @classmethod
+    def examples(cls) -> TaskExamples:
+        from generalist.tasks.kinds.examples import segment
+
+        return segment()
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         if record.get("segments") is None:
