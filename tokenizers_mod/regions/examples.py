@@ -28,6 +28,8 @@ PROPOSER = {
 }
 # what the proposer's own loss trains: boxes, objectness and the noised objects that it learns from
 LOSS_ONLY = ("denoising_class_embed", "enc_", "decoder.class_embed", "decoder.bbox_embed")
+# what a Mask2Former over a Swin of this size builds and its output does not read
+UNREAD = ("pixel_level_module.encoder.swin.layernorm", "pixel_level_module.decoder.level_embed")
 
 
 def region() -> Examples:
@@ -46,5 +48,5 @@ def region() -> Examples:
             ({"height": 64, "width": 96, "proposals": 5, "mode": mode}, np.zeros((9, 7, 3)), {})
             for mode in ("both", "regional", "global")
         ],
-        elsewhere=[f"proposer.net.model.{name}" for name in LOSS_ONLY],
+        elsewhere=[f"proposer.net.model.{name}" for name in (*LOSS_ONLY, *UNREAD)],
     )
