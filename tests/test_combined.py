@@ -116,3 +116,30 @@ def test_metrics_json_keeps_its_promised_keys(run):
     _, found = run
     line = json.loads((found.path / "metrics.json").read_text())["tasks"]["cost"]
     assert {"metric", "value", "chance", "baseline", "higher_is_better", "n_test"} <= set(line)
+
+
+def test_partners_are_guessed_by_a_regression_and_joined_in_both_directions(tmp_path):
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(200, 3))
+    words = ["low", "middle", "high", "top"]
+    told = [
+        " ".join(f"{w}{words[int(np.digitize(v, [-0.7, 0, 0.7]))]}" for w, v in zip("abc", row, strict=True))
+        for row in level
+    ]
+    frame = pandas.DataFrame({"wave": [np.repeat(row, 4).tolist() for row in level], "words": told})
+    run = fit(frame, retrieve=("wave", "words"), time=4, out=tmp_path / "run", encoders=False)
+    line = next(iter(run.metrics["tasks"].values()))
+    both = line["together"]
+    assert set(both["measures"]) >= {"recall@1", "recall@1 forward", "recall@1 backward", "median rank"}
+    assert both["b"] > 0 and "ridge" in both["method"]
+    assert both["measures"]["recall@10"] >= line["extra"]["recall@10"] - 0.1
+
+
+def test_a_linear_bond_between_two_sides_is_found():
+    rng = np.random.default_rng(0)
+    x, bond = rng.normal(size=(300, 6)), rng.normal(size=(6, 5))
+    rows = [{"a": v, "b": v @ bond + 0.05 * rng.normal(size=5)} for v in x]
+    train, val, test = Records(rows[:200]), Records(rows[200:250]), Records(rows[250:])
+    found = guesses.pairs({"one": "a"}, {"other": "b"}, train, val, test, {})
+    assert [part.shape for part in found.likeness] == [(50, 50), (50, 50)]
+    assert (found.likeness[1].argmax(1) == np.arange(50)).mean() > 0.9

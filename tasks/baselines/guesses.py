@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from generalist.data.stream.source import Record, Records
-from generalist.tasks.baselines.methods import Choice, Method, choose, classifiers, regressors, rmse
+from generalist.tasks.baselines.budget import clock
+from generalist.tasks.baselines.methods import RIDGE, Choice, Method, choose, classifiers, dense, regressors, rmse, unit
 from generalist.tasks.baselines.plain import sides
 from generalist.tasks.candidates.names import Numbers
 
@@ -105,6 +106,43 @@ def numbers(
         return score - np.log(np.exp(score).sum(1, keepdims=True))
 
     return Guessed(chosen.name, [spread(part) for part in x[1:]])
+
+
+@dataclass
+class Matched:
+    """How like the partner of each record a method's guess of it is: cosines, Float[n n] of val and of test records."""
+
+    name: str
+    likeness: list[np.ndarray]
+
+
+def pairs(
+    inputs: dict[str, str],
+    partners: dict[str, str],
+    train: Records,
+    val: Records,
+    test: Records,
+    modalities: Modalities,
+) -> Matched:
+    """Ridge regression from the features of one side to those of the other, its strength by recall on val."""
+    from sklearn.linear_model import Ridge
+
+    x, _ = _features(inputs, train, [val, test], modalities)
+    y, _ = _features(partners, train, [val, test], modalities)
+    x, y = [dense(part) for part in x], [dense(part) for part in y]
+    x = [(part - x[0].mean(0)) / (x[0].std() + 1e-9) for part in x]
+    y = [(part - y[0].mean(0)) / (y[0].std(0) + 1e-9) for part in y]
+    best: tuple[float, float, list[np.ndarray]] | None = None
+    for alpha in RIDGE:
+        clock().begin()
+        model = Ridge(alpha).fit(x[0], y[0])
+        likeness = [unit(model.predict(a)) @ unit(b).T for a, b in zip(x[1:], y[1:], strict=True)]
+        across = np.arange(len(likeness[0]))
+        found = sum(float((likeness[0].argmax(axis) == across).mean()) for axis in (0, 1))
+        if best is None or found > best[0]:
+            best = found, alpha, likeness
+    assert best is not None
+    return Matched(f"ridge regression alpha={best[1]:g}", best[2])
 
 
 def marks(

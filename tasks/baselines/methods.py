@@ -224,8 +224,8 @@ def matching_baseline(
     (x_fit, y_fit), (x_val, told) = Splits(train, test, val).to_choose()
 
     def ranks(model: Any, x: np.ndarray, partner: np.ndarray) -> tuple[float, float]:
-        guess = _unit(model.predict((x - centre) / scale))
-        partner = _unit(partner)
+        guess = unit(model.predict((x - centre) / scale))
+        partner = unit(partner)
         likeness, same = guess @ partner.T, (partner @ partner.T) > 1 - 1e-6
         np.fill_diagonal(same, True)  # one whose words are all unknown is its own
         across = np.arange(len(x))
@@ -246,7 +246,7 @@ def matching_baseline(
     return {**result_of(name, "R@1", forth, 1 / len(test[1]), said, len(test[1])), "value_reverse": float(back)}
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
     return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
 
 

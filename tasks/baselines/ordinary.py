@@ -17,7 +17,7 @@ from generalist.data.stream.source import Record, Records
 from generalist.tasks.base.task import Task
 from generalist.tasks.baselines import baselines
 from generalist.tasks.baselines import guesses as guessing
-from generalist.tasks.baselines.guesses import Guessed
+from generalist.tasks.baselines.guesses import Guessed, Matched
 from generalist.tasks.baselines.methods import Result
 from generalist.tasks.candidates.codebook import Codes
 from generalist.tasks.candidates.names import Names, Numbers
@@ -46,6 +46,14 @@ def guesses(task: Task, train: Records, val: Records, asked: list[Records], meth
     """
     found = next((GUESSES[kind] for kind in type(task).__mro__ if kind in GUESSES), None)
     return None if found is None else found(task, train, val, asked, method)
+
+
+def matched(task: Task, train: Records, val: Records, test: Records) -> Matched | None:
+    """The same for a task whose answers are each other's partners; None for another."""
+    if not isinstance(task, Retrieve):
+        return None
+    first = [Records([task.versions(part[i])[0] for i in range(len(part))], part.info) for part in (val, test)]
+    return guessing.pairs(task.inputs, task.partners, train, first[0], first[1], task.modalities)
 
 
 def classified(task: Classify, train: Records, val: Val, test: Records) -> Result:
