@@ -1,6 +1,8 @@
 """Published networks as backbones: their maps, other sizes of pictures, gradients, saving, official names, bad sizes;
 published values of those without a file of reference tensors."""
 
+import re
+
 import pytest
 import torch
 from transformers import AutoBackbone, AutoConfig
@@ -20,7 +22,7 @@ KINDS = {
     "cel": {"width": 16, "kernels": [4, 8, 16]},
     "crossformer": {
         "width": 32,
-        "depths": [3, 2],
+        "depths": [4, 2],
         "heads": [2, 4],
         "groups": [2, 3],
         "intervals": [2, 1],
@@ -129,6 +131,43 @@ def test_official_names_find_every_weight_of_ours():
     for kind, prefix in (("crossformer", "layers.0.blocks.0.attn.qkv.weight"), ("t2t", "tokens_to_token.project.bias")):
         ours = made(kind).network
         assert type(ours).renamed(prefix) in ours.state_dict() and type(ours).renamed("head.weight") is None
+
+
+@pytest.mark.parametrize("kind", ["cel", "crossformer", "spectformer", "spectformer_h", "svt", "t2t"])
+def test_sizes_are_read_off_an_official_file(kind):
+    """The weights of a network of ours under their official names: what they show of its settings is what they are."""
+    own = {**KINDS[kind]}
+    network = made(kind).network
+    official = {
+        "cel": [("scales.projs.", "patch_embed.projs."), ("^norm.", "patch_embed.norm.")],
+        "crossformer": [
+            ("stem.scales.projs.", "patch_embed.projs."),
+            ("stem.", "patch_embed."),
+            (r"stages\.(\d+)\.", r"layers.\1.blocks."),
+            (r"between\.(\d+)\.scales\.projs\.", r"layers.\1.downsample.reductions."),
+            (r"between\.(\d+)\.", r"layers.\1.downsample."),
+            ("mixer.attn.", "attn."),
+        ],
+        "spectformer": [("^embed.", "patch_embed.proj.")],
+        "t2t": [("^", "tokens_to_token.")],
+    }
+    frame = [
+        (r"^embed\.", "patch_embed"),
+        (r"^blocks\.", "block"),
+        (r"^norms\.", "norm"),
+        ("mlp.local", "mlp.dwconv.dwconv"),
+    ]
+    theirs = {}
+    for name, value in network.state_dict().items():
+        key = name
+        for pattern, replacement in official.get(kind, frame):
+            key = re.sub(pattern, replacement, key)
+        assert type(network).renamed(key) == name
+        theirs[key] = value
+    found = type(network).sizes(theirs)
+    shown = {key: value for key, value in own.items() if key in found}
+    assert {key: found[key] for key in shown} == shown
+    assert set(own) - set(found) <= {"heads", "groups", "intervals"}
 
 
 def test_a_small_s2aformer_learns_which_corner_is_bright():

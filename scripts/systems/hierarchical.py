@@ -9,11 +9,10 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from generalist.scripts.systems.plain import layer_norm, linear
 from generalist.scripts.systems.reference import Reference, loaded
-from generalist.tokenizers_mod.backbones.hierarchical import Hierarchical
+from generalist.tokenizers_mod.backbones.hierarchical import MARKS, Hierarchical
 from generalist.tokenizers_mod.maps.scattering import Scattering
 from generalist.tokenizers_mod.maps.wavelets import G0, G1, H0, H1, forward_transform, inverse_transform
 
-MARKS = {"complex_weight": "spectral_gate", "complex_weight_ll": "scattering", "q.weight": "attention"}
 BUFFERS = ("xfm.", "ifm.")  # filters that are written out here
 
 

@@ -10,8 +10,8 @@ Written after the authors' code (cheerss/CrossFormer), whose numbers it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.backbones.network import Network
-from generalist.tokenizers_mod.backbones.parts import FeedForward
+from generalist.tokenizers_mod.backbones.parts import FeedForward, depth_of
 from generalist.tokenizers_mod.maps.base import convolved
 from generalist.tokenizers_mod.maps.window import Window
 
@@ -46,6 +46,9 @@ class CrossScale(nn.Module):
         return torch.cat([one(x) for one in self.projs], dim=1)
 
 
+PROJS = "patch_embed.projs."
+
+
 class CEL(Network):
     """CrossFormer's stem alone, one map of stride kernels[0]."""
 
@@ -56,6 +59,14 @@ class CEL(Network):
         super().__init__()
         self.channels, self.stride = [width], kernels[0]
         self.scales, self.norm = CrossScale(in_channels, width, kernels, kernels[0]), nn.LayerNorm(width)
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        kernels = [len(weights[f"patch_embed.projs.{i}.weight"][0, 0]) for i in range(depth_of(weights, PROJS))]
+        if not kernels:
+            return {}
+        channels = weights[f"{PROJS}0.weight"].shape[1]
+        return {"width": len(weights["patch_embed.norm.weight"]), "kernels": kernels, "in_channels": channels}
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
         return [self.norm(self.scales(pixels).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)]
@@ -144,6 +155,20 @@ class CrossFormer(Network):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """All but the sizes and intervals of the groups."""
+        found: dict[str, list[Any]] = {"depths": [], "heads": [], "ratios": [], "merges": []}
+        for stage in range(depth_of(weights, "layers.")):
+            own, down = f"layers.{stage}.blocks.", f"layers.{stage}.downsample.reductions."
+            hidden, width = weights[f"{own}0.mlp.fc1.weight"].shape
+            found["depths"].append(depth_of(weights, own))
+            found["heads"].append(len(weights[f"{own}0.attn.pos.pos3.2.bias"]))
+            found["ratios"].append(hidden / width)
+            merges = [len(weights[f"{down}{i}.weight"][0, 0]) for i in range(depth_of(weights, down))]
+            found["merges"] += [merges] if merges else []
+        return CEL.sizes(weights) | found | {"cooling": any(".ex_conv." in name for name in weights)}
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
         x, maps = self.stem(pixels)[0].permute(0, 2, 3, 1), []

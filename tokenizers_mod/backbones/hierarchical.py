@@ -9,8 +9,8 @@ Written after the authors' code (badripatro/SpectFormers, badripatro/svt), whose
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -18,12 +18,14 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.tokenizers_mod.backbones.network import Network
-from generalist.tokenizers_mod.backbones.parts import initialise
+from generalist.tokenizers_mod.backbones.parts import depth_of, initialise
 from generalist.tokenizers_mod.maps.base import MapOperator, convolved
 from generalist.tokenizers_mod.maps.scattering import Scattering
 from generalist.tokenizers_mod.maps.spectral import SpectralGate
 
 MIXERS = ("attention", "spectral_gate", "scattering")
+# which mixer an official block has, by the name of one of its weights
+MARKS = {"complex_weight": "spectral_gate", "complex_weight_ll": "scattering", "q.weight": "attention"}
 
 
 class MapAttention(MapOperator):
@@ -121,6 +123,28 @@ class Hierarchical(Network):
             self.norms[str(number)] = nn.LayerNorm(width, eps=1e-6)
             given = width
         initialise(self)
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """All but the heads, and of gates alone whether the columns are odd in number."""
+        found: dict[str, list[Any]] = {"widths": [], "depths": [], "ratios": [], "mixers": []}
+        size: list[int] = []
+        for stage in range(1, 1 + sum(name.endswith(".proj.bias") for name in weights if name.startswith("patch_"))):
+            own = f"block{stage}.0."
+            hidden, width = weights[f"{own}mlp.fc1.weight"].shape
+            mixer = next(m for mark, m in MARKS.items() if f"{own}attn.{mark}" in weights)
+            gate = weights.get(f"{own}attn.complex_weight"), weights.get(f"{own}attn.complex_weight_ll")
+            grid = [] if gate[0] is None else [len(gate[0]), 2 * (gate[0].shape[1] - 1)]
+            grid = grid if gate[1] is None else list(gate[1].shape[1:])
+            size = size or [side * 2 ** (stage + 1) for side in grid]
+            for name, value in zip(
+                found, (width, depth_of(weights, f"block{stage}."), hidden / width, mixer), strict=True
+            ):
+                found[name].append(value)
+        if not found["widths"]:
+            return {}
+        stem, channels = weights["patch_embed1.conv.0.weight"].shape[:2]
+        return found | {"stem": stem, "in_channels": channels} | ({"size": size} if size else {})
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
         x, maps = pixels, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
 
 from jaxtyping import Float
@@ -59,6 +60,11 @@ def initialise(network: nn.Module) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def depth_of(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered parts stand behind a prefix ("blocks.")."""
+    return len({name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def resampled(places: Float[Tensor, "1 n D"], grid: tuple[int, int], rows: int, columns: int) -> Float[Tensor, "1 m D"]:

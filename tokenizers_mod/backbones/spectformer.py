@@ -9,8 +9,8 @@ form is in hierarchical.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.backbones.network import Network
-from generalist.tokenizers_mod.backbones.parts import FeedForward, TokenBlock, initialise, resampled, tokens_of
+from generalist.tokenizers_mod.backbones.parts import (
+    FeedForward,
+    TokenBlock,
+    depth_of,
+    initialise,
+    resampled,
+    tokens_of,
+)
 from generalist.tokenizers_mod.maps.spectral import SpectralGate
 
 
@@ -66,6 +73,25 @@ class SpectFormer(Network):
         self.blocks.extend(TokenBlock(width, heads, hidden) for _ in range(depth - spectral))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         initialise(self)
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """All but the heads."""
+        if "patch_embed.proj.weight" not in weights:
+            return {}
+        width, channels, patch, _ = weights["patch_embed.proj.weight"].shape
+        gates = [t for name, t in weights.items() if name.endswith("filter.complex_weight")]
+        cells = weights["pos_embed"].shape[1]
+        rows = len(gates[0]) if gates else round(cells**0.5)
+        return {
+            "width": width,
+            "depth": depth_of(weights, "blocks."),
+            "spectral": len(gates),
+            "ratio": len(weights["blocks.0.mlp.fc1.bias"]) / width,
+            "patch": patch,
+            "size": [rows * patch, cells // rows * patch],
+            "in_channels": channels,
+        }
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
         x, grid = tokens_of(self.embed(pixels))

@@ -9,8 +9,9 @@ features, linear in tokens) or with softmax attention of one head. Written after
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -95,6 +96,19 @@ class T2T(Network):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @classmethod
+    def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        stem = "tokens_to_token."
+        if f"{stem}project.weight" not in weights:
+            return {}
+        width, cells = weights[f"{stem}project.weight"].shape
+        return {
+            "width": width,
+            "inner": cells // 9,
+            "style": "performer" if f"{stem}attention1.w" in weights else "transformer",
+            "in_channels": len(weights[f"{stem}attention1.norm1.weight"]) // 49,
+        }
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> list[Tensor]:
         x = pixels
