@@ -35,6 +35,12 @@ from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
 ALONE = "1 candidate given: its probability is 1 whatever the input; give at least two to choose among"
+LISTED = 2**20  # bytes of tensors up to which candidates are recognised when they come again
+
+
+def bytes_of(t: Tensor) -> bytes:
+    """Its numbers as they lie in memory."""
+    return t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 class PaddedModel(PackedModel):
@@ -201,7 +207,7 @@ class PaddedModel(PackedModel):
         first, second = sorted(found, key=lambda n: CANDIDATES in found[n])  # stable: the order of the model's table
         asked, answer = self.sides.roles({first}, {second}, task)
         queries = self.encode_padded(first, found[first], role=asked).pooler_output
-        answers = self.encode_padded(second, found[second], candidate=True, role=answer).pooler_output
+        answers = self.padded_answers(second, found[second], answer)
         # not while traced: the number of candidates would become a constant of the graph
         if not return_loss and not torch.compiler.is_compiling() and len(answers) == 1:
             if self.chooses:
@@ -226,6 +232,19 @@ class PaddedModel(PackedModel):
             text_embeds=normalize(answers.float(), dim=-1),
             **{k: v for k, v in own.items() if k in fields},
         )
+
+    def padded_answers(self, name: str, tensors: dict[str, Tensor], role: Role) -> Tensor:
+        """f of the second modality of two; a list of names that a pipeline asks among again is not encoded again."""
+
+        def made() -> Tensor:
+            return self.encode_padded(name, tensors, candidate=True, role=role).pooler_output
+
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # numbers would become constants of a graph
+        if traced or sum(t.nbytes for t in tensors.values()) > LISTED:
+            return made()
+        numbers = [(key, t.dtype, tuple(t.shape), bytes_of(t)) for key, t in tensors.items()]
+        found = self.repeated((name, *numbers), None, role, made)
+        return made() if found is None else found
 
     # one modality by name
 

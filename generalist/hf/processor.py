@@ -24,6 +24,8 @@ from generalist.tokenizers_mod.text.text_tensors import TextTensors
 
 WORDS = (*LENGTHS, "sampling_rate")  # what clients say beside the inputs
 
+LISTS = 16  # lists of candidates that are kept
+
 
 class GeneralistProcessor(ProcessorMixin):
     """modalities: {name: settings}; candidate_sets: {name: values}, both JSON; tasks: {name: task, or its JSON values}.
@@ -44,6 +46,7 @@ class GeneralistProcessor(ProcessorMixin):
         self.candidate_sets = candidate_sets or {}
         self._tasks: dict[str, Task] = {}
         self._bound = False
+        self._named: dict[tuple[str, ...], list[list[Span]]] = {}  # of the last lists of candidates, the latest last
         self.tasks = tasks or {}
 
     @property
@@ -200,8 +203,14 @@ class GeneralistProcessor(ProcessorMixin):
         return _blamed(modality, tokenizer.span, tokenizer.read(raw))
 
     def candidates(self, names: list[str]) -> list[list[Span]]:
-        """Candidate names (two or more, each once) -> sequences [summary·, name]."""
-        return Names(names).sequences(self.built)
+        """Candidate names (two or more, each once) -> sequences [summary·, name]; lists that come again are kept."""
+        chosen = Names(names)
+        key = tuple(chosen.names)
+        found = self._named.pop(key, None) or chosen.sequences(self.built)
+        self._named[key] = found
+        while len(self._named) > LISTS:
+            self._named.pop(next(iter(self._named)))
+        return [list(spans) for spans in found]
 
     def task(self, name: str) -> Task:
         """A task of the model by its name."""

@@ -8,6 +8,7 @@ read is the task's own (`Task.asked`, `Task.read`); a task that writes writes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +26,6 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
 
 BATCH = 64  # records packed together
-MEMBERS = 8192  # candidates encoded at once
 
 Rows = Sequence[Record] | Records
 Read = tuple[Tensor, dict[str, Tensor]]  # log p of a record's asked tokens Float[m ... K], and their tokenizer's rows
@@ -39,12 +39,22 @@ def known(model: PackedModel, task: Task) -> str | None:
 @torch.no_grad()
 def candidates_of(model: PackedModel, task: Task, inputs: Collection[str]) -> Tensor:
     """f of every candidate of the task, Float[K D]. UserError where there are fewer than two."""
-    sequences = [] if task.candidates is None else task.candidates.sequences(task.modalities)
-    if len(sequences) < 2:
-        raise UserError(f"{len(sequences)} candidate given: a likelihood needs at least two to choose among")
-    _, role = model.sides.roles(inputs, modalities_of(sequences), known(model, task))
-    parts = (pack(sequences[i : i + MEMBERS], role).to(model.device) for i in range(0, len(sequences), MEMBERS))
-    return torch.cat([model.features(part, candidate=True) for part in parts])
+    chosen = task.candidates
+
+    def made() -> Tensor:
+        sequences = [] if chosen is None else chosen.sequences(task.modalities)
+        if len(sequences) < 2:
+            raise UserError(f"{len(sequences)} candidate given: a likelihood needs at least two to choose among")
+        _, role = model.sides.roles(inputs, modalities_of(sequences), known(model, task))
+        return model.encode_answers(sequences, role)
+
+    if chosen is None:
+        return made()
+    # by content: whoever asks among the same names again makes another set of them
+    what = json.dumps(chosen.to_dict(), sort_keys=True), id(task.modalities)
+    _, role = model.sides.roles(inputs, chosen.members, known(model, task))
+    found = model.repeated(what, task.modalities, role, made)
+    return made() if found is None else found
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ candidates in hand. Nothing here knows a task or a modality by name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -24,9 +25,10 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.trust import trusting
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
-from generalist.data.batch.routes import Routes
+from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Packed, Span
 from generalist.model.config import GeneralistConfig
+from generalist.model.kept import Encoded, Kept, State, state_of
 from generalist.model.referred import complete, prefix_of
 from generalist.model.sides import INPUT, SIDES, SUMMARY, Sides, is_candidate, modalities_of
 from generalist.nn.attention.kernels import needs_flash
@@ -42,6 +44,8 @@ from generalist.tasks.candidates import likelihood
 from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
 from generalist.tokenizers_mod.maps.base import OwnLinear
+
+MEMBERS = 8192  # candidates encoded at once
 
 
 class PackedModel(Tapped, PreTrainedModel):
@@ -87,6 +91,7 @@ class PackedModel(Tapped, PreTrainedModel):
         # weights that a saved model finds in their package
         self._keys_to_ignore_on_load_missing = [rf"^{prefix_of(name)}" for name in config.referred or {}]
         self.own_linears = {linear: parts.get(linear.weight, 1) for linear in own}
+        self.kept = Kept()
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -292,27 +297,74 @@ class PackedModel(Tapped, PreTrainedModel):
         packed = self.packed_side(sequences, side, other, task)
         return nn.functional.normalize(self.features(packed, is_candidate(side)).float(), dim=-1)
 
+    def train(self, mode: bool = True) -> Any:
+        self.kept.clear()  # parameters written around autograd (`p.data`) leave no other trace
+        return super().train(mode)
+
+    @property
+    def weights_state(self) -> State:
+        """Changes whenever a weight does."""
+        return state_of([*self.parameters(), *self.buffers()])
+
+    @torch.no_grad()
+    def candidates(
+        self, sequences: Sequence[Sequence[Span]], inputs: Collection[str] | None = None, task: str | None = None
+    ) -> Encoded:
+        """Candidates encoded once, for `rank` and `log_likelihood` to take in the sequences' stead.
+
+        inputs: modalities of what they answer, task: as which it is asked; for experts that are chosen by them.
+        """
+        members = frozenset(modalities_of(sequences))
+        role = self.sides.roles(inputs, members, task)[1]
+        features = self.encode_answers(sequences, role)
+        return Encoded(features, members, None if self.router is None else role, self.weights_state)
+
+    def encode_answers(self, sequences: Sequence[Sequence[Span]], role: Role) -> Tensor:
+        """f of candidates, a bounded number at once: Float[K D]."""
+        runs = (sequences[i : i + MEMBERS] for i in range(0, len(sequences), MEMBERS))
+        return torch.cat([self.features(pack(run, role).to(self.device), candidate=True) for run in runs])
+
+    def repeated(self, what: Hashable, alive: Any, role: Role, make: Callable[[], Tensor]) -> Tensor | None:
+        """The features of candidates that came before, without gradient; None for those that did not, in training and
+        where somebody looks on. what: names them; alive, role: as `Kept` and `pack` take them."""
+        if self.training or self.taps or torch.is_grad_enabled():
+            return None
+        kind = self.device.type
+        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return self.kept.again((what, None if self.router is None else role, half, self.weights_state), alive, make)
+
     @torch.no_grad()
     def log_likelihood(
         self,
         inputs: Sequence[Sequence[Span]],
-        candidates: Sequence[Sequence[Span]],
+        candidates: Sequence[Sequence[Span]] | Encoded,
         scale: str = "default",
         task: str | None = None,
     ) -> Tensor:
         """log p(candidate | input): Float[M K] (or [M a K]), one row an asked token of the inputs.
 
+        candidates: sequences, or what `candidates` made of them; a list that is given again is not encoded again.
         task: the name of the model's task as which it is asked, for a mixture of experts (`generalist.model.sides`).
         """
         if len(candidates) < 2:
             raise UserError(f"{len(candidates)} candidate given: a likelihood needs at least two to choose among")
-        queries, keys = self.encode_together(self.packed_sides(inputs, candidates, task))
-        return self.score(queries, keys, scale)
+        members = candidates.members if isinstance(candidates, Encoded) else modalities_of(candidates)
+        asked, role = self.sides.roles(modalities_of(inputs), members, task)
+        if isinstance(candidates, Encoded):
+            keys = candidates.fitting(None if self.router is None else role, self.weights_state)
+        else:
+            sequences = [list(spans) for spans in candidates]
+            what = tuple(tuple(map(id, spans)) for spans in sequences)
+            made = partial(self.encode_answers, sequences, role)
+            if (found := self.repeated(what, sequences, role, made)) is None:
+                return self.score(*self.encode_together(self.packed_sides(inputs, sequences, task)), scale)
+            keys = found
+        return self.score(self.features(pack(inputs, asked).to(self.device)), keys, scale)
 
     def rank(
         self,
         inputs: Sequence[Sequence[Span]],
-        candidates: Sequence[Sequence[Span]],
+        candidates: Sequence[Sequence[Span]] | Encoded,
         scale: str = "default",
         task: str | None = None,
     ) -> Tensor:
