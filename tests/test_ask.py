@@ -110,7 +110,7 @@ def test_the_answer_is_the_likelihood_of_the_model(both):
     p = model.rank(inputs, processor.candidates(NAMES), "classify", None)[0]
     found = ask(*both, "shades", row)
     assert dict(zip(found.names, found.probabilities, strict=True)) == pytest.approx(
-        dict(zip(NAMES, p.tolist(), strict=True)), abs=1e-6
+        dict(zip(NAMES, p.tolist(), strict=True)), abs=1e-5
     )
     other = ask(*both, processor.task("shades").among(["big", "small"]), row)
     p = model.rank(inputs, processor.candidates(["big", "small"]), "classify", None)[0].tolist()
