@@ -77,6 +77,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "weights of a published model as a model folder",
         "generalist convert uni-perceiver model.pth --out models/uni",
     ),
+    "models": (
+        "own.models",
+        "pretrained weights on this machine: names for recipes, size, licence, modality",
+        "generalist models ~/models --json",
+    ),
     "resume-check": ("resume_check", "prove a run's checkpoint readable", "generalist resume-check runs/demo"),
     "plan": (
         "plan",

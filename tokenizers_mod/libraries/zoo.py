@@ -91,15 +91,6 @@ ZOO: dict[str, Entry] = {
             backbone="tf_efficientnet_lite0",  # TensorFlow's padding, (value - 127) / 128
             by_order=True,
         ),
-        Entry(
-            "resemblyzer",
-            "Resemblyzer",
-            "resemblyzer",
-            "pretrained.pt",
-            "audio",
-            "Apache-2.0",
-            "speakers' voices, 1.4 M parameters, width 256",
-        ),
     )
 }
 
