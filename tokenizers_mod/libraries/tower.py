@@ -24,6 +24,8 @@ LIBRARIES = {
     "timm": "generalist.tokenizers_mod.libraries.timm_tower",
     "transformers": "generalist.tokenizers_mod.libraries.transformers_tower",
     "open_clip": "generalist.tokenizers_mod.libraries.open_clip_tower",
+    "sequences": "generalist.tokenizers_mod.libraries.sequence_tower",
+    "frames": "generalist.tokenizers_mod.libraries.frames_tower",
 }
 
 
@@ -47,6 +49,14 @@ class Tower(nn.Module):
             for m, after in zip(maps, [*maps[1:], None], strict=True)
             if after is None or m.shape[2:] != after.shape[2:]
         ]
+
+    def shapes(self, size: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
+        """(h, w, C) of every map where the library tells it without running; else None."""
+        return None
+
+    def blank(self, size: tuple[int, ...], **like: Any) -> Tensor:
+        """One sample of this size, all zeros."""
+        return torch.zeros(1, 3, *size, **like)
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         raise NotImplementedError
@@ -73,7 +83,7 @@ def library_of(description: dict[str, Any]) -> Any:
         raise UserError(f"backbone: {error.name} is not installed; pip install {error.name}") from error
 
 
-def build_tower(description: dict[str, Any], size: tuple[int, int], kind: str, any_size: bool = False) -> Tower:
+def build_tower(description: dict[str, Any], size: tuple[int, ...], kind: str, any_size: bool = False) -> Tower:
     """The network with fresh weights. size: height and width of its pictures, handed over where it is fixed to one.
 
     UserError where the library refuses the settings or the size.
@@ -84,24 +94,29 @@ def build_tower(description: dict[str, Any], size: tuple[int, int], kind: str, a
     except UserError:
         raise
     except Exception as error:  # every network checks its settings in its own way
-        raise UserError(
-            f"backbone: {description['name']} cannot be built at {size[0]} x {size[1]} ({one_line(error)})"
-        ) from error
+        raise UserError(f"backbone: {description['name']} cannot be built at {by(size)} ({one_line(error)})") from error
 
 
-def map_shapes(tower: Tower, size: tuple[int, int], name: str) -> list[tuple[int, int, int]]:
+def map_shapes(tower: Tower, size: tuple[int, ...], name: str) -> list[tuple[int, int, int]]:
     """(h, w, C) of every map of a picture of this size. UserError where the network refuses the size."""
+    told = tower.shapes(size)
+    if told is not None:
+        return told
     was, device = tower.training, next(tower.parameters()).device
     tower.eval()
     try:
         with torch.no_grad():
             kind = next(tower.parameters()).dtype
-            found = tower(torch.zeros(1, 3, *size, device=device, dtype=kind))
+            found = tower(tower.blank(size, device=device, dtype=kind))
     except Exception as error:
-        raise UserError(f"backbone: {name} refuses pictures of {size[0]} x {size[1]} ({one_line(error)})") from error
+        raise UserError(f"backbone: {name} refuses an input of {by(size)} ({one_line(error)})") from error
     finally:
         tower.train(was)
     return [(m.shape[2], m.shape[3], m.shape[1]) for m in found]
+
+
+def by(size: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in size)
 
 
 def as_map(rows: Tensor, size: tuple[int, int], grid: tuple[int, int] | None = None) -> Tensor:

@@ -34,6 +34,7 @@ from generalist.tokenizers_mod.vision.image import read_image
 
 AUGMENTATIONS = ("none", "crop", "strong")
 Size = tuple[int, int]
+Found = tuple[dict[str, Any], dict[str, Any], str]
 
 
 @dataclass
@@ -96,19 +97,38 @@ class Backbone(Pretrained, Modality):
         """Find the network, its pixels, its maps' shapes and, to keep features by, its weights' hash; once."""
         if self.network:
             return
-        network, pixels, self.weights = names.find(self.backbone, self.weights)
+        network, pixels, self.weights = self.find()
         if not self.size:
             self.size = pixels.get("size", [224, 224])
-        tower = self._tower(network, on_meta=True)
-        try:
-            shapes = map_shapes(tower, self.sides, network["name"])
-        except UserError:  # some look at values, which a network without any has not
-            shapes = map_shapes(self._tower(network), self.sides, network["name"])
-        self.network, self.pixels, self.shapes = network, pixels, [list(s) for s in shapes]
+        self.network, self.pixels, self.shapes = network, pixels, self._looked_at(network, self.sides)
         if self.frozen and self.weights and not weights_follow():
             tower = self._tower(network)
             self._load(tower)
             self.digest = weights.digest(tower.state_dict())
+
+    def _looked_at(self, network: dict[str, Any], size: Size) -> list[list[int]]:
+        """[h, w, C] of every map at this size."""
+        try:
+            shapes = map_shapes(self._tower(network, on_meta=True), size, network["name"])
+        except UserError:  # some look at values, which a network without any has not
+            shapes = map_shapes(self._tower(network), size, network["name"])
+        return [list(shape) for shape in shapes]
+
+    def find(self) -> Found:
+        """The network, what prepares its pixels, and where its weights come from."""
+        return names.find(self.backbone, self.weights)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether what goes into the network differs in size."""
+        return self.aspect
+
+    def size_of(self, pixels: Tensor) -> Size:
+        return pixels.shape[1], pixels.shape[2]
+
+    def input_shape(self, size: Size) -> tuple[int, ...]:
+        """Of one picture of this size."""
+        return 3, *size
 
     @property
     def sides(self) -> Size:
@@ -189,21 +209,21 @@ class Backbone(Pretrained, Modality):
         if isinstance(value, Seen) and (rng is None or self.augment == "none"):
             return self._kept_span(value)
         pixels = self.prepared(self.pixels_of(value), rng)
-        size = pixels.shape[1], pixels.shape[2]
+        size = self.size_of(pixels)
         data = {"pixels": pixels[None]}
-        if self.aspect:
+        if self.ragged:
             data = {"pixels": pixels.reshape(-1), "size": torch.tensor([size])}
         return self._span(data, self.shapes_at(size))
 
     def _kept_span(self, value: Seen) -> Span:
         size, found, pixels = self.sides, None, torch.zeros(0)
-        if not self.aspect:  # else a feature does not tell the picture's size
+        if not self.ragged:  # else a feature does not tell the picture's size
             found = self.kept.get(value.key, sum(h * w * c for h, w, c in self.shapes))
         if found is None:
             pixels = self.prepared(self.pixels_of(value))
-            size = pixels.shape[1], pixels.shape[2]
+            size = self.size_of(pixels)
             shapes = self.shapes_at(size)
-            if self.aspect:
+            if self.ragged:
                 found = self.kept.get(value.key, sum(h * w * c for h, w, c in shapes))
         data = {
             "pixels": pixels.reshape(-1) if found is None else torch.zeros(0),
@@ -243,8 +263,7 @@ class Backbone(Pretrained, Modality):
             return self.shapes
         known = self.__dict__.setdefault("_known", {})
         if size not in known:
-            tower = self._tower(self.network, on_meta=True)
-            known[size] = [list(s) for s in map_shapes(tower, size, self.network["name"])]
+            known[size] = self._looked_at(self.network, size)
         return known[size]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -271,7 +290,7 @@ class Backbone(Pretrained, Modality):
 
     def one_grid(self) -> tuple[int, ...] | None:
         self.adopt()
-        return None if self.aspect or len(self.shapes) > 1 else (self.shapes[0][0], self.shapes[0][1])
+        return None if self.ragged or len(self.shapes) > 1 else (self.shapes[0][0], self.shapes[0][1])
 
     def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
         pixels = tensors["pixel_values"]

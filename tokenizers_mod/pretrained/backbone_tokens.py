@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class BackboneTokens(PretrainedTokens):
         if width % 4:
             raise UserError(f"{settings.name}: width {width} is not a multiple of 4, which 2-D positions need")
         self.width, self.settings = width, settings
-        self.one = settings.maps == "embedding"
+        self.one = settings.maps == "embedding" and settings.shapes[0][:2] == [1, 1]
         self.projections = nn.ModuleList(nn.Linear(shape[2], width) for shape in settings.shapes)
         self.scales = nn.Parameter(torch.randn(len(settings.shapes), width) * 0.02) if settings.maps == "all" else None
         for linear in self.projections:
@@ -65,12 +66,12 @@ class BackboneTokens(PretrainedTokens):
 
     def of_sizes(self, data: dict[str, Tensor]) -> list[list[Tensor]]:
         """Of every picture its maps [Float[C h w], ...]; each distinct size goes through the network once."""
-        sizes = [(h, w) for h, w in data["size"].tolist()]
-        parts = data["pixels"].split([3 * h * w for h, w in sizes])
+        sizes = [tuple(size) for size in data["size"].tolist()]
+        parts = data["pixels"].split([prod(self.settings.input_shape(size)) for size in sizes])
         made: list[list[Tensor]] = [[]] * len(sizes)
-        for h, w in dict.fromkeys(sizes):
-            rows = [i for i, size in enumerate(sizes) if size == (h, w)]
-            maps = self.encoded(torch.stack([parts[i].view(3, h, w) for i in rows]))
+        for size in dict.fromkeys(sizes):
+            rows = [i for i, own in enumerate(sizes) if own == size]
+            maps = self.encoded(torch.stack([parts[i].view(self.settings.input_shape(size)) for i in rows]))
             for j, i in enumerate(rows):
                 made[i] = [m[j] for m in maps]
         return made
@@ -78,7 +79,7 @@ class BackboneTokens(PretrainedTokens):
     def known(self, data: dict[str, Tensor]) -> list[list[Tensor]]:
         """The same, of features that are kept; those of a picture not seen yet are made, and put there."""
         self.check()
-        sizes = [(h, w) for h, w in data["size"].tolist()]
+        sizes = [tuple(size) for size in data["size"].tolist()]
         known = data["known"].tolist()
         shapes = [self.settings.shapes_at(size) for size in sizes]
         counts = [
@@ -86,10 +87,11 @@ class BackboneTokens(PretrainedTokens):
         ]
         kept = data["kept"].split(counts)
         new = [i for i, there in enumerate(known) if not there]
-        pixels = data["pixels"].split([3 * sizes[i][0] * sizes[i][1] for i in new])
+        inputs = [self.settings.input_shape(sizes[i]) for i in new]
+        pixels = data["pixels"].split([prod(shape) for shape in inputs])
         made = {}
         if new:
-            made = self._made([p.view(3, *sizes[i]) for i, p in zip(new, pixels, strict=True)], new)
+            made = self._made([p.view(shape) for p, shape in zip(pixels, inputs, strict=True)], new)
             keys = data["key"]
             for i, maps in made.items():
                 if self.state():  # of other than float32 nothing is kept

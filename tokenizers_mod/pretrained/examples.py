@@ -35,3 +35,29 @@ def sentence() -> Examples:
         [("no", 1)],
         [({}, "a photo of two dogs", {})],
     )
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def sound() -> Examples:
+    from generalist.tokenizers_mod.audio.examples import audio
+
+    shown = audio()
+    mel = {"model_type": "audio-spectrogram-transformer", "num_mel_bins": 32, "max_length": 64, **TINY}
+    return Examples({"backbone": mel}, shown.good, shown.bad)
+
+
+def film() -> Examples:
+    from generalist.tokenizers_mod.vision.examples import video
+
+    shown = video()
+    net = {"model_type": "videomae", "image_size": 32, "patch_size": 16, "num_frames": 4, **TINY}
+    return Examples({"backbone": net}, shown.good, shown.bad)
+
+
+def series() -> Examples:
+    from generalist.tokenizers_mod.numbers.examples import series as plain
+
+    net = {"model_type": "patchtst", "num_input_channels": 1, "context_length": 16, "patch_length": 8}
+    small = {"patch_stride": 8, "d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+    shown = plain()
+    return Examples({"backbone": net | small}, [np.arange(20.0), np.arange(9.0)], shown.bad)
