@@ -35,6 +35,8 @@ def sentence() -> Examples:
         [("no", 1)],
         [({}, "a photo of two dogs", {})],
     )
+
+
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
