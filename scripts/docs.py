@@ -179,8 +179,8 @@ def about_keys() -> Iterator[str]:
                 continue
             default: Any = field.default
             if default is dataclasses.MISSING:
-                made = field.default_factory is not dataclasses.MISSING
-                default = field.default_factory() if made else "-"
+                made: Any = field.default_factory
+                default = made() if made is not dataclasses.MISSING else "-"
                 if dataclasses.is_dataclass(default):
                     inner.append((type(default), f"{prefix}{field.name}."))
                     default = f"{type(default).__name__}()"

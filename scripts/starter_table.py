@@ -20,6 +20,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     for side in args.side:
         asked = fresh(model) if side == "random" else model
         parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
-            "unseen": lambda asked=asked: unseen(asked, args.data),
-            "probe": lambda asked=asked: probed(asked, processor.built, args.sets),
-            "tuned": lambda asked=asked: tuned(asked, processor.built, args.sets, set(args.tune or ())),
+            "unseen": partial(unseen, asked, args.data),
+            "probe": partial(probed, asked, processor.built, args.sets),
+            "tuned": partial(tuned, asked, processor.built, args.sets, set(args.tune or ())),
         }
         for name, part in parts.items():
             if name in args.only:

@@ -132,7 +132,7 @@ class Layout:
     @property
     def some(self) -> bool:
         """Whether questions are asked at some of the tokens and not at all of them."""
-        return bool(self.asks) and 0 < sum(self.asks) < sum(group.count * group.length for group in self.groups)
+        return self.asks is not None and 0 < sum(self.asks) < sum(group.count * group.length for group in self.groups)
 
     def __add__(self, other: Layout) -> Layout:
         """The tokens of `self` followed by those of `other`."""

@@ -357,7 +357,8 @@ class PackedModel(Tapped, PreTrainedModel):
             what = tuple(tuple(map(id, spans)) for spans in sequences)
             made = partial(self.encode_answers, sequences, role)
             if (found := self.repeated(what, sequences, role, made)) is None:
-                return self.score(*self.encode_together(self.packed_sides(inputs, sequences, task)), scale)
+                queries, keys = self.encode_together(self.packed_sides(inputs, sequences, task))
+                return self.score(queries, keys, scale)
             keys = found
         return self.score(self.features(pack(inputs, asked).to(self.device)), keys, scale)
 

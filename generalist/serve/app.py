@@ -214,7 +214,7 @@ async def taken(
                     fields.append((name, value))
     except (AssertionError, ValueError) as error:
         raise HTTPException(400, f"a form that cannot be read ({error})") from error
-    settings = {name: value for name, value in fields if name in SETTINGS}
+    settings: dict[str, Any] = {name: value for name, value in fields if name in SETTINGS}
     settings["candidates"] = candidates_of(chosen)
 
     def read() -> dict[str, Any]:

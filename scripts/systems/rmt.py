@@ -28,7 +28,7 @@ def compute(reference: Reference) -> dict[str, Tensor]:
         x = reference["input"]
         whole, along = (loaded(Manhattan(width, heads, axes, **decay), weights, named) for axes in (False, True))
         found = {"output_whole": whole(x, None), "output_decomposed": along(x, None)}
-        return found | relpos(width // heads, *x.shape[1:3], decays(heads, decay["initial"], decay["span"]))
+        return found | relpos(width // heads, x.shape[1], x.shape[2], decays(heads, decay["initial"], decay["span"]))
     gain = 1.0 if config["layerscale"] else 0.0
     mixer = Manhattan(width, heads, config["retention"] != "whole", **decay)
     block = loaded(RMTBlock(mixer, width, config["ffn_dim"], gain), reference.weights, RMT.renamed)

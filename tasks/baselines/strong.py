@@ -141,7 +141,9 @@ def classifiers(x: Matrix, classes: int) -> list[tuple[str, Callable[[], Any], f
 
     rows, columns = x.shape
     forest = partial(RandomForestClassifier, 300, random_state=0)
-    found = [("random forest", forest, 300.0 * rows * np.sqrt(columns) * 12 * np.log2(rows + 1))]
+    found: list[tuple[str, Callable[[], Any], float]] = [
+        ("random forest", forest, 300.0 * rows * np.sqrt(columns) * 12 * np.log2(rows + 1))
+    ]
     if columns <= 400:
         trees = partial(
             HistGradientBoostingClassifier, max_iter=300, learning_rate=0.06, early_stopping=True, random_state=0
@@ -166,7 +168,7 @@ def regressors(x: Matrix) -> list[tuple[str, Callable[[], Any], float]]:
     trees = partial(
         HistGradientBoostingRegressor, max_iter=300, learning_rate=0.05, early_stopping=True, random_state=0
     )
-    found = [
+    found: list[tuple[str, Callable[[], Any], float]] = [
         ("extra trees", forest, 300.0 * rows * columns * 4 * np.log2(rows + 1)),
         ("slow gradient boosting", trees, 2400.0 * x.size),
     ]

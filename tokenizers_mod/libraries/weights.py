@@ -96,7 +96,7 @@ def digest(state: dict[str, Tensor]) -> str:
     made = hashlib.blake2b(digest_size=16)
     for name, value in sorted(state.items()):
         made.update(name.encode())
-        made.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        made.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return made.hexdigest()
 
 

@@ -85,12 +85,12 @@ def distance(n: int, device: torch.device) -> Float[Tensor, "n n"]:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Float[Tensor, "h n n"], real: Tensor | None) -> Tensor:
     """Attention within the last axis of lines: Float[G L n h d] x 3, real Bool[G L n] or None -> Float[G L n h d]."""
-    lines = [t.flatten(0, 1).transpose(1, 2) for t in (q, k, v)]
+    queries, keys, values = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
     mask = bias.to(q.dtype)
     if real is not None:  # a cell sees itself, so that no row of the mask is empty
         seen = real.flatten(0, 1)[:, None, :] | torch.eye(real.shape[-1], dtype=torch.bool, device=real.device)
         mask = mask.masked_fill(~seen.unsqueeze(1), -torch.inf)
-    return scaled_dot_product_attention(*lines, attn_mask=mask).transpose(1, 2).unflatten(0, q.shape[:2])
+    return scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).unflatten(0, q.shape[:2])
 
 
 def check_decay(width: int, heads: int, initial: float, span: float) -> None:

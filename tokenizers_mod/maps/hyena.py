@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -141,7 +142,7 @@ class Direct(nn.Module):
         self.values = nn.Parameter(torch.randn(count, width, *size))
 
     def forward(self, rows: int, columns: int) -> Float[Tensor, "H W E"]:
-        values = self.values
+        values: Tensor = self.values
         if values.shape[-2:] != (rows, columns):
             values = interpolate(values, (rows, columns), mode="bilinear", align_corners=False)
         return values.flatten(0, 1).permute(1, 2, 0)
@@ -166,7 +167,7 @@ class Implicit(nn.Module):
         self.frequency = nn.Parameter(torch.ones(hidden))  # one for all sines
         given, count = (2 * features, 1) if grid else (features, 2)
         self.mlps = nn.ModuleList(nn.ModuleList() for _ in range(count))
-        for mlp in self.mlps:
+        for mlp in cast(list[nn.ModuleList], list(self.mlps)):
             sizes = [given, *[hidden] * (inner + 1)]
             mlp.extend(OwnLinear(a, b) for a, b in pairwise(sizes))
             mlp.append(OwnLinear(hidden, width, bias=False))

@@ -25,10 +25,9 @@ class Strip(MapOperator):
         self.heads, self.factor = heads, reduce
         self.q, self.k = nn.Linear(width, heads * strip), nn.Linear(width, heads * strip)
         self.v, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.reduce, self.norm = nn.Identity(), nn.Identity()
-        if reduce > 1:
-            self.reduce = nn.Conv2d(width, width, reduce, reduce, groups=width)
-            self.norm = nn.LayerNorm(width)
+        less = reduce > 1
+        self.reduce: nn.Module = nn.Conv2d(width, width, reduce, reduce, groups=width) if less else nn.Identity()
+        self.norm: nn.Module = nn.LayerNorm(width) if less else nn.Identity()
 
     def forward(self, x: Float[Tensor, "G H W D"], real: Bool[Tensor, "G H W"] | None) -> Float[Tensor, "G H W D"]:
         x = kept(x, real)

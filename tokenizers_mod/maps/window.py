@@ -160,7 +160,7 @@ class Window(MapOperator):
         seen = None if seen is None else seen.squeeze(-1)[:, None, None, :]
         if shifted:
             x = x.roll([-s for s in how.shift], (1, 2))
-            part = parted(regions(*x.shape[1:3], how, x.device), how)[0].squeeze(-1)
+            part = parted(regions(x.shape[1], x.shape[2], how, x.device), how)[0].squeeze(-1)
             alike = (part[:, :, None] == part[:, None, :]).unsqueeze(1)  # cells that did not meet around an edge
             alike = alike.repeat(count, 1, 1, 1)
             seen = alike if seen is None else alike & expanded(seen, len(alike))

@@ -18,6 +18,7 @@ class TextTensors(Modality):
     """What `Text` says of input_ids and attention_mask."""
 
     positions: int
+    max_length: int
     reads_words = True
 
     @property

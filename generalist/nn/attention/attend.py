@@ -46,7 +46,7 @@ def attend(
         return _of_asked(q, k, v, at, prompts, parts, whole)
     out = []
     for number, (part, own) in enumerate(zip(parts, _split(parts, q, k, v), strict=True)):
-        done = part.whole(*own) if whole else None
+        done = part.whole(own[0], own[1], own[2]) if whole else None
         if done is not None:
             out.append(done)
             continue

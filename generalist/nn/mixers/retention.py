@@ -68,8 +68,8 @@ class Retention(Mixer):
         else:
             sizes = [group.count * group.length for group in at.groups]
             parts = at.once("sequences", lambda: equal(at))
-            rows = zip(parts, *(t.split(sizes) for t in (q, k, v)), strict=True)
-            mixed = torch.cat([part.packed(self.mixed(part, at, *own, decay)) for part, *own in rows])
+            rows = zip(parts, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+            mixed = torch.cat([part.packed(self.mixed(part, at, a, b, c, decay)) for part, a, b, c in rows])
         return self.out(at.tap("heads", mixed).flatten(1))
 
     def mixed(self, part: Equal, at: At, q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Float[Tensor, "B H n d"]:
