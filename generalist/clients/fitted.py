@@ -80,7 +80,7 @@ class GeneralistForecaster(BaseEstimator):
 
         found = pandas.DataFrame(self.y_, columns=self.names_)
         if self._clock():
-            stamps = self.index_.to_timestamp() if hasattr(self.index_, "to_timestamp") else self.index_
+            stamps = self.index_.to_timestamp() if isinstance(self.index_, pandas.PeriodIndex) else self.index_
             found.insert(0, TIME, stamps)
         return found
 

@@ -158,13 +158,13 @@ class Backbone(Pretrained, Modality):
             return self._decoded(raw)
         content = self.encoded(raw)
         if content is not None:
-            seen = Seen(self.kept.key(content), raw)
-            if self.kept.cache.place(seen.key).is_file():
+            seen = Seen(self.store.key(content), raw)
+            if self.store.cache.place(seen.key).is_file():
                 return seen
             seen.pixels = self._decoded(raw)
             return seen
         pixels = self._decoded(raw)
-        return Seen(self.kept.key(pixels.numpy().tobytes() + str(tuple(pixels.shape)).encode()), None, pixels)
+        return Seen(self.store.key(pixels.numpy().tobytes() + str(tuple(pixels.shape)).encode()), None, pixels)
 
     def _decoded(self, raw: Any) -> Tensor:
         return read_image(raw, 3, self.background)
@@ -175,7 +175,7 @@ class Backbone(Pretrained, Modality):
         return self._decoded(value.raw) if value.pixels is None else value.pixels
 
     @property
-    def kept(self) -> Features:
+    def store(self) -> Features:
         """The features on disk of this network, its pixels and its weights."""
         if "_features" not in self.__dict__:
             about = json.dumps(self.about(), sort_keys=True)
@@ -218,13 +218,13 @@ class Backbone(Pretrained, Modality):
     def _kept_span(self, value: Seen) -> Span:
         size, found, pixels = self.sides, None, torch.zeros(0)
         if not self.ragged:  # else a feature does not tell the picture's size
-            found = self.kept.get(value.key, sum(h * w * c for h, w, c in self.shapes))
+            found = self.store.get(value.key, sum(h * w * c for h, w, c in self.shapes))
         if found is None:
             pixels = self.prepared(self.pixels_of(value))
             size = self.size_of(pixels)
             shapes = self.shapes_at(size)
             if self.ragged:
-                found = self.kept.get(value.key, sum(h * w * c for h, w, c in shapes))
+                found = self.store.get(value.key, sum(h * w * c for h, w, c in shapes))
         data = {
             "pixels": pixels.reshape(-1) if found is None else torch.zeros(0),
             "size": torch.tensor([size]),

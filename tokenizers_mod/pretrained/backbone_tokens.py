@@ -62,7 +62,7 @@ class BackboneTokens(PretrainedTokens):
     def encoded(self, pixels: Tensor) -> list[Tensor]:
         """Float[B 3 H W] -> the network's maps, [Float[B C h w], ...]."""
         with frozen(self.frozen):
-            return self.encoder(pixels.to(self.projections[0].weight.dtype))
+            return self.encoder(pixels.to(next(self.projections.parameters()).dtype))
 
     def of_sizes(self, data: dict[str, Tensor]) -> list[list[Tensor]]:
         """Of every picture its maps [Float[C h w], ...]; each distinct size goes through the network once."""
@@ -95,7 +95,7 @@ class BackboneTokens(PretrainedTokens):
             keys = data["key"]
             for i, maps in made.items():
                 if self.state():  # of other than float32 nothing is kept
-                    self.settings.kept.put(as_key(keys[i]), torch.cat([m.reshape(-1) for m in maps]))
+                    self.settings.store.put(as_key(keys[i]), torch.cat([m.reshape(-1) for m in maps]))
         return [made[i] if i in made else unflat(kept[i], shapes[i]) for i in range(len(sizes))]
 
     def _made(self, pictures: list[Tensor], rows: list[int]) -> dict[int, list[Tensor]]:

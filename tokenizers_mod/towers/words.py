@@ -69,7 +69,7 @@ class TextTower(Tower):
         """The ids of a text, special tokens included, before padding."""
         clean = CLEANERS[self.clean]
         cleaned = clean(text) if len(text) <= LONG else enough(self.backend, text, self.length, clean)[0]
-        return cast(list[int], self.backend.encode(cleaned).ids)
+        return self.backend.encode(cleaned).ids
 
     def read(self, raw: Any) -> dict[str, Tensor]:
         if not isinstance(raw, str):

@@ -152,7 +152,7 @@ def visible(block: Tensor, hidden: Tensor) -> Tensor:
     return (earlier & (~hidden[:, None, :] | itself)).unsqueeze(1)
 
 
-def equal(at: At) -> list[Part]:
+def equal(at: At) -> list[Equal]:
     """A part for every group of equal lengths."""
     return [_equal(at, group) for group in at.groups]
 
@@ -187,4 +187,4 @@ def parts_of(at: At, x: Tensor, listed: bool = False) -> list[Part]:
     """The parts of a pass through the encoder, made once. x: tokens of it; listed: a part for every group."""
     dtype = torch.get_autocast_dtype("cuda") if x.is_cuda and torch.is_autocast_enabled("cuda") else x.dtype
     alone = listed or not x.is_cuda or len(at.groups) == 1
-    return at.once(("parts", alone), lambda: equal(at) if alone else shared(at, dtype in HALF))
+    return at.once(("parts", alone), lambda: [*equal(at)] if alone else shared(at, dtype in HALF))

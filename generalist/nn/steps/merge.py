@@ -47,7 +47,7 @@ class Merge(Step):
         """What a piece becomes, the token each of its new tokens stands for Int[n'], and their cells Int[n' factor^2]
         (`absent` for those that are not there); None where it stays as it is."""
         own = torch.arange(piece.start, piece.start + piece.length)
-        if not may_change(piece):
+        if not may_change(piece) or piece.shape is None:
             return piece, own, None
         count, (rows, columns) = piece.maps(2)
         cells = piece.laid_out(own, absent)
