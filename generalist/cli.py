@@ -82,6 +82,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "pretrained weights on this machine: names for recipes, size, licence, modality",
         "generalist models ~/models --json",
     ),
+    "parity": (
+        "check.parity",
+        "a converted model beside its original again: largest differences",
+        "generalist parity models/clip",
+    ),
     "resume-check": ("resume_check", "prove a run's checkpoint readable", "generalist resume-check runs/demo"),
     "plan": (
         "plan",

@@ -150,3 +150,19 @@ def test_a_folder_that_is_none_or_of_another_kind_ends_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         hf.build(tmp_path)
+
+
+@torch.no_grad()
+def test_an_encoder_alone_carries_a_passport_that_says_it_is_equal(tmp_path):
+    from transformers import SiglipVisionConfig, SiglipVisionModel, ViTConfig, ViTModel
+
+    from generalist.convert.parity import read
+
+    for name, original in (
+        ("vit", ViTModel(ViTConfig(**SIZES, image_size=32, patch_size=16))),
+        ("siglip", SiglipVisionModel(SiglipVisionConfig(**SIZES, image_size=48, patch_size=16))),
+    ):
+        shaken(original).save_pretrained(tmp_path / name)
+        hf.convert(tmp_path / name, tmp_path / f"{name}_out")
+        passport = read(tmp_path / f"{name}_out")
+        assert passport.equal and passport.compared[0].what == "features of 2 pictures", passport

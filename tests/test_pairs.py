@@ -136,6 +136,14 @@ def test_an_architecture_of_open_clip_gives_its_logits(name, monkeypatch, tmp_pa
     assert torch.equal(tensors["pixel_values"], pixels)
     torch.testing.assert_close(ours(**tensors).logits, expected, atol=2e-5, rtol=0)
     assert report.missing == report.unexpected == []
+    passport = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert [one["what"].partition(" ")[0] for one in passport["compared"]] == [
+        "pixels",
+        "features",
+        "features",
+        "logits",
+    ]
+    assert max(one["largest"] for one in passport["compared"]) < 1e-4  # logits of about a hundred
 
 
 SIGLIP = {
@@ -257,3 +265,30 @@ def test_what_cannot_be_converted_ends_in_one_line(folders, monkeypatch, tmp_pat
     monkeypatch.setattr("generalist.tokenizers_mod.towers.network.find_spec", lambda name: None)
     assert main(["predict", str(folders("clip")[1]), "--text", "a cat"]) == 2
     assert "install it: pip install transformers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip2", "clap", "xclip"])
+def test_a_folder_says_how_near_its_original_it_is_and_compares_again(kind, folders, tmp_path, capsys):
+    import shutil
+
+    _, out, _ = folders(kind)
+    passport = json.loads((out / "parity.json").read_text())
+    assert passport["reason"] == "" and passport["seed"] == 0 and {"torch", "transformers"} <= set(passport["versions"])
+    assert len(passport["compared"]) == 3 and all(one["largest"] < 1e-5 < one["of"] for one in passport["compared"])
+    assert main(["parity", str(out)]) == 0
+    assert "equal within the tolerance" in capsys.readouterr().out
+    if kind != "clip":
+        return
+    changed = shutil.copytree(out, tmp_path / "changed")
+    model, _ = read_model(changed)
+    with torch.no_grad():
+        model.get_submodule("tokenizers.image.network.visual_projection").weight[0] *= 3
+    model.save_pretrained(changed)
+    assert main(["parity", str(changed), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["equal"] is False
+    values = json.loads((changed / "parity.json").read_text())
+    (changed / "parity.json").write_text(json.dumps(values | {"checkpoint": "/nowhere/clip"}))
+    assert main(["parity", str(changed)]) == 2
+    assert "the original /nowhere/clip is not here any more" in capsys.readouterr().err
+    (changed / "parity.json").unlink()
+    assert main(["parity", str(changed)]) == 2

@@ -22,7 +22,7 @@ from generalist.convert import sentence
 from generalist.convert.files import load_folder
 from generalist.convert.pairs import transformers as pairs
 from generalist.convert.pairs.build import build as build_pair
-from generalist.convert.report import Report, fill, real_numbers, save
+from generalist.convert.report import Origin, Report, fill, real_numbers, save
 from generalist.convert.towers import clip_text as clip_texts
 from generalist.convert.towers import vit
 from generalist.convert.uni_perceiver.vocabulary import renamed_tokenizer
@@ -49,7 +49,8 @@ def convert(checkpoint: Path, out: Path, tower: str = "both", lenient: bool = Fa
     if tower not in TOWERS:
         raise UserError(f"tower {tower!r}; {nearest(tower, TOWERS)}")
     model, processor, report = build(checkpoint, tower, lenient)
-    save(model, processor, report, out)
+    given = {"tower": tower, "lenient": True} if lenient else {"tower": tower}
+    save(model, processor, report, out, Origin("hf", checkpoint.resolve(), given))
     return report
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from generalist.convert.files import load_tensors
-from generalist.convert.report import Report, fill, positive, real_numbers, save
+from generalist.convert.report import Origin, Report, fill, positive, real_numbers, save
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
@@ -83,14 +83,18 @@ def sizes(tensors: dict[str, Tensor]) -> tuple[int, int, int]:
     return len(layers), up.shape[1], up.shape[0]
 
 
-def convert(
-    checkpoint: Path,
-    out: Path,
-    heads: int = 0,
-    stem: str = "",
-    lenient: bool = False,
-) -> Report:
-    """Write a model folder with the file's blocks as the shared encoder.
+def convert(checkpoint: Path, out: Path, heads: int = 0, stem: str = "", lenient: bool = False) -> Report:
+    """Write a model folder with the file's blocks as the shared encoder; options as in `build`."""
+    model, processor, report = build(checkpoint, heads, stem, lenient)
+    options = {"heads": heads, "stem": stem, "lenient": lenient}
+    save(model, processor, report, out, Origin("meta-transformer", checkpoint.resolve(), options))
+    return report
+
+
+def build(
+    checkpoint: Path, heads: int = 0, stem: str = "", lenient: bool = False
+) -> tuple[GeneralistModel, GeneralistProcessor, Report]:
+    """The model of a file, its processor, and what was done with every tensor.
 
     heads: 0 = width / 64 as released. stem: an open_clip image tower, ARCH:PRETRAINED or ARCH:FILE, whose patch
     kernel, class token, positions and pre-norm become the image tokenizer, the summary and the embedding norm.
@@ -145,8 +149,7 @@ def convert(
     report.notes.append("text is fresh: the released model has no text tower in this space")
     report.parameters = sum(p.numel() for p in model.parameters())
     tokenizer = Text().hf_tokenizer()
-    save(model, GeneralistProcessor(tokenizer=tokenizer, modalities=modalities), report, out)
-    return report
+    return model.eval(), GeneralistProcessor(tokenizer=tokenizer, modalities=modalities), report
 
 
 def _stem(name: str, report: Report) -> dict[str, Tensor]:

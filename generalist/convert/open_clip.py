@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from generalist.convert.files import load_tensors
 from generalist.convert.pairs import open_clip as pairs
 from generalist.convert.pairs.build import build
-from generalist.convert.report import Report, real_numbers, save
+from generalist.convert.report import Origin, Report, real_numbers, save
 from generalist.convert.towers import clip_text, timm_vit, vit
 from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
@@ -61,7 +61,8 @@ def convert(
         taken.kind = f"open_clip {checkpoint}"
         pair, _ = pairs.pair_of(pairs.source_of(name, tokenizer), taken, lenient)
         model, processor, report = build(pair, taken)
-        save(model, processor, report, out)
+        options = {"tower": tower, "lenient": lenient, "tokenizer": tokenizer}
+        save(model, processor, report, out, origin_of(name, options))
         return report
     if tower == "image":
         model, processor, report = from_visual(image_tower(name, taken, lenient))
@@ -73,8 +74,19 @@ def convert(
     report.notes += taken.notes
     if not name.partition(":")[2]:
         report.notes.append("no weights were given: all are fresh")
-    save(model, processor, report, out)
+    save(model, processor, report, out, origin_of(name, {"tower": tower, "lenient": lenient}))
     return report
+
+
+def origin_of(name: str, options: dict[str, Any]) -> Origin:
+    """What a passport holds: files by their whole path, options that were given."""
+    arch, _, weights = name.partition(":")
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())
+    elif Path(weights).is_file():
+        name = f"{arch}:{Path(weights).resolve()}"
+    given = {key: value.resolve() if isinstance(value, Path) else value for key, value in options.items() if value}
+    return Origin("open-clip", Path(name), given)
 
 
 def image_tower(name: str, report: Report | None = None, lenient: bool = False) -> nn.Module:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,16 +96,37 @@ def positive(**options: int | list[int]) -> None:
 
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 # what a model of an earlier conversion may have left: weights and what belongs to them
-LEFT = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json", "conversion.json")
+TOLD = ("conversion.json", "parity.json")
+LEFT = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json", *TOLD)
 
 
-def save(model: nn.Module, processor, report: Report, out: Path) -> None:
-    """Model, processor and report into one folder, which may hold an earlier model of ours and no other."""
+@dataclass
+class Origin:
+    """What a model was converted from: the kind of conversion, the checkpoint and the options that were given."""
+
+    kind: str
+    checkpoint: Path
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def save(model: nn.Module, processor, report: Report, out: Path, origin: Origin | None = None) -> None:
+    """Model, processor and report into one folder, which may hold an earlier model of ours and no other.
+
+    origin: the model is compared with it, and the folder gets a passport (`generalist.convert.parity`).
+    """
+    from generalist.convert import parity  # which knows every kind of conversion
+
+    passport = None
     try:
         clear(out, report)
+        if origin is not None:
+            passport = parity.measured(origin.kind, origin.checkpoint, origin.options, model, processor)
+            report.notes.append(passport.told())
         model.save_pretrained(out)  # type: ignore[operator]
         processor.save_pretrained(out)
         report.write(out)
+        if passport is not None:
+            parity.write(passport, out)
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror or error}); choose another --out") from error
 
@@ -125,6 +147,6 @@ def clear(out: Path, report: Report) -> None:
             raise UserError(f"{out} holds {shown} of another model, which is not overwritten; choose another --out")
     for path in old:
         path.unlink()
-    removed = [path.name for path in old if path.name not in ("model.safetensors", "conversion.json")]
+    removed = [path.name for path in old if path.name not in ("model.safetensors", *TOLD)]
     if removed:
         report.notes.append(f"removed, of the model that was in the folder: {', '.join(removed)}")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from generalist.convert.files import load_tensors
-from generalist.convert.report import Report, fill, positive, real_numbers, save
+from generalist.convert.report import Origin, Report, fill, positive, real_numbers, save
 from generalist.convert.uni_perceiver import keys
 from generalist.convert.uni_perceiver.expert_keys import moe_settings, moe_state_dict
 from generalist.convert.uni_perceiver.tables import arrange
@@ -52,7 +52,7 @@ def convert(checkpoint: Path, out: Path, **options: Any) -> Report:
         raise UserError("--dialect applies on the way back to an official file, and is read off one; leave it out")
     tensors, container = load_tensors(checkpoint)
     model, processor, report, unused = build(tensors, container=container, **options)
-    save(model, processor, report, out)
+    save(model, processor, report, out, Origin("uni-perceiver", checkpoint.resolve(), options))
     if unused:
         from safetensors.torch import save_file
 
