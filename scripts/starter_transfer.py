@@ -75,7 +75,7 @@ def probed(model: GeneralistModel, modalities: dict[str, Modality], data: Path) 
                 rows = draw(training, task.index, None, share, seed) if share < 1 else training
                 chosen = numbers(rows, training) if share < 1 else list(range(len(training)))
                 values.append(fitted(x[chosen], y[chosen], held, labels))
-            yield line(task.name, "probe", share, values, labels)
+            yield line(task.name, "probe", share, values, len(labels.unique()))
 
 
 def tuned(
@@ -91,15 +91,13 @@ def tuned(
             for seed in range(DRAWS):
                 how = Tuning(method, fraction=TUNED, steps=STEPS, seed=seed)
                 values.append(methods.tune(model, modalities, task, training, test, how).metrics["accuracy"])
-            labels = torch.tensor([task.index(test[i]) for i in range(len(test))])
-            yield line(task.name, method, TUNED, values, labels)
+            assert task.candidates is not None
+            yield line(task.name, method, TUNED, values, len(task.candidates.offered()))
 
 
-def line(name: str, method: str, share: float, values: list[float], labels: Tensor) -> Line:
-    """One line; chance is the share of the commonest class among the test labels Int[n]."""
+def line(name: str, method: str, share: float, values: list[float], classes: int) -> Line:
     value = [float(np.mean(values)), float(np.std(values, ddof=1))] if len(values) > 1 else values
-    commonest = float(labels.bincount().max() / len(labels))
-    return {"what": name, "measure": f"{method} {share:.0%}", "value": value, "chance": commonest}
+    return {"what": name, "measure": f"{method} {share:.0%}", "value": value, "chance": 1 / classes}
 
 
 def fresh(like: GeneralistModel, seed: int = 0) -> GeneralistModel:

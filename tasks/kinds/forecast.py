@@ -26,11 +26,13 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.candidates import ridge
 from generalist.tasks.candidates.answers import Answer
 from generalist.tasks.candidates.names import CandidateSet, Numbers, Residuals
+from generalist.tasks.kinds.joint import JointOrigin
 from generalist.tasks.kinds.origin import Origin
 from generalist.tasks.measures import lines
 from generalist.tasks.measures.metrics import Mean, mean_of
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.numbers import bins
+from generalist.tokenizers_mod.numbers.variates import Variates
 
 UNITS = ("past", "data")
 
@@ -44,8 +46,11 @@ class Forecast(Task):
     (0 = all).
 
     linear: ridge strength of the linear forecast under the answers, 0 = none (`tasks.candidates.ridge`); windows
-    whose past hardly moves count little in it. slot: the modality that
-    asks. units: of the measured errors, "past" (deviations of each window's past) or "data" (the record's own).
+    whose past hardly moves count little in it. slot: the modality that asks. units: of the measured errors, "past"
+    (deviations of each window's past) or "data" (the record's own).
+
+    joint: the first input are `Variates` [t, V] and the future is [horizon, V]: every variate is asked for its own at
+    its token, so that no slots are needed.
     """
 
     kind: ClassVar[str] = "forecast"
@@ -63,6 +68,7 @@ class Forecast(Task):
     linear: float = 0.0
     slot: str = "slot"
     units: str = "past"
+    joint: bool = False
     relative: list[str] = field(default_factory=list)
     newest: int = 0
 
@@ -86,13 +92,17 @@ class Forecast(Task):
         if lacking := [name for name in self.relative if name not in covariates]:
             hint = nearest(lacking[0], covariates)
             raise UserError(f"task {self.name}: relative={lacking} are no covariates; {hint}")
+        if self.joint and (self.linear or self.relative):
+            raise UserError(
+                f"task {self.name}: a joint forecast takes no linear part and no relative inputs; leave out"
+            )
         if self.newest < 0:
             raise UserError(f"task {self.name}: newest must be >= 0 steps, got {self.newest}")
         if self.horizon < 1:
             raise UserError(f"task {self.name}: horizon must be at least 1 step, got {self.horizon}")
 
     def used(self) -> set[str]:
-        return super().used() | {self.slot}
+        return super().used() | (set() if self.joint else {self.slot})
 
     @property
     def series(self) -> Any:
@@ -101,20 +111,24 @@ class Forecast(Task):
 
     def learn(self, modalities: dict[str, Modality], records: Records) -> None:
         learn_tables(self, modalities, records, [name for name in self.inputs if name not in self.relative])
+        past = modalities[next(iter(self.inputs))]
+        if self.joint and isinstance(past, Variates) and not past.horizon:
+            past.horizon = self.horizon
 
-    def origin(self, record: Record) -> Origin:
-        """What is known of a record up to its forecast. UserError names a field that it lacks."""
+    def origin(self, record: Record) -> Any:
+        """What is known of a record up to its forecast, an `Origin` or where `joint` a `JointOrigin`. UserError names a
+        field that it lacks."""
         if lacking := [name for name in self.inputs.values() if name not in record]:
             raise UserError(f"no field {lacking[0]!r}; {nearest(lacking[0], record)}")
         raw = {modality: record[name] for modality, name in self.inputs.items()}
-        return Origin(raw, self)
+        return JointOrigin(raw, self) if self.joint else Origin(raw, self)
 
     def candidate_set(self, records: Records) -> CandidateSet:
         step = max(1, len(records) // 2000)
         settings = {"sigma": self.sigma, "auxiliary": self.auxiliary}
         if not self.linear:
             z = [self._future(self.origin(records[i]), records[i]) for i in range(0, len(records), step)]
-            return Numbers(edges=self._edges(z), **settings)
+            return Numbers(edges=self._edges([values.flatten() for values in z]), **settings)
         windows, stds, series = [], [], []
         for i in range(len(records)):
             origin, record = self.origin(records[i]), records[i]
@@ -135,26 +149,30 @@ class Forecast(Task):
 
     def bind(self, modalities: dict[str, Modality], candidates: CandidateSet | None, info: dict[str, Any]) -> None:
         super().bind(modalities, candidates, info)
-        if self.slot not in modalities:
+        if not self.joint and self.slot not in modalities:
             raise UserError(f"task {self.name}: forecasting asks at future slots; add the modality {self.slot!r}")
 
-    def _future(self, origin: Origin, record: Record) -> Tensor:
-        """The future in the past's units: Float[horizon]."""
-        future = origin.future(record[self.future])
-        if len(future) != self.horizon:
+    def _future(self, origin: Any, record: Record) -> Tensor:
+        """The future in the past's units: Float[horizon], or of every variate Float[V horizon]."""
+        future: Tensor = origin.future(record[self.future])
+        if future.shape[-1] != self.horizon:
             raise UserError(f"field {self.future!r} has {len(future)} values, the horizon is {self.horizon}")
         return future
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         origin = self.origin(record)
-        slot: Any = self.modalities[self.slot]
         known = record.get(self.future) is not None
+        if self.joint:
+            labels = self._future(origin, record) if known else None
+            return Example(origin.sequence(labels, rng), record=str(record.get("id", "")))
+        slot: Any = self.modalities[self.slot]
         numbers: Any = self.candidates
         asked = slot.read(self._future(origin, record) - origin.location(numbers)) if known else self.horizon
         return Example(origin.spans(slot.span(asked), rng), record=str(record.get("id", "")))
 
     def asked(self, record: Record) -> list[Span]:
-        return self.origin(record).question()
+        spans: list[Span] = self.origin(record).question()
+        return spans
 
     def read(self, record: Record, log_p: Tensor, rows: Mapping[str, Tensor]) -> Answer:
         """Median and 80 % band of every future step, in the series' own units."""
@@ -193,6 +211,9 @@ class Forecast(Task):
         for record, count in zip(records.tolist(), counts.tolist(), strict=True):
             origin, numbers = self.origin(kept.record(record)), self.candidates
             assert isinstance(numbers, Numbers)
+            if self.joint:  # a row a variate
+                parts.append(torch.stack([origin.std, origin.mean]).repeat_interleave(self.horizon, dim=1))
+                continue
             zero = torch.zeros(count * kept.labels.shape[1], dtype=torch.float64)  # beyond the horizon as well
             zero[: self.horizon] += origin.location(numbers)
             parts.append(torch.stack([origin.std.expand(len(zero)), zero * origin.std + origin.mean]))
@@ -209,17 +230,19 @@ class Forecast(Task):
         """The past, the future as it came, and the forecast's median with its 80 % band."""
         origin, numbers = self.origin(record), self.candidates
         assert isinstance(numbers, Numbers)
-        past = origin.past
+        past, future = origin.past, torch.as_tensor(record[self.future], dtype=torch.float64)
         low, median, high = origin.quantiles(numbers, log_p, (0.1, 0.5, 0.9))
-        future = [float(v) for v in record[self.future]]
+        if self.joint:  # the first variate stands for all
+            past, future, low, median, high = (t.view(len(t), -1)[:, 0] for t in (past, future, low, median, high))
+        coming = future.reshape(-1).tolist()
         drawn = {"low": low.tolist(), "median": median.tolist(), "high": high.tolist()}
-        error = float((median - torch.tensor(future)).abs().mean())
+        error = float((median - future.reshape(-1)).abs().mean())
         return {
-            "input": {"kind": "series", "past": past.tolist(), "future": future, **drawn},
+            "input": {"kind": "series", "past": past.tolist(), "future": coming, **drawn},
             "truth": f"the next {self.horizon} values of {record.get('series', 'the series')}",
             "answers": [[f"median forecast, mean absolute error {error:.3g}", 1.0]],
             "correct": None,
         }
 
     def truth(self, record: Record) -> str:
-        return " ".join(f"{float(v):.4g}" for v in record[self.future])
+        return " ".join(f"{float(v):.4g}" for v in torch.as_tensor(record[self.future]).flatten())

@@ -28,6 +28,7 @@ MODALITIES: dict[str, str] = {
     "graph": "generalist.tokenizers_mod.geometry.graph:Graph",
     "points": "generalist.tokenizers_mod.geometry.points:Points",
     "series": "generalist.tokenizers_mod.numbers.series:Series",
+    "variates": "generalist.tokenizers_mod.numbers.variates:Variates",
     "slot": "generalist.tokenizers_mod.numbers.slot:Slot",
     "table": "generalist.tokenizers_mod.tables.table:Table",
     "number": "generalist.tokenizers_mod.numbers.number:Number",

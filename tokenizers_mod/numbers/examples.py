@@ -34,6 +34,25 @@ def series() -> Examples:
     )
 
 
+def variates() -> Examples:
+    rng = np.random.default_rng(0)
+    gap = rng.normal(size=(9, 2))
+    gap[:4, 1] = NAN
+    return Examples(
+        {"context": 8},
+        [rng.normal(size=(19, 3)), gap, rng.normal(size=5)],
+        [
+            (np.zeros((0, 2)), r"at least one step"),
+            (np.full((9, 2), NAN), r"no value of variate 0"),
+            (np.full((9, 2), INF), r"infinite"),
+            (["a", "b"], r"not an array of numbers"),
+            (cut_npy(), r"cut\.npy.*not readable"),
+        ],
+        [(np.zeros((1, 1)), 1)],
+        [({"context": 8}, rng.random((t, v)), {"variates": v}) for t, v in ((3, 1), (19, 4))],
+    )
+
+
 def slot() -> Examples:
     return Examples(
         {"patch": 3},
