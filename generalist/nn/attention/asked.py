@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.batch.at import At
-from generalist.nn.attention.parts import Part
+from generalist.nn.attention.parts import Equal, Part
 
 
 @dataclass
@@ -45,8 +45,12 @@ class Queries:
         o = o.transpose(1, 2).flatten(0, 1)
         return o if self.place is None else o.index_select(0, self.place)
 
-    def seen(self, mask: Tensor | None) -> Tensor | None:
-        """Their rows of a mask: Bool[count 1 1|n k] -> Bool[count 1 1|longest k]."""
+    def seen(self) -> Tensor | None:
+        """Their rows of the part's mask: Bool[count 1 1|longest n]."""
+        if isinstance(self.part, Equal) and self.part.causal:
+            places = torch.arange(self.part.group.length)
+            return (places <= self.rows(self.part.within(self.asked)).unsqueeze(-1)).unsqueeze(1)
+        mask = self.part.mask
         if mask is None or mask.shape[2] == 1:
             return mask
         own = torch.arange(self.count, device=mask.device).unsqueeze(1)

@@ -92,7 +92,7 @@ def _of_asked(
         qs, ks, vs = of.rows(qs).transpose(1, 2), part.rows(ks), part.rows(vs)
         if prompts is not None:
             ks, vs = (torch.cat([_each(p, part.count), t], dim=2) for p, t in zip(prompts, (ks, vs), strict=True))
-        mask = _added(of.seen(part.mask), [], 0, 0 if prompts is None else len(prompts[0]))
+        mask = _added(of.seen(), [], 0, 0 if prompts is None else len(prompts[0]))
         out.append(of.packed(kernel(at.kernel)(qs, ks, vs, mask)[0]))
     return out[0] if len(out) == 1 else torch.cat(out)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from generalist.data.batch.at import At
 from generalist.data.batch.types import Group
@@ -25,11 +26,33 @@ FEW = 8192  # padded tokens that cost a GPU no more than starting another kernel
 class Equal:
     """Sequences of one length: a view of the packed tokens.
 
-    mask: Bool[count 1 1|n n], True = may be seen, None = all.
+    given: Bool[count 1 1|n n], of a padded batch; at: whose blocks say who sees whom; neither: all see all.
     """
 
     group: Group
-    mask: Tensor | None = None
+    given: Tensor | None = None
+    at: At | None = None
+
+    @cached_property
+    def blocks(self) -> tuple[Tensor, Tensor] | None:
+        """Int[count n], the blocks of its tokens, and Bool[count n], which are hidden."""
+        if self.at is None:
+            return None
+        own, shape = slice(self.group.start, self.group.start + self.tokens), (self.group.count, self.group.length)
+        return self.at.block[own].view(shape), self.at.hidden[own].view(shape)
+
+    @cached_property
+    def causal(self) -> bool:
+        """Whether every token sees itself and all before it, and nothing else. On a CPU only: a GPU would wait."""
+        if self.blocks is None or self.blocks[0].device.type != "cpu":
+            return False
+        block, hidden = self.blocks
+        return not bool(hidden.any()) and bool((block[:, 1:] > block[:, :-1]).all())
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """Bool[count 1 1|n n], True = may be seen, None = all; made where a kernel needs it."""
+        return self.given if self.blocks is None else visible(*self.blocks)
 
     @property
     def tokens(self) -> int:
@@ -52,8 +75,10 @@ class Equal:
         return (tokens - self.group.start) % self.group.length
 
     def whole(self, q: Tensor, k: Tensor, v: Tensor, asks: list[int] | None = None) -> Tensor | None:
-        """Attention by a kernel that needs no rows, where there is one. asks: queries of each sequence, None: all."""
-        return None
+        """Attention by a kernel that needs no mask, where there is one. asks: queries of each sequence, None: all."""
+        if asks is not None or not self.causal:
+            return None
+        return self.packed(scaled_dot_product_attention(self.rows(q), self.rows(k), self.rows(v), is_causal=True))
 
 
 @dataclass
@@ -160,8 +185,7 @@ def equal(at: At) -> list[Equal]:
 def _equal(at: At, group: Group) -> Equal:
     if at.mask is not None or group.plain:
         return Equal(group, at.mask)
-    own, shape = slice(group.start, group.start + group.count * group.length), (group.count, group.length)
-    return Equal(group, visible(at.block[own].view(shape), at.hidden[own].view(shape)))
+    return Equal(group, at=at)
 
 
 def shared(at: At, half: bool) -> list[Part]:
