@@ -132,11 +132,12 @@ def test_a_finished_task_is_not_drawn_and_counts_stay_those_of_the_draws():
 
 def test_how_often_is_looked_at_how_much_follows_from_counts_alone():
     recipe = tiny(validation__every=50, validation__cost=0.05)
-    every, sizes = planned(recipe, {"digits": 1000, "wine": 30})
-    # half of the steps are a task's: 0.05 / 0.5 * 0.5 * 8 = 0.4 samples a step, so 160 steps for 64 of them
-    assert (every, sizes) == (160, {"digits": 64, "wine": 30})
-    assert planned(recipe, {"digits": 1000, "wine": 30}, world=2)[0] == 320
-    assert planned(tiny(validation__every=500), {"digits": 1000, "wine": 30}) == (500, {"digits": 200, "wine": 30})
+    held = {"digits": 1000, "wine": 30}
+    # a task has half of the steps: 0.5 * 8 / 0.5 = 8 samples a step's time, so 64 take 8 steps, and the look itself one
+    assert planned(recipe, held) == (180, {"digits": 64, "wine": 30})
+    assert planned(recipe, held, world=2)[0] == 340
+    assert planned(recipe, held, views={"digits": 9})[0] == 1460
+    assert planned(tiny(validation__every=500), held) == (500, {"digits": 192, "wine": 30})
 
 
 def test_the_best_look_is_the_first_of_equals_and_ties_go_to_the_smaller_misfit():

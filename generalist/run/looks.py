@@ -28,8 +28,9 @@ from generalist.evaluate.unread import Unread
 from generalist.machine import ranks
 from generalist.model.objective import Objective
 from generalist.recipe.recipe import Recipe
-from generalist.tasks.base import Task
-from generalist.tasks.lines import KINDS
+from generalist.tasks.base.task import Task
+from generalist.tasks.measures.lines import KINDS
+from generalist.tokenizers_mod.base.views import views_of
 from generalist.train.average import Average
 from generalist.train.checkpoints import owned
 from generalist.train.checkpoints.checkpoint import checkpoints, write_tensors
@@ -39,6 +40,7 @@ from generalist.train.engines.base import Engine, rng_state, set_rng_state
 
 FILE = "validation.json"  # in the run's folder and in each of its checkpoints
 FORWARD = 0.5  # of a training step's time a sample, at most: a look has no backward pass
+FIXED = 1.0  # steps' time that a look takes beside its samples: candidates encoded, weights written
 ENOUGH = 64  # samples that a look is worth while with
 MISFITS = ("nll", "CRPS")  # what decides between looks of equal score
 LOWEST = -1e9  # the score of what is no number
@@ -122,7 +124,8 @@ class Looks:
             found = {name: validation(task)[0] for name, task in tasks.items()}
             self.records = {name: records for name, records in found.items() if records is not None}
         if self.records:
-            self.every, sizes = planned(recipe, {n: len(r) for n, r in self.records.items()}, engine.world)
+            views = {name: views_of(task.modalities[m] for m in task.inputs) for name, task in tasks.items()}
+            self.every, sizes = planned(recipe, {n: len(r) for n, r in self.records.items()}, engine.world, views)
             self.records = {name: records.spread(sizes[name]) for name, records in self.records.items()}
 
     # --- what the loop asks ---
@@ -207,17 +210,20 @@ class Looks:
             self.average.load(portable.load(folder / "average.pt"))
 
 
-def planned(recipe: Recipe, sizes: dict[str, int], world: int = 1) -> tuple[int, dict[str, int]]:
+def planned(
+    recipe: Recipe, sizes: dict[str, int], world: int = 1, views: dict[str, int] | None = None
+) -> tuple[int, dict[str, int]]:
     """Steps between looks and samples of each task at one, within `validation.cost` of training's work.
 
-    Every rank looks at all samples, and trains on its share of a batch.
+    Every rank looks at all samples, and trains on its share of a batch. views: how often a sample is looked at.
     """
-    total = sum(task.share for task in recipe.tasks)
-    # samples that a step may leave to looks, by task
-    each = {t.name: recipe.validation.cost / FORWARD * t.share / total * t.batch / world for t in recipe.tasks}
-    least = max(min(size, ENOUGH) / each[name] for name, size in sizes.items())
-    every = max(recipe.validation.every, math.ceil(least))
-    return every, {name: min(size, max(1, int(every * each[name] + 1e-9))) for name, size in sizes.items()}
+    total, cost = sum(task.share for task in recipe.tasks), recipe.validation.cost
+    # samples of each task that a look may take in the place of one step
+    each = {t.name: t.share / total * t.batch / world / FORWARD / (views or {}).get(t.name, 1) for t in recipe.tasks}
+    least = FIXED + max(min(size, ENOUGH) / each[name] for name, size in sizes.items())
+    every = max(recipe.validation.every, math.ceil(least / cost - 1e-9))
+    free = every * cost - FIXED + 1e-9
+    return every, {name: min(size, max(1, int(free * each[name]))) for name, size in sizes.items()}
 
 
 def scored(task: Task, records: Records, objective: Objective) -> tuple[dict[str, float], tuple[float, float]]:

@@ -132,7 +132,10 @@ def letters(values: list[str]) -> Callable[[list[Any]], Matrix]:
 # --- methods ---
 
 
-def classifiers(x: Matrix, classes: int) -> list[tuple[str, Callable[[], Any], float]]:
+Listed = list[tuple[str, Callable[[], Any], float]]
+
+
+def classifiers(x: Matrix, classes: int) -> Listed:
     """(name, maker, work) of more classifiers on dense x [n, d], the cheapest first."""
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.pipeline import make_pipeline
@@ -141,9 +144,7 @@ def classifiers(x: Matrix, classes: int) -> list[tuple[str, Callable[[], Any], f
 
     rows, columns = x.shape
     forest = partial(RandomForestClassifier, 300, random_state=0)
-    found: list[tuple[str, Callable[[], Any], float]] = [
-        ("random forest", forest, 300.0 * rows * np.sqrt(columns) * 12 * np.log2(rows + 1))
-    ]
+    found: Listed = [("random forest", forest, 300.0 * rows * np.sqrt(columns) * 12 * np.log2(rows + 1))]
     if columns <= 400:
         trees = partial(
             HistGradientBoostingClassifier, max_iter=300, learning_rate=0.06, early_stopping=True, random_state=0
@@ -156,7 +157,7 @@ def classifiers(x: Matrix, classes: int) -> list[tuple[str, Callable[[], Any], f
     return found
 
 
-def regressors(x: Matrix) -> list[tuple[str, Callable[[], Any], float]]:
+def regressors(x: Matrix) -> Listed:
     """The same for numbers."""
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
     from sklearn.pipeline import make_pipeline
@@ -168,7 +169,7 @@ def regressors(x: Matrix) -> list[tuple[str, Callable[[], Any], float]]:
     trees = partial(
         HistGradientBoostingRegressor, max_iter=300, learning_rate=0.05, early_stopping=True, random_state=0
     )
-    found: list[tuple[str, Callable[[], Any], float]] = [
+    found: Listed = [
         ("extra trees", forest, 300.0 * rows * columns * 4 * np.log2(rows + 1)),
         ("slow gradient boosting", trees, 2400.0 * x.size),
     ]
