@@ -35,7 +35,8 @@ class GridMixer(Mixer):
         out = others
         for grid in at.grids(self.needs.axes, self.lines):
             real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
-            mixed = self.mix(x[grid.index].unflatten(1, grid.shape), real).flatten(1, len(grid.shape)).to(out.dtype)
+            maps = x.index_select(0, grid.index.flatten()).view(-1, *grid.shape, x.shape[1])
+            mixed = self.mix(maps, real).flatten(1, len(grid.shape)).to(out.dtype)
             index = grid.index if grid.real is None else grid.index[grid.real]
             mixed = mixed.flatten(0, 1) if grid.real is None else mixed[grid.real]
             out = out.index_copy(0, index.flatten(), mixed)
