@@ -161,6 +161,8 @@ def test_a_plan_counts_every_mixer():
         ({"mixers": {"kind": "retention", "normalise": "softmax"}, "writing_scale": "default"}, "cannot be causal"),
         ({"mixers": ["decay_axes", "attention"], "writing_scale": "default"}, "cannot be causal"),
         ({"mixers": "hyena"}, "an asked token learns nothing"),
+        ({"mixers": "retention", "prompts": 2}, "model.prompts is of attention, and no layer has any"),
+        ({"mixers": "retention", "position": "rotary"}, "model.position is of attention, and no layer has any"),
         ({"local": 4}, "a window with a middle is odd"),
         ({"local": 3, "moe": {"placement": "all"}}, "experts have no local"),
         ({"mixers": ["retention", "attention"], "inner_norm": True}, "'retention' has no such norm"),

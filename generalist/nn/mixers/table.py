@@ -150,6 +150,7 @@ def check(spec: EncoderSpec, inputs: Callable[[], Inputs]) -> None:
         _check_parts(spec)
         used = _check_mixers(spec)
         check_experts(spec)
+        _check_attention(spec)
         operators = _built_without_numbers(spec)
     except UserError:
         raise
@@ -225,6 +226,16 @@ def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
         ):
             used[named(what, key)[0]] = _checked(key, what, table, other)
     return used
+
+
+def _check_attention(spec: EncoderSpec) -> None:
+    """UserError for settings of attention in a model that has none: nothing would read them."""
+    asked = [name for name in ("prompts", "candidate_prompts", "position", "head_dim", "local") if getattr(spec, name)]
+    kinds = [mixer_class(TOKEN_MIXERS, name) for name, _ in mixer_names(spec)]
+    if asked and kinds and not any("positions" in inspect.signature(kind.__init__).parameters for kind in kinds):
+        raise UserError(
+            f"model.{asked[0]} is of attention, and no layer has any; put one among model.mixers, or leave it out"
+        )
 
 
 def _checked(key: str, what: dict[str, Any] | str, table: Table, other: Table) -> Needs:
