@@ -167,7 +167,7 @@ def _run(argv: list[str]) -> int:
         parser().print_help()
         return 0
     # keys may stand after options, where argparse no longer takes them
-    keys = [word for word in rest if hasattr(args, "keys") and "=" in word and not word.startswith("-")]
+    keys = [word for word in rest if "keys" in args and "=" in word and not word.startswith("-")]
     if wrong := [word for word in rest if word not in keys]:
         raise UserError(f"{wrong[0]!r} is not understood here (see generalist {args.command} --help)")
     if keys:

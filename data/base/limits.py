@@ -63,6 +63,6 @@ def limits() -> Limits:
 
 def over(what: str, name: str, found: str) -> UserError:
     """The error of a sample called `what` that is over the limit `name`; found: how much there is of it, in words."""
-    value = getattr(limits(), name)
+    value = vars(limits())[name]
     unit = {"mb": " MB", "gb": " GB", "hz": " Hz", "s": " kB/s"}.get(name.rpartition("_")[2], "")
     return UserError(f"{what}: {found}, over the limit of {value:,}{unit}; mend it or set {VARIABLE}={name}=...")

@@ -61,7 +61,7 @@ def _arrays(file: BinaryIO, what: str, choose: Callable[[list[str]], list[str]],
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
         chosen = choose(list(members))
         total = sum(members[name].file_size for name in chosen)
-        if total > getattr(limits(), limit) * MB:
+        if total > vars(limits())[limit] * MB:
             raise over(what, limit, f"arrays of {total / MB:,.0f} MB unpacked")
         found = {}
         for name in chosen:
@@ -81,7 +81,7 @@ def _array(file: BinaryIO, size: int, what: str, limit: str = "array_mb") -> np.
     if kind.hasobject:
         raise UserError(f"{what}: an array of Python objects, which can run code and is not read; use numbers or text")
     claimed = math.prod(shape) * kind.itemsize
-    if claimed > getattr(limits(), limit) * MB:
+    if claimed > vars(limits())[limit] * MB:
         raise over(what, limit, f"its header says {told_shape(shape)} of {kind}, {claimed / MB:,.0f} MB")
     if claimed > size:
         raise UserError(

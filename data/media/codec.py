@@ -16,6 +16,7 @@ import numpy as np
 
 from generalist.data.base.errors import UserError, one_line
 from generalist.data.base.files import check_regular
+from generalist.data.base.foreign import is_picture, is_tensor
 from generalist.data.media import arrays, jsons
 from generalist.data.media.pictures import open_picture
 
@@ -47,9 +48,9 @@ def encode(value: Any) -> tuple[str, bytes] | None:
             raise UserError(f"cannot read {value} ({error.strerror})") from error
     if isinstance(value, bytes):
         return next((ending for head, ending in HEADS.items() if value.startswith(head)), "bin"), value
-    if hasattr(value, "convert") and hasattr(value, "save"):
+    if is_picture(value):
         return _picture(value)
-    if hasattr(value, "detach"):
+    if is_tensor(value):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         if value.dtype == object:

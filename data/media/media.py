@@ -14,6 +14,7 @@ import numpy as np
 
 from generalist.data.base.errors import UserError
 from generalist.data.base.files import is_regular
+from generalist.data.base.foreign import is_picture
 from generalist.data.media import arrays
 from generalist.data.media.codec import HEADS, PICTURES, SOUNDS, picture
 from generalist.data.media.kinds import CALLED, CLIPS, MEDIA, ending
@@ -47,7 +48,7 @@ def opened(name: str, value: Any) -> Opened:
         return _file(value)
     if isinstance(value, bytes):
         return _bytes(name, value)
-    if hasattr(value, "load") and hasattr(value, "convert"):
+    if is_picture(value):
         return _picture(value)
     if isinstance(value, dict) and "array" in value:
         rate = float(value.get("sampling_rate") or value.get("rate") or 0)

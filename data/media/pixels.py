@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 from generalist.data.media.pictures import bounded, named, open_picture
 
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
@@ -31,7 +32,7 @@ def pixels_of(raw: Any, background: float = 1.0, grey: bool = False, whole: bool
 
     what = named(raw)
     try:
-        picture = bounded(raw if hasattr(raw, "convert") else open_picture(raw, "image"), what, whole)
+        picture = bounded(raw if is_picture(raw) else open_picture(raw, "image"), what, whole)
         picture = ImageOps.exif_transpose(picture)
         if picture.mode in WIDE:
             return in_range(np.asarray(picture))

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Generator
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 
 PART = 4  # a set may take this part of the limit: one that is too large must leave room for the others
 LARGE = 2**20  # bytes; what is larger takes the room of many small things, which save more time a byte
@@ -38,7 +39,7 @@ def size_of(value: Any) -> int | None:
         return _sum(value)
     if is_dataclass(value):
         return _sum([getattr(value, f.name) for f in fields(value)])
-    if hasattr(value, "getbands") and hasattr(value, "width"):  # a PIL picture, decoded when it is first looked at
+    if is_picture(value):  # a PIL picture, decoded when it is first looked at
         return OBJECT + value.width * value.height * len(value.getbands())
     return None
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 from generalist.data.media.codec import HEADS, PICTURES, picture
 from generalist.data.media.pictures import open_picture
 from generalist.data.media.pixels import pixels_of
@@ -62,7 +63,7 @@ def grey(value: Any) -> np.ndarray | None:
         if value.dtype != np.uint8 or not shaped or min(value.shape[:2]) < LOW:
             return None
         value = Image.fromarray(value)
-    if not hasattr(value, "convert"):
+    if not is_picture(value):
         return None
     pixels = pixels_of(value, grey=True, whole=False)
     pixels = pixels.astype(np.float32) * (1 if pixels.dtype == np.uint8 else 255)

@@ -8,7 +8,7 @@ texts of the same words (`generalist.data.tools.alike`) are named too, but do no
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture, is_tensor
 from generalist.data.base.labels import Labels, shown
 from generalist.data.base.outliers import inside
 from generalist.data.files.cache import content_key
@@ -88,10 +89,10 @@ def content(value: Any) -> tuple[bytes, bool]:
             raise UserError(f"cannot read {value} ({error.strerror})") from error
     if isinstance(value, bytes):
         return value, True
-    if hasattr(value, "convert") and hasattr(value, "tobytes"):
+    if is_picture(value):
         kept = getattr(value, "encoded", None)
         return (kept, True) if kept is not None else (f"{value.mode}{value.size}".encode() + value.tobytes(), True)
-    if hasattr(value, "detach"):
+    if is_tensor(value):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes(), value.size > 4
@@ -133,16 +134,15 @@ def check(
     of what those samples look like, for samples that are nearly the same.
     """
     report = Report(split, len(records), notes=list(records.info.get("notes", [])))
-    seen: dict[str, str] = {}
-    whole: set[str] = set()
+    seen: dict[str, str] = {}  # a mark, and the first sample that has it
     ids: set[str] = set()
     exact: set[tuple[str, str]] = set()  # (sample, other set or "") that are equal and so not nearly equal
     columns: dict[str, dict[int, Any]] = defaultdict(dict)
     rows: list[tuple[int, str]] = []
     names = records.info.get("classes") or []
     labels = Labels(names, names) if names else None
-    for line in records.info.get("skipped", []):
-        report.problems["left out when written"].append(str(line))
+    if left_out := [str(line) for line in records.info.get("skipped", [])]:
+        report.problems["left out when written"] = left_out
     for number in range(len(records)):
         progress(1)
         name = str(number)
@@ -161,17 +161,10 @@ def check(
         if name in ids:
             report.problems["same id"].append(f"{name} is the id of an earlier sample")
         ids.add(name)
-        for key, value in record.items():
-            report.fields[key] += value is not None
-            if isinstance(value, str) and not value.strip():
-                report.problems["blank text"].append(f"{name}: {key}")
-        for key, value in record.items():
-            if isinstance(value, str | int | float) and (key != "id" or "id" in records.info.get("naming", ())):
-                columns[key][number] = value
+        _look_at_fields(report, name, record, labels)
+        for key, value in _cells(record, records.info).items():
+            columns[key][number] = value
         rows.append((number, name))
-        label = record.get("label")
-        if label is not None and not isinstance(label, float) and np.ndim(label) == 0:
-            report.classes[shown(label, labels)] += 1
         before = next((seen[mark] for _, mark in found if mark in seen), None)
         if before is not None:
             report.problems["repeated"].append(f"{name} is {before}")
@@ -180,20 +173,52 @@ def check(
         exact |= {(name, other) for other in [*leaked, *([""] if before else [])]}
         if like is not None and before is None:
             report.problems["nearly repeated"].append(f"{name} is like {like}")
-        for other, held in (looks or {}).items():
-            if other not in leaked and (like := held.said(record)) is not None:
-                report.problems["nearly leaked"].append(f"{name} is like {like} of {other}")
+        _look_alike(report, name, record, {o: held for o, held in (looks or {}).items() if o not in leaked})
         for _, mark in found:
             seen.setdefault(mark, name)
-            whole.add(mark)
+    _look_at_pairs(report, looks or {}, exact)
+    _look_at_columns(report, columns, dict(rows), records.info)
+    _look_at_classes(report, names)
+    return report, set(seen)
+
+
+def _cells(record: Record, info: dict[str, Any]) -> dict[str, Any]:
+    """The fields that can be looked at as columns; an id only where it names something."""
+    plain = {key: value for key, value in record.items() if isinstance(value, str | int | float)}
+    return plain if "id" in info.get("naming", ()) else {k: v for k, v in plain.items() if k != "id"}
+
+
+def _look_at_fields(report: Report, name: str, record: Record, labels: Labels | None) -> None:
+    """What a sample has, blank texts, and its class."""
+    for key, value in record.items():
+        report.fields[key] += value is not None
+        if isinstance(value, str) and not value.strip():
+            report.problems["blank text"].append(f"{name}: {key}")
+    label = record.get("label")
+    if label is not None and not isinstance(label, float) and np.ndim(label) == 0:
+        report.classes[shown(label, labels)] += 1
+
+
+def _look_alike(report: Report, name: str, record: Record, looks: dict[str, Looks]) -> None:
+    """Samples of other splits that the sample is nearly equal to."""
+    for other, held in looks.items():
+        if (like := held.said(record)) is not None:
+            report.problems["nearly leaked"].append(f"{name} is like {like} of {other}")
+
+
+def _look_at_pairs(report: Report, looks: dict[str, Looks], exact: set[tuple[str, str]]) -> None:
+    """Samples that are nearly equal, found once all are seen; exact: those that are equal, and in which split."""
     for one, like in report.looks.pairs():
         if (one, "") not in exact:
             report.problems["nearly repeated"].append(f"{one} is like {like}")
-    for other, held in (looks or {}).items():
+    for other, held in looks.items():
         for one, like in report.looks.pairs(held):
             if (one, other) not in exact:
                 report.problems["nearly leaked"].append(f"{one} is like {like} of {other}")
-    _look_at_columns(report, columns, dict(rows), records.info)
+
+
+def _look_at_classes(report: Report, names: Sequence[Any]) -> None:
+    """Classes of very unequal size or without samples, and fields that only some samples have."""
     if len(report.classes) > 1:
         few, many = min(report.classes.values()), max(report.classes.values())
         if many >= 10 * few:
@@ -206,7 +231,6 @@ def check(
             report.problems["missing fields"].append(f"{key}: {report.read - count} of {report.read} samples lack it")
     for missing in [n for n in names if n not in report.classes] if report.classes else []:
         report.problems["class without samples"].append(str(missing))
-    return report, whole
 
 
 def _look_at_columns(

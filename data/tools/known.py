@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from generalist.data.base.foreign import is_tensor
 from generalist.data.media.kinds import MEDIA, ending
 from generalist.data.media.sounds import mixed, read_sound
 from generalist.data.stream.source import Record, Records
@@ -31,7 +32,7 @@ def picture_of(value: Any) -> np.ndarray | None:
         value = mixed(read_sound(value, whole=False)[0])
     if isinstance(value, dict):
         value = value.get("array")
-    if hasattr(value, "detach"):
+    if is_tensor(value):
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif" or value.size < 64:
         return alike.grey(value)

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
     module = importlib.import_module(KINDS[args.kind][0])
     names = "heads size frames spatial vision_type head_scale dialect tower end_id spe_id tokenizer network settings"
-    options: dict[str, Any] = {name: getattr(args, name) for name in names.split() if getattr(args, name) is not None}
+    options: dict[str, Any] = {name: vars(args)[name] for name in names.split() if vars(args)[name] is not None}
     if args.lenient:
         options["lenient"] = True
     taken = getattr(module, "OPTIONS", tuple(inspect.signature(module.convert).parameters))

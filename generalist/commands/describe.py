@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from generalist.hf.predict import captions
 
-    options = {name: getattr(args, name) for name in ("beam", "steps", "length_penalty", "sample", "temperature")}
+    options = {name: vars(args)[name] for name in ("beam", "steps", "length_penalty", "sample", "temperature")}
     found = captions(args.run, given(args.input), args.task, seed=args.seed, top_p=args.top_p, **options)
     if args.json:
         print(json.dumps({"captions": found}, indent=1))

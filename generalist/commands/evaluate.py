@@ -92,7 +92,7 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     label = next((key.partition("=")[2] for key in args.keys if key.startswith("label=")), "label")
     records = with_labels(args, records, label)
     inputs = dict(pair(text) for text in args.input or [])
-    partners = dict(pair(text) for text in getattr(args, "partner", None) or [])
+    partners = dict(pair(text) for text in vars(args).get("partner") or [])
     asked = Asked(kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys), USUAL)
     cache = args.cache or (args.out / "candidates" if args.out else None)
     unread = Unread(args.split, mismatches=False)
@@ -104,7 +104,7 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
             result["notes"] = answers.records.notes
         if unread.lines:
             result["unread"] = unread.lines
-        if getattr(args, "write", False):
+        if vars(args).get("write", False):
             result["measures"] |= measured(model, answers, args.out and args.out / "captions.jsonl")
     if args.leakage is not None:
         known, fields, where = training(args, answers.task)

@@ -24,10 +24,10 @@ def source_of(args: argparse.Namespace, place: str) -> Any:
     from generalist.data.sources.places import source_at
     from generalist.data.sources.settings import from_words
 
-    asked = [pair(text) for text in [*(args.input or []), *(getattr(args, "partner", None) or [])]]
-    keys = dict(pair(text) for text in getattr(args, "keys", []))
-    answer = getattr(args, "label", "") or keys.get("label") or keys.get("target") or ""
-    if getattr(args, "labels", None) is not None:  # they lie in a file of their own
+    asked = [pair(text) for text in [*(args.input or []), *(vars(args).get("partner") or [])]]
+    keys = dict(pair(text) for text in vars(args).get("keys", []))
+    answer = vars(args).get("label", "") or keys.get("label") or keys.get("target") or ""
+    if vars(args).get("labels") is not None:  # they lie in a file of their own
         answer = ""
     return source_at(place, from_words(args.set), [name for modality, name in asked if modality == name], answer)
 

@@ -111,23 +111,8 @@ def build(
             raise UserError(f"meta-transformer: the file does not say how many heads share width {width}; give --heads")
         heads = width // HEAD
         report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
-    patch, size = (14, 224) if width == 1024 else (16, 224)
     clip = _stem(stem, report) if stem else None
-    if clip is not None:
-        patch = clip["conv1.weight"].shape[-1]
-        size = patch * int((len(clip["positional_embedding"]) - 1) ** 0.5)
-        if clip["conv1.weight"].shape[0] != width:
-            wide = clip["conv1.weight"].shape[0]
-            raise UserError(f"meta-transformer: the stem {stem} is {wide} wide, the encoder {width}")
-    image = {
-        "class": "generalist.tokenizers_mod.vision.video:Picture",
-        "size": size,
-        "patch": patch,
-        "frames": 1,
-        "table": "learned",
-        "mean": list(CLIP_MEAN),
-        "std": list(CLIP_STD),
-    }
+    image = _image(width, clip, stem)
     modalities = {"summary": {}, "text": {}, "image": image}
     config = GeneralistConfig(
         hidden_size=width,
@@ -150,6 +135,25 @@ def build(
     report.parameters = sum(p.numel() for p in model.parameters())
     tokenizer = Text().hf_tokenizer()
     return model.eval(), GeneralistProcessor(tokenizer=tokenizer, modalities=modalities), report
+
+
+def _image(width: int, clip: dict[str, Tensor] | None, stem: str) -> dict[str, Any]:
+    """The image tokenizer's settings: the stem's, or the release's. UserError for a stem of another width."""
+    patch, size = (14, 224) if width == 1024 else (16, 224)
+    if clip is not None:
+        wide, _, patch, _ = clip["conv1.weight"].shape
+        size = patch * int((len(clip["positional_embedding"]) - 1) ** 0.5)
+        if wide != width:
+            raise UserError(f"meta-transformer: the stem {stem} is {wide} wide, the encoder {width}")
+    return {
+        "class": "generalist.tokenizers_mod.vision.video:Picture",
+        "size": size,
+        "patch": patch,
+        "frames": 1,
+        "table": "learned",
+        "mean": list(CLIP_MEAN),
+        "std": list(CLIP_STD),
+    }
 
 
 def _stem(name: str, report: Report) -> dict[str, Tensor]:

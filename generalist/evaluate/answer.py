@@ -95,8 +95,7 @@ def answer(
     was_training = model.training
     model.eval()
     queries, labels, owner, partners, member_owner, seen = [], [], [], [], [], 0
-    ids: list[str] = []
-    sound: list[int] = []
+    ids, sound = list[str](), list[int]()
     found: list[dict[str, Tensor]] = []
     for numbers, views in viewed(task, records, unread=unread):
         sound += numbers
@@ -138,10 +137,17 @@ def answer(
         ids=ids,
         views=1 if partners else len(views),
     )
-    result.columns = joined([*kept(result), *(kept(result.turned(), "backward") if task.symmetric else [])])
-    result.derived = measures.values(task.line_kind, result.columns)
-    result.metrics = measured(result)
+    result = with_measures(result)  # by the model as it answers, not as it trains
     model.train(was_training)
+    return result
+
+
+def with_measures(result: Answers) -> Answers:
+    """The same with what is kept of every answer and what follows from that."""
+    backward = kept(result.turned(), "backward") if result.task.symmetric else []
+    result.columns = joined([*kept(result), *backward])
+    result.derived = measures.values(result.task.line_kind, result.columns)
+    result.metrics = measured(result)
     return result
 
 

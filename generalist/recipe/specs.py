@@ -128,12 +128,12 @@ class CandidateSpec:
             ("shard", ("auto", "always", "never")),
             ("negatives", ("gathered", "constant", "local")),
         ):
-            value = getattr(self, key)
+            value = vars(self)[key]
             if value not in valid:
                 raise UserError(f"candidates: {key}={value!r}; {nearest(value, valid)} (valid: {', '.join(valid)})")
         for key in ("size", "every"):
-            if getattr(self, key) < 1:
-                raise UserError(f"candidates: {key} must be at least 1, got {getattr(self, key)}")
+            if vars(self)[key] < 1:
+                raise UserError(f"candidates: {key} must be at least 1, got {vars(self)[key]}")
 
 
 FREEZABLE = ("nothing", "encoder", "towers", "all_but_prompts")

@@ -68,8 +68,8 @@ class Task(Reading):
         if not 0 <= self.smoothing < 1:
             raise UserError(f"task {self.name}: smoothing is {self.smoothing}; it must lie in 0 <= smoothing < 1")
         for name in ("share", "weight", "omega"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"task {self.name}: {name} must be positive and finite, got {getattr(self, name)}")
+            if not 0 < vars(self)[name] < float("inf"):
+                raise UserError(f"task {self.name}: {name} must be positive and finite, got {vars(self)[name]}")
 
     # --- its records ---
 

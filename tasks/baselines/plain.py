@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, hstack, issparse
 
+from generalist.data.base.foreign import is_picture
 from generalist.data.stream.source import Records
 from generalist.tasks.baselines import features, strong
 from generalist.tasks.baselines.budget import clock
@@ -133,7 +134,7 @@ def kind_of(value: Any) -> Kind:
 def _kind_of(value: Any) -> Kind:
     if isinstance(value, str):
         return WORDS
-    if hasattr(value, "convert"):
+    if is_picture(value):
         return PICTURE
     if isinstance(value, Mapping):
         return next((kind for key, kind in MARKED.items() if key in value), ROW)

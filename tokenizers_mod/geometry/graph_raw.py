@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError, nearest, told
+from generalist.data.base.foreign import is_tensor
 from generalist.data.base.limits import limits, over
 from generalist.tokenizers_mod.base.base import check_finite
 
@@ -151,7 +152,7 @@ def _networkx(graph: Any) -> dict[str, Any]:
 def _pyg(graph: Any) -> dict[str, Any]:
     def array(name: str) -> np.ndarray | None:
         value = getattr(graph, name, None)
-        return None if value is None else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        return None if value is None else np.asarray(value.detach().cpu() if is_tensor(value) else value)
 
     x, attributes = array("x"), array("edge_attr")
     found: dict[str, Any] = {"edges": array("edge_index")}

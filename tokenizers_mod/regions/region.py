@@ -80,8 +80,8 @@ class Region(Modality):
         if self.norm == "group" and (self.checkpoint or self.backbone_weights):
             raise UserError(f"{self.name}: norm='group' does not fit library weights; use norm='batch' with them")
         for side in ("height", "width"):
-            if getattr(self, side) < self.stride or getattr(self, side) % self.stride:
-                raise UserError(f"{self.name}: {side} {getattr(self, side)} is not a multiple of stride {self.stride}")
+            if vars(self)[side] < self.stride or vars(self)[side] % self.stride:
+                raise UserError(f"{self.name}: {side} {vars(self)[side]} is not a multiple of stride {self.stride}")
         if self.proposals < 1 and self.mode != "global":
             raise UserError(f"{self.name}: proposals must be at least 1, or mode 'global'")
         if self.checkpoint and not self.config.get("num_labels"):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 from generalist.data.batch.types import Span
 from generalist.data.media.pictures import bounded, named, open_picture
 from generalist.tokenizers_mod.base.examples import Examples
@@ -69,7 +70,7 @@ class Depth(Image):
 
         UserError: unreadable, not [H, W], no depth at all.
         """
-        if isinstance(raw, str) or hasattr(raw, "__fspath__") or hasattr(raw, "convert"):
+        if isinstance(raw, str) or hasattr(raw, "__fspath__") or is_picture(raw):
             raw = _picture(raw)
         array = as_array(raw, self.name)
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
@@ -103,7 +104,7 @@ def _picture(raw: Any) -> np.ndarray:
     """A 16-bit or 8-bit single-channel picture as an integer array, undistorted by PIL's conversions."""
     what = named(raw).replace("image", "depth", 1)
     try:
-        picture = bounded(raw if hasattr(raw, "convert") else open_picture(raw, "depth"), what)
+        picture = bounded(raw if is_picture(raw) else open_picture(raw, "depth"), what)
         array = np.asarray(picture)
     except UserError:
         raise

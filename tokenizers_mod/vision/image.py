@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from generalist.data.base.constants import constant
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 from generalist.data.batch.cells import cells
 from generalist.data.batch.types import Span
 from generalist.data.media import arrays
@@ -46,7 +47,7 @@ def read_image(raw: Any, channels: int, background: float = 1.0, whole: bool = T
     """
     if isinstance(raw, str | Path) and str(raw).lower().endswith(".npy"):
         raw = arrays.load(raw, f"image {raw}")
-    if isinstance(raw, str | Path) or hasattr(raw, "convert"):
+    if isinstance(raw, str | Path) or is_picture(raw):
         array = pixels_of(raw, background, channels == 1, whole)
         image = torch.from_numpy(np.array(array)).float()
         image = image.div_(255) if array.dtype == np.uint8 else image

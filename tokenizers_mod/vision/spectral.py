@@ -107,8 +107,8 @@ class Spectral(Modality):
         if self.hidden < 0 or not 1 <= self.views <= 8:
             raise UserError(f"{self.name}: need hidden {self.hidden} >= 0 and views {self.views} in 1..8")
         for key in ("wavelengths", "mean", "std"):
-            if len(getattr(self, key)) not in (0, self.bands):
-                raise UserError(f"{self.name}: {key} has {len(getattr(self, key))} values for {self.bands} bands")
+            if len(vars(self)[key]) not in (0, self.bands):
+                raise UserError(f"{self.name}: {key} has {len(vars(self)[key])} values for {self.bands} bands")
         if any(s <= 0 for s in self.std) or any(w <= 0 for w in self.wavelengths):
             raise UserError(f"{self.name}: std and wavelengths must be > 0")
 

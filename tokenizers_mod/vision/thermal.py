@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 from generalist.tokenizers_mod.base.base import check_finite
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_array
@@ -57,7 +58,7 @@ class Thermal(Image):
 
     def read(self, raw: Any) -> Tensor:
         """-> float [channels, H, W] in 0..1. UserError: empty, NaN, not a picture."""
-        is_array = not (isinstance(raw, str | bytes) or hasattr(raw, "convert") or hasattr(raw, "__fspath__"))
+        is_array = not (isinstance(raw, str | bytes) or is_picture(raw) or hasattr(raw, "__fspath__"))
         array = as_array(raw, self.name) if is_array else None
         if array is None or array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or array.size == 0:
             return super().read(raw)

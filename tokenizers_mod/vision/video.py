@@ -110,8 +110,8 @@ class Video(Modality):
                 f"{self.name}: need tubelet {self.tubelet} >= 1, frames {self.frames} >= 0, stem {self.stem} >= 0"
             )
         for key, valid in (("table", ("sincos", "learned")), ("augment", AUGMENTATIONS)):
-            if getattr(self, key) not in valid:
-                raise UserError(f"{self.name}: {key}={getattr(self, key)!r}; valid: {', '.join(valid)}")
+            if vars(self)[key] not in valid:
+                raise UserError(f"{self.name}: {key}={vars(self)[key]!r}; valid: {', '.join(valid)}")
         if self.sample < 0 or (self.frames and self.sample > self.frames):
             raise UserError(
                 f"{self.name}: sample {self.sample} frames of a table of {self.frames}; lower one, raise the other"

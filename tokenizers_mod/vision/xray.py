@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import is_picture
 from generalist.tokenizers_mod.base.base import check_finite
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_array
@@ -75,7 +76,7 @@ class XRay(Image):
 
     def _deep(self, raw: Any) -> Tensor | None:
         """Arrays [H, W] of more than 8 bits, in their own units; None where 0..1 or 8 bits need no window."""
-        if isinstance(raw, str | Path) or hasattr(raw, "convert"):
+        if isinstance(raw, str | Path) or is_picture(raw):
             return None
         array = as_array(raw, self.name)
         if array.ndim != 2 or array.dtype.kind not in "iuf" or array.size == 0 or array.dtype == np.uint8:
@@ -109,9 +110,9 @@ def _dicom(path: Any, invert: bool, window: list[float] | None) -> tuple[np.ndar
         pixels = found.pixel_array.astype(np.float32)
     except Exception as error:
         raise UserError(f"xray {path}: cannot be read ({error}); is it DICOM and complete?") from error
-    pixels = pixels * float(getattr(found, "RescaleSlope", 1)) + float(getattr(found, "RescaleIntercept", 0))
-    invert = invert != (getattr(found, "PhotometricInterpretation", "") == "MONOCHROME1")
-    centre, width = (np.ravel(getattr(found, key, [])) for key in ("WindowCenter", "WindowWidth"))
+    pixels = pixels * float(found.get("RescaleSlope", 1)) + float(found.get("RescaleIntercept", 0))
+    invert = invert != (found.get("PhotometricInterpretation", "") == "MONOCHROME1")
+    centre, width = (np.ravel(found.get(key, [])) for key in ("WindowCenter", "WindowWidth"))
     if window is None and len(centre) and len(width):
         window = [float(centre[0]), float(width[0])]
     return pixels, invert, window

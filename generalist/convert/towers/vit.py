@@ -53,29 +53,7 @@ def build(
     if picture is None and text is None:
         raise ValueError("a model needs the modality of its file: picture or text")
     text = text or Text(max_length=77, positions=77)
-    projection = tensors.get("head.projection.weight")
-    layers, width, hidden = _sizes(kind, tensors)
-
-    def has(part: str) -> bool:
-        """A part is there if any of its tensors is, in any layer."""
-        names = (re.sub(r"layers\.\d+", "layers", name) for name in tensors)
-        return part.rstrip(".") in families or any(name.startswith(part) for name in names)
-
-    found = replace(
-        spec,
-        width=width,
-        layers=layers,
-        hidden=hidden,
-        layer_scale=1e-3 if has("encoder.layers.gamma") else 0.0,
-        embedding_norm=has("embedding_norm."),
-        final_norm=has("encoder.norm."),
-        output_head=projection is not None,
-        output_size=0 if projection is None else len(projection),
-        output_bias="head.projection.bias" in tensors,
-        output_norm=has("head.norm."),
-        inner_norm=has("encoder.layers.mixer.norm."),
-        initial_scale=1 / 0.07,
-    )
+    found = _told(kind, tensors, spec, families)
     modalities: dict[str, Modality] = {"summary": Summary(hidden=hidden_summary), "text": text}
     modalities |= {} if picture is None else {"image": picture}
     config = GeneralistConfig(**found.described(), modalities=modality_settings(modalities))
@@ -90,6 +68,33 @@ def build(
     report.loaded -= len(kept)
     processor = GeneralistProcessor(tokenizer=text.hf_tokenizer(), modalities=config.modalities)
     return model, processor, report
+
+
+def _told(kind: str, tensors: dict[str, Tensor], spec: EncoderSpec, families: tuple[str, ...]) -> EncoderSpec:
+    """The description with what the tensors show of sizes and parts."""
+    projection = tensors.get("head.projection.weight")
+    layers, width, hidden = _sizes(kind, tensors)
+
+    def has(part: str) -> bool:
+        """A part is there if any of its tensors is, in any layer."""
+        names = (re.sub(r"layers\.\d+", "layers", name) for name in tensors)
+        return part.rstrip(".") in families or any(name.startswith(part) for name in names)
+
+    return replace(
+        spec,
+        width=width,
+        layers=layers,
+        hidden=hidden,
+        layer_scale=1e-3 if has("encoder.layers.gamma") else 0.0,
+        embedding_norm=has("embedding_norm."),
+        final_norm=has("encoder.norm."),
+        output_head=projection is not None,
+        output_size=0 if projection is None else len(projection),
+        output_bias="head.projection.bias" in tensors,
+        output_norm=has("head.norm."),
+        inner_norm=has("encoder.layers.mixer.norm."),
+        initial_scale=1 / 0.07,
+    )
 
 
 def _sizes(kind: str, tensors: dict[str, Tensor]) -> tuple[int, int, int]:

@@ -1,0 +1,19 @@
+"""What a value of another library is, said by its class's name, so that the library need not be imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def is_a(value: Any, name: str) -> bool:
+    """Whether a class of this full name is among those of the value: is_a(x, "torch.Tensor")."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(value).__mro__)
+
+
+def is_picture(value: Any) -> bool:
+    """Whether it is a picture of Pillow's, of whatever file."""
+    return is_a(value, "PIL.Image.Image")
+
+
+def is_tensor(value: Any) -> bool:
+    return is_a(value, "torch.Tensor")
