@@ -60,6 +60,7 @@ def card(folder: Path, data: Path, measured: dict[str, Any]) -> str:
     _, processor = read_model(folder)
     head = model_card("starter", processor, "icons").partition("\n## Measured results")[0]
     head = re.sub(r'from_pretrained\("\."\)', 'from_pretrained(generalist.path("starter"))', head)
+    head = re.sub(r" {3,}#", "  #", head)  # as the formatter has it
     return head + results(measured) + licences((data / "LICENCES.md").read_text(encoding="utf-8"))
 
 

@@ -81,6 +81,16 @@ def run(site: Path, home: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_the_shipped_model_is_whole_in_it(wheel):
+    home = ROOT / "generalist" / "shipped" / "starter"
+    wanted = {f"generalist/shipped/starter/{place.relative_to(home).as_posix()}" for place in home.rglob("*.*")}
+    wanted = {name for name in wanted if "__pycache__" not in name}
+    with zipfile.ZipFile(wheel) as held:
+        assert wanted <= set(held.namelist())
+        name = "generalist/shipped/starter/model.safetensors"
+        assert held.read(name) == (ROOT / name).read_bytes()
+
+
 def test_the_wheel_brings_one_name_and_all_of_it(wheel, site):
     assert wheel.name.startswith("generalist_encoder-")
     found = {path.name for path in site.iterdir() if path.name not in ("bin", "__pycache__")}
