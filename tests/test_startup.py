@@ -97,3 +97,14 @@ def test_an_unknown_attribute_is_an_attribute_error():
 def test_the_version_is_one(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "generalist.__version__"}
+
+
+def test_info_tells_the_versions_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from generalist.commands.info import sections; found = sections(); title, values = next(found); "
+        "print(title, values['torch'], sorted({'torch', 'transformers', 'numpy'} & set(sys.modules))); "
+        "print(next(found)[0])"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == [f"versions {importlib.metadata.version('torch')} []", "devices"]

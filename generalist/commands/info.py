@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -18,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    found = {"modalities": modalities()} if args.modalities else everything()
+    found = iter([("modalities", modalities())]) if args.modalities else sections()
     if args.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(dict(found), indent=1))
         return 0
-    for title, values in found.items():
-        print(title)
+    for title, values in found:
+        print(title, flush=True)  # what is known already is told while the rest is imported
         width = max((len(name) for name in values), default=0) + 2
         for name, value in values.items():
             lines = [f"{key}: {text}" for key, text in value.items()] if isinstance(value, dict) else [value]
@@ -38,16 +39,29 @@ def about(kind: type) -> str:
     return (sys.modules[kind.__module__].__doc__ or "").strip().splitlines()[0]
 
 
-def everything() -> dict[str, Any]:
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
+def sections() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Titles and what stands below them, one by one; the versions without importing what they are of."""
+    yield "versions", versions()
     import torch
 
     from generalist.recipe.load import RECIPES, load_recipe
     from generalist.tasks.registry.table import TASKS
 
-    packages = {}
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    for i in range(torch.cuda.device_count()):
+        devices[f"cuda:{i}"] = torch.cuda.get_device_name(i)
+    yield "devices", devices
+    yield "modalities", modalities()
+    yield "tasks", {name: about(kind) for name, kind in TASKS.items()}
+    yield from encoder_parts().items()
+    yield "recipes", {name: load_recipe(name).about for name in RECIPES}
+
+
+def versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = {"python": platform.python_version()}
     for name in (
         "generalist",
         "torch",
@@ -62,17 +76,7 @@ def everything() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
-    for i in range(torch.cuda.device_count()):
-        devices[f"cuda:{i}"] = torch.cuda.get_device_name(i)
-    return {
-        "versions": {"python": platform.python_version(), **packages},
-        "devices": devices,
-        "modalities": modalities(),
-        "tasks": {name: about(kind) for name, kind in TASKS.items()},
-        **encoder_parts(),
-        "recipes": {name: load_recipe(name).about for name in RECIPES},
-    }
+    return packages
 
 
 def encoder_parts() -> dict[str, dict[str, str]]:
