@@ -88,3 +88,23 @@ def test_every_kind_is_described_by_json_and_refuses_what_it_does_not_know(kind)
     assert made.channels
     with pytest.raises(UserError, match=f"{kind} has no setting 'nothing_like_it'"):
         StagesConfig(kind, nothing_like_it=1)
+
+
+def test_a_converted_folder_and_a_described_network_are_a_modalitys_backbone(tmp_path):
+    from generalist.convert.backbone import convert
+    from generalist.tokenizers_mod.pretrained.backbone import Backbone
+
+    torch.manual_seed(0)
+    network = RMT(**SMALL).eval()
+    save_file(official(network), tmp_path / "rmt.safetensors")
+    convert(tmp_path / "rmt.safetensors", tmp_path / "out", "rmt", '{"axes": [true, false]}')
+    pixels = torch.rand(3, 32, 32)
+    for backbone in (str(tmp_path / "out"), {"model_type": "stages", "kind": "rmt", **SMALL}):
+        picture = Backbone(backbone=backbone, size=32)
+        span = picture.span(picture.read(pixels))
+        tokens = picture.build(16).eval()
+        assert span.grid == (4, 4) and tokens(span.data).shape == (16, 16)
+        own = [m for m in tokens.modules() if isinstance(m, RMT)]
+        assert len(own) == 1
+        same = torch.equal(own[0].stem[0].weight, network.stem[0].weight)
+        assert same == isinstance(backbone, str)

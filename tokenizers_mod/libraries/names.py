@@ -71,7 +71,7 @@ def _of_folder(folder: Path, source: str) -> tuple[dict[str, Any], dict[str, Any
         raise UserError(f"backbone: {folder}/config.json names no model_type; give a folder of transformers or timm")
     kind = config.pop("model_type")
     description = library_of({"library": "transformers"}).describe(kind, config)
-    return description, processor_settings(str(folder)) or {}, source
+    return description, processor_settings(str(folder)) or _pixels(description, ""), source
 
 
 def _pixels(description: dict[str, Any], source: str) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING, AutoBackbone, AutoModel
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.tokenizers_mod.backbones import stages
 from generalist.tokenizers_mod.libraries.tower import Tower, as_map, fit
+
+stages.register()  # published networks of our own, {"model_type": "stages", "kind": ...}
 
 
 def describe(name: str, settings: dict[str, Any]) -> dict[str, Any]:
