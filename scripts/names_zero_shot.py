@@ -4,8 +4,8 @@
     python -m scripts.names_zero_shot DATA --count 500       # DATA holds cifar10_subset/test.parquet
 
 A picture's vector is the sum of p(class) e(name of the class) over ImageNet's 1,000 classes, p of EfficientNet-Lite0
-and e of MiniLM; an answer is the candidate whose vector is most like it (ConSE, 1312.5650). The names are timm's. Measured
-accuracy with its 95 % interval goes to scripts/bench_results/names_zero_shot.json.
+and e of MiniLM; an answer is the candidate whose vector is most like it (ConSE, 1312.5650). The names are timm's.
+Measured accuracy with its 95 % interval goes to scripts/bench_results/names_zero_shot.json.
 """
 
 from __future__ import annotations
