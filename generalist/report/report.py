@@ -26,7 +26,7 @@ from generalist.report.sections.curves import curves_section
 from generalist.report.sections.evaluation import calibration_section, data_section, leakage_section, matrix_section
 from generalist.report.sections.inspect import heads_section
 from generalist.report.sections.interference import interference_section
-from generalist.report.sections.results import Result, read_results, results_table, verdict_sentences
+from generalist.report.sections.results import Result, read_results, results_table, start_table, verdict_sentences
 from generalist.report.sections.samples import predictions_section
 from generalist.report.sections.space import in_order, space_section
 from generalist.train.events import LOG, read_log
@@ -67,7 +67,9 @@ def write_report(run: str | os.PathLike) -> Path:
     name = str((recipe or {}).get("name") or run.resolve().name)
     order = [r.task for r in results or []]  # one order, and so one colour a task, on the whole page
     sections = {
-        "Results": _missing(run, "metrics.json") if results is None else _results(results),
+        "Results": _missing(run, "metrics.json")
+        if results is None
+        else _results(results, (metrics or {}).get("start")),
         "Training": _training(events, order) if events else _missing(run, LOG),
         "Other data": data_section(elsewhere) if elsewhere else "",
         "Calibration": calibration_section(measured),
@@ -170,9 +172,9 @@ def _missing(run: Path, name: str) -> str:
     return f'<div class="card missing"><p>{words}</p></div>'
 
 
-def _results(results: list[Result]) -> str:
+def _results(results: list[Result], start: Any = None) -> str:
     sentences = "".join(f"<p>{s}</p>" for s in verdict_sentences(results))
-    return f'<div class="verdict">{sentences}</div>{results_table(results)}'
+    return f'<div class="verdict">{sentences}</div>{results_table(results)}{start_table(start)}'
 
 
 def _facts(results: list[Result] | None, events: list[dict], metrics: dict, recipe: dict) -> str:

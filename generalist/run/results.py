@@ -22,6 +22,7 @@ from generalist.machine.progress import progress
 from generalist.model.objective import Objective
 from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
+from generalist.run import forgetting
 from generalist.run.control import add_control
 from generalist.run.looks import read as read_history
 from generalist.train.checkpoints import owned
@@ -113,6 +114,9 @@ def evaluate_run(
             metrics["validation"] = history.summary()
         write_json(out / "metrics.json", metrics)
         write_json(out / "predictions.json", {"tasks": shown})
+    if (start := forgetting.of_start(recipe, prepared, objective.model, lines)) is not None:
+        metrics["start"] = start
+        write_json(out / "metrics.json", metrics)
     if (out / "model").is_dir():
         scale = objective.model.config.zero_shot_scale
         write_card(out / "model", recipe.name, prepared.processor(), scale, metrics)
@@ -186,4 +190,5 @@ def table(metrics: dict[str, Any]) -> str:
         rows.append((name, metric, *number, f"{line['baseline_name']}: {mark}", str(line["n_test"]), kind))
     widths = [max(len(r[i]) for r in rows if r[2] != "failed" or i < len(head) - 3) for i in range(len(head))]
     shown = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-    return "\n".join([*shown, *notes])
+    known = forgetting.table(metrics.get("start"))
+    return "\n".join([*shown, *notes, *([known] if known else [])])

@@ -191,3 +191,18 @@ def _row(r: Result) -> str:
         f'<td data-label="Chance">{fmt(r.chance)}</td><td data-label="Baseline">{fmt(r.baseline)}{base}</td>'
         f'<td data-label="Test items">{fmt(r.n_test)}</td><td><span class="chip {kind}">{words}</span></td></tr>'
     )
+
+
+def start_table(start: Any) -> str:
+    """What the model that the run began from knew, and what of it is left; "" for a run that began afresh."""
+    rows = start.get("tasks") if isinstance(start, dict) else None
+    if not isinstance(rows, dict) or not rows:
+        return ""
+    heads = "".join(f"<th>{word}</th>" for word in ("Task of the start", "Measure", "Before", "After"))
+    body = "".join(
+        f"<tr><td>{esc(str(name))}</td><td>{esc(str(row['metric']))}</td>"
+        f"<td>{fmt(row['before'])}</td><td>{fmt(row['after'])}</td></tr>"
+        for name, row in rows.items()
+    )
+    about = f"<h3>What the start knew</h3><p>{esc(shorten(str(start.get('from', '')), 120))}</p>"
+    return f'{about}<table class="start"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'

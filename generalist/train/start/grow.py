@@ -18,6 +18,7 @@ from torch import nn
 from generalist.data.base.errors import UserError
 from generalist.model.config import GeneralistConfig
 from generalist.nn.encoder import Block
+from generalist.recipe.encoder import HOW
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.tokenizers_mod.base.modalities import build_modalities
@@ -35,13 +36,24 @@ def grows(saved: GeneralistConfig) -> bool:
 
 
 def adopt_towers(recipe: Recipe, folder: Path) -> None:
-    """Put the modalities of a start without layers into the recipe, in place."""
-    saved = GeneralistConfig.from_pretrained(folder)
-    if not grows(saved):
+    """Put the towers of a start, and what it has beside them, into the recipe, in place."""
+    found = build_modalities(GeneralistConfig.from_pretrained(folder).modalities)
+    if not any(isinstance(modality, Tower) for modality in found.values()):
         return
-    for name, modality in build_modalities(saved.modalities).items():
+    for name, modality in found.items():
         if isinstance(modality, Tower) or name not in recipe.modalities:
             recipe.modalities[name] = modality
+
+
+def has_grown(saved: GeneralistConfig) -> bool:
+    """Whether a model with layers stands on towers: a run that starts from it goes on with its sizes."""
+    return saved.layers > 0 and any(isinstance(m, Tower) for m in build_modalities(saved.modalities).values())
+
+
+def going_on(own: ModelSpec, saved: GeneralistConfig) -> ModelSpec:
+    """The recipe's model with the description of a start that has grown."""
+    names = (*KEPT, *SIZES, "layers", "layer_scale", *HOW)
+    return replace(own, **{name: getattr(saved, name) for name in names})
 
 
 def grown_spec(own: ModelSpec, saved: GeneralistConfig) -> ModelSpec:

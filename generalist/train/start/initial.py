@@ -23,7 +23,7 @@ from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.shipped import model_folder
-from generalist.train.start.grow import begin_as_identity, grown_spec, grows
+from generalist.train.start.grow import begin_as_identity, going_on, grown_spec, grows, has_grown
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
 NEW = ("prompts.", "linear_heads.", "log_scales.", "logit_biases.")
@@ -44,6 +44,8 @@ def started_from(recipe: Recipe) -> ModelSpec:
     saved, usual, taken = GeneralistConfig.from_pretrained(home), EncoderSpec(), dict[str, Any]()
     if grows(saved):
         return grown_spec(own, saved)
+    if has_grown(saved):
+        return going_on(own, saved)
     for name in HOW:
         asked, theirs = getattr(own, name), getattr(saved, name)
         if asked not in (getattr(usual, name), theirs):
