@@ -69,7 +69,8 @@ def parameters(source: Source) -> int:
 def compared(source: Source) -> dict[str, Any]:
     """The largest difference of the logits of two pictures and three texts."""
     report = Report(source.name)
-    pair, model = pair_of(source, report)
+    pair, original = pair_of(source, report)
+    model: Any = original
     ours, _, _ = build(pair, report)
     size = pair.towers["image"].processor["size"]
     height, width = (size, size) if isinstance(size, int) else size

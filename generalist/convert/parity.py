@@ -88,7 +88,7 @@ Compare = Callable[[Path, dict[str, Any], GeneralistModel, GeneralistProcessor],
 
 @torch.no_grad()
 def measured(
-    kind: str, checkpoint: Path, options: dict[str, Any], model: GeneralistModel, processor: GeneralistProcessor
+    kind: str, checkpoint: Path, options: dict[str, Any], model: Any, processor: GeneralistProcessor
 ) -> Passport:
     """The passport of a model in evaluation mode; an original that cannot be run is the reason in it."""
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}

@@ -107,7 +107,7 @@ def _seen(folder: Path, side: str, raw: list[Any], processor: GeneralistProcesso
     if side == "audio":
         extract = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
         found = [extract(wave, sampling_rate=rate, return_tensors="pt") for wave, rate in raw]
-        names = ("input_features", "is_longer")
+        names: tuple[str, ...] = ("input_features", "is_longer")
     else:
         process = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         if side == "video":
