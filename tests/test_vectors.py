@@ -81,6 +81,7 @@ def test_without_an_encoder_or_the_time_for_it_texts_are_learnt_and_what_is_lost
     ask = [Ask(str(file), "animal")]
     recipe, parts = recipe_of(ask, "t", 0, 60.0)
     assert isinstance(recipe.modalities["text"], PretrainedText) and "zoo:minilm, frozen" in " ".join(parts[0].told)
+    assert parts[0].encoding > 0 and recipe.baseline_seconds == pytest.approx(12 + parts[0].encoding, abs=0.06)
     recipe, _ = recipe_of(ask, "t", 0, 60.0, encoders=False)
     assert not isinstance(recipe.modalities["text"], PretrainedText)
     recipe, parts = recipe_of(ask, "t", 0, 1e-3)

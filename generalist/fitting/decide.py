@@ -82,7 +82,8 @@ def recipe_of(
         checkpoint=CheckpointSpec(every=0, keep=1),
         calibrate=True,
         combine=True,
-        baseline_seconds=round(min(60.0, max(5.0, 0.2 * seconds)), 1),
+        # the ordinary method looks at all samples, of which a short training has not encoded every one
+        baseline_seconds=round(min(60.0, max(5.0, 0.2 * seconds)) + house.encoding, 1),
     )
     return recipe, parts
 
