@@ -53,10 +53,10 @@ def probe(name: str, modality: dict[str, Modality], task: Task, steps: int, widt
     )
 
 
-def cifar10(data: Path) -> tuple[Recipe, int]:
+def cifar10(data: Path, limit: int = 0) -> tuple[Recipe, int]:
     """CIFAR-10, 6,000 pictures, EfficientNet-Lite0 on them enlarged to 224 pixels; steps of an epoch."""
     fields = {"image": "picture:image_jpg", "label": "label_name"}
-    source = Arrays(f"{data}/cifar10_subset/{{split}}.parquet", fields, classes="label_name")
+    source = Arrays(f"{data}/cifar10_subset/{{split}}.parquet", fields, classes="label_name", limit=limit)
     task = Classify(name="cifar10", source=source, inputs={"image": "image"}, batch=60, templates=[])
     picture = Backbone(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)
     return probe("cifar10", {"image": picture}, task, 1500, 512), 90
@@ -82,8 +82,7 @@ def esc10(data: Path, fold: int = 1) -> tuple[Recipe, int]:
 
 def speed(data: Path) -> tuple[Recipe, int]:
     """240 pictures of CIFAR-10: the first epoch against later ones."""
-    recipe, _ = cifar10(data)
-    recipe.tasks[0].source.limit = 240  # type: ignore[attr-defined]
+    recipe, _ = cifar10(data, limit=240)
     recipe.steps = recipe.checkpoint.every = 60
     recipe.optimizer.warmup = 10
     return recipe, 4

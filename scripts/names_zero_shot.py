@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from timm.data import ImageNetInfo
@@ -22,6 +23,7 @@ from generalist.data.sources.local import Arrays
 from generalist.tokenizers_mod.libraries import weights, zoo
 from generalist.tokenizers_mod.libraries.timm_tower import create
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.tokenizers_mod.pretrained.base import PretrainedTokens
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
 
 RESULTS = Path(__file__).parent / "bench_results" / "names_zero_shot.json"
@@ -46,7 +48,7 @@ class Words:
     def __call__(self, texts: list[str]) -> Tensor:
         """Float[n 384]."""
         spans = [self.modality.span(self.modality.read(text)) for text in texts]
-        return torch.cat([self.module.made(span.data) for span in spans])
+        return torch.cat([cast(PretrainedTokens, self.module).made(span.data) for span in spans])
 
 
 @torch.no_grad()
