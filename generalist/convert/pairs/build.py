@@ -67,6 +67,7 @@ def build(pair: Pair, report: Report) -> tuple[GeneralistModel, GeneralistProces
     )
     model = GeneralistModel(config).eval()
     with torch.no_grad():
+        model.get_submodule("tokenizers.summary.token").weight.zero_()  # so that it costs the others' mean no digit
         for name, value in scales.items():
             model.log_scales[name].fill_(value.item())
         if pair.bias is not None:
