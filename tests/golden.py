@@ -169,11 +169,25 @@ def tags(_: Path) -> Recipe:
     return recipe
 
 
+def many_series(_: Path) -> Recipe:
+    """Windows of several series, a token each."""
+    rng = np.random.default_rng(1)
+    rows = [{"id": str(i), "window": rng.normal(i % 2, 1, (24 + i, 3)), "label": i % 2} for i in range(6)]
+    text = {"tokenizer": "", "learn": 270, "max_length": 8, "positions": 8}
+    made = build_modalities({"summary": {}, "text": text, "variates": {"context": 24}})
+    source = Listed({"train": rows}, {"classes": ["low", "high"]})
+    tasks = [Classify(name="windows", source=source, inputs={"variates": "window"}, batch=4)]
+    recipe = Recipe(name="windows", about="golden", steps=4, modalities=made, tasks=tasks)
+    override(recipe, "model.width=16", "model.layers=1", "model.heads=2", "model.hidden=24", "optimizer.warmup=2")
+    return recipe
+
+
 RUNS: dict[str, Callable[[Path], Recipe]] = {
     "tiny": lambda folder: tiny(),
     "demo": demo,
     "rarer": rarer,
     "tags": tags,
+    "variates": many_series,
     "boxes": lambda folder: regions(folder, Detect, masks=False),
     "masks": lambda folder: regions(folder, Segment, masks=True),
 }
