@@ -71,6 +71,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "what goes on inside a model while it answers: its attention heads, each silenced in turn",
         "generalist inspect runs/demo embedded:digits --task digits --what heads",
     ),
+    "compress": (
+        "inspect.compress",
+        "a smaller copy of a saved model, measured beside it: pruned, of low rank, stored as int8",
+        "generalist compress runs/demo --method prune:0.3 int8 --out models/small",
+    ),
     "report": ("report", "write the run's report.html anew", "generalist report runs/demo"),
     "convert": (
         "convert",

@@ -24,6 +24,7 @@ ROOMS = {
             "train",
             "evaluate",
             "inspect",
+            "compress",
             "adapt",
             "report",
             "run",

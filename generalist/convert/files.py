@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.model.stored import whole
 
 CONTAINERS = ("module", "model", "state_dict", "model_state_dict", "net")
 
@@ -35,7 +36,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def load_folder(path: Path) -> dict[str, Tensor]:
-    """All tensors of a model folder, sharded or not."""
+    """All tensors of a model folder, sharded or not, whole where they are stored smaller."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -44,9 +45,9 @@ def load_folder(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{index} is no index of weight files ({_line(error)}); fetch the model again") from error
         if any(Path(name).name != name for name in names):
             raise UserError(f"{index} names files outside its folder; fetch the model again")
-        return {k: v for name in names for k, v in _safetensors(path / name).items()}
+        return whole({k: v for name in names for k, v in _safetensors(path / name).items()})
     if (path / "model.safetensors").is_file():
-        return _safetensors(path / "model.safetensors")
+        return whole(_safetensors(path / "model.safetensors"))
     if (path / "pytorch_model.bin").is_file():
         return _torch(path / "pytorch_model.bin")[0]
     raise UserError(f"{path} holds no model.safetensors or pytorch_model.bin; give a model folder or a checkpoint file")

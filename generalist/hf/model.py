@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from generalist.data.batch.types import Packed
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
@@ -14,6 +15,7 @@ from generalist.hf.padded import PaddedModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.referred import refer
 from generalist.model.sides import INPUT
+from generalist.model.stored import read_small
 from generalist.tokenizers_mod.base.capabilities import Proposes
 
 PAIRWISE = "generalist_siglip"  # a pipeline then takes the sigmoid of every logit instead of their softmax
@@ -63,6 +65,13 @@ class GeneralistModel(PaddedModel):
             options = {"scale": scale, "task": task, "side": side, "return_dict": return_dict}
             return self.padded_forward(given, return_loss, output_hidden_states, output_attentions, **options)
         return super().forward(packed, candidate)
+
+    @staticmethod
+    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+        """transformers' own, of weights that are stored smaller too (`generalist.model.stored`)."""
+        if state_dict is None and checkpoint_files:
+            state_dict = read_small(checkpoint_files)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Configuration and weights, without those found in a package, and the file that trust_remote_code runs."""

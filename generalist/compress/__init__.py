@@ -1,0 +1,1 @@
+"""A smaller copy of a saved model, measured beside it."""
