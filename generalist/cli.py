@@ -68,8 +68,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "inspect": (
         "inspect",
-        "what goes on inside a model while it answers: its attention heads, each silenced in turn",
-        "generalist inspect runs/demo embedded:digits --task digits --what heads",
+        "a look inside a model while it answers: its attention heads, its errors, similar training samples",
+        "generalist inspect runs/demo embedded:digits --task digits --what heads errors similar",
     ),
     "compress": (
         "inspect.compress",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -232,15 +232,16 @@ def reaches(line: dict[str, Any]) -> bool | None:
     return bool(better)
 
 
-def samples(answers: Answers, count: int = 8) -> list[dict[str, Any]]:
-    """A few predictions with their input, for the report: evenly spread over the split."""
+def samples(answers: Answers, count: int = 8, which: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """A few predictions with their input, for the report: evenly spread over the split, or the records `which`."""
     out = []
     task, records = answers.task, answers.records
     if task.candidates is not None:
         names = task.candidates.labels(task.modalities)
     else:
         names = [name for i in range(len(records)) for name in task.truths(records[i])]
-    for record in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist():
+    spread = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist()
+    for record in spread if which is None else which:
         asked = (answers.owner == record).nonzero().squeeze(1)
         if len(asked) == 0:
             continue

@@ -71,6 +71,6 @@ def trained_on(model: Path, wanted: Mapping[str, str]) -> tuple[Records, set[str
     if not parts:
         raise UserError(
             f"{model} was trained on {', '.join(sorted(shown))}, on none of {', '.join(sorted(wanted))}; name other "
-            "training data with --leakage TRAIN"
+            "training data with --leakage TRAIN (of inspect: --training TRAIN)"
         )
     return Records(Renamed(parts)), fields

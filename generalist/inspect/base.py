@@ -9,19 +9,29 @@ from typing import Any, Protocol, runtime_checkable
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Records
+from generalist.inspect.training import Training
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
 from generalist.train.checkpoints import owned
 
-ANALYSERS: dict[str, str] = {"heads": "generalist.inspect.heads:Heads"}
+ANALYSERS: dict[str, str] = {
+    "heads": "generalist.inspect.heads:Heads",
+    "errors": "generalist.inspect.errors:Errors",
+    "similar": "generalist.inspect.similar:Similar",
+}
 
 
 @runtime_checkable
 class Analyser(Protocol):
     """It sees the model through taps only, and leaves it as it was."""
 
-    def run(self, task: Task, records: Records, objective: Objective) -> dict[str, Any]:
-        """The findings as JSON, which the report draws. UserError where this model has nothing to look at."""
+    def run(
+        self, task: Task, records: Records, objective: Objective, training: Training | None = None
+    ) -> dict[str, Any]:
+        """The findings as JSON, which the report draws. UserError where this model has nothing to look at.
+
+        training: what the model was trained on, opened by those that compare with it.
+        """
         ...
 
     def table(self, found: dict[str, Any]) -> str:

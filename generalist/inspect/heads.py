@@ -23,6 +23,7 @@ from generalist.data.batch.at import At
 from generalist.data.stream.source import Records
 from generalist.evaluate.answer import Answers, answer
 from generalist.inspect.distances import Distances
+from generalist.inspect.training import Training
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
 
@@ -42,7 +43,9 @@ class Silence:
 class Heads:
     """The analysis `--what heads`."""
 
-    def run(self, task: Task, records: Records, objective: Objective) -> dict[str, Any]:
+    def run(
+        self, task: Task, records: Records, objective: Objective, training: Training | None = None
+    ) -> dict[str, Any]:
         model, look = objective.model, Distances()
         with weighing(model), model.tapped(look):
             answer(task, records, objective)

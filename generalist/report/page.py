@@ -104,6 +104,17 @@ figcaption{margin-top:.5rem}
 .plain td{border-top:1px solid var(--rule);text-align:right;padding:4px 10px;white-space:nowrap}
 .plain th:first-child,.plain td:first-child{text-align:left;padding-left:0}
 .plain small{display:block;color:var(--soft);font-size:.76rem}
+.confusion td{text-align:center;padding:4px 8px;min-width:2.2em;
+background:color-mix(in srgb,var(--c,transparent) var(--d,0%),transparent)}
+.confusion th{text-align:center}
+.confusion th:first-child,.confusion td:first-child{position:sticky;left:0;background:var(--card)}
+.near-row{display:grid;grid-template-columns:minmax(0,300px) minmax(0,1fr);gap:14px;margin-top:14px;align-items:start}
+.near-row .near-list{display:grid;grid-template-columns:repeat(5,minmax(110px,1fr));gap:12px;overflow-x:auto}
+.near-list figure{margin:0;min-width:0}
+.near-list img.pixels{max-width:100%;height:auto;min-height:96px;width:128px;display:block}
+.near-list figcaption{font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}
+.near-list b{color:var(--ink)}
+@media(max-width:760px){.near-row{grid-template-columns:minmax(0,1fr)}}
 
 .answers{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:14px}
 .answer{display:flex;flex-direction:column;gap:10px;min-width:0}

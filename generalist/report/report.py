@@ -24,7 +24,7 @@ from generalist.report.figures import colour, curve, esc, fmt, shorten
 from generalist.report.page import page
 from generalist.report.sections.curves import curves_section
 from generalist.report.sections.evaluation import calibration_section, data_section, leakage_section, matrix_section
-from generalist.report.sections.inspect import heads_section
+from generalist.report.sections.inspect import INSPECTED
 from generalist.report.sections.interference import interference_section
 from generalist.report.sections.results import Result, read_results, results_table, start_table, verdict_sentences
 from generalist.report.sections.samples import predictions_section
@@ -39,7 +39,7 @@ ALONE = (
     "any_to_any.json",
     "tuning.json",
     "result.json",
-    "inspect/heads.json",
+    *(f"inspect/{kind}.json" for kind in INSPECTED),
 )  # what others leave apart
 LEAD = (
     "One shared encoder answers every task by one rule: the answer is the candidate whose representation is most "
@@ -59,7 +59,8 @@ def write_report(run: str | os.PathLike) -> Path:
     metrics = _json(run / "metrics.json")
     results = None if metrics is None else read_results(metrics, run / "metrics.json")
     interference = _json(run / "interference.json")
-    matrix, heads = _json(run / "any_to_any.json"), _json(run / "inspect" / "heads.json")
+    matrix = _json(run / "any_to_any.json")
+    inspected = {kind: _json(run / "inspect" / f"{kind}.json") for kind in INSPECTED}
     tuned, elsewhere = _found(run, "tuning", "tuning.json"), _found(run, "evaluations", "result.json")
     measured = {str(k): v for k, v in ((metrics or {}).get("tasks") or {}).items() if isinstance(v, dict)} | elsewhere
     samples, space = _json(run / "predictions.json"), _space(run / "space.npz")
@@ -81,7 +82,7 @@ def write_report(run: str | os.PathLike) -> Path:
         if samples is None
         else predictions_section(samples, run / "predictions.json"),
         "Interference": "" if interference is None else interference_section(interference),
-        "Heads": "" if heads is None else heads_section(heads),
+        **{kind.capitalize(): INSPECTED[kind](found) for kind, found in inspected.items() if found is not None},
         "Recipe": _missing(run, "recipe.json") if recipe is None else _recipe_list(recipe),
     }
     # a folder that an evaluation or a tuning left is no run: nothing of a run is missing in it

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from generalist.report.figures import esc, fmt, heat
+from generalist.report.sections.errors import errors_section, similar_section
 
 WORDS = {
     "nll rise": "by how many nats the mean −log p of the right answer rises",
@@ -44,3 +46,10 @@ def _cell(line: dict[str, Any] | None, key: str) -> tuple[float, str] | None:
     if line is None or line.get(key) is None:
         return None
     return line[key], f"layer {line['layer']}, head {line['head']}: {key} {line[key]:.4f}"
+
+
+INSPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "heads": heads_section,
+    "errors": errors_section,
+    "similar": similar_section,
+}

@@ -26,19 +26,21 @@ def predictions_section(samples: dict[str, Any], path: Path) -> str:
     ]
     for name, items in tasks.items():
         few = f'<span class="note">first {SHOWN} of {len(items)}</span>' if len(items) > SHOWN else ""
-        cards = "".join(_card(item, str(name), path) for item in items[:SHOWN])
+        cards = "".join(card(item, str(name), path) for item in items[:SHOWN])
         cards = cards or '<p class="note">no predictions</p>'
         out.append(f'<h3>{esc(name)} {few}</h3><div class="answers">{cards}</div>')
     return "".join(out)
 
 
-def _card(item: Any, task: str, path: Path) -> str:
+def card(item: Any, task: str, path: Path) -> str:
+    """A prediction: its input, the truth and the answers, with a "note" where it has one."""
     if not isinstance(item, dict):
         raise UserError(f"{path}: a prediction of task {task!r} is not an object: make the file again")
     correct, truth = item.get("correct"), item.get("truth")
     kind, words = ("", "") if correct is None else ("good", "right") if correct else ("bad", "wrong")
     chip = f'<span class="chip {kind}">{words}</span>' if words else ""
     said = "" if truth is None else f'<p class="truth"><span>truth</span> {esc(shorten(truth, 200))}</p>'
+    said += f'<p class="note">{esc(shorten(item["note"], 200))}</p>' if item.get("note") else ""
     bars = _bars(item.get("answers") or [], truth, correct, f"{path}: task {task!r}")
     return (
         f'<article class="card answer"><header><span>{esc(shorten(item.get("id", ""), 48))}</span>{chip}</header>'
