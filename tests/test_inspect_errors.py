@@ -181,7 +181,7 @@ def test_the_command_writes_both_and_the_report_draws_them(run, capsys):
 
 
 def test_of_numbers_the_largest_absolute_error_comes_first(run, tmp_path, capsys):
-    rows = "x,kind,target\n" + "".join(f"{i},{'ab'[i % 2]},{i if i % 4 else 900}\n" for i in range(80))
+    rows = "x,kind,target\n" + "".join(f"{(7 * i) % 80 / 2},{'ab'[i % 2]},{i if i % 4 else 900}\n" for i in range(80))
     (tmp_path / "t.csv").write_text(rows)
     words = ["inspect", str(run), str(tmp_path / "t.csv"), "target=target", "--task", "numbers", "--json"]
     assert main([*words, "--what", "errors"]) == 0, capsys.readouterr().err

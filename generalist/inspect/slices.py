@@ -58,7 +58,7 @@ def slices(task: Task, columns: Columns, records: Records) -> list[dict[str, Any
     found = []
     for name, texts in columns_of(records, set(task.answer_fields())).items():
         of_answer = np.array(texts, dtype=object)[columns["record"]]
-        lines = []
+        lines: list[dict[str, Any]] = []
         for value in dict.fromkeys(texts):
             at = of_answer == value
             if at.any():

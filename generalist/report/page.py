@@ -109,8 +109,10 @@ background:color-mix(in srgb,var(--c,transparent) var(--d,0%),transparent)}
 .confusion th{text-align:center}
 .confusion th:first-child,.confusion td:first-child{position:sticky;left:0;background:var(--card)}
 .near-row{display:grid;grid-template-columns:minmax(0,300px) minmax(0,1fr);gap:14px;margin-top:14px;align-items:start}
-.near-row .near-list{display:grid;grid-template-columns:repeat(5,minmax(110px,1fr));gap:12px;overflow-x:auto}
-.near-list figure{margin:0;min-width:0}
+.near-row .near-list{display:flex;gap:12px;overflow-x:auto}
+.near-list figure{margin:0;flex:1 0 112px;min-width:0}
+.near-list figure:has(.rows,svg,blockquote,pre){flex-basis:210px}
+.near-list .rows td{white-space:nowrap}
 .near-list img.pixels{max-width:100%;height:auto;min-height:96px;width:128px;display:block}
 .near-list figcaption{font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}
 .near-list b{color:var(--ink)}
