@@ -112,6 +112,7 @@ background:color-mix(in srgb,var(--c,transparent) var(--d,0%),transparent)}
 .near-row .near-list{display:flex;gap:12px;overflow-x:auto}
 .near-list figure{margin:0;flex:1 0 112px;min-width:0}
 .near-list figure:has(.rows,svg,blockquote,pre){flex-basis:210px}
+.near-list .rows th{overflow-wrap:anywhere}
 .near-list .rows td{white-space:nowrap}
 .near-list img.pixels{max-width:100%;height:auto;min-height:96px;width:128px;display:block}
 .near-list figcaption{font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}
