@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from generalist.train.checkpoints import checkpoint
 from generalist.train.engines.local import LocalEngine
 from generalist.train.events import read_log
 from generalist.train.faults import Faults, RollBack, bad_samples
-from generalist.train.loop import StepResult
+from generalist.train.loop import StepResult, train
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +146,36 @@ def test_too_many_broken_samples_stop_the_run(tmp_path, monkeypatch):
     break_samples(monkeypatch, lambda n: n % 2 == 0)
     with pytest.raises(UserError, match=r"cannot be decoded, more than faults.bad_rate=0.01.*task digits"):
         train_run(tiny(steps=60), tmp_path / "run", quiet=True)
+
+
+def test_a_record_that_fails_again_is_counted_as_unread_but_not_as_another_one():
+    class Step:
+        count, task, inputs = 7, "wine", SimpleNamespace(sequences=7)
+
+        def __init__(self, *skipped: str) -> None:
+            self.skipped = skipped
+
+        def to(self, device: str) -> Any:
+            return self
+
+    engine: Any = SimpleNamespace(
+        device="cpu", world=1, loss=lambda batch: torch.ones(1), backward=lambda loss: None, step=lambda *args: 1.0
+    )
+    tasks: Any = {"wine": SimpleNamespace(name="wine", weight=1.0, omega=0.0)}
+    schedule: Any = SimpleNamespace(share=lambda task, step: 1.0)
+    batches: Any = iter([Step("record 7"), Step("record 7", "record 8"), Step("record 7"), Step()])
+    told: list[StepResult] = []
+    train(engine, batches, tasks, schedule, 0, 4, 1e-3, 0, after=told.append)
+    assert [(one.unread, one.fresh) for one in told] == [(1, 1), (2, 1), (1, 0), (0, 0)]
+
+
+def test_the_rate_of_broken_samples_counts_only_beyond_some_different_ones(tmp_path):
+    held = Faults(tmp_path, tiny(), 0, 0, [], set())
+    for step in range(100):  # a ninth of what is read, always the same record
+        held.after(result(step, 0.5, unread=1, fresh=int(step == 0), bad=("task wine, record 7: cut off",)))
+    with pytest.raises(UserError, match="120 of 1080 samples cannot be decoded"):
+        for step in range(100, 140):
+            held.after(result(step, 0.5, unread=1, fresh=1, bad=(f"task wine, record {step}: cut off",)))
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate import measures
 from generalist.tasks.baselines import baselines
+from generalist.tasks.baselines.budget import rehearsal
 from generalist.tasks.candidates import ridge
 from generalist.tasks.candidates.names import Numbers, Residuals, candidate_set
 from generalist.tasks.kinds.forecast import Forecast
@@ -241,3 +242,25 @@ def test_bins_hold_equal_shares_of_the_weights():
     torch.testing.assert_close(edges[1:-1], torch.linspace(-0.75, 0.75, 7), atol=2e-3, rtol=0)
     plain = bins.quantile_edges(values, 8)
     torch.testing.assert_close(bins.quantile_edges(values, 8, torch.ones(2501)), plain, atol=2e-3, rtol=0)
+
+
+def test_a_rehearsal_on_first_windows_with_gaps_says_nothing_of_the_later_ones():
+    gaps = Records([{"past": [1.0, 2.0, 3.0], "future": [4.0, float("nan")]}] * 4, {})
+    reached = []
+    with rehearsal():
+        baselines.forecasting("past", "future", gaps, gaps, train=gaps)
+        reached.append(True)
+    assert not reached  # found fit for the work, which is not done
+    with pytest.raises(ValueError, match="no test window has a complete future"):
+        baselines.forecasting("past", "future", gaps, gaps, train=gaps)
+
+
+def test_the_error_shown_beside_a_forecast_is_of_the_steps_that_came():
+    task, record = bound(linear=1e-6), dict(waves()[7])
+    sharp = torch.full((2, 2, len(task.candidates.edges) - 1), -20.0)
+    sharp[..., int(np.searchsorted(task.candidates.edges, 0.0)) - 1] = 0.0
+    labels = task.example(record).inputs[-1].labels
+    median = task.origin(record).quantiles(task.candidates, sharp.log_softmax(-1), (0.5,))[0]
+    record["future"] = np.array([float(median[0]) + 3, np.nan, float(median[2]) - 5])
+    shown = task.show(record, sharp.log_softmax(-1), labels, [])
+    assert shown["answers"] == [["median forecast, mean absolute error 4", 1.0]]

@@ -265,3 +265,11 @@ def test_what_is_odd_in_a_table_is_said_by_stats_validate_and_refused_in_one_lin
     for text in ("a,b\n1,2,3\n", "", "\n\n"):
         assert main(["data", "stats", str(write(tmp_path / "bad.csv", text)), "--quiet"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_dates_with_points_and_leading_zeros_are_dates_and_codes_with_them_text(tmp_path):
+    dates = [f"{1 + i % 28:02d}.{1 + i % 12:02d}.{1990 + i % 9}" for i in range(40)]
+    path = write(tmp_path / "t.csv", "born;code;y\n" + "".join(f"{d};0{i};{i % 2}\n" for i, d in enumerate(dates)))
+    rows, info = whole(path, label="y", keep=["code"])
+    assert [n for n in info["notes"] if "leading zeros" in n] == ["code: numbers with leading zeros (00) are text"]
+    assert rows[3]["row"]["code"] == "03"

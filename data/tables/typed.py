@@ -81,7 +81,9 @@ def reading(counts: dict[str, int], decimal: str = ".", answer: bool = False) ->
     present = {cell: count for cell, count in counts.items() if cell not in gaps}
     if not present:
         return Reading("empty" if not counts else "text")
-    if zeros := [c for c in present if ZEROS.match(c.strip()) and c.strip().lstrip("+-").replace(".", "").isdecimal()]:
+    if zeros := [
+        c for c in present if ZEROS.match(c.strip()) and c.strip().lstrip("+-").replace(".", "", 1).isdecimal()
+    ]:
         return Reading("text", note=f"numbers with leading zeros ({zeros[0]}) are text")
     whole = [c for c in present if c.strip().lstrip("+-").isdecimal()]
     if long := [c for c in whole if len(c.strip().lstrip("+-")) > DIGITS]:

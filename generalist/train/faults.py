@@ -25,7 +25,7 @@ from generalist.train.loop import StepResult
 
 WINDOW = 32  # losses of a task that say what is usual
 ENOUGH = 8  # fewer say nothing
-GRACE = 20  # samples that may fail before the rate counts
+GRACE = 20  # different samples that may fail before the rate counts
 
 
 class RollBack(Exception):
@@ -51,7 +51,7 @@ class Faults:
         self.rollbacks = 0
         self.failed: dict[str, list[int]] = defaultdict(list)  # steps in a row, by task
         self.usual: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
-        self.seen = self.unread = 0
+        self.seen = self.unread = self.broken = 0
         self.bad = out / ("bad_samples.jsonl" if rank == 0 else f"bad_samples.rank{rank}.jsonl")
         self.first_error = ""
         for event in events:
@@ -110,11 +110,12 @@ class Faults:
     def _samples(self, result: StepResult) -> None:
         self.seen += result.samples + result.unread
         self.unread += result.unread
+        self.broken += result.fresh
         for line in result.bad:
             record, _, error = line.partition("record ")[2].partition(": ")
             self.first_error = self.first_error or line
             _append(self.bad, {"step": result.step, "task": result.task, "record": record, "error": error})
-        if self.unread > GRACE and self.unread > self.spec.bad_rate * self.seen:
+        if self.broken > GRACE and self.unread > self.spec.bad_rate * self.seen:
             raise UserError(
                 f"{self.unread} of {self.seen} samples cannot be decoded, more than "
                 f"faults.bad_rate={self.spec.bad_rate}; task {result.task}: {self.first_error or 'see'} ({self.bad})"

@@ -29,7 +29,8 @@ class StepResult:
 
     loss: mean -log p of an answer in nats; samples and seconds of this step, all ranks together; applied:
     whether the weights moved; stop and saved: whether a rank was asked to stop, and whether every rank has
-    written its part of a checkpoint; unread: samples that no rank could decode; bad: those of this rank;
+    written its part of a checkpoint; unread: samples that no rank could decode; fresh: those of
+    them that failed for the first time; bad: those of this rank;
     added: mean of what a method added to the loss, an answer.
     """
 
@@ -45,6 +46,7 @@ class StepResult:
     stop: bool = False
     saved: bool = False
     unread: int = 0
+    fresh: int = 0
     bad: tuple[str, ...] = ()
     added: dict[str, float] = field(default_factory=dict)
 
@@ -73,6 +75,7 @@ def train(
     method: what adds to the objective's loss; factor: of lr at a step, without it warm-up and cosine.
     """
     factor = factor or partial(learning_rate, total=steps, warmup=warmup)
+    broken: set[str] = set()  # what failed before, so that a record that comes round again is known
     for step in range(first, steps):
         start = time.perf_counter()
         micro = [next(batches) for _ in range(accumulate)]
@@ -83,8 +86,10 @@ def train(
         task = tasks[micro[0].task]
         bad = tuple(line for b in micro for line in b.skipped)
         # the mean over all answers of the step, not of every rank's own mean: ragged batches count alike
-        own = [sum(b.count for b in micro), sum(b.inputs.sequences for b in micro), len(bad)]
-        count, samples, unread = sum_over_ranks(torch.tensor(own, dtype=torch.float64, device=engine.device))
+        new = set(bad) - broken
+        broken |= new
+        own = [sum(b.count for b in micro), sum(b.inputs.sequences for b in micro), len(bad), len(new)]
+        count, samples, unread, fresh = sum_over_ranks(torch.tensor(own, dtype=torch.float64, device=engine.device))
         total = torch.zeros(1, device=engine.device)
         for batch in micro:
             summed = engine.loss(batch)
@@ -113,6 +118,7 @@ def train(
                 stop=bool(stop),
                 saved=int(saved) == engine.world,
                 unread=int(unread),
+                fresh=int(fresh),
                 bad=bad,
                 added={name: value / float(count) for name, value in zip(added, more, strict=True)},
             )

@@ -180,6 +180,9 @@ def forecasting(
         return tuple([side[i] for i in whole] for side in (pasts, futures, periods))  # type: ignore[return-value]
 
     found = [None if part is None else windows(part) for part in (test, val, train)]
+    if not found[0][0]:
+        clock().begin()  # a rehearsal has the first windows alone, and a later one may be whole
+        raise ValueError("no test window has a complete future")
     length = min(len(one) for part in found if part is not None for one in part[0])
 
     def cut(part: tuple[list, list, list] | None) -> Window | None:
@@ -188,8 +191,7 @@ def forecasting(
         return np.stack([p[-length:] for p in part[0]]), np.stack(part[1]), np.array(part[2])
 
     asked, told, fit = (cut(part) for part in found)
-    if asked is None:
-        raise ValueError("no test window has a complete future")
+    assert asked is not None
     if told is None and fit is not None and len(fit[0]) > 4:  # the last fifth of the training windows chooses
         at = len(fit[0]) - len(fit[0]) // 5
         told, fit = (fit[0][at:], fit[1][at:], fit[2][at:]), (fit[0][:at], fit[1][:at], fit[2][:at])

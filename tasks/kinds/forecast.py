@@ -236,7 +236,7 @@ class Forecast(Task):
             past, future, low, median, high = (t.view(len(t), -1)[:, 0] for t in (past, future, low, median, high))
         coming = future.reshape(-1).tolist()
         drawn = {"low": low.tolist(), "median": median.tolist(), "high": high.tolist()}
-        error = float((median - future.reshape(-1)).abs().mean())
+        error = float((median - future.reshape(-1)).abs().nanmean())  # a gap in what came tells nothing
         return {
             "input": {"kind": "series", "past": past.tolist(), "future": coming, **drawn},
             "truth": f"the next {self.horizon} values of {record.get('series', 'the series')}",

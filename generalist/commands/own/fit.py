@@ -74,5 +74,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(table(metrics))
         print(f"\nmodel {out / 'model'}   report {out / 'report.html'}   recipe {out / 'recipe.py'}")
-        print(f"new rows: generalist predict {out} NEW.csv --out answers.csv")
+        if any(one.retrieve for one in every):
+            print(f"search: generalist index {out / 'model'} FOLDER --out INDEX; generalist search INDEX --text WORDS")
+        if not all(one.retrieve for one in every):
+            print(f"new rows: generalist predict {out} NEW.csv --out answers.csv")
     return 1 if failed(metrics) else 0
