@@ -1,6 +1,7 @@
 """`generalist compress`: what is zero, what is lost, what is saved; the folder read back is what was measured."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -201,5 +202,10 @@ def test_a_wrong_place_is_one_line_and_nothing_is_written(run, tmp_path, capsys)
     assert "did you mean 'digits'" in told(run, "--method", "int8", "--out", out, "--task", "digit")
     assert "no task of this model reads" in told(run, "embedded:diabetes", "--method", "int8", "--out", out)
     assert not list(tmp_path.iterdir()) and not (run / "model" / "small").exists()
+    shutil.copytree(run / "model", tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "cannot be read" in told(tmp_path / "cut", "embedded:digits", "--method", "int8", "--out", out)
+    assert not out.exists()
     compressed(run, out, "int8")
     assert "compressed already" in told(out, "embedded:digits", "--method", "int8", "--out", tmp_path / "smaller")

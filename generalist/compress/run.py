@@ -35,16 +35,18 @@ def compress(
 
     UserError: no model at `place`, one that is compressed already, an `out` that exists or lies in the model's folder.
     """
-    source = source_of(place)
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another --out or remove it")
+    source, partial = source_of(place), out.with_name(f"{out.name}.partial")
+    for there in (out, partial):
+        if there.exists():
+            raise UserError(f"{there} exists already; choose another --out or remove it")
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{out} lies in the model's own folder; choose another --out")
     model, processor = read_model(source)
+    if read_small(sorted(source.glob("model*.safetensors"))) is not None:
+        raise UserError(f"{place} is compressed already; compress the model that it was made from")
     asked = questions(model, processor)
     work = Work(read_model(source)[0])
     done = [method.run(work) for method in methods]
-    partial = out.with_name(f"{out.name}.partial")
     try:
         write(work, source, partial)
         found = measured([model, read_model(partial)[0]], [source, partial], asked)
@@ -62,18 +64,15 @@ def compress(
 
 
 def source_of(place: Path) -> Path:
-    """The model folder. UserError where there is none, or its weights are stored smaller already."""
+    """The model folder. UserError where there is none."""
     source = model_folder(place)
     if source is None:
         raise UserError(f"{place} holds no trained model (no model/config.json); give a run's or a model's folder")
-    if read_small(sorted(source.glob("model*.safetensors"))) is not None:
-        raise UserError(f"{place} is compressed already; compress the model that it was made from")
     return source
 
 
 def write(work: Work, source: Path, folder: Path) -> None:
     """The source's folder with other weights, in one file."""
-    shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*WEIGHTS, "__pycache__"))
     save_file(work.stored(load_folder(source)), folder / "model.safetensors", metadata={"format": "pt"})
 
