@@ -179,10 +179,11 @@ def forecasting(
         periods = [max(1, int(r.get("period") or 1)) for r in records]
         return tuple([side[i] for i in whole] for side in (pasts, futures, periods))  # type: ignore[return-value]
 
-    found = [None if part is None else windows(part) for part in (test, val, train)]
-    if not found[0][0]:
+    tested = windows(test)
+    if not tested[0]:
         clock().begin()  # a rehearsal has the first windows alone, and a later one may be whole
         raise ValueError("no test window has a complete future")
+    found = [tested, *(None if part is None else windows(part) for part in (val, train))]
     length = min(len(one) for part in found if part is not None for one in part[0])
 
     def cut(part: tuple[list, list, list] | None) -> Window | None:
