@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -369,3 +370,12 @@ def test_a_clock_with_gaps_and_two_zones_is_one_grid(tmp_path):
     # the last hours, one after another although every other stamp is written in another zone
     hours = np.arange(300 - 6 - len(past), 300 - 6)
     assert np.corrcoef(past, np.sin(hours / 24 * 2 * np.pi))[0, 1] > 0.99999
+
+
+def test_a_run_of_pairs_is_searched_and_one_of_rows_asked():
+    from generalist.commands.own.fit import onward
+
+    out = Path("runs/r")
+    assert [line.split()[3] for line in onward(out, [False])] == ["predict"]
+    assert [line.split()[2] for line in onward(out, [True])] == ["index"]
+    assert [line.split(":")[0] for line in onward(out, [True, False])] == ["search", "new rows"]

@@ -74,8 +74,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(table(metrics))
         print(f"\nmodel {out / 'model'}   report {out / 'report.html'}   recipe {out / 'recipe.py'}")
-        if any(one.retrieve for one in every):
-            print(f"search: generalist index {out / 'model'} FOLDER --out INDEX; generalist search INDEX --text WORDS")
-        if not all(one.retrieve for one in every):
-            print(f"new rows: generalist predict {out} NEW.csv --out answers.csv")
+        print("\n".join(onward(out, [bool(one.retrieve) for one in every])))
     return 1 if failed(metrics) else 0
+
+
+def onward(out: Path, pairs: list[bool]) -> list[str]:
+    """The commands that use the run in `out`. pairs: whether each part is of two columns that find each other."""
+    search = f"search: generalist index {out / 'model'} FOLDER --out INDEX; generalist search INDEX --text WORDS"
+    rows = f"new rows: generalist predict {out} NEW.csv --out answers.csv"
+    return [search] * any(pairs) + [rows] * (not all(pairs))
