@@ -106,7 +106,7 @@ class Similar:
         for one in found["samples"]:
             said = f"said {one['answers'][0][0]}" if one["answers"] else ""
             lines.append(f"{one['id']}: {one['truth']}; {said}")
-            lines += [f"    {near['cosine']:.4f}  {near['id']}  {near['truth']}" for near in one["near"]]
+            lines += [f"    {near['cosine']:.4f}  {near['id']}  {near['truth'][:60]}" for near in one["near"]]
         return "\n".join(lines)
 
 
