@@ -160,7 +160,7 @@ def test_one_request_after_another_wears_its_own_prompts_and_none_leaks(tmp_path
         with wearing(model, parts[request]):
             got = model.rank(inputs, candidates)
         torch.testing.assert_close(got, owners[request].rank(inputs, candidates))
-        answers.add(tuple(np.round(got[0].tolist(), 6)))
+        answers.add(tuple(np.round(got[0].tolist(), 4)))
     assert len(answers) == 3
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

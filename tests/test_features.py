@@ -145,7 +145,7 @@ def test_a_damaged_file_is_made_anew_and_the_folder_stays_in_its_bounds(weights,
     module = small.build(16)
     for i in range(20):
         module(batch(small, [np.random.default_rng(i).random((20, 20))]))
-    assert small.kept.cache.size() <= 1e4
+    assert small.store.cache.size() <= 1e4
 
 
 def small_zoo(weights: str, monkeypatch) -> None:

@@ -114,7 +114,8 @@ def test_mapping_a_packed_batch_touches_every_tensor_and_keeps_the_rest():
     packed = pack([[span(2).ask([1], torch.tensor([4]))], [span(3)]])
     seen = []
     moved = packed.map(lambda t: seen.append(t) or t + 0)
-    assert len(seen) == 8 + 1 + 1  # source row owner first asked asked_owner block hidden; data; labels
+    # source row owner first asked asked_owner block hidden, the layout's asked; data; labels
+    assert len(seen) == 9 + 1 + 1
     assert moved.layout.groups == packed.layout.groups
     assert moved.asked_modality == "m"
     assert torch.equal(moved.data["m"]["value"], packed.data["m"]["value"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
@@ -102,7 +103,7 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         for name, values in self.modalities.items():
             if name not in MODALITIES and "class" not in values:
                 raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
-        asked = {name for side in self.task_sides.values() for name in side["inputs"]}
+        asked = set[str]().union(*map(itemgetter("inputs"), self.task_sides.values()))
         check(self, lambda: inputs_of(build_modalities(self.modalities), bool(self.writing_scale), asked))
 
     def to_dict(self) -> dict[str, Any]:

@@ -97,9 +97,9 @@ class EncoderSpec:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    head_dim: int = field(metadata=COMPUTES, default=0)
-    local: int = field(metadata=COMPUTES, default=0)
-    local_shared: bool = field(metadata=COMPUTES, default=False)
+    head_dim: int = field(metadata=COMPUTES, default=0, kw_only=True)
+    local: int = field(metadata=COMPUTES, default=0, kw_only=True)
+    local_shared: bool = field(metadata=COMPUTES, default=False, kw_only=True)
     hidden: int = 512
     activation: str = field(metadata=COMPUTES, default="gelu")
     eps: float = field(metadata=COMPUTES, default=1e-5)

@@ -54,15 +54,15 @@ class Recipe:
     sampling: str = "unmixed"
     workers: int = 0
     profile: bool = False
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"], kw_only=True)
     cache_gb: float = 0.0
     memory_gb: float = 2.0
     model: ModelSpec = field(default_factory=ModelSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
-    save: SaveSpec = field(default_factory=SaveSpec)
-    validation: ValidationSpec = field(default_factory=ValidationSpec)
+    save: SaveSpec = field(default_factory=SaveSpec, kw_only=True)
+    validation: ValidationSpec = field(default_factory=ValidationSpec, kw_only=True)
     step_seconds: float = 0.0
     faults: FaultSpec = field(default_factory=FaultSpec)
     candidates: dict[str, CandidateSpec] = field(default_factory=dict)

@@ -68,7 +68,7 @@ class Forecast(Task):
     linear: float = 0.0
     slot: str = "slot"
     units: str = "past"
-    joint: bool = False
+    joint: bool = field(default=False, kw_only=True)
     relative: list[str] = field(default_factory=list)
     newest: int = 0
 

@@ -7,7 +7,7 @@ brought to `size`, then both sides to whole patches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,6 +98,8 @@ class Image(Modality):
     views: evaluation looks at so many of the nine pictures moved by at most one pixel (as it is, to the four sides, to
     the corners), which training with `shift` has seen, and averages their probabilities
     (`generalist.tokenizers_mod.base.views`).
+    zoom: in training a random window is shown, at least 1 - zoom of the side and at most `shift` beyond it.
+    invert: in training the share of the pictures whose light and dark change places.
     channels: 3 for colour (grey pictures are read as three equal channels), 1 for grey.
     background: the grey in 0..1 that is seen through what is transparent.
 
@@ -118,8 +120,10 @@ class Image(Modality):
     mean: float = 0.5
     std: float = 0.5
     shift: int = 0  # training: random translation by up to this many pixels
-    zoom: float = 0.0  # training: a random window, at least 1 - zoom of the side and at most `shift` beyond, is shown
-    invert: float = 0.0  # training: share of the pictures whose light and dark change places
+    # training: a random window, at least 1 - zoom of the side and at most `shift` beyond, is shown
+    zoom: float = field(default=0.0, kw_only=True)
+    # training: share of the pictures whose light and dark change places
+    invert: float = field(default=0.0, kw_only=True)
     stem: int = 0
     views: int = 1
     background: float = 1.0

@@ -7,9 +7,10 @@ through torch's variable-length kernel (float16 and bfloat16 only), all others a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,21 @@ from generalist.data.batch.at import At
 from generalist.data.batch.types import Group
 
 HALF = (torch.float16, torch.bfloat16)
+T = TypeVar("T")
 FEW = 8192  # padded tokens that cost a GPU no more than starting another kernel does
+
+
+def lazy(make: Callable[[Any], T]) -> property:
+    """A value made when first asked for. Not functools' cached_property, whose lock torch.compile cannot enter."""
+    name = f"_{make.__name__}"
+
+    def get(self: Any) -> T:
+        if name not in self.__dict__:
+            self.__dict__[name] = make(self)
+        found: T = self.__dict__[name]
+        return found
+
+    return property(get)
 
 
 @dataclass
@@ -33,7 +48,7 @@ class Equal:
     given: Tensor | None = None
     at: At | None = None
 
-    @cached_property
+    @lazy
     def blocks(self) -> tuple[Tensor, Tensor] | None:
         """Int[count n], the blocks of its tokens, and Bool[count n], which are hidden."""
         if self.at is None:
@@ -41,7 +56,7 @@ class Equal:
         own, shape = slice(self.group.start, self.group.start + self.tokens), (self.group.count, self.group.length)
         return self.at.block[own].view(shape), self.at.hidden[own].view(shape)
 
-    @cached_property
+    @lazy
     def causal(self) -> bool:
         """Whether every token sees itself and all before it, and nothing else. On a CPU only: a GPU would wait."""
         if self.blocks is None or self.blocks[0].device.type != "cpu":
@@ -49,7 +64,7 @@ class Equal:
         block, hidden = self.blocks
         return not bool(hidden.any()) and bool((block[:, 1:] > block[:, :-1]).all())
 
-    @cached_property
+    @lazy
     def mask(self) -> Tensor | None:
         """Bool[count 1 1|n n], True = may be seen, None = all; made where a kernel needs it."""
         return self.given if self.blocks is None else visible(*self.blocks)
@@ -93,19 +108,19 @@ class Ragged:
         lengths = [0] + [group.length for group in self.groups for _ in range(group.count)]
         self.starts = torch.tensor(lengths, device=self.at.block.device).cumsum(0, dtype=torch.int32)
 
-    @cached_property
+    @lazy
     def tokens(self) -> int:
         return sum(group.count * group.length for group in self.groups)
 
-    @cached_property
+    @lazy
     def count(self) -> int:
         return sum(group.count for group in self.groups)
 
-    @cached_property
+    @lazy
     def longest(self) -> int:
         return max(group.length for group in self.groups)
 
-    @cached_property
+    @lazy
     def plain(self) -> bool:
         return all(group.plain for group in self.groups)
 
@@ -113,7 +128,7 @@ class Ragged:
     def mask(self) -> Tensor:
         return self.padded[1]
 
-    @cached_property
+    @lazy
     def padded(self) -> tuple[Tensor, Tensor]:
         """Where each token lies in [count, longest], Int[tokens], and their mask Bool[count 1 1|n n]; made once."""
         count, longest, first = self.count, self.longest, self.groups[0].start

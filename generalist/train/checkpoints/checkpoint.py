@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ FULL = 1 << 20  # bytes: a disk with less is taken for full
 RETRIES = (1.0, 2.0, 4.0, 8.0)  # seconds between tries at a path that does not answer
 
 
+@runtime_checkable
 class Beside(Protocol):
     """What a run keeps beside the engine's state (`generalist.run.looks`)."""
 
