@@ -23,6 +23,7 @@ from generalist.data.sources.folder import Folder
 from generalist.data.stream.source import Records
 from generalist.evaluate import answer as evaluate
 from generalist.evaluate import heldout
+from generalist.evaluate.heldout import not_trained_on
 from generalist.recipe.keys import override
 from generalist.run import train as run
 from generalist.run.results import load_run
@@ -312,3 +313,12 @@ def test_four_thousand_names_are_evaluated_in_seconds(tmp_path):
     line = train_run(recipe, tmp_path / "run", quiet=True)["tasks"]["many"]
     assert line["n_test"] == 5000 and time.process_time() - began < 60  # 12 and the baseline's 6; not in 600 before
     assert line["baseline"] > 0 and "gradient boosting" not in line["baseline_name"].partition(" (")[0]
+
+
+def test_training_samples_that_could_not_be_read_are_named_once_each(tmp_path):
+    assert not_trained_on(tmp_path, "tones") == ""
+    lines = [{"step": i, "task": "tones", "record": f"{i % 2}.wav", "error": "cut off"} for i in range(9)]
+    other = {"step": 9, "task": "digits", "record": "7", "error": "gone"}
+    (tmp_path / "bad_samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, other]))
+    said = "2 training samples could not be read; 0.wav: cut off (bad_samples.jsonl)"
+    assert not_trained_on(tmp_path, "tones") == said and not_trained_on(tmp_path, "wine") == ""

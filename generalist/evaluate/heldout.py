@@ -99,7 +99,7 @@ def _measured(
     if wanted.leaks:
         find = partial(leakage_of, answers, columns)
         line["leakage"] = from_sound(find, train, task.example)
-    notes += [*more, left_out(out, task.name)]
+    notes += [*more, left_out(out, task.name), not_trained_on(out, task.name)]
     line |= {"notes": [note for note in notes if note]}
     return Found(line, evaluate.samples(answers), evaluate.space([answers]))
 
@@ -166,6 +166,19 @@ def left_out(out: Path, task: str) -> str:
         return ""
     worst = max((e["loss"] for e in lost), key=lambda loss: (loss != loss, loss))
     return f"{len(lost)} training steps were left out, their loss up to {worst:.4g} (faults.jsonl)"
+
+
+def not_trained_on(out: Path, task: str) -> str:
+    """What to say of the task's different training samples that could not be read, "" where there are none."""
+    path = out / "bad_samples.jsonl"
+    if not path.is_file():
+        return ""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    broken = {line["record"]: line["error"] for line in lines if line["task"] == task}
+    if not broken:
+        return ""
+    name, error = next(iter(broken.items()))
+    return f"{len(broken)} training samples could not be read; {name}: {error} ({path.name})"
 
 
 def leakage_of(answers: evaluate.Answers, columns: Columns, training: Records) -> dict[str, Any]:
