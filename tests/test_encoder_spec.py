@@ -20,6 +20,7 @@ from generalist.nn.spec import Needs
 from generalist.recipe.encoder import EncoderSpec, MoeSpec
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.keys import _also, override
+from generalist.recipe.specs import ModelSpec
 from generalist.train.plan import count
 from generalist.train.prepare import prepare
 
@@ -331,3 +332,16 @@ def test_a_description_of_layers_one_by_one_computes_what_the_short_one_does(pre
     assert long.config.steps[0]["mixer"] == "expert_attention"
     for (name, a), (other, b) in zip(short.named_parameters(), long.named_parameters(), strict=True):
         assert name == other and torch.equal(a, b)
+
+
+def test_settings_that_came_later_leave_the_order_of_the_first_ones():
+    """Recipes say ModelSpec(width, layers, heads, hidden): a field between them would change what they mean, unseen."""
+    spec = ModelSpec(768, 12, 16, 3072, "relu", 1e-6, 0.1, 0.2, 14.0)
+    assert (spec.width, spec.layers, spec.heads, spec.hidden, spec.head_dim) == (768, 12, 16, 3072, 0)
+    assert (spec.activation, spec.eps, spec.layer_scale, spec.drop_path, spec.initial_scale) == (
+        "relu",
+        1e-6,
+        0.1,
+        0.2,
+        14,
+    )
