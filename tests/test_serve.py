@@ -186,3 +186,14 @@ def test_too_many_are_turned_away():
     gate.set()
     assert [f.result(10) for f in (first, *kept)] == [True, 1, 2]
     batcher.close()
+
+
+def test_a_text_that_begins_like_json_is_a_text_and_a_file_is_there_until_the_answer(client):
+    draft = client.post("/encode", files={}, data={"text": "[draft] vertical line"})
+    assert draft.status_code == 200 and np.linalg.norm(draft.json()["vector"]) == pytest.approx(1, abs=1e-3)
+    past = np.sin(np.arange(96.0))
+    buffer = io.BytesIO()
+    np.save(buffer, past)
+    sent = client.post("/forecast", files={"series": ("past.npy", buffer.getvalue())}).json()
+    told = client.post("/forecast", json={"inputs": {"series": past.tolist()}}).json()
+    assert sent["quantiles"]["0.5"] == pytest.approx(told["quantiles"]["0.5"], abs=1e-4)

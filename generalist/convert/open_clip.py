@@ -98,7 +98,7 @@ def image_tower(name: str, report: Report | None = None, lenient: bool = False) 
     import open_clip
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
-    arch, weights, tagged = named(name)
+    arch, weights, tagged = pairs.named(name)
     if tagged:
         return created(arch, weights).visual.eval()
     # the tower alone: some text towers of the package are fetched before they can be made
@@ -117,7 +117,7 @@ def text_tower(name: str, report: Report | None = None, lenient: bool = False) -
     import open_clip
     from open_clip.model import CLIPTextCfg, _build_text_tower
 
-    arch, weights, tagged = named(name)
+    arch, weights, tagged = pairs.named(name)
     settings = open_clip.get_model_config(arch)
     if reason := clip_text.why_not(settings["text_cfg"]):
         raise UserError(f"only CLIP's own text towers convert: {reason}; take --tower image or another model")
@@ -135,19 +135,6 @@ def text_tower(name: str, report: Report | None = None, lenient: bool = False) -
 
 
 BESIDE = ("logit_scale", "logit_bias", "attn_mask", "context_length", "vocab_size", "input_resolution")
-
-
-def named(name: str) -> tuple[str, str, bool]:
-    """ARCH[:WEIGHTS] -> the two, and whether the weights are open_clip's own. UserError where there is no such."""
-    import open_clip
-
-    arch, _, weights = name.partition(":")
-    if arch not in open_clip.list_models():
-        raise UserError(f"open_clip has no model {arch!r}; {nearest(arch, open_clip.list_models())}")
-    known = open_clip.list_pretrained_tags_by_model(arch)
-    if weights and not Path(weights).is_file() and weights not in known:
-        raise UserError(f"{arch} has no weights {weights!r} and there is no such file; {nearest(weights, known)}")
-    return arch, weights, bool(weights) and not Path(weights).is_file()
 
 
 def created(arch: str, tag: str) -> Any:

@@ -24,6 +24,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from generalist.data.base.errors import UserError
+from generalist.data.media import jsons
 from generalist.serve.batching import Batcher, Full
 from generalist.serve.inputs import SETTINGS, candidates_of, from_field, from_file, from_json
 from generalist.serve.service import Service
@@ -108,7 +109,7 @@ def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int
                 place = lru_cache(lambda: Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="generalist-"))))
                 settings, read = await taken(request, service, place, body_mb * MB)
                 future = await run_in_threadpool(lambda: ask(read(), settings))
-            told = await asyncio.wrap_future(future)
+                told = await asyncio.wrap_future(future)  # its answer may look at the record's files again
         except UserError as error:
             status, told = 422, {"error": str(error)}
         except Full:
@@ -190,13 +191,13 @@ async def taken(
         body += part
         if len(body) > most:
             raise HTTPException(413, f"the body is over {most // MB} MB (generalist serve --body-mb)")
-    request._body = bytes(body)  # what request.json() and form() read
+    request._body = bytes(body)  # what request.form() reads
     built = service.processor.built
     if kind == "application/json":
         try:
-            given = await request.json()
-        except (ValueError, RecursionError) as error:
-            raise HTTPException(400, f"not JSON ({error})") from error
+            given = jsons.loads(bytes(body), "the body")
+        except UserError as error:
+            raise HTTPException(400, str(error)) from error
         if not isinstance(given, dict):
             raise HTTPException(400, 'send an object: {"inputs": {...}}')
         if unknown := set(given) - {"inputs", *SETTINGS}:

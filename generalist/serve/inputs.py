@@ -8,7 +8,6 @@ would be a path, and is refused.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,12 @@ def from_field(name: str, text: str, built: Mapping[str, Modality]) -> Any:
     modality = modality_of(name, built)
     if text.lstrip()[:1] in ("[", "{"):
         try:
-            return from_json({name: jsons.loads(text, name)}, built)[name]
-        except ValueError as error:
+            value = jsons.loads(text, name)
+        except UserError:
             if not modality.reads_words:
-                raise UserError(f"{name}: not JSON ({error})") from error
+                raise
+        else:
+            return from_json({name: value}, built)[name]
     if not modality.reads_words:
         raise UserError(f"{name}: send a file, or numbers as JSON")
     return text
@@ -90,10 +91,7 @@ def from_file(
 def candidates_of(given: list[str]) -> list[str] | None:
     """Names from repeated fields, or from one JSON list."""
     if len(given) == 1 and given[0].lstrip().startswith("["):
-        try:
-            loaded = json.loads(given[0])
-        except ValueError as error:
-            raise UserError(f"candidates: not JSON ({error})") from error
+        loaded = jsons.loads(given[0], "candidates")
         if not all(isinstance(name, str) for name in loaded):
             raise UserError("candidates are names in words")
         return list(loaded)

@@ -50,16 +50,31 @@ def source_of(name: str, tokenizer: Path | None = None) -> Source:
 
     if Path(name).is_dir():
         return _folder(Path(name), tokenizer)
+    arch, weights, own = named(name)
+    file = Path(weights) if weights and not own else None
+    tag = weights if own else ""
+    config = copy.deepcopy(open_clip.get_model_config(arch))
+    return Source(
+        name,
+        config,
+        _usual(arch, [tag] if tag else open_clip.list_pretrained_tags_by_model(arch)),
+        file,
+        tag,
+        tokenizer,
+    )
+
+
+def named(name: str) -> tuple[str, str, bool]:
+    """ARCH[:WEIGHTS] -> the two, and whether the weights are open_clip's own. UserError where there is no such."""
+    import open_clip
+
     arch, _, weights = name.partition(":")
     if arch not in open_clip.list_models():
         raise UserError(f"open_clip has no model {arch!r}; {nearest(arch, open_clip.list_models())}")
     known = open_clip.list_pretrained_tags_by_model(arch)
     if weights and not Path(weights).is_file() and weights not in known:
         raise UserError(f"{arch} has no weights {weights!r} and there is no such file; {nearest(weights, known)}")
-    file = Path(weights) if weights and Path(weights).is_file() else None
-    tag = weights if weights and file is None else ""
-    config = copy.deepcopy(open_clip.get_model_config(arch))
-    return Source(name, config, _usual(arch, [tag] if tag else known), file, tag, tokenizer)
+    return arch, weights, bool(weights) and not Path(weights).is_file()
 
 
 def _usual(arch: str, tags: list[str]) -> dict[str, Any]:
