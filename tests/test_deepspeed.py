@@ -108,12 +108,12 @@ def two(alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict
     return {"folder": folder, "ranks": results, **results[0]}
 
 
-def check_same_curve(run: dict[str, Any], reference: dict[str, Any], loss: float = 1e-5) -> None:
+def check_same_curve(run: dict[str, Any], reference: dict[str, Any], loss: float = 1e-5, norm: float = 1e-4) -> None:
     assert "error" not in run, run["error"]
     n = len(run["loss"])
     assert run["task"] == reference["task"][-n:]
     assert run["loss"] == pytest.approx(reference["loss"][-n:], abs=loss)
-    assert run["norm"] == pytest.approx(reference["norm"][-n:], rel=1e-4)
+    assert run["norm"] == pytest.approx(reference["norm"][-n:], rel=norm)
     assert run["weights"].keys() == reference["weights"].keys()
     for name, value in run["weights"].items():
         if not name.endswith(BLIND):
@@ -137,7 +137,9 @@ def test_two_ranks_follow_the_curve_of_one_process_with_the_balanced_optimiser(t
 @pytest.mark.parametrize("name", ["1", "3"])
 def test_two_ranks_learn_from_a_teacher_as_one_process_does(two, alone, name):
     found, expected = two[f"distilled {name}"], alone["distilled"]
-    check_same_curve(found, expected, loss=1e-4)  # 2.7e-5 was seen: rounding that Adam blows up
+    # one process against itself with its first weights moved by a last bit (four draws): losses part by up to 3.5e-5,
+    # norms by 2.5e-4; without a teacher by 4.5e-6 and 2.7e-5
+    check_same_curve(found, expected, loss=1e-4, norm=1e-3)
     assert [e["distill"] for e in found["added"]] == pytest.approx([e["distill"] for e in expected["added"]], abs=1e-4)
     assert max(e["distill"] for e in expected["added"]) > 0.01
     assert abs(expected["loss"][-1] - alone["balanced"]["loss"][-1]) > 1e-4  # it does something
