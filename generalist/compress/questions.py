@@ -45,11 +45,11 @@ def sound(task: Task, records: Records, unread: Unread) -> Question:
     return Question(task, found, unread.said)
 
 
-def of_run(place: Path, processor: Any, only: str = "") -> list[Question]:
+def of_run(place: Path, processor: Any, only: str = "", verb: str = "compress") -> list[Question]:
     """Every task of the recipe beside the model (or `only` one) on its test split. UserError: no recipe, no task."""
     recipe = recipe_of(place)
     if recipe is None:
-        raise UserError(f"no recipe.json beside {place} says what to measure on; give DATA: compress {place} DATA ...")
+        raise UserError(f"no recipe.json beside {place} says what to measure on; give DATA: {verb} {place} DATA ...")
     read = read_recipe(recipe)
     if only:
         if only not in (known := [task.name for task in read.tasks]):

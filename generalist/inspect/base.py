@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Records
@@ -18,12 +18,17 @@ ANALYSERS: dict[str, str] = {
     "heads": "generalist.inspect.heads:Heads",
     "errors": "generalist.inspect.errors:Errors",
     "similar": "generalist.inspect.similar:Similar",
+    "explain": "generalist.inspect.explain.explain:Explain",
+    "robust": "generalist.inspect.robust:Robust",
 }
 
 
 @runtime_checkable
 class Analyser(Protocol):
-    """It sees the model through taps only, and leaves it as it was."""
+    """It sees the model through taps only, and leaves it as it was. needs_answers: looks at records with a right answer
+    alone."""
+
+    needs_answers: ClassVar[bool]
 
     def run(
         self, task: Task, records: Records, objective: Objective, training: Training | None = None
@@ -39,12 +44,12 @@ class Analyser(Protocol):
         ...
 
 
-def analyser(kind: str) -> Analyser:
-    """The analyser of a name. UserError names the nearest valid one."""
+def analyser(kind: str, **settings: Any) -> Analyser:
+    """The analyser of a name, with settings of its own. UserError names the nearest valid one."""
     if kind not in ANALYSERS:
         raise UserError(f"--what {kind}: there is no such analysis; {nearest(kind, ANALYSERS)}")
     module, _, name = ANALYSERS[kind].partition(":")
-    return getattr(importlib.import_module(module), name)()
+    return getattr(importlib.import_module(module), name)(**settings)
 
 
 def save(out: Path, kind: str, found: dict[str, Any]) -> Path:

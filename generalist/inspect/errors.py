@@ -11,7 +11,7 @@ duplicates   records that stand in the training data, to the byte or nearly
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,6 +98,8 @@ def confusion(columns: Columns, names: list[str]) -> dict[str, Any]:
 
 class Errors:
     """The analysis `--what errors`."""
+
+    needs_answers: ClassVar[bool] = True
 
     def run(
         self, task: Task, records: Records, objective: Objective, training: Training | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Silence:
 
 class Heads:
     """The analysis `--what heads`."""
+
+    needs_answers: ClassVar[bool] = True
 
     def run(
         self, task: Task, records: Records, objective: Objective, training: Training | None = None

@@ -6,7 +6,7 @@ sample asked at several places counts by the mean of their directions. Test samp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ def _encoded(task: Task, sequences: list[list[Span]], role: Role, objective: Obj
 
 class Similar:
     """The analysis `--what similar`."""
+
+    needs_answers: ClassVar[bool] = True
 
     def run(
         self, task: Task, records: Records, objective: Objective, training: Training | None = None

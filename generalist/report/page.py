@@ -4,7 +4,7 @@ from __future__ import annotations
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2228;--soft:#5e6874;--rule:#e3e6ea;--accent:#2b6cd4;
---good:#1d8a5f;--near:#b7791f;--bad:#c2414f;--none:#7b8794;--fill:.28}
+--warm:#f0701a;--good:#1d8a5f;--near:#b7791f;--bad:#c2414f;--none:#7b8794;--fill:.28}
 @media(prefers-color-scheme:dark){:root{--bg:#14171b;--card:#1c2026;--ink:#e7eaee;--soft:#9aa5b1;--rule:#2e353d;
 --accent:#6ea8ff;--good:#4cc796;--near:#e0ab4d;--bad:#f0808a;--none:#8a96a3;--fill:.38}}
 *{box-sizing:border-box}
@@ -118,6 +118,18 @@ background:color-mix(in srgb,var(--c,transparent) var(--d,0%),transparent)}
 .near-list figcaption{font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}
 .near-list b{color:var(--ink)}
 @media(max-width:760px){.near-row{grid-template-columns:minmax(0,1fr)}}
+
+.heat-cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(320px,100%),1fr));gap:14px;margin-top:14px}
+.heats{display:flex;flex-wrap:wrap;gap:12px}
+.heats figure{flex:1 1 128px;min-width:0}
+.heats figure:has(.rows,svg,.warmed){flex-basis:100%}
+img.heated{image-rendering:pixelated;width:100%;max-width:300px;max-height:170px;object-fit:contain;object-position:left}
+svg .warm{fill:var(--warm)}
+.warmed{display:flex;flex-wrap:wrap;gap:3px;font-size:.92rem;max-height:220px;overflow:auto}
+.warmed span{padding:0 .25em;border-radius:3px;background:color-mix(in srgb,var(--warm) calc(var(--d)*.7),transparent)}
+.rows .warmth{min-width:88px;font-variant-numeric:tabular-nums}
+.rows .warmth i{display:inline-block;height:8px;border-radius:2px;width:calc(var(--d)*.5);max-width:50px;
+margin-right:6px;background:var(--warm)}
 
 .answers{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:14px}
 .answer{display:flex;flex-direction:column;gap:10px;min-width:0}

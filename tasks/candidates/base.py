@@ -68,6 +68,10 @@ class CandidateSet(ABC):
         """
         return None
 
+    def changed(self, before: Tensor, after: Tensor) -> Tensor:
+        """Whether the answer is another one: log p Float[... K] twice -> Bool[...]."""
+        return before.argmax(-1) != after.argmax(-1)
+
     def offered(self) -> list[str]:
         """The names among which one is chosen; [] where members are no names."""
         return []
@@ -96,3 +100,8 @@ class CandidateSet(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}
+
+
+def changed(candidates: CandidateSet | None, before: Tensor, after: Tensor) -> Tensor:
+    """The same where the candidates may be a batch's partners."""
+    return before.argmax(-1) != after.argmax(-1) if candidates is None else candidates.changed(before, after)

@@ -77,6 +77,11 @@ class Numbers(CandidateSet):
         """Quantile in z units: [... K] -> [...]."""
         return bins.quantile(log_p.exp(), self._edges(log_p), torch.tensor([q])).squeeze(-1)
 
+    def changed(self, before: Tensor, after: Tensor) -> Tensor:
+        """Whether the median leaves the 10 to 90 % of before."""
+        middle = self.quantile(after, 0.5)
+        return (middle < self.quantile(before, 0.1)) | (middle > self.quantile(before, 0.9))
+
     def read_off(self, log_p: Tensor, modalities: dict[str, Modality]) -> Answer:
         low, value, high = (float(self.quantile(log_p, q) * self.std + self.mean) for q in (0.1, 0.5, 0.9))
         mean = float(self.expectation(log_p) * self.std + self.mean)

@@ -280,6 +280,14 @@ class Audio(Modality):
     def show(self, raw: Any) -> dict[str, Any]:
         return {"kind": "audio", "wave": self.read(raw).tolist(), "rate": self.rate}
 
+    def seen(self, raw: Any) -> dict[str, Any]:
+        """The spectrogram: rows are filters, the highest first, columns frames, as far as patches reach."""
+        mel = self.frames(self.read(raw))
+        steps, rows = self._grid(mel.shape)
+        mel = mel[: (steps - 1) * self.stride[1] + self.patch[1], : (rows - 1) * self.stride[0] + self.patch[0]]
+        low, high = float(mel.min()), float(mel.max())
+        return {"kind": "spectrogram", "pixels": ((mel - low) / max(high - low, 1e-6)).T.flip(0).tolist()}
+
     @classmethod
     def examples(cls) -> Examples:
         from generalist.tokenizers_mod.audio.examples import audio

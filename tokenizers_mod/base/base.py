@@ -159,6 +159,18 @@ class Modality:
         """What a token shows, and not where it is: {key of its data: what a hidden token shows instead}."""
         return {}
 
+    def blank(self) -> dict[str, float]:
+        """What a token without content is for whoever looks at what each token contributes, as `content`."""
+        return self.content()
+
+    def tokens_in_words(self, span: Span) -> list[str]:
+        """What each token of a span is called where it is no place of a grid: a sub-word, a column; [] otherwise."""
+        return []
+
+    def seen(self, raw: Any) -> dict[str, Any]:
+        """A raw value as JSON like `show`, in the form in which its tokens' grid lies over it."""
+        return self.show(raw)
+
     def hideable(self, span: Span) -> Tensor:
         """Which tokens can be hidden and asked for: Bool[n], by default the real ones."""
         return torch.ones(span.length, dtype=torch.bool) if span.mask is None else span.mask

@@ -231,6 +231,11 @@ class Table(Modality):
         """A hidden cell is a missing one."""
         return {"value": 0.0, "category": MISSING}
 
+    def tokens_in_words(self, span: Span) -> list[str]:
+        """The columns."""
+        names = [column.name for table in self._tables.values() for _, column, _ in table]
+        return [names[i] for i in span.data["column"].tolist()]
+
     def hideable(self, span: Span) -> Tensor:
         """Cells that hold something known."""
         category = span.data["category"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError
 from generalist.data.base.files import is_regular
 from generalist.data.base.limits import MB, limits, over
+from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 
 
@@ -25,6 +27,24 @@ class TextTensors(Modality):
     def eot(self) -> int:
         """Id of <|endoftext|>."""
         raise NotImplementedError
+
+    @property
+    def spe(self) -> int:
+        """Id of the token that hides a word."""
+        raise NotImplementedError
+
+    def decode(self, ids: Sequence[int] | Tensor, specials: bool = False) -> str:
+        """Ids -> text."""
+        raise NotImplementedError
+
+    def blank(self) -> dict[str, float]:
+        """A hidden word, as in masked modelling."""
+        return {"ids": self.spe}
+
+    def tokens_in_words(self, span: Span) -> list[str]:
+        """The sub-words; [] where a text is one token."""
+        ids = span.data["ids"].tolist()
+        return [self.decode([one], specials=True) for one in ids] if len(ids) == span.length else []
 
     def ids(self, text: str, max_length: int | None = None) -> Tensor:
         """Int[n], ending in <|endoftext|>."""

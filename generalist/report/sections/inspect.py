@@ -7,6 +7,7 @@ from typing import Any
 
 from generalist.report.figures import esc, fmt, heat
 from generalist.report.sections.errors import errors_section, similar_section
+from generalist.report.sections.heats import heat_cards
 
 WORDS = {
     "nll rise": "by how many nats the mean −log p of the right answer rises",
@@ -48,8 +49,60 @@ def _cell(line: dict[str, Any] | None, key: str) -> tuple[float, str] | None:
     return line[key], f"layer {line['layer']}, head {line['head']}: {key} {line[key]:.4f}"
 
 
+def explain_section(found: dict[str, Any]) -> str:
+    """How faithful the explanations are, and some of them over their inputs."""
+    note = (
+        f"Task {esc(found['task'])}: what {fmt(found['n'])} answers rest on. T-TAME: a mask head learnt on "
+        f"{fmt(found['learnt'])} other records, without labels, from {esc(', '.join(found['layers']))}; "
+        "rollout: attention multiplied through the layers. AD, average drop of the answer's probability when only the "
+        "mask's largest tokens are shown, in per cent, less is better; IC, per cent of the records where it rises. "
+        f"Random masks have the same values at other tokens. {esc(found.get('lacking', ''))}"
+    )
+    shares = list(next(iter(found["measures"].values())))
+    head = "".join(f"<th>AD top {esc(s)}</th><th>IC top {esc(s)}</th>" for s in shares)
+    rows = "".join(
+        f"<tr><td>{esc(name)}</td>"
+        + "".join(f"<td>{own[s]['AD']:.1f}</td><td>{own[s]['IC']:.1f}</td>" for s in shares)
+        + "</tr>"
+        for name, own in found["measures"].items()
+    )
+    table = f'<div class="card plain"><table><tr><th></th>{head}</tr>{rows}</table></div>'
+    return f'<p class="note">{note}</p>{table}{heat_cards(found["samples"], lambda given, name: 1.0)}'
+
+
+def robust_section(found: dict[str, Any]) -> str:
+    """What one disturbed token does, plain and at a temperature, and where."""
+    value = f", {esc(found['metric'])} {fmt(found['value'])}" if "value" in found else ""
+    note = (
+        f"Task {esc(found['task'])}{value}: one token of {fmt(found['n'])} records ({esc(found['of'])}) is disturbed "
+        f"at a time, {fmt(found['tried'])} tries. Natural: noise in its content; adversarial: the content that costs "
+        "the answer most. Fooled: share of the answers that change; rise: of −log p of the answer, in nats."
+    )
+    lines = [("T = 1", found, "")]
+    if "temperature" in found:
+        own = found["temperature"]
+        worth = f", {found['metric']} {fmt(own['value'])}" if "value" in own else ""
+        lines.append((f"T = {own['T']:g}", own, worth))
+    rows = "".join(
+        f"<tr><td>attention at {esc(name)}{esc(worth)}</td>"
+        + "".join(f"<td>{own[k]['fooled']:.3f}</td><td>{fmt(own[k]['rise'])}</td>" for k in ("natural", "adversarial"))
+        + "</tr>"
+        for name, own, worth in lines
+    )
+    head = "".join(f"<th>{k}: fooled</th><th>rise</th>" for k in ("natural", "adversarial"))
+    table = f'<div class="card plain"><table><tr><th></th>{head}</tr>{rows}</table></div>'
+    return f'<p class="note">{note}</p>{table}{heat_cards(found["samples"], _largest)}'
+
+
+def _largest(given: dict[str, Any], name: str) -> float:
+    """The largest rise by any method, so that methods compare."""
+    return max([v for own in given["values"].values() for v in own if v is not None] + [1e-9])
+
+
 INSPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "heads": heads_section,
     "errors": errors_section,
     "similar": similar_section,
+    "explain": explain_section,
+    "robust": robust_section,
 }
