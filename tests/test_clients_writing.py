@@ -63,6 +63,22 @@ def test_beam_search_finds_the_score_of_the_own_beam_search(writer):
     assert all(got[words] == pytest.approx(expected[words], abs=1e-3) for words in shared)
 
 
+def test_greedy_words_and_several_beams_are_those_of_the_one_search(writer, monkeypatch):
+    """And whatever that search does not offer is not passed over: a criterion of the user's own ends the writing."""
+    model, processor = writer
+    tensors = processor(image=PICTURES, return_tensors="pt")
+    expected = own(writer, PICTURES, steps=4, beam=3).ids[:, :2].flatten(0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("generalist.hf.writing.Anew", None)  # transformers' loops make one at every word
+        model.generate(**tensors, max_new_tokens=4)
+        ids = model.generate(**tensors, max_new_tokens=4, num_beams=3, num_return_sequences=2)
+    assert ids[:, 1:].tolist() == expected[:, : ids.shape[1] - 1].tolist()
+    ended = model.generate(
+        **tensors, max_new_tokens=4, stopping_criteria=[lambda ids, scores, **more: torch.ones(len(ids), dtype=bool)]
+    )
+    assert ended.shape == (3, 2)
+
+
 def test_a_given_beginning_is_gone_on_from_whatever_its_length(writer):
     model, processor = writer
     words = ["a red seven on", "a blue"]

@@ -10,6 +10,7 @@ from test_detect import parts, pictures
 from generalist.data.stream.source import Records
 from generalist.evaluate import answer as evaluate
 from generalist.evaluate import heldout, measures, predictions
+from generalist.tasks.base.reading import Reading
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import Names, Numbers
 from generalist.tasks.kinds.classify import Classify
@@ -44,6 +45,26 @@ def answers_of(task: Task, log_p: torch.Tensor, labels: torch.Tensor, keys=None)
     found.derived = measures.values(task.line_kind, found.columns)
     found.metrics = evaluate.measured(found)
     return found
+
+
+class Likeliest(Reading):
+    """How an answer is read, without a question: what evaluation knows of a task."""
+
+    name, scale, inputs, modalities, candidates = "likeliest", "", {}, {}, Names(["a", "b", "c"])
+
+    def score(self, log_p, labels):
+        return {"accuracy": Mean(float((log_p.argmax(-1) == labels).sum()), len(labels))}
+
+    def show(self, record, log_p, labels, names):
+        return {"answers": self.answer(log_p[0], names, top=1), "correct": self.correct(log_p[0], labels[0])}
+
+
+def test_answers_are_measured_kept_and_shown_by_a_reading_alone(tmp_path):
+    log_p = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.1, 0.2, 0.7]]).log()
+    found = answers_of(Likeliest(), log_p, torch.tensor([0, 2, 2]))
+    assert found.metrics["accuracy"] == pytest.approx(2 / 3)
+    assert predictions.head_of(found.task) == {"lines": "named", "metric": "accuracy", "names": ["a", "b", "c"]}
+    assert [s["correct"] for s in evaluate.samples(found)] == [True, False, True]
 
 
 def square(n: int = 7, seed: int = 0) -> torch.Tensor:

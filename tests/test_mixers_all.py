@@ -52,12 +52,22 @@ def channel(name):
     return name in CHANNEL_MIXERS
 
 
+# steps that change the tokens, between two blocks
+STEPS = {
+    "merge": {"kind": "merge"},
+    "keep": {"kind": "keep", "share": 0.5},
+    "cluster": {"kind": "cluster", "tokens": 3},
+}
+
+
 @cache
 def built(name):
     """A model with the mixer in its first layer and attention, so that all can reach the summary, in its second."""
     torch.manual_seed(0)
     own = {name: m.settings() for name, m in modalities().items()}
     mixed = {"channel_mixers": [name, "mlp"]} if channel(name) else {"mixers": [MORE.get(name, name), "attention"]}
+    if name in STEPS:
+        mixed = {"steps": [{"mixer": "attention"}, {"stage": STEPS[name], "mixer": "attention"}]}
     made = GeneralistModel(GeneralistConfig(**SIZES, **mixed, modalities=own, scales=["default"])).eval()
     for parameter in made.encoder.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -95,17 +105,51 @@ def test_packed_is_one_by_one_and_saved_is_the_same_and_half_is_near(name, tmp_p
     assert (normalize(half.float(), dim=-1) - normalize(together, dim=-1)).abs().max() < 2e-2
 
 
-@pytest.mark.parametrize("name", [*TOKENS, *CHANNELS])
+PICTURES = ((4, 4), (2, 4), (4, 2))
+
+
+def clients(name):
+    """The model, its processor, and pictures of three sizes."""
+    own, draw = modalities(), torch.Generator().manual_seed(2)
+    processor = GeneralistProcessor(own["text"].hf_tokenizer(), {n: m.settings() for n, m in own.items()})
+    return built(name), processor, [torch.rand(1, 4 * h, 4 * w, generator=draw) for h, w in PICTURES]
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *CHANNELS, *STEPS])
 @torch.no_grad()
 def test_padded_clients_are_packed_ones(name):
-    made = built(name)
-    own = modalities()
-    processor = GeneralistProcessor(own["text"].hf_tokenizer(), {n: m.settings() for n, m in own.items()})
-    draw = torch.Generator().manual_seed(2)
-    pictures = [torch.rand(1, 4 * h, 4 * w, generator=draw) for h, w in ((4, 4), (2, 4), (4, 2))]
+    made, processor, pictures = clients(name)
     for raw in ({"image": pictures}, {"text": ["once upon a time", "a cat"]}):
         found = made(**processor(**raw, return_tensors="pt")).pooler_output
         torch.testing.assert_close(normalize(found, dim=-1), made.encode(processor(**raw)), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["pool", "merge", "keep"])
+@torch.no_grad()
+def test_padded_rows_are_each_samples_own(name):
+    """Hidden states layer by layer: of tokens that nothing merges where they stood, of others one behind the other."""
+    made, processor, pictures = clients(name)
+    together = made(**processor(image=pictures, return_tensors="pt"), output_hidden_states=True).hidden_states
+    assert len(together) == len(made.encoder.layers) + 1
+    for i, (rows, columns) in enumerate(PICTURES):
+        alone = made(**processor(image=pictures[i : i + 1], return_tensors="pt"), output_hidden_states=True)
+        for all_rows, own in zip(together, alone.hidden_states, strict=True):
+            mine = all_rows[i, : own.shape[1]]
+            if all_rows.shape[1] == 17:  # 4 x 4 cells behind the summary, of which this picture has rows x columns
+                cells = torch.arange(1, 17).view(4, 4)[:rows, :columns].flatten()
+                mine = all_rows[i, torch.cat([torch.zeros(1, dtype=torch.long), cells])]
+            torch.testing.assert_close(mine, own[0], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_padded_tensors_of_mixed_maps_have_no_attention_weights_and_a_mask_is_a_rectangle():
+    made, processor, pictures = clients("merge")
+    tensors = processor(image=pictures, return_tensors="pt")
+    with pytest.raises(UserError, match="no attention weights of padded tensors"):
+        made(**tensors, output_attentions=True)
+    tensors["pixel_mask"][0, :4] = 0
+    with pytest.raises(UserError, match="no rectangle"):
+        made(**tensors)
 
 
 @pytest.mark.parametrize("name", [*TOKENS, *CHANNELS])

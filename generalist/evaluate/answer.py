@@ -22,6 +22,7 @@ from generalist.evaluate.unread import examples_of as examples_of
 from generalist.evaluate.unread import readable as readable
 from generalist.hf.model import GeneralistModel
 from generalist.model.objective import Objective
+from generalist.tasks.base.reading import Reading
 from generalist.tasks.base.task import Task
 from generalist.tasks.measures.lines import Columns, Kept, joined
 from generalist.tasks.measures.metrics import Mean, merge
@@ -37,7 +38,7 @@ class Answers:
     member with the query's key is a right answer.
     """
 
-    task: Task
+    task: Reading
     records: Records
     queries: Tensor
     members: Tensor

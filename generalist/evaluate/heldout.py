@@ -97,7 +97,7 @@ def _measured(
         line |= {"together": together}
         more = [*more, *more_notes]
     if wanted.leaks:
-        find = partial(leakage_of, answers, columns)
+        find = partial(leakage_of, task, answers, columns)
         line["leakage"] = from_sound(find, train, task.example)
     notes += [*more, left_out(out, task.name), not_trained_on(out, task.name)]
     line |= {"notes": [note for note in notes if note]}
@@ -181,9 +181,8 @@ def not_trained_on(out: Path, task: str) -> str:
     return f"{len(broken)} training samples could not be read; {name}: {error} ({path.name})"
 
 
-def leakage_of(answers: evaluate.Answers, columns: Columns, training: Records) -> dict[str, Any]:
+def leakage_of(task: Task, answers: evaluate.Answers, columns: Columns, training: Records) -> dict[str, Any]:
     """What a line of metrics.json says of test samples that were trained on."""
-    task = answers.task
     return leakage(task.line_kind, columns, training, answers.records, compared_fields(task), RESAMPLES)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from generalist.data.base.errors import UserError
 from generalist.evaluate import measures
 from generalist.evaluate.answer import Answers
-from generalist.tasks.base.task import Task
+from generalist.tasks.base.reading import Reading
 from generalist.tasks.measures.lines import KINDS, Columns, columns_of, rows_of
 
 NAMED = 1000  # candidates up to which their names stand in the head
@@ -26,7 +26,7 @@ def kept(answers: Answers) -> Columns:
     return dict(answers.columns)
 
 
-def head_of(task: Task) -> dict[str, Any]:
+def head_of(task: Reading) -> dict[str, Any]:
     """What stands above the lines: their kind, the task's metric, the candidates' names where they are few."""
     head: dict[str, Any] = {"lines": task.line_kind, "metric": task.metric}
     if task.candidates is not None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from generalist.data.batch.types import Packed
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
-from generalist.hf.padded import PaddedModel
+from generalist.hf.padded.features import FeatureModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.referred import refer
 from generalist.model.sides import INPUT
@@ -21,7 +21,7 @@ from generalist.tokenizers_mod.base.capabilities import Proposes
 PAIRWISE = "generalist_siglip"  # a pipeline then takes the sigmoid of every logit instead of their softmax
 
 
-class GeneralistModel(PaddedModel):
+class GeneralistModel(FeatureModel):
     """The model as transformers' tools use it: packed sequences, or padded tensors under their standard names."""
 
     main_input_name = "input_ids"

@@ -1,11 +1,10 @@
 """Captions through transformers' own `generate`: the model under the name that AutoModelForImageTextToText maps to.
 
 A caption is written as in training (`Text.next_span`): [summary, x, words so far, SPE], and what is read at the SPE is
-compared with the whole vocabulary. transformers wants a first token to go on from; it is the end token, which stands
-for nothing here and never reaches the encoder. `generalist.model.decode` does the same with keys and values kept from
-word to
-word; here every step encodes anew, and in exchange everything that `generate` can do is there (beam search, sampling,
-constraints, streamers).
+compared with the whole vocabulary. Greedy words and beams are those of the one search, `generalist.model.decode`. What
+it does not offer (sampling by transformers' rules, constraints, streamers, a beginning to go on from, scores) runs in
+transformers' own loops over `forward`, which encodes anew at every word. These want a first token to go on from; it is
+the end token, which stands for nothing here and never reaches the encoder.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationMixin
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.modeling_outputs import CausalLMOutput
 
 from generalist.data.base.errors import UserError
-from generalist.data.batch.pack import pack
-from generalist.data.batch.types import Role, Span
+from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.decode import decode, vocabulary_features, writing_roles
+from generalist.hf.padded.spans import spans_of
+from generalist.model.decode import Anew, decode, vocabulary_features
 from generalist.tokenizers_mod.base.capabilities import Writes
 
 WORDS = ("input_ids", "attention_mask")
@@ -40,7 +40,6 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._members: Tensor | None = None
-        self._role = Role()
         self._task: str | None = None
         text = self._text(None)
         if text is not None:
@@ -72,42 +71,59 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         if self._members is None or args:
             return super().forward(*args, **tensors)
         text = self._text("write")
-        written = self._written(tensors["input_ids"], tensors.get("attention_mask"))
-        described = self._described(tensors)
-        sequences = [[*spans, text.next_span(words)] for spans, words in zip(described, written, strict=True)]
-        features = self.features(pack(sequences, self._role).to(self.device))
-        logits = self.logits(features, self._members, tensors.get("scale") or self.writing_scale)
+        scale = tensors.get("scale") or self.writing_scale
+        writer = Anew(self, self._described(tensors), text, scale, self._task)
+        writer.words = self._written(tensors["input_ids"], tensors.get("attention_mask"))
+        logits = self.logits(writer.features(), self._members, scale)
         return CausalLMOutput(logits=logits.unsqueeze(1))  # type: ignore[arg-type]
 
     def _described(self, tensors: dict[str, Any]) -> list[list[Span]]:
         """What stands before the words, row by row: [summary, x...]."""
         rest = {k: v for k, v in tensors.items() if k not in WORDS and torch.is_tensor(v)}
-        columns = [self._rows(name, mine) for name, mine in self.given_modalities(rest).items()]
+        looks = self.encoder.placed or self.encoder.mapped
+        given = self.given_modalities(rest).items()
+        columns = [spans_of(self.modalities[name], name, mine, looks)[0] for name, mine in given]
         summary = self.modalities["summary"].span(None)
         return [[summary, *spans] for spans in zip(*columns, strict=True)]
 
-    def _beam_search(  # type: ignore[override]
-        self, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **kwargs: Any
-    ) -> Any:
-        """Beams from the first word on, with nothing else asked for: the search of `decode`.
+    def _beam_search(self, input_ids: Tensor, *asked: Any, **kwargs: Any) -> Any:
+        """The beams of `decode`, among which a finished one stays, as in Uni-Perceiver (spec 1.11); transformers' own
+        search, which serves all that `decode` does not offer, puts it aside and goes on with another."""
+        found = self._decoded(input_ids, *asked, **kwargs)
+        return super()._beam_search(input_ids, *asked, **kwargs) if found is None else found
 
-        There a finished beam stays among the beams, as in Uni-Perceiver (spec 1.11); transformers' own search, which
-        serves all else, puts it aside and goes on with another.
-        """
+    def _sample(self, input_ids: Tensor, *asked: Any, **kwargs: Any) -> Any:
+        """Greedy words by `decode`; sampled ones by transformers."""
+        found = self._decoded(input_ids, *asked, **kwargs)
+        return super()._sample(input_ids, *asked, **kwargs) if found is None else found
+
+    def _decoded(
+        self,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        streamer: Any = None,
+        **kwargs: Any,
+    ) -> Tensor | None:
+        """What `decode` writes from the first word on; None where more is asked for than it offers."""
         settings, end = generation_config, generation_config.eos_token_id
-        plain = not (settings.do_sample or settings.return_dict_in_generate or len(logits_processor))
         end = end[0] if isinstance(end, list) and len(end) == 1 else end
-        if not plain or settings.num_return_sequences != 1 or input_ids.shape[1] != 1 or not isinstance(end, int):
-            rest = (logits_processor, stopping_criteria, generation_config)
-            return super()._beam_search(input_ids, *rest, **kwargs)
-        beam, steps = settings.num_beams, settings.max_length - 1
-        inputs = self._described(kwargs)[::beam]  # repeated for every beam
+        usual = all(isinstance(one, MaxLengthCriteria | EosTokenCriteria) for one in stopping_criteria)
+        more = settings.do_sample or settings.return_dict_in_generate or len(logits_processor) or streamer is not None
+        if more or not usual or input_ids.shape[1] != 1 or not isinstance(end, int):
+            return None
+        beam, steps, best = settings.num_beams, settings.max_length - 1, settings.num_return_sequences
+        repeats = max(beam, best)  # transformers repeats what is described so often
+        inputs = self._described(kwargs)[::repeats]
         assert self._members is not None
         options = {"end": end, "length_penalty": settings.length_penalty, "task": self._task}
         scale = kwargs.get("scale") or self.writing_scale
-        found = decode(self, inputs, self._text("write"), self._members, scale, beam, steps, **options).ids[:, 0]
+        found = decode(self, inputs, self._text("write"), self._members, scale, beam, steps, **options).ids[:, :best]
+        found = found.flatten(0, 1)
         open_ends = (found != end).sum(1).clamp(max=steps - 1)  # behind its end a row holds ends alone
-        return torch.cat([input_ids[::beam], found[:, : int(open_ends.max()) + 1]], dim=1)
+        begun = input_ids[::repeats].repeat_interleave(best, dim=0)
+        return torch.cat([begun, found[:, : int(open_ends.max()) + 1]], dim=1)
 
     @property
     def writing_scale(self) -> str:
@@ -119,18 +135,10 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         return [row[keep][1:].tolist() for row, keep in zip(ids, real, strict=True)]
 
-    def _rows(self, name: str, tensors: dict[str, Tensor]) -> list[Span]:
-        """Padded tensors of a modality, B samples -> their spans."""
-        data, real = self.modalities[name].padded(tensors)
-        batch = next(iter(tensors.values())).shape[0]
-        count = next(iter(data.values())).shape[0] // batch
-        keep = torch.ones(batch, count, dtype=torch.bool) if real is None else real.cpu()
-        rows = {k: v.unflatten(0, (batch, count)).cpu() for k, v in data.items()}
-        return [Span(name, {k: v[i, keep[i]] for k, v in rows.items()}, int(keep[i].sum())) for i in range(batch)]
-
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """transformers' generate over the vocabulary, encoded once. max_new_tokens: 20, length_penalty: 0 by default.
+        """transformers' generate over the vocabulary, encoded once. max_new_tokens: 20 or what its text
+        holds, length_penalty: 0 by default.
 
         scale, task: by name; as which task it is written, for a mixture of experts (`generalist.model.sides`).
         """
@@ -142,9 +150,11 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
             raise UserError("give what is to be described, such as pixel_values")
         kwargs["input_ids"], kwargs["attention_mask"] = self._started(ids, mask, tensors[0].shape[0], text.eot)
         if "generation_config" not in kwargs and "max_length" not in kwargs:
-            kwargs.setdefault("max_new_tokens", 20)
+            kwargs.setdefault("max_new_tokens", min(20, text.max_length))
         if "generation_config" not in kwargs:
             kwargs.setdefault("length_penalty", 0.0)  # as in `decode`
+            kwargs.setdefault("eos_token_id", text.eot)  # which transformers forgets of a model that is loaded
+            kwargs.setdefault("pad_token_id", text.eot)
         given = self.given_modalities({k: v for k, v in kwargs.items() if k not in WORDS and torch.is_tensor(v)})
         self._task = kwargs.pop("task", None)
         with self._vocabulary(text, set(given), self._task):
@@ -167,8 +177,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
 
     @contextmanager
     def _vocabulary(self, text: Any, inputs: set[str], task: str | None) -> Iterator[None]:
-        """The vocabulary's features, and what inputs are told, while something is written."""
-        self._role, _ = writing_roles(self, inputs, task)
+        """The vocabulary's features, while something is written."""
         self._members = vocabulary_features(self, text, self.modalities["summary"], inputs, task)
         try:
             yield

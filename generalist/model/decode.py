@@ -92,11 +92,15 @@ class Anew:
         self.inputs = [self.inputs[i] for i in rows.tolist()]
         self.words = [list(self.words[i]) for i in rows.tolist()]
 
-    def ask(self, t: int, members: Tensor) -> Tensor:
-        """log p of word t of every sequence: Float[R K]."""
+    def features(self) -> Tensor:
+        """f where the next word of every sequence is asked for: Float[R D]."""
         pairs = zip(self.inputs, self.words, strict=True)
         packed = pack([[*sequence, self.text.next_span(words)] for sequence, words in pairs], self.role)
-        return self.model.score(self.model.features(packed.to(self.model.device)), members, self.scale)
+        return self.model.features(packed.to(self.model.device))
+
+    def ask(self, t: int, members: Tensor) -> Tensor:
+        """log p of word t of every sequence: Float[R K]."""
+        return self.model.score(self.features(), members, self.scale)
 
     def write(self, words: Tensor, t: int) -> None:
         """Put word t of every sequence, Int[R], behind what is written."""

@@ -97,7 +97,9 @@ class Encoder(nn.Module):
             width = layer.width
         self.width = width  # of what comes out
         self.placed = any(m.positions for m in self.modules() if isinstance(m, Mixer))  # looks at where tokens stand
-        self.mapped = any(isinstance(m, GridMixer) for m in self.modules())  # gathers maps
+        changing = any(not isinstance(layer, Block) for layer in self.layers)
+        # asks which tokens are whose: mixes maps, or merges tokens and drops some
+        self.mapped = changing or any(isinstance(m, GridMixer) for m in self.modules())
         self.norm = nn.LayerNorm(width, eps=config.eps) if config.final_norm else None
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:

@@ -17,14 +17,21 @@ from generalist.tokenizers_mod.base.base import Modality
 
 
 class Reading:
-    """What a task is besides its question; `Task` is the one subclass, whose parts it reads."""
+    """What a task is besides its question: all that whoever measures, keeps and shows answers asks of it.
+
+    `Task` adds the question. Answers (`generalist.evaluate.answer`) know no more than this.
+    """
 
     kind: ClassVar[str] = ""
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     line_kind: ClassVar[str] = "named"  # the kind of line that is kept of an answer (`tasks.measures.lines`)
+    symmetric: ClassVar[bool] = False  # asked the other way round too
+    writes: ClassVar[bool] = False  # the answer is written word by word, not chosen
     also_called: ClassVar[dict[str, str]] = {}  # {a measure's own name here: that of the lines' measures}
 
+    name: str
+    scale: str  # the name of its logit scale
     inputs: dict[str, str]
     modalities: dict[str, Modality]
     candidates: CandidateSet | None

@@ -49,8 +49,6 @@ class Task(Reading):
     scale: str = ""
     smoothing: float = 0.0
 
-    symmetric: ClassVar[bool] = False
-    writes: ClassVar[bool] = False  # the answer is written word by word, not chosen
     finds: ClassVar[bool] = False  # the answer is where in the input something is
     foretells: ClassVar[bool] = False  # the answer is what comes next, a number a step
     asks_once: ClassVar[bool] = False  # one question a record, asked at the summary

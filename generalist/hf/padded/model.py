@@ -9,7 +9,7 @@ Which tensors are whose is said by the modalities themselves (`Modality.tensor_n
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 from warnings import warn
 
@@ -17,21 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.at import At
 from generalist.data.batch.cells import padded_places
-from generalist.data.batch.padded_grids import line_grids, plane_grids
+from generalist.data.batch.pack import pack
 from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Group, Layout, Packed
+from generalist.hf.padded.outputs import DualOutput
+from generalist.hf.padded.spans import States, padded_rows, spans_of
 from generalist.model.model import PackedModel
-from generalist.model.sides import CANDIDATE, INPUT, is_candidate
+from generalist.model.sides import INPUT, is_candidate
 from generalist.nn.attention.padded import padded_at
 from generalist.nn.taps import Kept
 from generalist.tasks.candidates import likelihood
-from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Embedded
 
 CANDIDATES = "input_ids"  # the tensor whose owner's samples are the candidates when two modalities are given
 ALONE = "1 candidate given: its probability is 1 whatever the input; give at least two to choose among"
@@ -98,6 +99,10 @@ class PaddedModel(PackedModel):
         config = self.config
         want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         want_weights = config.output_attentions if output_attentions is None else output_attentions
+        if self.encoder.mapped:
+            if want_weights:
+                raise UserError("no attention weights of padded tensors: this model mixes maps or changes its tokens")
+            return self.encode_mapped(name, tensors, candidate, bool(want_states), role)
         x, real = self.embed_padded(name, tensors)
         at = self.padded_at(name, tensors, x, real, candidate, role)
         seen = Kept("embedded", "weights", *(f"layers.{i}" for i in range(len(self.encoder.layers))))
@@ -113,6 +118,26 @@ class PaddedModel(PackedModel):
             attentions=weights if want_weights else None,
         )
 
+    def encode_mapped(
+        self, name: str, tensors: dict[str, Tensor], candidate: bool, want_states: bool, role: Role | None
+    ) -> BaseModelOutputWithPooling:
+        """`encode_padded` by the packed path, which knows where tokens stand. Where a step changes the tokens, those
+        that come out stand one behind the other in their rows."""
+        summary = self.modalities["summary"].span(None).ask([0])
+        spans, real = spans_of(self.modalities[name], name, tensors, placed=True)
+        packed = pack([[summary, span] for span in spans], role or Role()).to(self.device)
+        states = States(["embedded", *(f"layers.{i}" for i in range(len(self.encoder.layers)))])
+        with self.tapped(states) if want_states else nullcontext():
+            hidden, at = self.encoded(packed, candidate)
+        real = torch.cat([torch.ones_like(real[:, :1]), real], dim=1).to(hidden.device)
+        last = padded_rows(hidden, at.origin, packed, real)
+        seen = [padded_rows(x, origin, packed, real) for x, origin in states.seen[:-1]]
+        return BaseModelOutputWithPooling(
+            last_hidden_state=last,
+            pooler_output=self.read_out(hidden, packed, at.origin),
+            hidden_states=(*seen, last) if want_states else None,
+        )
+
     def padded_at(
         self,
         name: str,
@@ -125,17 +150,10 @@ class PaddedModel(PackedModel):
         """Where the tokens [summary, x...] of a padded modality stand, Float[B 1+n D], Bool[B 1+n] or None."""
         summary, modality = self.modalities["summary"].span(None), self.modalities[name]
         at = padded_at(x, real, summary.hidden is not None, modality.causal)
-        own = None if real is None else real[:, 1:]
-        count, length = x.shape[:2]
-        place = modality.padded_place(tensors, own) if self.encoder.placed or self.encoder.mapped else None
-        if place is not None or modality.axes < 2:
-            at.made["place"] = padded_places(place, count, length, x.device)
-            if self.encoder.mapped:
-                planes = [] if place is None else plane_grids(place.to(x.device), own, length)
-                ordered = modality.axes == 1 and not modality.is_causal()
-                all_real = torch.ones(count, length - 1, dtype=torch.bool, device=x.device)
-                lines = line_grids(all_real if own is None else own, length) if ordered else []
-                at.made["grids", 2, True], at.made["grids", 2, False] = planes + lines, planes
+        if self.encoder.placed:
+            place = modality.padded_place(tensors, None if real is None else real[:, 1:])
+            if place is not None or modality.axes < 2:
+                at.made["place"] = padded_places(place, x.shape[0], x.shape[1], x.device)
         routes = self.padded_routes(name, summary.modality, at.groups[0], candidate, role)
         return replace(at, routes=routes)
 
@@ -246,26 +264,6 @@ class PaddedModel(PackedModel):
         found = self.repeated((name, *numbers), None, role, made)
         return made() if found is None else found
 
-    # one modality by name
-
-    @can_return_tuple
-    def get_features(
-        self, modality: str, side: str = "", task: str | None = None, **tensors: Any
-    ) -> BaseModelOutputWithPooling:
-        """Features of one modality, any of the model's: get_features("table", **processor(table=[...], ...)).
-
-        side: "input" or "candidate"; by default a text is a candidate, as in the pipelines, and all else an input.
-        task: the task that experts are chosen by.
-        """
-        if modality not in self.modalities:
-            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.modalities)}")
-        options = {k: tensors.pop(k, None) for k in ("output_hidden_states", "output_attentions")}
-        mine = self.modalities[modality].given(tensors)
-        if not mine:
-            raise UserError(f"{modality}: its tensors are not among {sorted(tensors)}")
-        side = side or (CANDIDATE if CANDIDATES in mine else INPUT)
-        return self.one_side(modality, mine, side, task, **options)
-
     def one_side(
         self,
         name: str,
@@ -278,58 +276,3 @@ class PaddedModel(PackedModel):
         """`encode_padded` of inputs or of candidates, without the other side at hand."""
         role = self.sides.role(side, {name}, None, task)
         return self.encode_padded(name, tensors, is_candidate(side), output_hidden_states, output_attentions, role)
-
-    def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
-    ) -> BaseModelOutputWithPooling:
-        """input_ids Int[B n], attention_mask [B n] -> output with pooler_output Float[B D]; candidates by default."""
-        options.pop("token_type_ids", None)
-        return self.get_features("text", input_ids=input_ids, attention_mask=attention_mask, **options)
-
-    def get_image_features(
-        self, pixel_values: Tensor, pixel_mask: Tensor | None = None, **options: Any
-    ) -> BaseModelOutputWithPooling:
-        """pixel_values Float[B C H W], pixel_mask [B H W] -> output with pooler_output Float[B D]."""
-        return self.get_features("image", pixel_values=pixel_values, pixel_mask=pixel_mask, **options)
-
-    def get_audio_features(
-        self, input_features: Tensor, input_features_mask: Tensor | None = None, **options: Any
-    ) -> BaseModelOutputWithPooling:
-        """input_features Float[B frames mels] and its mask -> output with pooler_output Float[B D]."""
-        given = {"input_features": input_features, "input_features_mask": input_features_mask}
-        return self.get_features("audio", **given, **options)
-
-    # what peft, gradient checkpointing and resizing look for
-
-    def get_input_embeddings(self) -> torch.nn.Module:
-        """The table of the model's first tokenizer that has one (the text's words)."""
-        for tokenizer in self.tokenizers.values():
-            if isinstance(tokenizer, Tokenizer) and (table := tokenizer.table()) is not None:
-                return table
-        raise NotImplementedError("this model has no table of token embeddings: none of its modalities is a text")
-
-    def set_input_embeddings(self, value: torch.nn.Embedding) -> None:
-        old = self.get_input_embeddings()
-        for tokenizer in self.tokenizers.values():
-            if isinstance(tokenizer, Tokenizer) and tokenizer.table() is old:
-                tokenizer.set_table(value)
-
-
-@dataclass
-class DualOutput(ModelOutput):
-    """One modality against another under the law, B inputs x K candidates (B = K when `loss` is asked for).
-
-    logits: Float[B K], scaled cosines; logits_per_image and logits_per_audio are the same where that is the
-    input; logits_per_text: Float[K B], the other direction. embeds and text_embeds: unit vectors Float[B D], Float[K D]
-    of the inputs and of the candidates.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    logits_per_image: Tensor | None = None
-    logits_per_audio: Tensor | None = None
-    logits_per_text: Tensor | None = None
-    embeds: Tensor | None = None
-    image_embeds: Tensor | None = None
-    audio_embeds: Tensor | None = None
-    text_embeds: Tensor | None = None
