@@ -20,6 +20,7 @@ ANALYSERS: dict[str, str] = {
     "similar": "generalist.inspect.similar:Similar",
     "explain": "generalist.inspect.explain.explain:Explain",
     "robust": "generalist.inspect.robust:Robust",
+    "concepts": "generalist.inspect.concepts.concepts:Concepts",
 }
 
 
@@ -39,6 +40,10 @@ class Analyser(Protocol):
         """
         ...
 
+    def files(self) -> dict[str, bytes]:
+        """What else is kept of the last run beside its JSON, by path."""
+        return {}
+
     def table(self, found: dict[str, Any]) -> str:
         """The findings as text."""
         ...
@@ -52,14 +57,17 @@ def analyser(kind: str, **settings: Any) -> Analyser:
     return getattr(importlib.import_module(module), name)(**settings)
 
 
-def save(out: Path, kind: str, found: dict[str, Any]) -> Path:
-    """out/inspect/KIND.json. UserError where it cannot be written."""
+def save(out: Path, kind: str, found: dict[str, Any], files: dict[str, bytes] | None = None) -> Path:
+    """out/inspect/KIND.json, and the files out/inspect/KIND/... UserError where they cannot be written."""
     path = out / "inspect" / f"{kind}.json"
+    every = {path: json.dumps(found, indent=1).encode()}
+    every |= {path.with_suffix("") / name: content for name, content in (files or {}).items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if owned.is_run(out):
-            owned.claim(out, [path.relative_to(out).as_posix()])
-        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            owned.claim(out, [one.relative_to(out).as_posix() for one in every])
+        for one, content in every.items():
+            one.parent.mkdir(parents=True, exist_ok=True)
+            one.write_bytes(content)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error
     return path

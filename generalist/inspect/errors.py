@@ -19,6 +19,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate.answer import Answers, answer, samples
 from generalist.evaluate.leakage import find_leaks
+from generalist.inspect.base import Analyser
 from generalist.inspect.drawn import small
 from generalist.inspect.slices import slices
 from generalist.inspect.training import Training
@@ -96,7 +97,7 @@ def confusion(columns: Columns, names: list[str]) -> dict[str, Any]:
     }
 
 
-class Errors:
+class Errors(Analyser):
     """The analysis `--what errors`."""
 
     needs_answers: ClassVar[bool] = True

@@ -22,6 +22,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.data.stream.source import Records
 from generalist.evaluate.answer import Answers, answer
+from generalist.inspect.base import Analyser
 from generalist.inspect.distances import Distances
 from generalist.inspect.training import Training
 from generalist.model.objective import Objective
@@ -40,7 +41,7 @@ class Silence:
         return x.index_fill(1, self.head.to(x.device), 0) if name == self.name else x
 
 
-class Heads:
+class Heads(Analyser):
     """The analysis `--what heads`."""
 
     needs_answers: ClassVar[bool] = True

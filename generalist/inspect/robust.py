@@ -21,6 +21,7 @@ from generalist.evaluate.answer import answer
 from generalist.inspect.asking.attack import Attack, one_each
 from generalist.inspect.asking.heats import heats
 from generalist.inspect.asking.look import Look, frozen, looks
+from generalist.inspect.base import Analyser
 from generalist.inspect.explain.explain import said
 from generalist.inspect.heads import weighing
 from generalist.inspect.training import Training
@@ -51,7 +52,7 @@ class Temperature:
 
 
 @dataclass
-class Robust:
+class Robust(Analyser):
     """The analysis `--what robust`. temperature: also with all attention at T."""
 
     temperature: float | None = None
@@ -65,7 +66,7 @@ class Robust:
     def run(
         self, task: Task, records: Records, objective: Objective, training: Training | None = None
     ) -> dict[str, Any]:
-        right = _right(task, records, objective)
+        right = right_ones(task, records, objective)
         chosen = records if right is None else records.only(right)
         if not len(chosen):
             raise UserError(
@@ -135,7 +136,7 @@ class Robust:
         return "\n".join(lines)
 
 
-def _right(task: Task, records: Records, objective: Objective) -> list[int] | None:
+def right_ones(task: Task, records: Records, objective: Objective) -> list[int] | None:
     """The records that are answered rightly; all with an answer, where answers are not right or wrong; None without
     labels."""
     fields = task.answer_fields()

@@ -17,6 +17,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Role, Span
 from generalist.data.stream.source import Record, Records
 from generalist.evaluate.answer import answer, samples
+from generalist.inspect.base import Analyser
 from generalist.inspect.drawn import small
 from generalist.inspect.errors import worst
 from generalist.inspect.training import Samples, Training
@@ -68,7 +69,7 @@ def _encoded(task: Task, sequences: list[list[Span]], role: Role, objective: Obj
     return normalize(total.index_add(0, packed.asked_owner, found), dim=-1).cpu().numpy()
 
 
-class Similar:
+class Similar(Analyser):
     """The analysis `--what similar`."""
 
     needs_answers: ClassVar[bool] = True

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="heads: each silenced in turn, and how far it looks; errors: the worst answers, classes confused, "
         "slices by any column, duplicates in training; similar: the training samples nearest to test samples; "
-        "explain: which tokens an answer rests on; robust: one token disturbed, by noise and on purpose",
+        "explain: which tokens an answer rests on; robust: one token disturbed, by noise and on purpose; concepts: "
+        "sparse features of every layer, more of them active the stranger the input",
     )
     parser.add_argument(
         "--temperature",
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     for kind, look in looks.items():
         every[kind] = look.run(task, records, Judge(model, task), training)
         if out is not None:
-            save(out, kind, every[kind])
+            save(out, kind, every[kind], look.files())
         if not args.json:
             print(look.table(every[kind]))
     if args.json:

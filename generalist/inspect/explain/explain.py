@@ -18,6 +18,7 @@ from generalist.data.stream.source import Records
 from generalist.inspect.asking.disturb import blanked
 from generalist.inspect.asking.heats import heats
 from generalist.inspect.asking.look import Look, frozen, looks
+from generalist.inspect.base import Analyser
 from generalist.inspect.explain import tame
 from generalist.inspect.explain.faithful import SHARES, average_drop, drawn_anew, increase, topped, under, unit
 from generalist.inspect.explain.rollout import flows
@@ -30,7 +31,7 @@ SHOWN = 12
 LEAST = 8
 
 
-class Explain:
+class Explain(Analyser):
     """The analysis `--what explain`."""
 
     needs_answers: ClassVar[bool] = False

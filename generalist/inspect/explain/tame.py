@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from generalist.data.batch.at import At
 from generalist.inspect.asking.disturb import blanked
+from generalist.inspect.asking.layers import behind
 from generalist.inspect.asking.look import Look
 from generalist.inspect.explain.faithful import masked
 
@@ -30,15 +30,6 @@ SETS = 3  # layers
 FIT, AREA, SMOOTH, EDGE = 1.5, 2.0, 0.01, 0.3
 LR, DECAY = 0.1, 5e-4
 EPOCHS, LEAST, MOST = 8, 150, 400  # steps: as many as these epochs take, within bounds
-
-
-class Features(dict[str, Tensor]):
-    """A tap that keeps the tokens behind every layer as long as they are those of the input."""
-
-    def __call__(self, name: str, x: Tensor, at: At) -> Tensor:
-        if at.origin is None and (name == "embedded" or name.count(".") == 1):
-            self[name] = x.detach()
-        return x
 
 
 class Tame(nn.Module):
@@ -63,11 +54,9 @@ class Tame(nn.Module):
 @torch.no_grad()
 def seen(look: Look) -> tuple[list[str], list[Tensor], Tensor, Tensor]:
     """Names and tokens of the feature sets, log p of every candidate, what is answered."""
-    features = Features()
-    with look.model.tapped(features):
-        log_p = look.log_p()
-    last = list(features)[-SETS:]
-    return last, [features[name].float() for name in last], log_p, look.chosen(log_p)
+    tokens, log_p = behind(look)
+    last = list(tokens)[-SETS:]
+    return last, [tokens[name] for name in last], log_p, look.chosen(log_p)
 
 
 def smoothness(look: Look, mask: Float[Tensor, " N"]) -> Tensor:

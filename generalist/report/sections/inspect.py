@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from generalist.report.figures import esc, fmt, heat
+from generalist.report.sections.concepts import concepts_section
 from generalist.report.sections.errors import errors_section, similar_section
 from generalist.report.sections.heats import heat_cards
 
@@ -105,4 +106,5 @@ INSPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "similar": similar_section,
     "explain": explain_section,
     "robust": robust_section,
+    "concepts": concepts_section,
 }
