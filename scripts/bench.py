@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from generalist.scripts import bench_encoder, bench_gpu, bench_training
+from generalist.scripts import bench_encoder, bench_gpu, bench_packing, bench_training
 from generalist.scripts.timing import keep, machine
 
 
@@ -31,7 +31,7 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
     found: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "encoder": lambda: bench_encoder.measure([bench_encoder.SMALL], ["fp32", "bf16"], rounds, device),
         "base": lambda: bench_encoder.measure([bench_encoder.BASE], heavy, few, device),
-        "packed": lambda: bench_training.packed_against_padded(rounds),
+        "packed": lambda: bench_packing.packed_against_padded(rounds),
         "engines": lambda: bench_training.engines(2 * rounds),
         "tasks": lambda: bench_training.tasks_mixed(rounds),
         "compile": lambda: bench_training.compiled(rounds),

@@ -83,7 +83,7 @@ def load() -> None:
     import generalist.report.report
     import generalist.run.results
     from generalist.recipe.load import load_recipe
-    from generalist.train.engines.deepspeed import load_deepspeed
+    from generalist.train.engines.deepspeed_library import load_deepspeed
     from generalist.train.prepare import prepare
 
     load_deepspeed()

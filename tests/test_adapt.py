@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from generalist.adapt.curve import curve, with_controls
 from generalist.adapt.fewshot import draw
 from generalist.adapt.kept import read_part, save_part, wearing
-from generalist.adapt.methods import METHODS, Tuning, curve, tune, with_controls, with_random_encoder
+from generalist.adapt.methods import METHODS, Tuning, tune, with_random_encoder
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate.predictions import derived

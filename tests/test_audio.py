@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from generalist.data.base.errors import UserError
-from generalist.tokenizers_mod.audio.audio import Audio, fbank
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.audio.fbank import fbank
 from tests.references import META_TRANSFORMER
 
 

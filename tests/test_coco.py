@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from generalist.data.base.errors import UserError
-from generalist.data.sources.coco import CocoObjects, decode_mask, read_coco, rle_covers
+from generalist.data.sources.annotations.masks import decode_mask, rle_covers
+from generalist.data.sources.coco import CocoObjects, read_coco
 from generalist.tasks.measures.average_precision import average_precision, encode_mask, resampled, truth
 
 SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]]

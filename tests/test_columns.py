@@ -17,7 +17,8 @@ from generalist.tasks.candidates.names import Names
 from generalist.tasks.kinds.regress import Regress
 from generalist.tokenizers_mod.numbers import bins
 from generalist.tokenizers_mod.tables.schema import Schema
-from generalist.tokenizers_mod.tables.table import MISSING, NUMBER, Table
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.tables.tokens import MISSING, NUMBER
 
 START = datetime.datetime(2023, 1, 2, 8)  # a Monday
 

@@ -286,7 +286,7 @@ def test_an_own_configuration_that_contradicts_the_recipe_is_refused(tmp_path, c
 
 
 def test_a_device_that_deepspeed_is_told_not_to_use_is_named(monkeypatch):
-    from generalist.train.engines.deepspeed import check_accelerator
+    from generalist.train.engines.deepspeed_library import check_accelerator
 
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     check_accelerator(torch.device("cpu"))
@@ -299,7 +299,7 @@ def test_a_device_that_deepspeed_is_told_not_to_use_is_named(monkeypatch):
 
 
 def test_the_operator_that_needs_a_compiler_is_off_and_deepspeed_still_asks_for_it_by_that_name():
-    from generalist.train.engines.deepspeed import SHARED_MEMORY, load_deepspeed
+    from generalist.train.engines.deepspeed_library import SHARED_MEMORY, load_deepspeed
 
     deepspeed = load_deepspeed()
     assert deepspeed.ops.__compatible_ops__[SHARED_MEMORY] is False
@@ -339,7 +339,7 @@ def test_an_optimiser_on_nvme_trains_the_curve_of_one_in_memory_and_goes_on_with
     """
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
-    from generalist.train.engines.deepspeed import load_deepspeed
+    from generalist.train.engines.deepspeed_library import load_deepspeed
 
     load_deepspeed()
     if not AsyncIOBuilder().is_compatible(verbose=False):

@@ -21,7 +21,7 @@ from generalist.recipe.encoder import EncoderSpec, MoeSpec
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.keys import _also, override
 from generalist.recipe.specs import ModelSpec
-from generalist.train.plan import count
+from generalist.train.counted import count
 from generalist.train.prepare import prepare
 
 MOE = ("moe.placement=all", "moe.experts=3")

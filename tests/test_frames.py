@@ -14,7 +14,8 @@ from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.numbers.imu import Imu
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.tables.schema import Schema
-from generalist.tokenizers_mod.tables.table import MISSING, Table
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.tables.tokens import MISSING
 
 DAYS = [datetime.date(2024, 5, day) for day in (1, 2, 3, 4, 5)]
 COLUMNS = {"load": [1.0, None, 3.0, 4.0, 5.5], "wind": [2, 3, 5, 7, 11]}

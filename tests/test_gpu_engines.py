@@ -20,8 +20,9 @@ from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps
 from generalist.model.objective import Objective
 from generalist.train.checkpoints.checkpoint import checkpoints
+from generalist.train.counted import count
 from generalist.train.optimizer import build_optimizer
-from generalist.train.plan import count, state_bytes
+from generalist.train.plan import state_bytes
 from generalist.train.prepare import prepare
 
 DEVICE = "cuda"

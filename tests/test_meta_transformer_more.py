@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm, linear
 
-from generalist.tokenizers_mod.audio.audio import fbank
+from generalist.tokenizers_mod.audio.fbank import fbank
 from generalist.tokenizers_mod.geometry.points import sample_groups
 from generalist.tokenizers_mod.published.meta_transformer import MetaAudio, MetaPoints, ProgressiveStage
 from generalist.tokenizers_mod.tables.schema import Column, Schema
-from generalist.tokenizers_mod.tables.table import FIRST, UNKNOWN, Table
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.tables.tokens import FIRST, UNKNOWN
 from tests.meta_reference import CLOSE, ENCODED, encode, encoder_of, patches, prefixed, reader, tokens_of
 from tests.references import META_TRANSFORMER, folders, label
 

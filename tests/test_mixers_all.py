@@ -18,7 +18,7 @@ from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.tokenizers_mod.vision.image import Image
-from generalist.train.plan import count
+from generalist.train.counted import count
 from generalist.train.prepare import prepare
 
 SIZES = {"width": 24, "layers": 2, "heads": 3, "hidden": 40}

@@ -17,8 +17,9 @@ from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps
 from generalist.machine.command_line import Launch
 from generalist.model.objective import Objective
+from generalist.train.counted import count
 from generalist.train.optimizer import build_optimizer
-from generalist.train.plan import count, plan, state_bytes, table, weak_scaling
+from generalist.train.plan import plan, state_bytes, table, weak_scaling
 from generalist.train.prepare import prepare
 
 WIDE = {"model__layers": 5, "model__width": 64, "model__heads": 4, "model__hidden": 192}

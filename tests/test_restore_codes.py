@@ -21,7 +21,7 @@ from generalist.tasks.candidates.names import candidate_set
 from generalist.tasks.kinds.restore import Restore, RestoreCodes
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
 from generalist.tokenizers_mod.geometry.graph import EDGE, NODE
-from generalist.tokenizers_mod.tables.table import MISSING
+from generalist.tokenizers_mod.tables.tokens import MISSING
 
 EMBEDDED = {
     "image": ({"size": 16, "patch": 4}, "digits", "image"),

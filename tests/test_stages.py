@@ -15,8 +15,8 @@ from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.mixers.table import TOKEN_MIXERS
 from generalist.nn.steps.base import STAGES as STAGES_TABLE
 from generalist.nn.steps.merge import Merge
+from generalist.train.counted import count
 from generalist.train.optimizer import parameter_groups
-from generalist.train.plan import count
 from generalist.train.prepare import prepare
 
 STAGES = [

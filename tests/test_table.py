@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.tables.schema import Schema
-from generalist.tokenizers_mod.tables.table import FIRST, MISSING, NUMBER, UNKNOWN, Table
+from generalist.tokenizers_mod.tables.table import Table
+from generalist.tokenizers_mod.tables.tokens import FIRST, MISSING, NUMBER, UNKNOWN
 
 ROWS = [
     {"age": 30, "job": "cook", "pay": "1.5", "y": 1},

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from generalist.convert.uni_perceiver.checkpoint import official_names
 from generalist.convert.uni_perceiver.keys import SPATIAL
-from generalist.scripts.parity import Reference, Row, agreeing_heads, left_out, main
+from generalist.scripts.parity import left_out, main
+from generalist.scripts.parity_compare import Row
 from generalist.scripts.parity_files import Entry, Tensors, entries
+from generalist.scripts.parity_run import Reference, agreeing_heads
 from tests.plain_uni_perceiver import Plain, Sizes, write
 from tests.plain_uni_perceiver import case as plain_case
 from tests.references import UNI_PERCEIVER, folders, label

@@ -11,8 +11,8 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Packed, Role, Span
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
-from generalist.scripts.parity import agreeing_heads
 from generalist.scripts.parity_files import WORDS, Tensors, entries
+from generalist.scripts.parity_run import agreeing_heads
 
 PLAIN = {
     "gamma_1": "gamma1",

@@ -8,7 +8,7 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.data.media import jsons
-from generalist.data.sources.annotated import Pictures, id_key
+from generalist.data.sources.annotations.annotated import Pictures, id_key
 from generalist.data.stream.source import Record, Records
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.files.cache import content_key
-from generalist.data.sources.tabular import value
 from generalist.data.stream.source import Record, Records
+from generalist.data.tables.rows import value
 
 NAMES = {"val": ("val", "validation", "valid", "dev")}
 

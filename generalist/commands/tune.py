@@ -77,8 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from generalist.adapt.curve import curve, with_controls
     from generalist.adapt.kept import Keeper, save_tuned
-    from generalist.adapt.methods import FROZEN, METHODS, Tuning, bind, curve, with_controls, zero_shot
+    from generalist.adapt.methods import FROZEN, METHODS, Tuning, bind, zero_shot
     from generalist.data.base.errors import UserError
     from generalist.evaluate.answer import readable
     from generalist.evaluate.unread import Unread

@@ -130,7 +130,7 @@ def inputs_of(columns: list[Column], rows: int, folder: Path, house: House) -> d
 
 def raw_values(column: Column, folder: Path) -> list[Any]:
     """A column's cells as its modality takes them, a few of a column of files."""
-    from generalist.data.sources.tabular import value
+    from generalist.data.tables.rows import value
 
     if column.kind in ("picture", "sound", "clip"):
         some = spread(column.present)

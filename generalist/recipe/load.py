@@ -18,7 +18,7 @@ from generalist.recipe.recipe import Recipe
 RECIPES: dict[str, str] = {
     "demo": "generalist.recipes.demo:demo",
     "starter": "generalist.recipes.starter:starter",
-    "uni_perceiver_tiny": "generalist.recipes.uni_perceiver:uni_perceiver_tiny",
+    "uni_perceiver_tiny": "generalist.recipes.uni_perceiver_tiny:uni_perceiver_tiny",
     "uni_perceiver_base": "generalist.recipes.uni_perceiver:uni_perceiver_base",
     "uni_perceiver_large": "generalist.recipes.uni_perceiver:uni_perceiver_large",
     "uni_perceiver_moe_base": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base",

@@ -44,7 +44,6 @@ SIZES = {
 }
 # sampling weights of captioning and of retrieval [1.13]
 PAIRS = {"yfcc": 0.5840, "cc12m": 0.5057, "cc3m": 0.26295, "vg": 0.1766, "coco": 0.1144, "sbu": 0.1383}
-TINY_PAIRS = {"cc12m": 1.6889, "cc3m": 0.8780, "vg": 0.5895, "coco": 0.3817, "sbu": 0.4618}
 # what stage 2 changes [1.12, 1.13]: batch a process, loss weight, share, smaller by task or kind of task
 STAGE2_BATCH = {"imagenet22k": 440, "kinetics700": 12, "moments": 68, "describe": 200, "retrieve": 320}
 STAGE2_WEIGHT = {"kinetics700": 0.05, "moments": 0.05, "books_wiki": 0.25, "describe": 0.5, "retrieve": 0.5}
@@ -128,7 +127,7 @@ def many_views(recipe: Recipe, name: str) -> None:
     modality.clips, modality.crops = 4, 3
 
 
-def _shards(root: str, name: str, fields: dict[str, str]) -> Source:
+def shards_of(root: str, name: str, fields: dict[str, str]) -> Source:
     return Shards(path=f"{root}/{name}", fields=fields)
 
 
@@ -138,7 +137,7 @@ def _vision(root: str, processes: int) -> list[Task]:
         Classify(
             name="imagenet22k",
             templates=[],  # the published recipe has none (spec 1.9)
-            source=_shards(root, "imagenet22k", picture),
+            source=shards_of(root, "imagenet22k", picture),
             inputs={"image_strong": "image"},
             batch=720 * processes,
             share=2.486,
@@ -150,7 +149,7 @@ def _vision(root: str, processes: int) -> list[Task]:
         Classify(
             name="kinetics700",
             templates=[],  # the published recipe has none (spec 1.9)
-            source=_shards(root, "kinetics700", clip),
+            source=shards_of(root, "kinetics700", clip),
             inputs={"video4": "video"},
             batch=64 * processes,
             share=0.76,
@@ -161,7 +160,7 @@ def _vision(root: str, processes: int) -> list[Task]:
         Classify(
             name="moments",
             templates=[],  # the published recipe has none (spec 1.9)
-            source=_shards(root, "moments", clip),
+            source=shards_of(root, "moments", clip),
             inputs={"video3": "video"},
             batch=112 * processes,
             share=0.44,
@@ -173,14 +172,14 @@ def _vision(root: str, processes: int) -> list[Task]:
 
 
 def _text(root: str, processes: int) -> list[Task]:
-    lines = _shards(root, "books_wiki", {"text": "txt"})
+    lines = shards_of(root, "books_wiki", {"text": "txt"})
     return [Fill(name="books_wiki", source=lines, batch=512 * processes, share=2.75, weight=0.5, scale="text_mlm")]
 
 
 def _pairs(root: str, processes: int) -> list[Task]:
     tasks: list[Task] = []
     for name, share in PAIRS.items():
-        source = _shards(root, name, {"image": "jpg;png", "caption": "txt"})
+        source = shards_of(root, name, {"image": "jpg;png", "caption": "txt"})
         tasks += [
             Describe(
                 name=f"{name}_caption",
@@ -262,56 +261,3 @@ def uni_perceiver_large() -> Recipe:
 
 def uni_perceiver_moe_base() -> Recipe:
     return pretraining("base", processes=56, moe=True)  # [1.12]
-
-
-def uni_perceiver_tiny(root: str = "shards", processes: int = PROCESSES) -> Recipe:
-    """The 7-task ablation [1.13]."""
-    width, layers, heads, hidden, drop_path = SIZES["tiny"]
-    third = 1 / 3
-    picture = {"image": "jpg;png", "label": "cls"}
-    tasks: list[Task] = [
-        Classify(
-            name="imagenet1k",
-            templates=[],  # the published recipe has none (spec 1.9)
-            source=_shards(root, "imagenet1k", picture),
-            inputs={"image_strong": "image"},
-            batch=720 * processes,
-            share=2.5,
-            scale="img_cls",
-            smoothing=0.1,
-        ),
-        Fill(
-            name="books_wiki",
-            source=_shards(root, "books_wiki", {"text": "txt"}),
-            batch=512 * processes,
-            share=3.5,
-            weight=third,
-            scale="text_mlm",
-        ),
-    ]
-    tasks += [
-        Describe(
-            name=f"{name}_caption",
-            source=_shards(root, name, {"image": "jpg;png", "caption": "txt"}),
-            caption="caption",
-            batch=300 * processes,
-            share=share,
-            weight=third,
-            scale="caption",
-            max_length=30 if name == "vg" else 50,
-        )
-        for name, share in TINY_PAIRS.items()
-    ]
-    return Recipe(
-        name="uni_perceiver_tiny",
-        about="Uni-Perceiver v1 tiny: classification, masked words and captioning, 7 tasks",
-        steps=150_000,
-        sampling="mixed",
-        workers=8,
-        modalities={k: v for k, v in modalities(224).items() if not k.startswith("video")},
-        tasks=tasks,
-        model=ModelSpec(width, layers, heads, hidden, layer_scale=1e-3, drop_path=drop_path, initial_scale=1 / 0.07),
-        optimizer=adamw(weight_decay=0.05, warmup=5000),
-        engine=EngineSpec(precision="bf16"),
-        checkpoint=CheckpointSpec(every=5000, keep=3),
-    )

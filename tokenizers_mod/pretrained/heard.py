@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from generalist.tokenizers_mod.audio.audio import Audio, fbank
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.audio.fbank import fbank
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
 

@@ -18,7 +18,8 @@ from torch.nn.functional import embedding, pad
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
-from generalist.tokenizers_mod.audio.audio import Audio, fbank
+from generalist.tokenizers_mod.audio.audio import Audio
+from generalist.tokenizers_mod.audio.fbank import fbank
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.geometry.points import Points

@@ -15,22 +15,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import embedding, embedding_bag
+from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest, told
 from generalist.data.batch.types import Span
-from generalist.data.media import jsons
-from generalist.data.sources.tabular import read_table
 from generalist.data.tables.typed import is_gap
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.tables.rows import as_row, first_row, plain_cell
 from generalist.tokenizers_mod.tables.schema import Column, Schema, category_name, is_missing, to_number
-
-NUMBER, MISSING, UNKNOWN, FIRST = 0, 1, 2, 3
-LARGEST = 1e6  # standardised values are cut here, far outside any bin
+from generalist.tokenizers_mod.tables.tokens import FIRST, LARGEST, MISSING, NUMBER, UNKNOWN, TableTokens
 
 
 @dataclass
@@ -243,7 +237,7 @@ class Table(Modality):
 
     def show(self, raw: Any) -> dict[str, Any]:
         row = dict(as_row(raw))
-        return {"kind": "table", "row": {str(k): v if isinstance(v, str) else _plain(v) for k, v in row.items()}}
+        return {"kind": "table", "row": {str(k): v if isinstance(v, str) else plain_cell(v) for k, v in row.items()}}
 
     @classmethod
     def examples(cls) -> Examples:
@@ -254,85 +248,3 @@ class Table(Modality):
     def build(self, width: int) -> TableTokens:
         columns = [column for table in self._tables.values() for _, column, _ in table]
         return TableTokens(columns, self._categories, width)
-
-
-def as_row(raw: Any) -> Any:
-    """A row of pandas (Series) or of polars (a frame of one row) as a dict; anything else as it is."""
-    if hasattr(raw, "to_dicts"):
-        rows = raw.to_dicts()
-        if len(rows) != 1:
-            raise UserError(
-                f"table: a data frame of {len(rows)} rows where one is wanted; give frame.row(i, named=True)"
-            )
-        return rows[0]
-    return raw.to_dict() if hasattr(raw, "to_dict") else raw
-
-
-def first_row(path: Path, what: str) -> dict[str, Any]:
-    """The first row of a .csv or .json file; `what` names it in errors."""
-    try:
-        if path.suffix == ".json":
-            loaded = jsons.load(path, what)
-            row = loaded[0] if isinstance(loaded, list) else loaded
-        else:
-            row = read_table(path).slice(0, 1).to_pylist()[0]
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from error
-    except (ValueError, IndexError, KeyError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{what}: {path} holds no row ({reason}); give a .csv with a header or a .json") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{what}: {path} does not hold a row of named values")
-    return row
-
-
-class TableTokens(Tokenizer):
-    """column vector + (category vector, or the number's features times the column's own weights).
-
-    Features of a number z: [asinh z, one a bin: how much of the bin lies below z, in 0..1].
-    """
-
-    left: Tensor
-    wide: Tensor
-
-    def __init__(self, columns: list[Column], categories: int, width: int) -> None:
-        super().__init__()
-        self.column = nn.Parameter(torch.randn(max(len(columns), 1), width) * 0.5)
-        self.category = nn.Parameter(torch.randn(categories, width) * 0.5)
-        left, wide = _bins(columns)
-        self.register_buffer("left", left)
-        self.register_buffer("wide", wide)
-        features = 1 + left.shape[1]
-        self.weight = nn.Parameter(torch.randn(len(left) * features, width) / features**0.5)
-
-    def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
-        """{"column": [N], "value": [N], "category": [N]} -> [N, width]."""
-        column, value, category = data["column"], data["value"].float(), data["category"]
-        filled = ((value.unsqueeze(-1) - self.left[column].float()) / self.wide[column].float()).clamp(0, 1)
-        features = torch.cat([value.asinh().unsqueeze(-1), filled], dim=-1)
-        number = (category == NUMBER).unsqueeze(-1)
-        features = (features * number).to(self.weight.dtype)
-        size = features.shape[-1]
-        index = column.unsqueeze(-1) * size + torch.arange(size, device=column.device)
-        # sum_f features[n, f] * weight[column[n], f]: a bag, so that no [N, f, width] is laid out
-        x = embedding_bag(index, self.weight, mode="sum", per_sample_weights=features)
-        return x + embedding(column, self.column) + embedding(category, self.category) * ~number
-
-
-def _plain(value: Any) -> Any:
-    number = to_number(value)
-    return str(value) if number is None else number
-
-
-def _bins(columns: list[Column]) -> tuple[Tensor, Tensor]:
-    """Standardised left edges and widths of the quantile bins, [C, bins] each; absent bins are never reached."""
-    edges = [
-        np.unique((np.asarray(c.quantiles, dtype=np.float64) / c.std - c.mean / c.std).clip(-LARGEST, LARGEST))
-        for c in columns
-    ]
-    count = max([len(e) - 1 for e in edges] + [1])
-    left, wide = np.full((max(len(columns), 1), count), 2 * LARGEST), np.ones((max(len(columns), 1), count))
-    for i, e in enumerate(edges):
-        if len(e) > 1:
-            left[i, : len(e) - 1], wide[i, : len(e) - 1] = e[:-1], np.diff(e)
-    return torch.from_numpy(left).float(), torch.from_numpy(wide.clip(1e-6)).float()

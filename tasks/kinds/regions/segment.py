@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Example
-from generalist.data.sources.coco import decode_mask
+from generalist.data.sources.annotations.masks import decode_mask
 from generalist.data.stream.source import Record
 from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.kinds.regions.detect import Detect

@@ -1,0 +1,1 @@
+"""What annotation tools write of objects in pictures: ids, names, outlines."""
