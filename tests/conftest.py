@@ -84,3 +84,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
     clients.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Handwritten digits of four patches and wine, 64 wide, two layers, trained in seconds; not to be written to."""
+    from generalist.run.train import train_run
+    from tests.tiny import tiny
+
+    out = tmp_path_factory.mktemp("small") / "run"
+    sizes = {"model__width": 64, "model__layers": 2, "model__heads": 4, "model__hidden": 128}
+    how = {"optimizer__kind": "adamw", "optimizer__lr": 3e-3, "optimizer__warmup": 10}
+    made = tiny(**sizes, **how, steps=160, checkpoint__every=0)
+    made.baseline, made.tasks[0].share = False, 4.0
+    for task in made.tasks:
+        task.batch = 32
+    train_run(made, out, quiet=True)
+    return out

@@ -14,17 +14,19 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor
 
 from generalist.cli import main
-from generalist.compress.methods import Work, parsed
-from generalist.compress.run import table
+from generalist.compress import costs
+from generalist.compress.methods import parsed
+from generalist.compress.table import table
+from generalist.compress.work import Work
 from generalist.convert.files import load_folder
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
 from generalist.hf.saved import read_model
 from generalist.model.config import GeneralistConfig
 from generalist.model.stored import as_int8, whole
-from generalist.run.train import train_run
 from generalist.tokenizers_mod.base.modalities import modality_settings
-from tests.tiny import tiny
+
+costs.ROUNDS = 3
 
 
 def model() -> GeneralistModel:
@@ -34,15 +36,8 @@ def model() -> GeneralistModel:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """Handwritten digits and wine, 64 wide, trained in seconds."""
-    out = tmp_path_factory.mktemp("compress") / "run"
-    made = tiny(model__width=64, model__heads=4, model__hidden=128, steps=80, checkpoint__every=0)
-    made.baseline = False
-    for task in made.tasks:
-        task.batch = 16
-    train_run(made, out, quiet=True)
-    return out
+def run(small_run) -> Path:
+    return small_run
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -60,7 +55,7 @@ def pictures(seed: int = 0) -> list[np.ndarray]:
 
 def test_pruning_makes_the_smallest_share_zero_and_leaves_all_others_as_they_were():
     before, after = model(), Work(model())
-    told = parsed(["prune:0.3"])[0].run(after)
+    told = parsed(["prune:0.3,scope=global"])[0].run(after)
     linears = [n for n, m in before.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     old = torch.cat([before.get_submodule(n).weight.detach().flatten() for n in linears])
     new = torch.cat([after.model.get_submodule(n).weight.detach().flatten() for n in linears])
@@ -180,7 +175,7 @@ def test_a_model_folder_is_measured_on_data_by_the_tasks_that_read_it(run, tmp_p
         (["prune"], "prune takes a share between 0 and 1"),
         (["prune:1.5"], "1.5 does not lie between 0 and 1"),
         (["lowrank:0"], "does not lie between 0 and 1"),
-        (["prune:nan"], "does not lie between 0 and 1"),
+        (["prune:nan"], "this key takes float"),
         (["int8:0.5"], "int8 takes no share"),
         (["int8", "prune:0.3"], "as the last method"),
     ],

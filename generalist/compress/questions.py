@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Records
 from generalist.evaluate import measures
-from generalist.evaluate.answer import answer, examples_of, readable
+from generalist.evaluate.answer import answer, readable
 from generalist.evaluate.heldout import RESAMPLES
 from generalist.evaluate.trained_on import recipe_of
 from generalist.evaluate.unread import Unread
@@ -24,9 +19,6 @@ from generalist.evaluate.zero_shot import Asked, Judge, named, task_for
 from generalist.recipe.load import read_recipe
 from generalist.tasks.base.task import Task
 from generalist.train.prepare import restore
-
-SIZES = (1, 64)  # samples a pass whose time is taken
-ROUNDS = 21
 
 
 @dataclass
@@ -59,8 +51,8 @@ def of_run(place: Path, processor: Any, only: str = "", verb: str = "compress") 
     return [sound(task, task.open("test"), Unread("test", rate=read.faults.bad_rate)) for task in tasks]
 
 
-def on_data(model: Any, processor: Any, records: Records, asked: Asked, split: str) -> list[Question]:
-    """`asked.kind`, or where it is "" every task of the model whose fields the records have."""
+def tasks_on(model: Any, processor: Any, records: Records, asked: Asked) -> list[Task]:
+    """`asked.kind`, or where it is "" every task of the model whose fields the records have, bound to both."""
     if not len(records):
         raise UserError("there is no record to evaluate")
     kinds = [asked.kind]
@@ -71,12 +63,14 @@ def on_data(model: Any, processor: Any, records: Records, asked: Asked, split: s
             raise UserError(
                 f"no task of this model reads the data's fields ({', '.join(sorted(there))}); give --task and --input"
             )
-    found = []
-    for kind in kinds:
-        own = Asked(kind, asked.inputs, {}, asked.classes, keys=asked.keys, usual=asked.usual)
-        task = task_for(own, model, processor, records)
-        found.append(sound(task, named(task.answered(records)), Unread(split, mismatches=False)))
-    return found
+    owns = (Asked(kind, asked.inputs, {}, asked.classes, keys=asked.keys, usual=asked.usual) for kind in kinds)
+    return [task_for(own, model, processor, records) for own in owns]
+
+
+def on_data(model: Any, processor: Any, records: Records, asked: Asked, split: str) -> list[Question]:
+    """The tasks of the model that other data can answer, with those of its records that can be read."""
+    tasks = tasks_on(model, processor, records, asked)
+    return [sound(task, named(task.answered(records)), Unread(split, mismatches=False)) for task in tasks]
 
 
 def asked_of(model: Any, question: Question) -> tuple[dict[str, Any], Tensor]:
@@ -87,23 +81,3 @@ def asked_of(model: Any, question: Question) -> tuple[dict[str, Any], Tensor]:
     bounds = found["measures"].get(task.metric, {"low": None, "high": None})
     line = {"metric": task.metric, "higher_is_better": task.higher_is_better, "value": answers.metrics[task.metric]}
     return line | {"low": bounds["low"], "high": bounds["high"], "n": found["n"]}, answers.queries
-
-
-@torch.no_grad()
-def milliseconds(models: Sequence[Any], question: Question) -> list[dict[str, float]]:
-    """{"1": ms a sample, "64": ...} of each model: packed inputs to features, the median of rounds taken in turn."""
-    task, out = question.task, [dict[str, float]() for _ in models]
-    numbers = range(min(len(question.records), max(SIZES)))
-    examples = [e for i in numbers for e in examples_of(task, question.records, i, [None])]
-    for size in SIZES:
-        inputs = task.collate(list(islice(cycle(examples), size))).inputs
-        taken: list[list[float]] = [[] for _ in models]
-        for _ in range(ROUNDS + 1):
-            for model, times in zip(models, taken, strict=True):
-                packed = inputs.to(model.device)
-                began = time.perf_counter()
-                model.features(packed).sum().item()  # the sum waits for the device
-                times.append(time.perf_counter() - began)
-        for found, times in zip(out, taken, strict=True):
-            found[str(size)] = 1000 * statistics.median(times[1:]) / size  # the first warms up
-    return out

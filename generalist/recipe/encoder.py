@@ -54,8 +54,8 @@ class MoeSpec:
 @dataclass
 class LayerSpec:
     """One layer. mixer, channel: a name, or {"kind": name} with its settings; norm: as `EncoderSpec.norm`; heads,
-    hidden: 0 = the encoder's. stage: the step in front of it that changes the tokens, such as "merge" or {"kind":
-    "merge", "factor": 4} (`nn.steps.base.STAGES`), "" for none; width: from that step on, 0 = as in front of it.
+    hidden, head_dim: 0 = the encoder's. stage: the step in front of it that changes the tokens, such as "merge" or
+    {"kind": "merge", "factor": 4} (`nn.steps.base.STAGES`), "" for none; width: from that step on, 0 = as in front.
     """
 
     mixer: dict[str, Any] | str = "attention"
@@ -65,6 +65,7 @@ class LayerSpec:
     hidden: int = 0
     stage: dict[str, Any] | str = ""
     width: int = 0
+    head_dim: int = field(default=0, kw_only=True)
 
 
 @dataclass
@@ -292,12 +293,13 @@ class EncoderSpec:
             at_least(0, "model.steps: heads", layer.heads)
             at_least(0, "model.steps: hidden", layer.hidden)
             at_least(0, "model.steps: width", layer.width)
+            at_least(0, "model.steps: head_dim", layer.head_dim)
             if layer.width not in (0, width) and not layer.stage:
                 raise UserError(
                     f"model.steps: width {layer.width} behind {width}; give that layer a stage, such as merge"
                 )
             width = layer.width or width
-            if not self.head_dim:
+            if not (layer.head_dim or self.head_dim):
                 divides(layer.heads or self.heads, width)
 
 
@@ -318,7 +320,7 @@ def _layer(given: Any, number: int) -> LayerSpec:
         raise UserError(f'model.steps: layer {number} is {given!r}; give {{"mixer": ..., "channel": ...}}')
     for name in given:
         check_name(name, [f.name for f in fields(LayerSpec)], f"model.steps: layer {number} holds")
-    for name in ("heads", "hidden"):
+    for name in ("heads", "hidden", "head_dim"):
         if type(given.get(name, 0)) is not int:
             raise UserError(
                 f"model.steps: layer {number}: {name}={given[name]!r}; it is a whole number, 0 = the encoder's"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from generalist.data.base.errors import UserError, nearest
 
-METHOD_NAMES = ("distill",)  # those of `generalist.train.methods.table`
+METHOD_NAMES = ("distill", "sparse")  # those of `generalist.train.methods.table`
 
 
 @dataclass
@@ -29,7 +29,7 @@ class DistillSpec:
     temperature: float = 2.0
 
 
-def chosen(method: MethodSpec, distill: DistillSpec) -> str:
+def chosen(method: MethodSpec, distill: DistillSpec, sparsity: float = 0.0) -> str:
     """The name of the method that the keys ask for, "" for none. UserError for keys that cannot work."""
     valid = ("auto", "none", *METHOD_NAMES)
     if method.kind not in valid:
@@ -40,6 +40,10 @@ def chosen(method: MethodSpec, distill: DistillSpec) -> str:
         raise UserError(f"distill.temperature={distill.temperature}: it must lie in 0 < temperature < inf")
     if method.kind == "distill" and not distill.teacher:
         raise UserError("method.kind=distill needs distill.teacher=FOLDER, the model that teaches")
+    if method.kind == "sparse" and not sparsity:
+        raise UserError("method.kind=sparse needs model.sparsity, such as .01")
     if method.kind == "auto":
-        return "distill" if distill.teacher else ""
+        if distill.teacher and sparsity:
+            raise UserError("distill.teacher and model.sparsity are two methods; leave one out, or set method.kind")
+        return "distill" if distill.teacher else "sparse" if sparsity else ""
     return "" if method.kind == "none" else method.kind

@@ -110,7 +110,7 @@ class Recipe:
             raise UserError(f"optimizer.min_lr={self.optimizer.min_lr} exceeds optimizer.lr={self.optimizer.lr}")
         self.model.check()
         self.save.check()
-        chosen(self.method, self.distill)
+        chosen(self.method, self.distill, self.model.sparsity)
         names = [task.name for task in self.tasks]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(f"two tasks are named {twice[0]!r}; give each its own name")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.recipe.encoder import EncoderSpec, MoeSpec
@@ -156,6 +156,8 @@ class ModelSpec(EncoderSpec):
     (`generalist.recipe.encoder.HOW`); random_encoder:
     they are not, all else equal (the control of a frozen result, `generalist.train.freeze`). control: a frozen run
     trains its control too and shows it beside its results (`generalist.run.control`).
+    sparsity: weight of a term that makes attention sparse (`generalist.train.methods.sparse`), 0 = none;
+    sparsity_layers: "last" or "all".
     """
 
     freeze: str = "nothing"
@@ -163,11 +165,17 @@ class ModelSpec(EncoderSpec):
     random_encoder: bool = False
     control: bool = False
     linear_heads: bool = False
+    sparsity: float = field(default=0.0, kw_only=True)
+    sparsity_layers: str = field(default="last", kw_only=True)
 
     def check(self) -> None:
         """UserError for values that no model can have."""
         check_freeze(self.freeze)
         self.check_sizes()
+        if not 0 <= self.sparsity < float("inf"):
+            raise UserError(f"model.sparsity={self.sparsity}: it must lie in 0 <= sparsity < inf")
+        if self.sparsity_layers not in (valid := ("last", "all")):
+            raise UserError(f"model.sparsity_layers={self.sparsity_layers!r}; {nearest(self.sparsity_layers, valid)}")
 
 
 @dataclass

@@ -167,7 +167,9 @@ def prepare(recipe: Recipe) -> Prepared:
     check_model(recipe)
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))
-    if chosen(recipe.method, recipe.distill):  # a teacher reads what the student does
+    if (
+        chosen(recipe.method, recipe.distill, recipe.model.sparsity) == "distill"
+    ):  # a teacher reads what the student does
         adopt_tokenizers(modalities, Path(recipe.distill.teacher), "distill.teacher")
     records = {task.name: task.open("train") for task in recipe.tasks}
     texts: list[str] = []

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from generalist.compress.lessons import Lessons
+    from generalist.compress.questions import Question
+    from generalist.data.stream.source import Records
+    from generalist.evaluate.zero_shot import Asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="in order: prune:SHARE (becomes zero), lowrank:SHARE (of singular values kept), int8 (last)",
+        help="in order, such as slice:0.5 distil:seconds=60 int8 (the table: generalist/compress/README.md)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the new model folder")
     parser.add_argument("--task", default="", metavar="NAME", help="this task alone; with DATA a kind of task too")
@@ -33,27 +41,49 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from generalist.compress.methods import parsed
-    from generalist.compress.run import compress, table
+    from generalist.compress.run import compress
+    from generalist.compress.table import table
 
-    found = compress(args.run, parsed(args.method), args.out, lambda *parts: questions(args, *parts))
+    asked, taught = partial(questions, args), partial(lessons, args)
+    found = compress(args.run, parsed(args.method), args.out, asked, taught)
     print(json.dumps(found, indent=1) if args.json else f"{table(found)}\n\nmodel {args.out}")
     return 0
 
 
-def questions(args: argparse.Namespace, model: object, processor: object) -> list:
+def questions(args: argparse.Namespace, model: Any, processor: Any) -> list[Question]:
     """What both models are asked."""
-    from generalist.commands.evaluate import USUAL
-    from generalist.commands.tune import pair, source_of
     from generalist.compress.questions import of_run, on_data
     from generalist.data.base.errors import UserError
-    from generalist.evaluate.zero_shot import Asked
 
     if args.data is None:
         if args.keys or args.input or args.classes or args.limit or args.set:
             raise UserError("a run is measured as its recipe says; give DATA to measure on other data")
         return of_run(args.run, processor, args.task)
-    records = source_of(args, args.data).open(args.split)
+    records, asked = opened(args, args.split)
     records = records.spread(args.limit) if args.limit else records
+    return on_data(model, processor, records, asked, args.split)
+
+
+def lessons(args: argparse.Namespace, model: Any, processor: Any) -> Lessons:
+    """What the model under way is taught on: the training split of what it is measured on."""
+    from generalist.compress.lessons import of_run, on_data
+    from generalist.compress.questions import tasks_on
+    from generalist.evaluate.trained_on import recipe_of
+
+    if args.data is None:
+        recipe = recipe_of(args.run)
+        assert recipe is not None  # the questions were read from it
+        return of_run(args.run, recipe, processor, args.task)
+    records, asked = opened(args, "train")
+    return on_data(processor, tasks_on(model, processor, records, asked), records)
+
+
+def opened(args: argparse.Namespace, split: str) -> tuple[Records, Asked]:
+    """A split of DATA, and what is asked of it."""
+    from generalist.commands.evaluate import USUAL
+    from generalist.commands.tune import pair, source_of
+    from generalist.evaluate.zero_shot import Asked
+
     inputs = dict(pair(text) for text in args.input or [])
     asked = Asked(args.task, inputs, classes=args.classes, keys=list(args.keys), usual=USUAL)
-    return on_data(model, processor, records, asked, args.split)
+    return source_of(args, args.data).open(split), asked

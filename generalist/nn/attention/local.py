@@ -6,6 +6,7 @@ which all heads share. It starts at zero, so that a model with it begins as one 
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -33,3 +34,9 @@ class LocalValues(GridMixer):
         own = kept(maps, real).view(count, rows, columns, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(0, 1)
         made = convolved(self.filter, own).unflatten(0, (count, self.heads))
         return made.permute(0, 2, 3, 1, 4).flatten(3)
+
+    def of_heads(self, kept: Tensor, width: int) -> dict[str, Tensor]:
+        """Its tensors where the heads Int[k] alone are left. width: of a head."""
+        own = self.state_dict()
+        channels = (kept.unsqueeze(1) * width + torch.arange(width)).flatten()
+        return own if self.heads > 1 else {name: value[channels] for name, value in own.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
@@ -12,7 +13,7 @@ from generalist.nn.attention.attend import attend
 from generalist.nn.attention.local import LocalValues
 from generalist.nn.attention.positions.base import Position
 from generalist.nn.attention.positions.decay import Decay
-from generalist.nn.mixers.base import Mixer
+from generalist.nn.mixers.base import Mixer, Units, of_columns, of_rows, under
 
 
 class Attention(Mixer):
@@ -59,6 +60,22 @@ class Attention(Mixer):
             near = self.local(v.flatten(1), at)
             mixed = mixed + (near.index_select(0, at.asked) if at.only else near)
         return self.out(mixed if self.norm is None else self.norm(mixed))
+
+    @property
+    def units(self) -> Units | None:
+        """Its heads. A norm of all of them together would be another without some."""
+        whole = self.norm is not None or any(p.of_heads(torch.arange(1)) is None for p in self.positions)
+        return None if whole else Units("heads", self.heads, self.out)
+
+    def cut(self, kept: Tensor) -> dict[str, Tensor]:
+        width = self.out.in_features // self.heads
+        channels = (kept.unsqueeze(1) * width + torch.arange(width)).flatten()
+        rows = (torch.arange(3).unsqueeze(1) * self.out.in_features + channels).flatten()
+        found = under(qkv=of_rows(self.qkv, rows), out=of_columns(self.out, channels))
+        if self.local is not None:
+            found |= under(local=self.local.of_heads(kept, width))
+        named = {name: part for name, part in self.named_children() if isinstance(part, Position)}
+        return found | under(**{name: part.of_heads(kept) or {} for name, part in named.items()})
 
 
 class DecayAttention(Attention):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -11,6 +12,16 @@ from torch import Tensor, nn
 from generalist.data.batch.at import At
 from generalist.nn.attention.positions.base import Position
 from generalist.nn.spec import Needs
+
+
+@dataclass(frozen=True)
+class Units:
+    """What of a mixer can be taken out: equal parts of what enters its last linear, a head's channels or one hidden
+    unit. size: the field of `LayerSpec` that says how many there are; count: how many; out: that linear."""
+
+    size: str
+    count: int
+    out: nn.Linear
 
 
 class Mixer(nn.Module):
@@ -37,6 +48,15 @@ class Mixer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     @property
+    def units(self) -> Units | None:
+        """What can be taken out of it, None where it is of one piece."""
+        return None
+
+    def cut(self, kept: Tensor) -> dict[str, Tensor]:
+        """The tensors of the mixer that has the units Int[k] alone, in their order; where there are `units`."""
+        raise NotImplementedError(f"{type(self).__name__} has no units")
+
+    @property
     def apart(self) -> bool:
         """Whether it gives some of the tokens by themselves what it gives them among all others."""
         return self.needs.reach == "token"
@@ -44,6 +64,21 @@ class Mixer(nn.Module):
     def matrices(self) -> Iterator[tuple[Tensor, int]]:
         """The weights that are matrices, which decay and start as such, and how many each holds in its rows."""
         return matrices(self, self.stacked)
+
+
+def of_rows(linear: nn.Linear, rows: Tensor) -> dict[str, Tensor]:
+    """The tensors of a linear that has some of its rows alone."""
+    return {name: value[rows] for name, value in linear.state_dict().items()}
+
+
+def of_columns(linear: nn.Linear, columns: Tensor) -> dict[str, Tensor]:
+    """The tensors of a linear that reads some of its channels alone."""
+    return linear.state_dict() | {"weight": linear.weight.detach()[:, columns]}
+
+
+def under(**parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of several modules under their names."""
+    return {f"{name}.{key}": value for name, own in parts.items() for key, value in own.items()}
 
 
 def matrices(module: nn.Module, stacked: Mapping[str, int]) -> Iterator[tuple[Tensor, int]]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.batch.at import At
-from generalist.nn.mixers.base import Mixer
+from generalist.nn.mixers.base import Mixer, Units, of_columns, of_rows, under
 from generalist.nn.mixers.maps import GridMixer
 from generalist.nn.spec import Needs
 from generalist.tokenizers_mod.maps.base import convolved, kept
@@ -32,6 +32,13 @@ class MLP(Mixer):
         x = self.activation(self.up(x))
         return self.down(x if self.norm is None else self.norm(x))
 
+    @property
+    def units(self) -> Units | None:
+        return None if self.norm is not None else Units("hidden", self.down.in_features, self.down)
+
+    def cut(self, kept: Tensor) -> dict[str, Tensor]:
+        return under(up=of_rows(self.up, kept), down=of_columns(self.down, kept))
+
 
 class SwiGLU(Mixer):
     """silu(x G) * (x W), then a linear, token by token (2002.05202, section 2); G and W are one matrix, G above.
@@ -53,6 +60,15 @@ class SwiGLU(Mixer):
         gate, value = self.up(x).chunk(2, dim=-1)
         x = nn.functional.silu(gate) * value
         return self.down(x if self.norm is None else self.norm(x))
+
+    @property
+    def units(self) -> Units | None:
+        return None if self.norm is not None else Units("hidden", self.down.in_features, self.down)
+
+    def cut(self, kept: Tensor) -> dict[str, Tensor]:
+        return under(
+            up=of_rows(self.up, torch.cat([kept, kept + self.down.in_features])), down=of_columns(self.down, kept)
+        )
 
 
 class ConvMLP(GridMixer):
@@ -77,6 +93,14 @@ class ConvMLP(GridMixer):
         x = self.up(x)
         x = self.activation(self.mixed(x, at, x))
         return self.down(x if self.norm is None else self.norm(x))
+
+    @property
+    def units(self) -> Units | None:
+        return None if self.norm is not None else Units("hidden", self.down.in_features, self.down)
+
+    def cut(self, kept: Tensor) -> dict[str, Tensor]:
+        local = {name: value[kept] for name, value in self.local.state_dict().items()}
+        return under(up=of_rows(self.up, kept), local=local, down=of_columns(self.down, kept))
 
 
 class Nothing(Mixer):

@@ -80,12 +80,12 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
     width, layers, met = spec.width, [], Counter[str]()
     for layer, mixer, channel in zip(stack, mixers, channels, strict=True):
         width = layer.width or width
-        heads, hidden = layer.heads or spec.heads, layer.hidden or spec.hidden
+        sizes = {name: getattr(layer, name) or getattr(spec, name) for name in ("heads", "hidden", "head_dim")}
         name, settings = named(mixer, "mixers")
         if name in PAIRED:
             settings.setdefault("odd", met[name] % 2 == 1)
             mixer, met[name] = {"kind": name, **settings}, met[name] + 1
-        layers.append(replace(layer, mixer=mixer, channel=channel, heads=heads, hidden=hidden, width=width))
+        layers.append(replace(layer, mixer=mixer, channel=channel, width=width, **sizes))
     return layers
 
 
@@ -117,8 +117,9 @@ def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: L
         more = {"heads": layer.heads} if "heads" in inspect.signature(kind.__init__).parameters else {}
         return MapMixer(kind(layer.width, **more, **settings))
     taken = inspect.signature(kind.__init__).parameters
-    for setting in ("head_dim", "local", "local_shared"):
-        if setting in taken and (given := getattr(spec, setting)):
+    of_all = {"head_dim": layer.head_dim, "local": spec.local, "local_shared": spec.local_shared}
+    for setting, given in of_all.items():
+        if setting in taken and given:
             settings.setdefault(setting, given)
     if "positions" in taken:
         head = settings.get("head_dim") or layer.width // layer.heads
@@ -167,12 +168,12 @@ def _built_without_numbers(spec: EncoderSpec) -> list[tuple[str, MapOperator]]:
     """The operators on maps by their mixers' names. Every kind of mixer is built, so that it can refuse its sizes."""
     found, met = [], set[str]()
     for layer in layers_of(spec):
-        parts = (layer.mixer, layer.channel, layer.heads, layer.hidden, layer.width)
+        parts = (layer.mixer, layer.channel, layer.heads, layer.hidden, layer.width, layer.head_dim)
         if str(parts) in met:
             continue
         met.add(str(parts))
         with torch.device("meta"):
-            build_positions(spec, spec.head_dim or layer.width // layer.heads, layer.heads)
+            build_positions(spec, layer.head_dim or layer.width // layer.heads, layer.heads)
             made = token_mixer(spec, layer)
             channel_mixer(spec, layer)
         if isinstance(made, MapMixer) and isinstance(made.operator, MapOperator):

@@ -9,12 +9,15 @@ from generalist.recipe.method import chosen
 from generalist.recipe.recipe import Recipe
 from generalist.train.methods.base import Added
 
-METHODS: dict[str, str] = {"distill": "generalist.train.methods.distill:Distill"}
+METHODS: dict[str, str] = {
+    "distill": "generalist.train.methods.distill:Distill",
+    "sparse": "generalist.train.methods.sparse:Sparse",
+}
 
 
 def build_method(recipe: Recipe, objective: Objective) -> Added | None:
     """The method that a recipe asks for, at work on `objective`; None where the law is all."""
-    name = chosen(recipe.method, recipe.distill)
+    name = chosen(recipe.method, recipe.distill, recipe.model.sparsity)
     if not name:
         return None
     module, _, kind = METHODS[name].partition(":")

@@ -20,3 +20,7 @@ class Position(nn.Module):
     def bias(self, at: At, dtype: torch.dtype) -> Callable[[int], Tensor] | None:
         """For the number of a group of equal lengths what is added to its scores, Float[count H n n]; None: nothing."""
         return None
+
+    def of_heads(self, kept: Tensor) -> dict[str, Tensor] | None:
+        """Its tensors where the heads Int[k] alone are left; None where the others would then be other heads."""
+        return self.state_dict()

@@ -48,3 +48,6 @@ class Decay(Position):
         apart = offsets.steps.abs().expm1().round().sum(1)
         table = pad(apart[:, None] * decays(self.heads, self.initial, self.span).to(apart.device), (0, 0, 0, 1))
         return [embedding(index, table.to(dtype)).permute(0, 3, 1, 2) for index in offsets.index]
+
+    def of_heads(self, kept: Tensor) -> None:
+        return None  # a head's rate is a matter of how many there are

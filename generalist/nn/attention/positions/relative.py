@@ -48,6 +48,10 @@ class RelativeBias(Position):
         found = self.down(self.up(steps.to(self.up.weight.dtype)).relu())
         return pad(found, (0, 0, 0, 1))
 
+    def of_heads(self, kept: Tensor) -> dict[str, Tensor]:
+        down = {f"down.{name}": value[kept] for name, value in self.down.state_dict().items()}
+        return self.state_dict() | down
+
     def bias(self, at: At, dtype: torch.dtype) -> Callable[[int], Tensor]:
         offsets = at.once("offsets", lambda: offsets_of(at))
         table = self(offsets.steps).to(dtype)

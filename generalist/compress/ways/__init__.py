@@ -1,0 +1,1 @@
+"""The methods of `compress`, a file each or a few that are alike."""
