@@ -5,6 +5,7 @@
 Random weights, one architecture in memory at a time, the cheapest first. Transformers are cut to two layers (their
 widths, heads, pooling and resolutions stay), towers of timm are whole. Where a tokenizer would be fetched, a stand-in
 of a few words takes its place: rows of ids are random. What memory or time leave no room for is named as not run.
+Architectures that the file holds already stay; a second call goes on. Names that are given are measured anew.
 """
 
 from __future__ import annotations
@@ -110,9 +111,13 @@ def main() -> int:
             queue.append((parameters(source), name, source))
         queue.sort(key=lambda one: one[:2])
         found = {name: {"state": "not run", "reason": "no time left"} for _, name, _ in queue}
+        if args.out and args.out.is_file():
+            found |= json.loads(args.out.read_text())["architectures"]
         for count, name, source in queue:
+            if not args.names and found[name]["state"] != "not run":
+                continue
             if count > args.most * 1e6:
-                found[name]["reason"] = f"{count / 1e6:,.0f} million parameters"
+                found[name]["reason"] = f"size: {count / 1e6:,.0f} million parameters"
                 continue
             if time.process_time() - began > 60 * args.minutes:
                 break

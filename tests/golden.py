@@ -41,7 +41,7 @@ from generalist.tasks.kinds.multilabel import MultiLabel
 from generalist.tasks.kinds.regions.detect import Detect
 from generalist.tasks.kinds.regions.segment import Segment
 from generalist.tasks.kinds.restore import Restore, RestoreCodes
-from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
 from generalist.train.engines.build import build_engine
 from generalist.train.loop import StepResult, train
 from generalist.train.prepare import prepare
@@ -182,12 +182,29 @@ def many_series(_: Path) -> Recipe:
     return recipe
 
 
+def borrowed(_: Path) -> Recipe:
+    """Networks of other libraries as tokenizers, a step each."""
+    kinds = ["backbone", "heard", "pretrained_audio", "pretrained_video", "pretrained_series"]
+    shown = {name: modality_class(name).examples() for name in (*kinds, "pretrained_text")}
+    own = {name: {"class": name, **one.settings} for name, one in shown.items()}
+    made = build_modalities({"summary": {}, "text": own.pop("pretrained_text"), **own})
+    tasks = []
+    for name in kinds:
+        rows = [{"id": str(i), name: shown[name].good[i % 2], "label": i % 2} for i in range(4)]
+        source = Listed({"train": rows}, {"classes": ["a cat", "two dogs"]})
+        tasks.append(Classify(name=f"of_{name}", source=source, inputs={name: name}, batch=2, templates=[]))
+    recipe = Recipe(name="borrowed", about="golden", steps=10, modalities=made, tasks=tasks)
+    override(recipe, "model.width=16", "model.layers=1", "model.heads=2", "model.hidden=24", "optimizer.warmup=2")
+    return recipe
+
+
 RUNS: dict[str, Callable[[Path], Recipe]] = {
     "tiny": lambda folder: tiny(),
     "demo": demo,
     "rarer": rarer,
     "tags": tags,
     "variates": many_series,
+    "borrowed": borrowed,
     "boxes": lambda folder: regions(folder, Detect, masks=False),
     "masks": lambda folder: regions(folder, Segment, masks=True),
 }

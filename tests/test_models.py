@@ -5,6 +5,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
+import generalist
 from generalist.cli import main
 
 
@@ -32,6 +33,11 @@ def test_packages_the_hubs_cache_and_folders_are_listed(tmp_path, monkeypatch, c
     assert found["zoo:minilm"]["modality"] == "text" and found["zoo:efficientnet_lite0"]["licence"] == "Apache-2.0"
     for name in ("zoo:minilm", "zoo:efficientnet_lite0"):
         assert found[name]["bytes"] is None or found[name]["bytes"] > 1e7
+    starter = found["starter"]
+    weights = generalist.path("starter") / "model.safetensors"
+    assert (starter["bytes"], starter["licence"], starter["installed"]) == (weights.stat().st_size, "apache-2.0", True)
+    assert {"audio", "image", "points", "series", "table", "text"} <= set(starter["modality"].split(", "))
+    assert "summary" not in starter["modality"] and starter["about"].startswith("One encoder for audio, image")
     cached = found["hub:a/b-vit"]
     assert (cached["modality"], cached["licence"], cached["about"]) == ("image", "mit", "vit") and cached["bytes"] > 40
     own = found[str(tmp_path / "mine" / "deep" / "run")]
@@ -39,5 +45,8 @@ def test_packages_the_hubs_cache_and_folders_are_listed(tmp_path, monkeypatch, c
     sound = found[str(tmp_path / "mine" / "sound")]
     assert sound["modality"] == "audio" and "pickles" in sound["about"]
     assert "is not JSON" in found[str(tmp_path / "mine" / "bad")]["about"]
-    assert main(["models"]) == 0 and "zoo:minilm" in capsys.readouterr().out
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("starter ")]
+    assert "5 MB" in line and "apache-2.0" in line and any(line.startswith("zoo:minilm ") for line in lines)
     assert main(["models", str(tmp_path / "nowhere")]) == 2

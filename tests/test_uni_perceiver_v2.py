@@ -3,12 +3,19 @@
 import json
 
 import pytest
+import torch
 
+from generalist.cli import main
+from generalist.hf.saved import read_model
+from generalist.recipe.keys import override
 from generalist.recipe.recipe import Recipe
 from generalist.recipes import uni_perceiver_v2 as v2
 from generalist.run.train import train_run
+from generalist.train.prepare import prepare
+from generalist.train.start.initial import load_initial
 from tests.roberta import roberta
 from tests.small import shrink
+from tests.test_pairs import PICTURES, SIGLIP, saved
 from tests.test_uni_perceiver_shards import SPLITS, rows, write
 
 TINY = {"base": (16, [1, 1, 1, 1], [1, 2, 2, 4], 4), "large": (24, [1, 1, 1, 1], [1, 2, 2, 4], 4)}
@@ -70,3 +77,48 @@ def test_the_shrunk_recipe_trains_all_its_kinds_of_task_one_a_step(shared, root,
     assert metrics["tasks"]["coco"]["n_test"] == 39  # all pictures of the split, those without objects too
     for name in ("imagenet1k", "books_wiki", "coco_caption", "coco_retrieval"):
         assert metrics["tasks"][name]["n_test"] == SPLITS["test"]
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory):
+    """Two towers with random weights, a picture network of timm and a text network of open_clip, as one model."""
+    source, out = (tmp_path_factory.mktemp(name) for name in ("library", "towers"))
+    saved(source, SIGLIP)
+    assert main(["convert", "open-clip", str(source), "--out", str(out)]) == 0
+    return out
+
+
+def of_towers(root, *keys: str) -> Recipe:
+    """The recipe of towers with two layers and the sets that are there."""
+    recipe = v2.uni_perceiver_v2_towers(str(root), processes=1)
+    shrink(recipe, ("imagenet1k", "coco_retrieval"), layers=2, batch=4, steps=4)
+    override(recipe, *keys)
+    return recipe
+
+
+def test_the_recipe_of_towers_begins_with_their_answers_and_trains(root, towers, tmp_path):
+    recipe = of_towers(root[0], f"init={towers}")
+    prepared = prepare(recipe)
+    model = prepared.model(recipe).eval()
+    load_initial(model, towers)
+    assert len(model.encoder.layers) == 2 and model.router is not None  # the general decoder with its experts
+    original, _ = read_model(towers)
+    names, pictures = ["a cat", "two dogs", "a photo of this"], [PICTURES[0], PICTURES[1]]
+    tensors = prepared.processor()(image=pictures, text=names, return_tensors="pt")
+    with torch.no_grad():
+        before, after = original(**tensors).logits, model(**tensors).logits
+    assert before.std() > 1e-3
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+    metrics = train_run(recipe, tmp_path / "run", quiet=True)
+    assert metrics["start"]["tasks"].keys() == {"imagenet1k", "coco_retrieval"}  # which the towers answer untrained
+    trained, _ = read_model(tmp_path / "run" / "model")
+    assert all(bool(block.gamma1.any()) for block in trained.encoder.layers)
+
+
+def test_the_recipe_of_towers_takes_encoders_by_name(root, tmp_path):
+    words = [f"modalities.text.encoder={roberta(tmp_path / 'encoder', root[1])}", "modalities.text.positions=32"]
+    picture = ["modalities.image.class=backbone", "modalities.image.backbone=test_convnext", "modalities.image.size=64"]
+    metrics = train_run(
+        of_towers(root[0], *picture, *words, "modalities.text.max_length=16"), tmp_path / "run", quiet=True
+    )
+    assert metrics["tasks"]["coco_retrieval"]["n_test"] == metrics["tasks"]["imagenet1k"]["n_test"] == SPLITS["test"]

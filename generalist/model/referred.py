@@ -16,6 +16,8 @@ from generalist.tokenizers_mod.base.tokenizer import bare
 from generalist.tokenizers_mod.libraries.weights import digest
 from generalist.tokenizers_mod.pretrained.base import Pretrained, PretrainedTokens
 
+ALIGNED = 64  # bytes, torch's allocator on a CPU
+
 
 def prefix_of(name: str) -> str:
     """The beginning of the names of a modality's encoder's tensors."""
@@ -38,6 +40,9 @@ def refer(model: Any, state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[st
 def complete(model: Any) -> None:
     """Of a model just loaded: buffers that are not saved, and the frozen weights that it only names.
 
+    Kernels of convolutions move to where allocators put them: as they lie in a file, libraries take other instructions
+    for them, whose last bit differs.
+
     UserError where their package is missing or holds other weights.
     """
     for name, modality in model.modalities.items():
@@ -54,6 +59,9 @@ def complete(model: Any) -> None:
                 made = _unsaved(modality.build(model.config.width))
             for key, (module, buffer) in lost.items():
                 module.register_buffer(buffer, _like(made[key], module, buffer), persistent=False)
+        for value in tokenizer.parameters():
+            if value.ndim > 2 and value.data_ptr() % ALIGNED:
+                value.data = value.data.clone()
         if isinstance(tokenizer, PretrainedTokens):
             tokenizer.settle()
 

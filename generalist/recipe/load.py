@@ -29,6 +29,7 @@ RECIPES: dict[str, str] = {
     "segment_tiny": "generalist.recipes.detect_tiny:segment_tiny",
     "uni_perceiver_v2_base": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_base",
     "uni_perceiver_v2_large": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_large",
+    "uni_perceiver_v2_towers": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_towers",
 }
 
 

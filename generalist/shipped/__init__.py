@@ -15,7 +15,7 @@ from pathlib import Path
 from generalist.data.base.errors import UserError, nearest
 
 HOME = Path(__file__).parent
-CONFIG = "config.json"
+CONFIG, CARD = "config.json", "README.md"
 
 
 def names() -> list[str]:

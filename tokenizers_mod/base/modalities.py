@@ -1,8 +1,9 @@
 """The one explicit table of modalities: a name and where its class is; nothing registers itself.
 
-A modality of your own needs no line here: give its import path as the setting "class",
-`modalities={"depth": {"class": "my_package.depth:Depth", "size": 64}}`, and import it before
-(`generalist.data.base.trust`).
+A model calls its modalities as it likes; one that is not called by a name of the table says which it is by the setting
+"class": `{"image": {"class": "backbone", "backbone": "convnext_tiny"}}`, and `modalities.image.class=backbone` on the
+command line. A modality of your own needs no line here: its class is an import path, `{"class":
+"my_package.depth:Depth", "size": 64}`, imported before (`generalist.data.base.trust`).
 """
 
 from __future__ import annotations
@@ -32,14 +33,28 @@ MODALITIES: dict[str, str] = {
     "slot": "generalist.tokenizers_mod.numbers.slot:Slot",
     "table": "generalist.tokenizers_mod.tables.table:Table",
     "number": "generalist.tokenizers_mod.numbers.number:Number",
+    # encoders that bring their weights
+    "backbone": "generalist.tokenizers_mod.pretrained.backbone:Backbone",
+    "heard": "generalist.tokenizers_mod.pretrained.heard:Heard",
+    "pretrained_text": "generalist.tokenizers_mod.pretrained.text:PretrainedText",
+    "pretrained_audio": "generalist.tokenizers_mod.pretrained.sequences:PretrainedAudio",
+    "pretrained_video": "generalist.tokenizers_mod.pretrained.sequences:PretrainedVideo",
+    "pretrained_series": "generalist.tokenizers_mod.pretrained.sequences:PretrainedSeries",
+    "sentence": "generalist.tokenizers_mod.pretrained.sentence:Sentence",
 }
 
 
 def modality_class(name: str, path: str | None = None) -> type[Modality]:
-    """The class behind a name of the table or behind an import path "package.module:Class"."""
-    path = path or MODALITIES.get(name)
-    if path is None:
+    """The class behind a name of the table or, where `path` is given, behind that: a name of the table as well, or an
+    import path "package.module:Class"."""
+    if path is None and name not in MODALITIES:
         raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
+    if path is not None and ":" not in str(path) and path not in MODALITIES:
+        raise UserError(
+            f"modality {name!r}: no class {path!r}; {nearest(str(path), MODALITIES)} (or package.module:Class)"
+        )
+    asked = name if path is None else path
+    path = MODALITIES.get(asked, asked)
     found = find_class(path, f"modality {name!r}")
     if not (isinstance(found, type) and issubclass(found, Modality)):
         raise UserError(f"modality {name!r}: {path!r} is not a Modality class")

@@ -56,13 +56,13 @@ def _cached() -> list[dict[str, Any]]:
     models = []
     for folder in sorted(hub_cache().glob("models--*")):
         snapshots = sorted((folder / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime)
-        if snapshots and (model := _model(snapshots[-1])) is not None:
+        if snapshots and (model := model_of(snapshots[-1])) is not None:
             models.append(model | {"name": HUB + "/".join(folder.name.split("--")[1:])})
     return models
 
 
 def _below(folder: Path, depth: int) -> list[dict[str, Any]]:
-    own = _model(folder)
+    own = model_of(folder)
     if own is not None:
         return [own]
     if not depth:
@@ -70,7 +70,7 @@ def _below(folder: Path, depth: int) -> list[dict[str, Any]]:
     return [m for sub in sorted(p for p in folder.iterdir() if p.is_dir()) for m in _below(sub, depth - 1)]
 
 
-def _model(folder: Path) -> dict[str, Any] | None:
+def model_of(folder: Path) -> dict[str, Any] | None:
     """A folder with a configuration and weights; None of any other. One that cannot be read is listed and says why."""
     files = [path for path in folder.iterdir() if path.suffix in WEIGHTS and path.is_file()]
     if not files:
@@ -82,12 +82,13 @@ def _model(folder: Path) -> dict[str, Any] | None:
     if not config and not why:
         return None
     kind = str(config.get("model_type") or config.get("architecture") or ("clip" if "model_cfg" in config else ""))
-    modalities = config.get("modalities")
+    own = config.get("modalities")
+    modality = ", ".join(name for name in own if name != "summary") if isinstance(own, dict) else _modality(kind)
     return {
         "name": str(folder),
         "package": "",
         "installed": True,
-        "modality": ", ".join(modalities) if isinstance(modalities, dict) else _modality(kind),
+        "modality": modality,
         "bytes": sum(path.stat().st_size for path in files),
         "licence": _licence(folder),
         "about": why or kind + ("" if any(f.suffix == ".safetensors" for f in files) else " (pickles: not loaded)"),

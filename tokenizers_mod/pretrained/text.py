@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError, nearest, one_line
 from generalist.data.batch.types import Span
+from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.tokenizer import weights_follow
 from generalist.tokenizers_mod.libraries import weights
 from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
@@ -41,7 +42,13 @@ class PretrainedText(Pretrained, Text):
     config, start, end, hide and tokenizer are read from it at the first use and then part of the settings, so that a
     saved model stands alone. `end` is the token that ends a text, `hide` the one that hides a word and asks for it
     (SPE in a text).
+
+    >>> text = PretrainedText(**PretrainedText.examples().settings)  # or encoder="zoo:minilm", pooling="auto"
+    >>> text.span(text.read("a cat")).length  # two words and the end
+    3
     """
+
+    whole: ClassVar[bool] = True
 
     tokenizer: str = ""
     encoder: str = ""
@@ -184,6 +191,12 @@ class PretrainedText(Pretrained, Text):
 
         names = {"eos_token": self.end, "pad_token": self.end, "mask_token": self.hide}
         return PreTrainedTokenizerFast(tokenizer_object=self.backend, model_max_length=self.max_length, **names)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        from generalist.tokenizers_mod.pretrained.examples import text
+
+        return text()
 
     def build(self, width: int) -> nn.Module:
         self.adopt()

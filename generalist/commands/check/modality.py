@@ -146,7 +146,7 @@ def counting(subject: Subject) -> str:
 
 def formula(modality: Modality, sizes: dict[str, int]) -> int:
     """The value of the formula in `count` for these sizes and the modality's settings."""
-    words = {"ceil": math.ceil, "max": max, "min": min, "round": round, "__builtins__": {}}
+    words = {"ceil": math.ceil, "max": max, "min": min, "round": round, "sum": sum, "__builtins__": {}}
     return eval(modality.count.partition(";")[0], words, modality.settings() | sizes)
 
 
@@ -195,6 +195,8 @@ def batching(subject: Subject) -> str:
 def masking(subject: Subject) -> str:
     """True = real: what a masked token holds changes nothing, and masking it is leaving it out."""
     span = subject.spans()[0]
+    if subject.modality.whole:
+        raise LeftOut("its tokens see each other in the device half, so that none can be left out")
     if any(len(rows) != span.length for rows in span.data.values()):
         raise LeftOut("one row a sample, not a token, so that no token can be left out")
     for seed in SEEDS:
@@ -277,7 +279,8 @@ def learning(subject: Subject) -> str:
     features = subject.model.features(pack([subject.sequence(span) for span in subject.spans()]))
     draw = torch.Generator().manual_seed(0)
     (features * torch.randn(features.shape, generator=draw)).sum().backward()
-    asked = {n: p for n, p in tokenizer.named_parameters() if not n.startswith(tuple(subject.examples.elsewhere))}
+    elsewhere = tuple(subject.examples.elsewhere)
+    asked = {n: p for n, p in tokenizer.named_parameters() if p.requires_grad and not n.startswith(elsewhere)}
     wrong = [n for n, p in asked.items() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
     subject.model.zero_grad()
     if wrong:

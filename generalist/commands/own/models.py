@@ -1,4 +1,5 @@
-"""`generalist models`: pretrained weights on this machine: packages of the zoo, the Hugging Face cache, folders."""
+"""`generalist models`: what is pretrained and on this machine: shipped models, packages of the zoo, the Hugging Face
+cache, folders."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     for folder in args.folders:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; give folders that hold models")
-    models = found(args.folders)
+    models = [*shipped(), *found(args.folders)]
     if args.json:
         print(json.dumps(models, indent=1))
         return 0
@@ -30,6 +31,23 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
     return 0
+
+
+def shipped() -> list[dict[str, Any]]:
+    """The models that come with the package, as `found` describes models."""
+    from importlib.metadata import version
+
+    from generalist.shipped import CARD, names, path
+    from generalist.tokenizers_mod.libraries.found import model_of
+
+    models = []
+    for name in names():
+        model = model_of(path(name))
+        assert model is not None  # a shipped folder holds its weights
+        about = (path(name) / CARD).read_text(encoding="utf-8").partition(f"# {name}\n")[2].strip().partition(";")[0]
+        package = f"generalist-encoder {version('generalist-encoder')}"
+        models.append(model | {"name": name, "package": package, "about": about})
+    return models
 
 
 def _row(model: dict[str, Any]) -> list[str]:
