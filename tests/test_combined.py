@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from generalist.data.stream.source import Records
-from generalist.evaluate.combined import Weights, weights_of
+from generalist.evaluate.together.combined import Weights, per_record
+from generalist.evaluate.together.exponents import Choice, Evidence, chosen
 from generalist.fitting.api import Fitted, fit
 from generalist.fitting.predict import Asked
 from generalist.recipe.load import load_recipe
 from generalist.tasks.baselines import guesses
 from generalist.tasks.candidates.names import Names, Numbers
+from generalist.tasks.measures import lines
 
 NAMES = Names(["a", "b", "c"])
 
@@ -25,18 +27,55 @@ def evidence(seed: int, labels, strength: float):
     return torch.from_numpy(z).log_softmax(-1)
 
 
+def of_names(model, other, truth) -> Evidence:
+    """As of a classification, a record an answer."""
+    record = list(range(len(truth)))
+
+    def columns(log_p):
+        return {"record": np.array(record), **lines.named(log_p[0][:, 0], truth)}
+
+    def misfits(log_p, rows):
+        return per_record(NAMES, log_p[0], truth[rows, None])
+
+    return Evidence([(model[:, None], other[:, None])], misfits, columns)
+
+
+def by(model, other, truth) -> Choice:
+    return chosen(of_names(model, other, truth), "named", "accuracy", True)
+
+
 def test_what_knows_nothing_gets_no_weight_and_two_that_know_get_both():
     labels = np.random.default_rng(1).integers(0, 3, 1500)
     truth = torch.from_numpy(labels)
     knows, other, nothing = evidence(2, labels, 1.5), evidence(3, labels, 1.5), evidence(4, labels, 0.0)
-    a, b = weights_of(NAMES, nothing, knows.numpy(), truth)
-    assert a < 0.15 and b > 0.8
-    a, b = weights_of(NAMES, knows, other.numpy(), truth)
-    assert a > 0.8 and b > 0.8
-    both = Weights("other", 1, a, b).join(knows, other.numpy())
+    assert by(nothing, knows, truth).way == "ordinary" and by(knows, nothing, truth).way == "model"
+    found = by(nothing, knows, truth)
+    assert found.a == 0.0 and found.b > 0.8
+    found = by(knows, other, truth)
+    assert found.way == "both" and found.a > 0.8 and found.b > 0.8
+    both = Weights("other", 1, found.a, found.b).join(knows, other.numpy())
     right = [float((p.argmax(-1) == truth).double().mean()) for p in (knows, other, both)]
     assert right[2] > max(right[:2]) + 0.03
     assert torch.allclose(both.exp().sum(-1), torch.ones(1500, dtype=torch.float64))
+
+
+def test_a_gain_within_its_standard_error_leaves_the_better_one_alone():
+    """Two of the same mind, of which one is a little noisier: sixty answers cannot vouch for both."""
+    alone = 0
+    for seed in range(12):
+        labels = np.random.default_rng(seed).integers(0, 3, 60)
+        knows = evidence(100 + seed, labels, 2.5)
+        noise = torch.from_numpy(np.random.default_rng(200 + seed).normal(size=knows.shape))
+        alone += by(knows, (knows + 1.5 * noise).log_softmax(-1), torch.from_numpy(labels)).way == "model"
+    assert alone >= 9
+
+
+def test_a_handful_of_answers_fits_nothing_and_leaves_what_is_plainly_worse():
+    labels = np.arange(12) % 3
+    truth = torch.from_numpy(labels)
+    knows, other, nothing = evidence(2, labels, 4.0), evidence(3, labels, 4.0), evidence(4, labels, 0.0)
+    assert by(knows, other, truth) == Choice("both", 0.5, 0.5)
+    assert by(3 * nothing, knows, truth) == Choice("ordinary", 0.0, 1.0)
 
 
 def records(n: int, seed: int) -> Records:
@@ -57,6 +96,11 @@ def test_an_ordinary_classifier_says_the_classes_by_their_numbers():
     assert (p.argmax(1) == [r["label"] for r in test.rows]).mean() > 0.9
     again = guesses.classes({"t": "row"}, lambda r: r["label"], 4, train, val, [test], {}, found.name)
     assert again.name == found.name and np.array_equal(again.log_p[1], found.log_p[1])
+    more = guesses.classes({"t": "row"}, lambda r: r["label"], 4, train, val, [test], {}, found.name, refit=True)
+    whole = Records([*train.rows, *val.rows])
+    same = guesses.classes({"t": "row"}, lambda r: r["label"], 4, whole, val, [test], {}, found.name)
+    assert np.array_equal(more.log_p[0], found.log_p[0]) and np.allclose(more.log_p[1], same.log_p[1])
+    assert not np.allclose(more.log_p[1], found.log_p[1])
 
 
 def test_an_ordinary_number_is_a_distribution_around_it():

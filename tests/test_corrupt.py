@@ -102,8 +102,7 @@ def test_every_broken_shard_and_sample_is_counted_listed_and_left_out_and_the_ru
     assert all(line["step"] < 30 and line["record"] for line in found)
 
 
-def test_broken_data_above_the_rate_stops_the_run_and_names_task_and_first_error(broken, tmp_path, monkeypatch):
-    monkeypatch.setattr("generalist.train.faults.GRACE", 1)  # these shards hold four different broken samples
+def test_broken_data_above_the_rate_stops_the_run_and_names_task_and_first_error(broken, tmp_path):
     made = recipe(str(broken / "{3..6}.tar"), tmp_path / "whole.tar", faults__bad_rate=0.05)
     with pytest.raises(UserError, match=r"cannot be decoded, more than faults.bad_rate=0.05.*task shades"):
         train_run(made, tmp_path / "run", quiet=True)

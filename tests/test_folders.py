@@ -50,6 +50,7 @@ def test_training_files_validate_where_the_folder_has_no_validation(tmp_path):
     held = {split: {records[i]["id"] for i in range(len(records))} for split, records in parts.items()}
     assert not held["train"] & held["val"] and len(held["train"]) + len(held["val"]) == 60
     assert 5 <= len(held["val"]) <= 25 and len(held["test"]) == 8
+    assert all("notes" not in part.info for part in parts.values())  # what another split holds is not left out
     with pytest.raises(UserError, match="no split 'val'"):
         Folder(str(tmp_path)).open("val")
 

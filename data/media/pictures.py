@@ -32,17 +32,19 @@ def open_picture(source: Any, what: str = "picture") -> Any:
     return found
 
 
-def bounded(picture: Any, what: str = "picture", whole: bool = True) -> Any:
+def bounded(picture: Any, what: str = "picture", whole: bool = True, enough: int = 0) -> Any:
     """The picture, if its pixels may be decoded; else UserError.
 
     whole=False lets a JPEG that is too large be decoded at 1/2, 1/4 or 1/8 of its size, where nothing that belongs to
-    it is told in its pixels.
+    it is told in its pixels. enough: so does a longer side of at least so many pixels that are left, 0 = no matter.
     """
     most = limits().picture_mb * MB // BYTES
-    if not whole and picture.width * picture.height > most and getattr(picture, "format", None) == "JPEG":
+    if not whole and getattr(picture, "format", None) == "JPEG":
         width, height = picture.width, picture.height
-        scale = next((s for s in (2, 4) if width * height <= most * s * s), 8)
-        picture.draft(None, (max(1, width // scale), max(1, height // scale)))  # once: it counts from the full size
+        fits = next((s for s in (1, 2, 4) if width * height <= most * s * s), 8)
+        does = next((s for s in (8, 4, 2) if enough and max(width, height) >= s * enough), 1)
+        if (scale := max(fits, does)) > 1:  # once: it counts from the full size
+            picture.draft(None, (max(1, width // scale), max(1, height // scale)))
     check_side(picture.height, picture.width, what)
     if picture.width * picture.height > most:
         size = picture.width * picture.height * BYTES / MB

@@ -22,17 +22,17 @@ ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes that PIL's own conversion to 8 bits would clip
 
 
-def pixels_of(raw: Any, background: float = 1.0, grey: bool = False, whole: bool = True) -> np.ndarray:
+def pixels_of(raw: Any, background: float = 1.0, grey: bool = False, whole: bool = True, enough: int = 0) -> np.ndarray:
     """PIL image or path -> uint8 [H, W, 3] or [H, W] (always, where `grey`), or float32 [H, W] in 0..1.
 
-    whole=False: a JPEG that is too large may come smaller (`generalist.data.media.pictures`). UserError: unreadable,
-    too large.
+    whole=False: a JPEG that is too large, or much longer than `enough` pixels, may come smaller
+    (`generalist.data.media.pictures`). UserError: unreadable, too large.
     """
     from PIL import Image, ImageOps
 
     what = named(raw)
     try:
-        picture = bounded(raw if is_picture(raw) else open_picture(raw, "image"), what, whole)
+        picture = bounded(raw if is_picture(raw) else open_picture(raw, "image"), what, whole, enough)
         picture = ImageOps.exif_transpose(picture)
         if picture.mode in WIDE:
             return in_range(np.asarray(picture))

@@ -72,9 +72,10 @@ class Folder:
             ends = f" ending in {', '.join(self.endings)}" if self.endings else ""
             raise UserError(f"folder {chosen}: no {word}{ends} for split {split!r}")
         info: dict[str, Any] = {"about": f"files of {root.name}", "synthetic": False}
-        taken = {*files, *(f for f in samples.get("", []))}
+        of = base if given else ""
+        taken = set(samples[of])  # also those of them that another split holds
         texts = {t for f in taken for t in (f.with_suffix(e) for e in TEXTS)}
-        if note := counted_out([f for f in every[base if given else ""] if f not in taken and f not in texts]):
+        if note := counted_out([f for f in every[of] if f not in taken and f not in texts]):
             info["notes"] = [note]
         if skipped:
             info["notes"] = [*info.get("notes", []), f"no ordinary files, left out: {', '.join(skipped[:8])}"]

@@ -117,7 +117,7 @@ def answer(
         ids += batch.records
         progress(batch.inputs.sequences)
         if unread is not None:
-            unread.check(len(sound))
+            unread.check(len(sound), whole=False)
     if unread is not None:
         unread.check(len(sound))
     if not sound:
@@ -152,8 +152,12 @@ def with_measures(result: Answers) -> Answers:
     return result
 
 
-def kept(answers: Answers, direction: str = "forward") -> list[Columns]:
-    """What the task keeps of its answers, whole records at a time; "record" is the record's number."""
+def kept(answers: Answers, direction: str = "forward", log_p: Callable[[slice], Tensor] | None = None) -> list[Columns]:
+    """What the task keeps of its answers, whole records at a time; "record" is the record's number.
+
+    log_p: of the asked tokens in a slice, in the place of the model's own.
+    """
+    tell = answers.log_p if log_p is None else log_p
     owner = answers.owner.cpu()
     starts = np.flatnonzero(np.diff(owner.numpy(), prepend=-1))  # of the records
     stops = np.append(starts[1:], len(owner))
@@ -162,8 +166,8 @@ def kept(answers: Answers, direction: str = "forward") -> list[Columns]:
         end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + CHUNK, side="right")))
         rows = slice(int(starts[begin]), int(stops[end - 1]))
         found = {name: value[rows].cpu() for name, value in answers.rows.items()}
-        log_p, targets = answers.log_p(rows).cpu(), answers.targets(rows).cpu()
-        out.append(answers.task.keep(Kept(log_p, targets, owner[rows], answers.records.__getitem__, found, direction)))
+        told, targets = tell(rows).cpu(), answers.targets(rows).cpu()
+        out.append(answers.task.keep(Kept(told, targets, owner[rows], answers.records.__getitem__, found, direction)))
         begin = end
     return out
 

@@ -1,7 +1,7 @@
 """Temperatures: one a logit scale, fitted on validation data, so that what a model is sure of is as often right.
 
 p ∝ exp(cos · scale / T), T by the least mean misfit of the validation answers (temperature scaling, 1706.04599,
-section 4.2): the negative log-likelihood of names, the CRPS of numbers (`CandidateSet.misfit`). It changes no order of
+section 4.2): the negative log-likelihood of names, the CRPS of numbers (`CandidateSet.misfits`). It changes no order of
 candidates. It is saved in the model's configuration, so that every client's probabilities are the calibrated ones.
 """
 
@@ -51,7 +51,7 @@ def calibrate(tasks: dict[str, Task], objective: Objective, bad_rate: float) -> 
 def told(task: Task, objective: Objective, bad_rate: float) -> Told | str:
     """Validation answers of a task, or why there are none to fit by ("" where none are wanted)."""
     chosen = task.candidates
-    if chosen is None or type(chosen).misfit is CandidateSet.misfit:
+    if chosen is None or type(chosen).misfits is CandidateSet.misfits:
         return ""
     try:
         records = task.open("val")

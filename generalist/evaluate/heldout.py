@@ -20,8 +20,9 @@ import numpy as np
 from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records, from_sound
 from generalist.evaluate import answer as evaluate
-from generalist.evaluate import calibration, combined, measures, predictions, written
+from generalist.evaluate import calibration, measures, predictions, written
 from generalist.evaluate.leakage import compared_fields, leakage
+from generalist.evaluate.together import combined
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task

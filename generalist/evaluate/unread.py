@@ -16,7 +16,7 @@ from generalist.data.stream.source import Records
 from generalist.recipe.specs import FaultSpec
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.views import seen_as, views_of
-from generalist.train.faults import GRACE
+from generalist.train.faults import too_many
 
 FILE = "bad_samples.{split}.jsonl"
 
@@ -46,11 +46,11 @@ class Unread:
         record, _, reason = rest.partition(": ")
         self.lines.append({"split": self.split, "task": task, "record": record, "error": reason})
 
-    def check(self, read: int) -> None:
-        """UserError when too many of those seen so far are broken, or none of all could be read."""
+    def check(self, read: int, whole: bool = True) -> None:
+        """UserError when too many of those seen are broken, or none of all could be read. whole: no more will come."""
         if self.lines and not read:
             raise UserError(f"no sample of the {self.split} split can be read; {self.first}")
-        if len(self.lines) > GRACE and len(self.lines) > self.rate * self.seen:
+        if too_many(len(self.lines), self.seen, self.rate, whole):
             raise UserError(
                 f"{len(self.lines)} of {self.seen} samples of the {self.split} split cannot be decoded, more than "
                 f"faults.bad_rate={self.rate}; {self.first}"

@@ -31,11 +31,13 @@ from generalist.fitting.tables import pair_part, table_part
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec, ValidationSpec
-from generalist.run.looks import FORWARD
+from generalist.run.looks import FIXED, FORWARD, scored
 from generalist.train.engines.base import seed_all
 from generalist.train.engines.build import build_engine, device_of
 from generalist.train.loop import StepResult, train
 from generalist.train.prepare import Prepared, prepare
+
+SEEN = 32  # validation samples that tell what a look takes
 
 
 def part_of(ask: Ask, house: House) -> Part:
@@ -111,8 +113,27 @@ def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -
     recipe.optimizer.warmup = max(1, min(200, recipe.steps // 10))
     recipe.checkpoint.every = max(1, recipe.steps // 4)
     recipe.validation = ValidationSpec(every=max(1, recipe.steps // LOOKS), patience=PATIENCE)
+    recipe.validation.cost = float(f"{recipe.validation.cost / looked(trial, prepared, each):.2g}")
     recipe.optimizer.ema = EMA if recipe.steps >= 10 / (1 - EMA) else 0.0
     return prepared
+
+
+def looked(recipe: Recipe, prepared: Prepared, step: float) -> float:
+    """How many times what is counted for a look (`generalist.run.looks.planned`) one takes; 1 where it takes less.
+
+    step: seconds of a training step.
+    """
+    objective = prepared.objective(recipe)
+    total, took, counted = sum(t.share for t in recipe.tasks), 0.0, FIXED * step
+    for task in recipe.tasks:
+        some = task.open("val").spread(SEEN)
+        for _ in range(2):  # what is made once a sample is made by the first
+            began = time.monotonic()
+            scored(task, some, objective)
+            last = time.monotonic() - began
+        took += last
+        counted += step * FORWARD * len(some) / task.batch * total / task.share
+    return max(1.0, took / counted)
 
 
 def measured(recipe: Recipe, prepared: Prepared, seconds: float) -> float:

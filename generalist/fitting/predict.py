@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,21 @@ from generalist.data.media.kinds import ending, is_junk, samples_among
 from generalist.data.sources.folder import Folder, walked
 from generalist.data.sources.tabular import ENDINGS, Tabular
 from generalist.data.sources.windows import Windows
-from generalist.data.stream.source import Record, Records
-from generalist.evaluate.combined import Weights
+from generalist.data.stream.source import Record, Records, from_sound
+from generalist.data.tables.identity import is_key
+from generalist.evaluate.together.combined import Weights, looked_at
+from generalist.evaluate.unread import Unread, readable
 from generalist.hf.predict import load_model
 from generalist.model.ask import likelihoods
 from generalist.recipe.load import read_recipe
 from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.budget import budget
+from generalist.tasks.baselines.guesses import Guessed
 from generalist.tasks.baselines.ordinary import guesses
 
 SHOWN = 20  # classes up to which every probability is a column
 BATCH = 256
+ANSWER = ("answer", "probability", "low", "median", "high", "error")  # columns of what is said
 HALF = 0.5  # probability from which one name of several is said
 
 
@@ -81,6 +86,20 @@ class Asked:
         of_row = [name for name, field in self.task.inputs.items() if field == "row"]
         return [column for name in of_row for column in self.modalities[name].sources(self.task.name)]
 
+    def carried(self, records: Records) -> list[dict[str, Any]]:
+        """Of every record the cells that no model reads and that name it: they tell the user whose answer it is."""
+        source, rows = self.task.source, [records[i] for i in range(len(records))]
+        if not isinstance(source, Tabular):
+            return [{} for _ in rows]
+        found = {}
+        for name in source.drop:
+            cells = [row.get(name) for row in rows]
+            plain = all(cell is None or isinstance(cell, str | int | float) for cell in cells)
+            own = name not in (*self.task.inputs.values(), "id", *ANSWER)
+            if own and plain and (len(set(cells)) > 1 or is_key(name, [c for c in cells if c is not None])):
+                found[name] = cells
+        return [{name: cells[i] for name, cells in found.items()} for i in range(len(rows))]
+
     def log_p(self, records: Records) -> tuple[Tensor, dict[int, str]]:
         """log p of every candidate for every record, Float[n K], NaN for those that cannot be read; why they cannot."""
         lost: dict[int, str] = {}
@@ -90,7 +109,7 @@ class Asked:
         there = [i for i in range(len(records)) if i not in lost]
         if found:
             out[there] = torch.stack(found)
-        if self.weights is not None and there:
+        if self.weights is not None and self.weights.way != "model" and there:
             out[there] = self.joined(out[there], records.only(there), self.weights).float()
         return out, lost
 
@@ -100,12 +119,18 @@ class Asked:
         The model's alone, and a note, where these are not there any more or have changed.
         """
         try:
-            train, val = self.task.open("train"), self.task.open("val")
+            train = self.task.open("train")
             if len(train) != weights.rows:
                 raise UserError(f"{weights.rows} training rows were learnt, now there are {len(train)}")
             self.task.info = train.info
+            val = looked_at(self.task, self.task.open("val"))
+            val = readable(self.task, val, Unread("val", rate=1.0))
             with budget(0.0, strong=True):
-                guessed = guesses(self.task, train, val, [records], weights.method)
+
+                def ordinary(sound: Records) -> Guessed | None:
+                    return guesses(self.task, sound, val, [records], weights.method, weights.refit)
+
+                guessed = from_sound(ordinary, train, self.task.example)
         except UserError as error:
             self.notes.append(f"the model alone answers, without {weights.method}: {error}")
             return log_p
@@ -155,7 +180,8 @@ def weights_in(run: Path, task: str) -> Weights | None:
         found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["tasks"][task].get("together")
     except (OSError, ValueError, KeyError):
         return None
-    return None if not found else Weights(found["method"], found["rows"], found["a"], found["b"])
+    names = {one.name for one in fields(Weights)}
+    return Weights(**{name: value for name, value in found.items() if name in names}) if found else None
 
 
 def all_rows(data: Any, source: Tabular) -> Records:
@@ -202,8 +228,10 @@ def predict_file(run: Path, data: str, out: Path | None, task: str = "", model_o
         print(note, file=sys.stderr)
     names = list(dict.fromkeys(["id", *(k for answer in answers for k in answer)]))
     if not asked.ahead:
-        ids = [str(records[i].get("id", i)) for i in range(len(records))]
-        answers = [{"id": name} | answer for name, answer in zip(ids, answers, strict=True)]
+        carried = asked.carried(records)
+        ids = [{"id": str(records[i].get("id", i))} | own for i, own in enumerate(carried)]
+        answers = [own | answer for own, answer in zip(ids, answers, strict=True)]
+        names = list(dict.fromkeys([*(k for own in ids for k in own), *names]))
     try:
         stream: Any = sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
     except OSError as error:

@@ -40,7 +40,7 @@ class Recipe:
     take (0 = as many as it likes; what they do not suffice for is said).
     step_seconds: what a step was measured to take on two cores, 0 = not measured; told at the start, else not used.
     combine: the ordinary method and the model together are measured too, weighted by validation data
-    (`generalist.evaluate.combined`). calibrate: a temperature a logit scale is fitted on validation data once training
+    (`generalist.evaluate.together`). calibrate: a temperature a logit scale is fitted on validation data once training
     is over (`generalist.evaluate.calibration`).
     init: a run's or a model's folder whose weights the run starts from (`generalist.train.start`), "" starts afresh.
     """

@@ -78,7 +78,7 @@ class SaveSpec:
 class FaultSpec:
     """explode: a mean loss above this many times (usual + 1 nat) is a fault, 0 = off; patience: such steps in a row
     before the run goes back to the last checkpoint; rollbacks: how often it may; bad_rate: share of samples that
-    may fail to decode.
+    may fail to decode; a few more may (`generalist.train.faults.too_many`).
     """
 
     explode: float = 10.0

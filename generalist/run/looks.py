@@ -41,7 +41,9 @@ from generalist.train.engines.base import Engine, rng_state, set_rng_state
 FILE = "validation.json"  # in the run's folder and in each of its checkpoints
 FORWARD = 0.5  # of a training step's time a sample, at most: a look has no backward pass
 FIXED = 1.0  # steps' time that a look takes beside its samples: candidates encoded, weights written
-ENOUGH = 64  # samples that a look is worth while with
+# samples of a task that a look wants (of few, the best look is the luckiest one), where so many stretches of training
+# lie between the looks that the cost allows; else the next, and in the shortest run whatever it allows
+ENOUGH = ((1000, 6), (200, 3), (64, 1))
 MISFITS = ("nll", "CRPS")  # what decides between looks of equal score
 LOWEST = -1e9  # the score of what is no number
 RUN = ""  # in place of a task's name: the run as a whole
@@ -213,16 +215,24 @@ class Looks:
 def planned(
     recipe: Recipe, sizes: dict[str, int], world: int = 1, views: dict[str, int] | None = None
 ) -> tuple[int, dict[str, int]]:
-    """Steps between looks and samples of each task at one, within `validation.cost` of training's work.
+    """Steps between looks and samples of each task at one, all looks within `validation.cost` of training's work.
 
-    Every rank looks at all samples, and trains on its share of a batch. views: how often a sample is looked at.
+    The looks before the first step and behind the last one count too: in a short run they are the only ones, at few
+    samples. Every rank looks at all samples, and trains on its share of a batch. views: how often a sample is looked
+    at.
     """
-    total, cost = sum(task.share for task in recipe.tasks), recipe.validation.cost
+    total, steps = sum(task.share for task in recipe.tasks), max(1, recipe.steps)
+    work = recipe.validation.cost * steps  # of all looks, in steps' time
     # samples of each task that a look may take in the place of one step
     each = {t.name: t.share / total * t.batch / world / FORWARD / (views or {}).get(t.name, 1) for t in recipe.tasks}
-    least = FIXED + max(min(size, ENOUGH) / each[name] for name, size in sizes.items())
-    every = max(recipe.validation.every, math.ceil(least / cost - 1e-9))
-    free = every * cost - FIXED + 1e-9
+    between = 1
+    for samples, stretches in ENOUGH:
+        took = FIXED + max(min(size, samples) / each[name] for name, size in sizes.items())
+        between = int(work / took) - 1  # looks are one more than stretches
+        if between >= stretches:
+            break
+    every = max(recipe.validation.every, math.ceil(steps / max(1, between)))
+    free = work / (1 + math.ceil(steps / every)) - FIXED + 1e-9
     return every, {name: min(size, max(1, int(free * each[name]))) for name, size in sizes.items()}
 
 

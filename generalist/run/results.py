@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -134,10 +135,18 @@ def _trained(out: Path) -> float:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Written aside and renamed: never half a file."""
+    """Written aside and renamed: never half a file. What is no number is null: JSON knows no NaN."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=True))
+    partial.write_text(json.dumps(_finite(value), indent=1, allow_nan=False))
     os.replace(partial, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_run(run: Path) -> tuple[Recipe, Prepared, Objective]:

@@ -201,7 +201,8 @@ def _train(
     spec, out = recipe.checkpoint, folder.out
     saver = checkpoint.Saver(out, engine, as_given, spec.keep, spec.asynchronous, exporter(prepared, objective.model))
     events, skip = ranks.on_first(lambda: (read_log(out), read_skip(out)))
-    faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip)
+    sizes = {name: len(records) for name, records in prepared.records.items()}
+    faults = Faults(out, recipe, engine.rank, first, [e for e in events if e["step"] < first], skip, sizes)
     with stop_flag() as asked, opened(recipe, out, engine.rank) as trackers:
         attempt = Attempt(recipe, prepared, engine, folder, quiet, saver, faults, asked, looks, method, trackers)
         while first < recipe.steps and not looks.over:

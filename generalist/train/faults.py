@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +26,15 @@ from generalist.train.loop import StepResult
 WINDOW = 32  # losses of a task that say what is usual
 ENOUGH = 8  # fewer say nothing
 GRACE = 20  # different samples that may fail before the rate counts
+TENTH = 0.1  # of a split seen as a whole: so many of a small one are too many, whatever the grace
+
+
+def too_many(broken: int, seen: int, rate: float, whole: bool = False) -> bool:
+    """Whether `broken` of `seen` different samples are more than may fail. whole: these are all that there are.
+
+    A share is known once all were seen; until then, and in a large split, a few are an accident. One alone always is.
+    """
+    return broken > max(1, rate * seen, min(GRACE, TENTH * seen) if whole else GRACE)
 
 
 class RollBack(Exception):
@@ -40,10 +49,18 @@ class Faults:
     """The record of a run's faults. rank 0 writes faults.jsonl; every rank lists its own bad samples.
 
     skip: steps that are left out. events: the log's lines before `first`, from which a resume knows what is usual.
+    sizes: training samples of each task.
     """
 
     def __init__(
-        self, out: Path, recipe: Recipe, rank: int, first: int, events: list[dict[str, Any]], skip: set[int]
+        self,
+        out: Path,
+        recipe: Recipe,
+        rank: int,
+        first: int,
+        events: list[dict[str, Any]],
+        skip: set[int],
+        sizes: dict[str, int] | None = None,
     ) -> None:
         self.spec, self.rank, self.out = recipe.faults, rank, out
         self.by_task = recipe.sampling == "unmixed"  # else every rank has its own task, and one loss stands for all
@@ -51,7 +68,10 @@ class Faults:
         self.rollbacks = 0
         self.failed: dict[str, list[int]] = defaultdict(list)  # steps in a row, by task
         self.usual: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
-        self.seen = self.unread = self.broken = 0
+        self.sizes = sizes or {}
+        self.seen: Counter[str] = Counter()  # by task, one that comes round again each time
+        self.unread: Counter[str] = Counter()
+        self.broken: Counter[str] = Counter()  # different ones
         self.bad = out / ("bad_samples.jsonl" if rank == 0 else f"bad_samples.rank{rank}.jsonl")
         self.first_error = ""
         for event in events:
@@ -108,17 +128,25 @@ class Faults:
         self._write(step, "", "worker restarted", what=what)
 
     def _samples(self, result: StepResult) -> None:
-        self.seen += result.samples + result.unread
-        self.unread += result.unread
-        self.broken += result.fresh
+        task = result.task
+        self.seen[task] += result.samples + result.unread
+        self.unread[task] += result.unread
+        self.broken[task] += result.fresh
         for line in result.bad:
             record, _, error = line.partition("record ")[2].partition(": ")
             self.first_error = self.first_error or line
-            _append(self.bad, {"step": result.step, "task": result.task, "record": record, "error": error})
-        if self.broken > GRACE and self.unread > self.spec.bad_rate * self.seen:
+            _append(self.bad, {"step": result.step, "task": task, "record": record, "error": error})
+        size, rate = self.sizes.get(task, math.inf), self.spec.bad_rate
+        if self.seen[task] >= size:  # every sample has been drawn
+            found, of = self.broken[task], int(size)
+            over = too_many(found, of, rate, whole=True)
+        else:
+            found, of = self.unread.total(), self.seen.total()
+            over = self.broken.total() > GRACE and found > rate * of
+        if over:
             raise UserError(
-                f"{self.unread} of {self.seen} samples cannot be decoded, more than "
-                f"faults.bad_rate={self.spec.bad_rate}; task {result.task}: {self.first_error or 'see'} ({self.bad})"
+                f"{found} of {of} samples cannot be decoded, more than "
+                f"faults.bad_rate={rate}; task {task}: {self.first_error or 'see'} ({self.bad})"
             )
 
     def _write(self, step: int, task: str, action: str, **values: Any) -> None:

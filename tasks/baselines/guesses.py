@@ -1,8 +1,9 @@
 """What a fitted ordinary method says of each record, as log p over a task's candidates: to be combined with a model's.
 
 The methods and features are those of `tasks.baselines.methods` and `tasks.baselines.plain`, fitted on training
-records only and chosen on validation records. Nothing of them is saved: a method is fitted again from its name, with
-fixed seeds, on the same records.
+records only and chosen on validation records. With `refit` the chosen one is then fitted on both together, and says
+with that what is asked besides validation records. Nothing of them is saved: a method is fitted again from its name,
+with fixed seeds, on the same records.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ import numpy as np
 
 from generalist.data.stream.source import Record, Records
 from generalist.tasks.baselines.budget import clock
-from generalist.tasks.baselines.methods import RIDGE, Choice, Method, choose, classifiers, dense, regressors, rmse, unit
+from generalist.tasks.baselines.methods import (
+    RIDGE,
+    Choice,
+    Method,
+    choose,
+    classifiers,
+    dense,
+    refitted,
+    regressors,
+    rmse,
+    unit,
+)
 from generalist.tasks.baselines.plain import sides
 from generalist.tasks.candidates.names import Numbers
 
@@ -26,10 +38,14 @@ LEFT_OUT = " (not in "  # what `Choice.said` says behind a method's name
 
 @dataclass
 class Guessed:
-    """name: of the method; log_p: Float[n K] of the validation records, then of each of those asked."""
+    """name: of the method; log_p: Float[n ... K] of the validation records, then of each of those asked.
+
+    refit: whether those asked are answered by the method fitted on validation records too.
+    """
 
     name: str
     log_p: list[np.ndarray]
+    refit: bool = False
 
 
 Tell = Callable[[Record], Any]
@@ -60,12 +76,15 @@ def classes(
     asked: Sequence[Records],
     modalities: Modalities,
     method: str = "",
+    refit: bool = False,
 ) -> Guessed:
     """log p of `count` classes. tell: a record's class as a number."""
     x, trees = _features(inputs, train, [val, *asked], modalities)
-    y = _told(train, tell)
-    chosen = _chosen(classifiers(x[0], len(np.unique(y)), trees), method, x, y, _told(val, tell))
-    return Guessed(chosen.name, [_log_p(chosen.model, part, count) for part in x[1:]])
+    y, y_val = _told(train, tell), _told(val, tell)
+    chosen = _chosen(classifiers(x[0], len(np.unique(y)), trees), method, x, y, y_val)
+    told = _log_p(chosen.model, x[1], count)
+    model = refitted(chosen, [(x[0], y), (x[1], y_val)]) if refit else chosen.model
+    return Guessed(chosen.name, [told, *(_log_p(model, part, count) for part in x[2:])], refit)
 
 
 def _log_p(model: Any, x: Any, count: int) -> np.ndarray:
@@ -91,6 +110,7 @@ def numbers(
     asked: Sequence[Records],
     modalities: Modalities,
     method: str = "",
+    refit: bool = False,
 ) -> Guessed:
     """A normal distribution around the predicted value, as wide as the validation error, over the bins of `among`."""
     x, _ = _features(inputs, train, [val, *asked], modalities)
@@ -100,12 +120,14 @@ def numbers(
     edges = np.array(among.edges) * among.std + among.mean
     centres = (edges[1:] + edges[:-1]) / 2
 
-    def spread(part: Any) -> np.ndarray:
-        score = -((centres - np.asarray(chosen.model.predict(part))[:, None]) ** 2) / (2 * error**2)
+    def spread(model: Any, part: Any) -> np.ndarray:
+        score = -((centres - np.asarray(model.predict(part))[:, None]) ** 2) / (2 * error**2)
         score = score - score.max(1, keepdims=True)
         return score - np.log(np.exp(score).sum(1, keepdims=True))
 
-    return Guessed(chosen.name, [spread(part) for part in x[1:]])
+    told = spread(chosen.model, x[1])
+    model = refitted(chosen, [(x[0], y), (x[1], y_val)]) if refit else chosen.model
+    return Guessed(chosen.name, [told, *(spread(model, part) for part in x[2:])], refit)
 
 
 @dataclass

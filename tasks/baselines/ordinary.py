@@ -39,13 +39,16 @@ def baseline(task: Task, train: Records, val: Val, test: Records) -> Result:
     return {} if found is None else found(task, train, val, test)
 
 
-def guesses(task: Task, train: Records, val: Records, asked: list[Records], method: str = "") -> Guessed | None:
+def guesses(
+    task: Task, train: Records, val: Records, asked: list[Records], method: str = "", refit: bool = False
+) -> Guessed | None:
     """What a fitted ordinary method says of the validation records and of those asked, over this task's candidates.
 
-    method: its name, "" = the best on validation data. None where there is none for the task.
+    method: its name, "" = the best on validation data; refit: as in `tasks.baselines.guesses`. None where there is none
+    for the task.
     """
     found = next((GUESSES[kind] for kind in type(task).__mro__ if kind in GUESSES), None)
-    return None if found is None else found(task, train, val, asked, method)
+    return None if found is None else found(task, train, val, asked, method, refit)
 
 
 def matched(task: Task, train: Records, val: Records, test: Records) -> Matched | None:
@@ -164,21 +167,27 @@ def restored_codes(task: RestoreCodes, train: Records, val: Val, test: Records) 
     return {"value": reached[method], "chance": reached["chance"], "baseline": method}
 
 
-def guessed_classes(task: Classify, train: Records, val: Records, asked: list[Records], method: str) -> Guessed:
+def guessed_classes(
+    task: Classify, train: Records, val: Records, asked: list[Records], method: str, refit: bool
+) -> Guessed:
     count = len(cast(Names, task.candidates).names)
-    return guessing.classes(task.inputs, task.index, count, train, val, asked, task.modalities, method)
+    return guessing.classes(task.inputs, task.index, count, train, val, asked, task.modalities, method, refit)
 
 
-def guessed_marks(task: MultiLabel, train: Records, val: Records, asked: list[Records], method: str) -> Guessed:
+def guessed_marks(
+    task: MultiLabel, train: Records, val: Records, asked: list[Records], method: str, refit: bool
+) -> Guessed:
     return guessing.marks(task.inputs, task.marks, train, val, asked, task.modalities)
 
 
-def guessed_numbers(task: Regress, train: Records, val: Records, asked: list[Records], method: str) -> Guessed:
+def guessed_numbers(
+    task: Regress, train: Records, val: Records, asked: list[Records], method: str, refit: bool
+) -> Guessed:
     def told(record: Record) -> float | None:
         return as_number(record[task.target])
 
     among = cast(Numbers, task.candidates)
-    return guessing.numbers(task.inputs, told, among, train, val, asked, task.modalities, method)
+    return guessing.numbers(task.inputs, told, among, train, val, asked, task.modalities, method, refit)
 
 
 ORDINARY: dict[type[Task], Callable[[Any, Records, Val, Records], Result]] = {
@@ -193,7 +202,7 @@ ORDINARY: dict[type[Task], Callable[[Any, Records, Val, Records], Result]] = {
     RestoreCodes: restored_codes,
 }
 
-GUESSES: dict[type[Task], Callable[[Any, Records, Records, list[Records], str], Guessed]] = {
+GUESSES: dict[type[Task], Callable[[Any, Records, Records, list[Records], str, bool], Guessed]] = {
     Classify: guessed_classes,
     MultiLabel: guessed_marks,
     Regress: guessed_numbers,

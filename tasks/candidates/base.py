@@ -61,8 +61,8 @@ class CandidateSet(ABC):
         """A term added to the summed negative log-likelihood, or None."""
         return None
 
-    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
-        """How badly probabilities fit the labels: a proper score, the mean of all asked, that chooses a temperature.
+    def misfits(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        """How badly probabilities fit each label that is asked: a proper score, Float[n], that chooses a temperature.
 
         None where no temperature is wanted.
         """
@@ -71,6 +71,11 @@ class CandidateSet(ABC):
     def changed(self, before: Tensor, after: Tensor) -> Tensor:
         """Whether the answer is another one: log p Float[... K] twice -> Bool[...]."""
         return before.argmax(-1) != after.argmax(-1)
+
+    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+        """The mean of `misfits`."""
+        found = self.misfits(log_p, labels)
+        return None if found is None else found.mean()
 
     def offered(self) -> list[str]:
         """The names among which one is chosen; [] where members are no names."""

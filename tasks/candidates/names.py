@@ -92,7 +92,7 @@ class Names(CandidateSet):
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         return list(self.names)
 
-    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+    def misfits(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         """-log p with Platt's targets (1999, section 2.2): of n answers one more is thought wrong, in whatever way.
 
         Where all n are right, no certainty follows from it.
@@ -101,7 +101,7 @@ class Names(CandidateSet):
         own = log_p[asked].gather(-1, labels[asked].unsqueeze(-1)).squeeze(-1)
         others = (log_p[asked].sum(-1) - own) / (log_p.shape[-1] - 1)
         wrong = 1 / (len(own) + 2)
-        return -((1 - wrong) * own + wrong * others).mean()
+        return -((1 - wrong) * own + wrong * others)
 
     def offered(self) -> list[str]:
         return list(self.names)
@@ -122,7 +122,7 @@ class ObjectNames(Names):
     nothing: float = 0.2
     kind: ClassVar[str] = "objects"
 
-    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+    def misfits(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         return None  # what is detected goes by thresholds on these probabilities
 
     def target(self, labels: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "M ..."]:

@@ -65,9 +65,9 @@ class Numbers(CandidateSet):
         error = (self.expectation(log_p) - known) ** 2
         return self.auxiliary * (error * ~z.isnan()).sum().reshape(1)
 
-    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+    def misfits(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         real = ~labels.isnan()
-        return self.crps(log_p[real].float(), labels[real].float()).mean()
+        return self.crps(log_p[real].float(), labels[real].float())
 
     def expectation(self, log_p: Tensor) -> Tensor:
         """Mean of the distribution in z units: [... K] -> [...]."""

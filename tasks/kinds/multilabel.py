@@ -62,10 +62,11 @@ class Marks(CandidateSet):
         own, denied = log_p.chunk(2, dim=-1)
         return torch.sigmoid(own - denied)
 
-    def misfit(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
+    def misfits(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         p = self.yes(log_p).clamp(1e-12, 1 - 1e-12)
         wrong = 1 / (len(labels) + 2)  # as for names
-        return torch.nn.functional.binary_cross_entropy(p, labels.to(p.dtype) * (1 - 2 * wrong) + wrong)
+        soft = labels.to(p.dtype) * (1 - 2 * wrong) + wrong
+        return torch.nn.functional.binary_cross_entropy(p, soft, reduction="none").mean(-1)
 
     def choices(self) -> list[str]:
         return list(self.names)

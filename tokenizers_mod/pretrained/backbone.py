@@ -30,7 +30,7 @@ from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
 from generalist.tokenizers_mod.vision.frames import resize_cover
-from generalist.tokenizers_mod.vision.image import read_image
+from generalist.tokenizers_mod.vision.image import ENOUGH, read_image
 
 AUGMENTATIONS = ("none", "crop", "strong")
 Size = tuple[int, int]
@@ -54,6 +54,7 @@ class Backbone(Pretrained, Modality):
         every scale) or "embedding" (one token: the network's own pooled vector).
     size: of its pictures, one number or [height, width]; 0 = the library's own. aspect: pictures keep theirs, the
         longer side is `size` and both are multiples of `stride`; for networks that take any size.
+    quick: as of `Image`.
     augment: in training, "crop" (crop and flip) or "strong" (`Video`'s).
     network, pixels and shapes are read at the first use and then part of the settings, so that a saved model stands
     alone.
@@ -77,6 +78,7 @@ class Backbone(Pretrained, Modality):
     stride: int = 32
     augment: str = "none"
     background: float = 1.0
+    quick: bool = field(default=False, kw_only=True)
     network: dict[str, Any] = field(default_factory=dict)
     pixels: dict[str, Any] = field(default_factory=dict)
     shapes: list[list[int]] = field(default_factory=list)
@@ -170,7 +172,7 @@ class Backbone(Pretrained, Modality):
         return Seen(self.store.key(pixels.numpy().tobytes() + str(tuple(pixels.shape)).encode()), None, pixels)
 
     def _decoded(self, raw: Any) -> Tensor:
-        return read_image(raw, 3, self.background)
+        return read_image(raw, 3, self.background, not self.quick, ENOUGH * max(self.sides) * self.quick)
 
     def pixels_of(self, value: Tensor | Seen) -> Tensor:
         if isinstance(value, Tensor):
@@ -187,7 +189,8 @@ class Backbone(Pretrained, Modality):
 
     def about(self) -> list[Any]:
         """What a feature depends on besides the sample and the weights."""
-        return [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background]
+        quick = ["quick"] * self.quick
+        return [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background, *quick]
 
     def plain(self, raw: Any) -> Any:
         return {"pixels": self._decoded(raw).numpy()}

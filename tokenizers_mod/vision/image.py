@@ -33,22 +33,23 @@ from generalist.tokenizers_mod.base.views import read_once
 from generalist.tokenizers_mod.vision.stem import ConvStem
 
 LARGEST = 1e7  # values beyond are no grey levels, and their squares are no numbers
+ENOUGH = 2  # times the pixels that are shown: a picture decoded smaller is resized as well as ever
 MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of the views, down and right
 
 
-def read_image(raw: Any, channels: int, background: float = 1.0, whole: bool = True) -> Tensor:
+def read_image(raw: Any, channels: int, background: float = 1.0, whole: bool = True, enough: int = 0) -> Tensor:
     """PIL image, path, or array [H, W] / [H, W, C] / [C, H, W] -> float32 [channels, H, W] in 0..1.
 
     Files as `generalist.data.media.pixels` reads them, .npy as the array in it. Arrays of numbers are taken to lie in
     0..1 when their
     maximum is at most 1, in 0..255 up to there, and else in their own range. background: a grey in 0..1 that is seen
-    through what is transparent. whole=False: a JPEG that is too large decoded may come smaller
-    (`generalist.data.media.pictures`).
+    through what is transparent. whole=False: a JPEG that is too large decoded, or much longer than `enough` pixels, may
+    come smaller (`generalist.data.media.pictures`).
     """
     if isinstance(raw, str | Path) and str(raw).lower().endswith(".npy"):
         raw = arrays.load(raw, f"image {raw}")
     if isinstance(raw, str | Path) or is_picture(raw):
-        array = pixels_of(raw, background, channels == 1, whole)
+        array = pixels_of(raw, background, channels == 1, whole, enough)
         image = torch.from_numpy(np.array(array)).float()
         image = image.div_(255) if array.dtype == np.uint8 else image
         return _fit_channels(image[None] if image.ndim == 2 else image.permute(2, 0, 1), channels, background)
@@ -102,6 +103,7 @@ class Image(Modality):
     invert: in training the share of the pictures whose light and dark change places.
     channels: 3 for colour (grey pictures are read as three equal channels), 1 for grey.
     background: the grey in 0..1 that is seen through what is transparent.
+    quick: a JPEG of more than four times `size` pixels is decoded at 1/2, 1/4 or 1/8 of its size, not below twice it.
 
     >>> image = Image(size=32, patch=8)
     >>> image.span(image.read(np.zeros((20, 40, 3), dtype=np.uint8))).grid  # the longer side becomes 32 pixels
@@ -127,6 +129,7 @@ class Image(Modality):
     stem: int = 0
     views: int = 1
     background: float = 1.0
+    quick: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 1 <= self.views <= (len(MOVES) if self.shift else 1):
@@ -144,7 +147,8 @@ class Image(Modality):
             raise UserError(f"{self.name}: size {self.size} is not a multiple of patch {self.patch}")
 
     def read(self, raw: Any) -> Tensor:
-        return read_once(self, raw, lambda one: read_image(one, self.channels, self.background, whole=False))
+        enough = ENOUGH * self.size * self.quick
+        return read_once(self, raw, lambda one: read_image(one, self.channels, self.background, False, enough))
 
     def plain(self, raw: Any) -> Any:
         return {"pixels": self.read(raw).numpy()}
