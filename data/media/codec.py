@@ -32,6 +32,8 @@ HEADS = {
     b"OggS": "ogg",
     b"GIF8": "gif",
     b"BM": "bmp",
+    b"II*\x00": "tif",
+    b"MM\x00*": "tif",
     b"ID3": "mp3",
 }
 
@@ -115,6 +117,13 @@ def decode(name: str, raw: bytes) -> Any:
 def _class(text: str) -> int | str:
     """A class's number, or its name where no number stands there; "007" is a name."""
     return int(text) if text.lstrip("-").isdigit() and str(int(text)) == text else text
+
+
+def shows(raw: bytes) -> bool:
+    """Whether bytes begin as the files of pictures do."""
+    if raw[:4] == b"RIFF":  # of sounds too
+        return raw[8:12] == b"WEBP"
+    return any(raw.startswith(head) and ending in PICTURES for head, ending in HEADS.items())
 
 
 def picture(raw: bytes) -> Any:

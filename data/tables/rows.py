@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.files.paths import beside
-from generalist.data.media.codec import picture
+from generalist.data.media.codec import picture, shows
 from generalist.data.stream.source import ByColumn, Record
 
 
@@ -66,7 +66,7 @@ class TableRows(ByColumn):
 
 
 def value(found: Any) -> Any:
-    """A cell as its field's value: pictures stored as {"bytes", "path"} opened, sounds as their bytes."""
+    """A cell as its field's value: pictures stored as {"bytes", "path"} or as bytes opened, sounds as their bytes."""
     if isinstance(found, dict) and set(found) == {"bytes", "path"}:
         if found["bytes"] is None:
             return Path(found["path"]) if found["path"] else None
@@ -74,4 +74,9 @@ def value(found: Any) -> Any:
             return picture(found["bytes"])
         except OSError:
             return found["bytes"]
+    if isinstance(found, bytes) and shows(found):
+        try:
+            return picture(found)
+        except OSError:  # broken: whoever reads it says so
+            return found
     return found

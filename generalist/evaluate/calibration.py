@@ -2,7 +2,8 @@
 
 p ∝ exp(cos · scale / T), T by the least mean misfit of the validation answers (temperature scaling, 1706.04599,
 section 4.2): the negative log-likelihood of names, the CRPS of numbers (`CandidateSet.misfits`). It changes no order of
-candidates. It is saved in the model's configuration, so that every client's probabilities are the calibrated ones.
+candidates. It is saved in the model's configuration, so that every client's probabilities are the calibrated ones. The
+intervals of a forecast get a width a step besides (`generalist.evaluate.widths`), saved with its bins.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.evaluate import answer as evaluate
-from generalist.evaluate import measures
+from generalist.evaluate import measures, widths
 from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
-from generalist.tasks.candidates.names import CandidateSet
+from generalist.tasks.candidates.names import CandidateSet, Numbers
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tasks.measures.lines import joined
 
 LEAST = 30  # validation answers, below which nothing is fitted
 MOST = 4000  # that are looked at
+WINDOWS = 500  # of a forecast that tell how wide its intervals are
 RANGE = (math.log(0.01), math.log(20.0))  # of log T
 SHOWN = ("ECE", "nll", "CRPS", "coverage of 80% interval")  # measures that a temperature changes
 
@@ -45,7 +48,22 @@ def calibrate(tasks: dict[str, Task], objective: Objective, bad_rate: float) -> 
             by_scale.setdefault(task.scale, []).append(found)
     temperatures = {scale: temperature(parts) for scale, parts in by_scale.items()}
     objective.model.config.temperatures = {scale: t for scale, t in temperatures.items() if t is not None}
+    for task in tasks.values():
+        if isinstance(task, Forecast) and isinstance(task.candidates, Numbers):
+            task.candidates.widths = reaching(task, task.candidates, objective, bad_rate)
     return notes
+
+
+def reaching(task: Forecast, numbers: Numbers, objective: Objective, bad_rate: float) -> list[float]:
+    """The widths of the intervals of a forecast as the model says it now, by some validation windows."""
+    try:
+        records = task.open("val").spread(WINDOWS)
+    except UserError:
+        return []
+    answers = evaluate.answer(task, records, objective, unread=Unread("val", rate=bad_rate))
+    every, windows = slice(None), len(answers.records)
+    log_p, labels = answers.log_p(every).cpu(), answers.targets(every).cpu()
+    return widths.fitted(numbers, task.by_step(log_p, windows), task.by_step(labels, windows))
 
 
 def told(task: Task, objective: Objective, bad_rate: float) -> Told | str:
@@ -96,7 +114,7 @@ def compared(answers: evaluate.Answers, model: Any) -> dict[str, Any]:
     found = model.config.temperatures.get(task.scale)
     if found is None or answers.keys is not None:
         return {}
-    with as_trained(model):
+    with as_trained(model), widths.worn(task, []):
         columns = joined(evaluate.kept(answers))
     before = measures.values(task.line_kind, columns)
     after = {name: answers.derived[name] for name in SHOWN if name in before}

@@ -12,6 +12,7 @@ import numpy as np
 
 from generalist.data.base.labels import is_empty
 from generalist.data.files.paths import beside
+from generalist.data.media.codec import shows
 from generalist.data.media.kinds import MEDIA, ending
 from generalist.data.tables.dates import style_of
 from generalist.data.tables.identity import is_key, names_rows
@@ -106,12 +107,11 @@ def media_kind(file: str) -> str:
 
 
 def _held_kind(cell: Any) -> str:
-    from generalist.data.media.codec import SOUNDS
-
     if isinstance(cell, dict):
-        return media_kind(cell["path"]) if cell.get("path") else "picture"
-    head = bytes(cell[:4])
-    return "sound" if head in (b"RIFF", b"fLaC", b"OggS") and SOUNDS else "picture"
+        if cell.get("path"):
+            return media_kind(cell["path"])
+        cell = cell["bytes"] or b""
+    return "picture" if shows(cell) else "sound"
 
 
 def _nested(name: str, values: list[Any], present: list[Any]) -> Column:

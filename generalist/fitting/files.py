@@ -10,7 +10,7 @@ from generalist.data.sources.coco import CocoObjects
 from generalist.data.sources.folder import Folder
 from generalist.fitting.columns import media_kind
 from generalist.fitting.defaults import TEST, VAL, batch_for, classes_for
-from generalist.fitting.inputs.media import add_input, spread, words_for
+from generalist.fitting.inputs.media import add_inputs, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.recipes.detect_tiny import region
 from generalist.tasks.kinds.classify import Classify
@@ -32,21 +32,21 @@ def folder_part(ask: Ask, house: House) -> Part:
     some = spread(files) if files else [records[i * len(records) // 48]["image"] for i in range(48)]
     kind = media_kind(str(some[0]))
     every = sum(len(source.open(split)) for split in ("train", "val", "test"))  # each holds some, or it is said here
-    name = add_input(house, kind, some, every)
+    inputs = dict.fromkeys(add_inputs(house, kind, some, every), "image")
     words_for(house, [str(c) for c in classes])
     task = Classify(
         name=house.name(ask.stem),
         source=source,
-        inputs={name: "image"},
+        inputs=inputs,
         batch=min(64, batch_for(len(records))),
-        **classes_for({name: "image"}),
+        **classes_for(inputs),
     )
     how = f"{1 - VAL - TEST:.0%} train, {VAL:.0%} validation, {TEST:.0%} test by a hash of each name"
     if given := source.given():
         how = ", ".join(f"{split} in {folder.name}" for split, folder in sorted(given.items()))
         how += "" if "val" in given else f", {VAL:.0%} of train for validation by a hash of each name"
     told = [f"{ask.data}: {len(records):,} training {kind}s of {len(classes)} classes: {several(classes, 5)}; classify"]
-    told.append(f"  read by {name} <- the file")
+    told.append(f"  read by {', '.join(inputs)} <- the file")
     told += [f"  {note}" for note in records.info.get("notes", [])[:2]]
     return Part(task, len(records), [*told, f"  split: {how}"])
 

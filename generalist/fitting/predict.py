@@ -22,6 +22,7 @@ from generalist.data.stream.source import Record, Records, from_sound
 from generalist.data.tables.identity import is_key
 from generalist.evaluate.together.combined import Weights, looked_at
 from generalist.evaluate.unread import Unread, readable
+from generalist.evaluate.widths import worn
 from generalist.hf.predict import load_model
 from generalist.model.ask import likelihoods
 from generalist.recipe.load import read_recipe
@@ -29,6 +30,7 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.budget import budget
 from generalist.tasks.baselines.guesses import Guessed
 from generalist.tasks.baselines.ordinary import guesses
+from generalist.tasks.candidates.names import Numbers
 
 SHOWN = 20  # classes up to which every probability is a column
 BATCH = 256
@@ -152,8 +154,17 @@ class Asked:
         found = list(likelihoods(self.model, self.task, records, BATCH, lost))
         there = [i for i in range(len(records)) if i not in lost]
         out = [{"id": records[i]["id"], "answer": None, "error": why} for i, why in lost.items()]
-        for number, (log_p, rows) in zip(there, found, strict=True):
-            said = self.task.read(records[number], log_p, rows)
+        told, weights = [own for own, _ in found], self.weights
+        if weights is not None and weights.way != "model" and there:
+            whole = torch.cat(told)
+            joined = self.joined(whole, records.only(there), weights)
+            told = list(joined.float().split([len(own) for own in told]))
+            weights = None if joined is whole else weights
+        own = self.task.candidates.widths if isinstance(self.task.candidates, Numbers) else []
+        wide = weights.widths if weights is not None else own
+        for number, log_p, (_, rows) in zip(there, told, found, strict=True):
+            with worn(self.task, wide):
+                said = self.task.read(records[number], log_p, rows)
             assert isinstance(said.value, list) and said.interval is not None
             steps = enumerate(zip(said.value, *said.interval, strict=True), 1)
             name = records[number]["id"]

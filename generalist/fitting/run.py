@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.fitting.decide import copied, fix_steps, recipe_of
+from generalist.fitting.defaults import LEAST, TRAINING
 from generalist.fitting.inputs.large import thinned
 from generalist.fitting.parts import Ask, Part, plain_word
 from generalist.fitting.source_code import save
@@ -24,6 +26,7 @@ from generalist.train.checkpoints import checkpoint
 from generalist.train.prepare import Prepared, restore
 
 FILE = "recipe.py"
+FEW = 50  # steps, below which a model has hardly begun
 
 
 def fit(
@@ -99,11 +102,20 @@ def explained(recipe: Recipe, parts: list[Part], prepared: Prepared, out: Path, 
     lines += [
         f"model: width {model.width}, {model.layers} layers, {size / 1e6:.2f} M parameters; modalities "
         + ", ".join(name for name in recipe.modalities if name != "summary"),
+        *little(recipe, seconds),
         f"training: {recipe.steps:,} steps of {1000 * recipe.step_seconds:.3g} ms, about {spoken(minutes)} of the "
         f"{spoken(seconds)} given; learning rate {recipe.optimizer.lr:g}",
         f"written: {out / FILE} - edit it, then: generalist train {out / FILE} --out ANOTHER",
     ]
     return lines
+
+
+def little(recipe: Recipe, seconds: float) -> list[str]:
+    """What to say where hardly a step fits into the time."""
+    if recipe.steps >= FEW:
+        return []
+    minutes = math.ceil((seconds + (LEAST - recipe.steps) * recipe.step_seconds / TRAINING) / 60)
+    return [f"ONLY {recipe.steps} STEPS fit into the time: the model itself will know little; try --time {minutes}m"]
 
 
 def spoken(seconds: float) -> str:

@@ -16,7 +16,7 @@ from generalist.data.tables.readers import read_raw
 from generalist.fitting.answers import Answer, answer_of
 from generalist.fitting.columns import APART, IN_ROW, Column, look
 from generalist.fitting.defaults import TEST, VAL, batch_for, classes_for, number_for, table_for
-from generalist.fitting.inputs.media import add_input, spread, words_for
+from generalist.fitting.inputs.media import add_input, add_inputs, spread, words_for
 from generalist.fitting.parts import Ask, House, Part, several
 from generalist.tasks.base.task import Task
 from generalist.tasks.kinds.classify import Classify
@@ -120,11 +120,11 @@ def inputs_of(columns: list[Column], rows: int, folder: Path, house: House) -> d
     for column in columns:
         if column.kind not in APART:
             continue
-        name = add_input(house, column.kind, raw_values(column, folder), len(column.present))
-        if name in inputs:  # a second column of the kind
-            house.modalities[f"{name}_{len(inputs)}"] = replace(house.modalities[name])  # type: ignore[type-var]
-            name = f"{name}_{len(inputs)}"
-        inputs[name] = column.name
+        for name in add_inputs(house, column.kind, raw_values(column, folder), len(column.present)):
+            if name in inputs:  # a second column of the kind
+                house.modalities[f"{name}_{len(inputs)}"] = replace(house.modalities[name])  # type: ignore[type-var]
+                name = f"{name}_{len(inputs)}"
+            inputs[name] = column.name
     return inputs
 
 

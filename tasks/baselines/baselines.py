@@ -173,7 +173,7 @@ def forecasting(
 
     def windows(part: Records) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         records = [part[i] for i in range(len(part))]
-        pasts = [_filled(r[past] if series is None else series.plain(r[past])) for r in records]
+        pasts = [filled(r[past] if series is None else series.plain(r[past])) for r in records]
         futures = [np.asarray(r[future], dtype=float) for r in records]
         whole = [i for i, f in enumerate(futures) if np.isfinite(f).all()]
         periods = [max(1, int(r.get("period") or 1)) for r in records]
@@ -201,7 +201,7 @@ def forecasting(
     )
 
 
-def _filled(past: Any) -> np.ndarray:
+def filled(past: Any) -> np.ndarray:
     """Float[t] with its gaps filled between the values around them."""
     values = np.asarray(past, dtype=float).reshape(-1)
     gaps = np.isnan(values)

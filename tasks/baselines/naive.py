@@ -16,6 +16,7 @@ from generalist.tasks.baselines.methods import Result, result_of
 from generalist.tasks.candidates import ridge
 
 Window = tuple[np.ndarray, np.ndarray, np.ndarray]
+RIDGE = "ridge regression on the past"
 
 
 def forecasting_baseline(
@@ -36,11 +37,9 @@ def forecasting_baseline(
     matrix = None if train is None else linear_forecast(*train)
 
     def errors(past: np.ndarray, future: np.ndarray, period: np.ndarray) -> dict[str, float]:
-        horizon = future.shape[1]
-        seasonal = np.stack([np.resize(p[-s:], horizon) for p, s in zip(past, period, strict=True)])
-        guesses = {"last value": past[:, -1:], "seasonal naive": seasonal, "mean": past.mean(1, keepdims=True)}
+        guesses = simple(past, future.shape[1], period)
         if matrix is not None:
-            guesses["ridge regression on the past"] = (past - past[:, -1:]) @ matrix + past[:, -1:]
+            guesses[RIDGE] = (past - past[:, -1:]) @ matrix + past[:, -1:]
         if units == "data":
             return {method: float(np.abs(guess - future).mean()) for method, guess in guesses.items()}
         return {method: scaled_mae(guess, past, future) for method, guess in guesses.items()}
@@ -51,6 +50,14 @@ def forecasting_baseline(
     metric = "MAE" if units == "data" else "MAE/std"
     result = result_of(name, metric, found[method], found["mean"], method, len(past), better="lower")
     return {**result, "value_last": found["last value"], "value_seasonal": found["seasonal naive"]}
+
+
+def simple(past: np.ndarray, horizon: int, period: np.ndarray) -> dict[str, np.ndarray]:
+    """What needs no fitting says of past [n, L], [n, horizon] each: {"last value", "seasonal naive", "mean"}."""
+    seasonal = np.stack([np.resize(p[-s:], horizon) for p, s in zip(past, period, strict=True)])
+    one = {"last value": past[:, -1:], "mean": past.mean(1, keepdims=True)}
+    even = {name: np.repeat(value, horizon, axis=1) for name, value in one.items()}
+    return {"last value": even["last value"], "seasonal naive": seasonal, "mean": even["mean"]}
 
 
 def linear_forecast(past: np.ndarray, future: np.ndarray, strength: float = 10.0) -> np.ndarray:

@@ -17,6 +17,7 @@ from generalist.data.stream.source import Record, Records
 from generalist.tasks.base.task import Task
 from generalist.tasks.baselines import baselines
 from generalist.tasks.baselines import guesses as guessing
+from generalist.tasks.baselines.foretold import futures
 from generalist.tasks.baselines.guesses import Guessed, Matched
 from generalist.tasks.baselines.methods import Result
 from generalist.tasks.candidates.codebook import Codes
@@ -202,8 +203,9 @@ ORDINARY: dict[type[Task], Callable[[Any, Records, Val, Records], Result]] = {
     RestoreCodes: restored_codes,
 }
 
-GUESSES: dict[type[Task], Callable[[Any, Records, Records, list[Records], str, bool], Guessed]] = {
+GUESSES: dict[type[Task], Callable[[Any, Records, Records, list[Records], str, bool], Guessed | None]] = {
     Classify: guessed_classes,
     MultiLabel: guessed_marks,
     Regress: guessed_numbers,
+    Forecast: futures,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -23,7 +23,8 @@ class Numbers(CandidateSet):
 
     edges: K + 1 increasing bin edges in z units; sigma: width of the Gaussian soft label (HL-Gauss),
     in bins. value = z * std + mean. auxiliary: weight of the squared error of the expectation (of values within the
-    edges), 0 for the pure law.
+    edges), 0 for the pure law. widths: of a forecast's intervals by step ahead, in times of what the likelihood says
+    around its median ([] = as it says).
     """
 
     edges: list[float]
@@ -31,6 +32,7 @@ class Numbers(CandidateSet):
     mean: float = 0.0
     std: float = 1.0
     auxiliary: float = 0.0
+    widths: list[float] = field(default_factory=list, kw_only=True)
     kind: ClassVar[str] = "numbers"
     members: ClassVar[tuple[str, ...]] = ("number",)
 

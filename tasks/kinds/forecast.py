@@ -198,11 +198,29 @@ class Forecast(Task):
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
         real = ~kept.labels.isnan()
-        columns = lines.numbers(kept.log_p[real], kept.labels[real], numbers)
+        widths = self._widths(numbers, kept)
+        widths = None if widths is None else widths[real]
+        columns = lines.numbers(kept.log_p[real], kept.labels[real], numbers, widths=widths)
         if self.units == "data":
             scale, shift = (value[real].numpy() for value in self._units(kept))
             columns = {name: value * scale + (0 if name == "crps" else shift) for name, value in columns.items()}
         return {"record": kept.owner.unsqueeze(1).expand(real.shape)[real].numpy(), **columns}
+
+    def by_step(self, values: Tensor, windows: int) -> Tensor:
+        """[M a ...] of asked tokens -> a row a window and, of a joint forecast, variate, with its steps: [n h ...]."""
+        return values if self.joint else values.reshape(windows, -1, *values.shape[2:])[:, : self.horizon]
+
+    def _widths(self, numbers: Numbers, kept: lines.Kept) -> Tensor | None:
+        """The width of every label's interval by its step ahead, Float[M a]; None where none are set."""
+        if not numbers.widths:
+            return None
+        each = kept.owner.unique_consecutive(return_counts=True)[1]
+        steps = kept.labels.shape[1]
+        if self.joint:  # a row a variate
+            return torch.tensor(numbers.widths).expand(len(kept.labels), -1)
+        found = torch.ones(int(each.max()) * steps)  # beyond the horizon as well
+        found[: len(numbers.widths)] = torch.tensor(numbers.widths)
+        return torch.cat([found[: n * steps] for n in each.tolist()]).view(kept.labels.shape)
 
     def _units(self, kept: lines.Kept) -> tuple[Tensor, Tensor]:
         """scale and shift, Float[M a] each: a label's value in the data's units is label * scale + shift."""

@@ -72,4 +72,7 @@ class JointOrigin:
     ) -> list[Float[Tensor, "h V"]]:
         """Quantiles of the future in the data's own units, one tensor a level."""
         found = [numbers.quantile(log_p, q).double().cpu() for q in levels]
+        if numbers.widths:
+            middle, widths = numbers.quantile(log_p, 0.5).double().cpu(), torch.tensor(numbers.widths).double()
+            found = [middle + widths * (z - middle) for z in found]
         return [z.T * self.std + self.mean for z in found]

@@ -97,4 +97,7 @@ class Origin:
         location = self.location(numbers)
         horizon = self.task.horizon
         found = [numbers.quantile(log_p, q).reshape(-1)[:horizon].double().cpu() for q in levels]
+        if numbers.widths:
+            middle, widths = numbers.quantile(log_p, 0.5).reshape(-1)[:horizon].double().cpu(), numbers.widths
+            found = [middle + torch.tensor(widths, dtype=torch.float64) * (z - middle) for z in found]
         return [(z + location) * self.std + self.mean for z in found]

@@ -71,16 +71,27 @@ def named(log_p: Tensor, labels: Tensor) -> Columns:
     }
 
 
-def numbers(log_p: Tensor, labels: Tensor, among: Numbers, mean: float = 0.0, std: float = 1.0) -> Columns:
+def numbers(
+    log_p: Tensor,
+    labels: Tensor,
+    among: Numbers,
+    mean: float = 0.0,
+    std: float = 1.0,
+    widths: Tensor | None = None,
+) -> Columns:
     """log_p Float[M K], labels Float[M] in the candidates' units; kept in the unit value * std + mean.
 
-    guess: what to say of a value without its input, the training mean.
+    guess: what to say of a value without its input, the training mean. widths: Float[M], how many times as far from its
+    median each distribution reaches.
     """
-    levels = {"low": 0.1, "median": 0.5, "high": 0.9}
-    found = {name: among.quantile(log_p, q) * std + mean for name, q in levels.items()}
+    low, middle, high = (among.quantile(log_p, q) for q in (0.1, 0.5, 0.9))
+    if widths is not None:
+        low, high = (middle + widths * (q - middle) for q in (low, high))
+    found = {name: q * std + mean for name, q in (("low", low), ("median", middle), ("high", high))}
     found["value"] = labels.double() * std + mean
     found["mean"] = among.expectation(log_p).double() * std + mean
-    found["crps"] = among.crps(log_p, labels) * std
+    at = labels if widths is None else middle + (labels - middle) / widths  # as far as it is from a wider one
+    found["crps"] = among.crps(log_p, at) * std * (1.0 if widths is None else widths)
     found["guess"] = torch.full_like(found["value"], mean)
     return {name: value.double().cpu().numpy() for name, value in found.items()}
 

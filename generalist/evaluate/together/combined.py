@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,14 @@ from generalist.evaluate import answer as evaluate
 from generalist.evaluate import measures
 from generalist.evaluate.together.exponents import Evidence, both, chosen
 from generalist.evaluate.unread import Unread
+from generalist.evaluate.widths import fitted, worn
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.guesses import Guessed
 from generalist.tasks.baselines.ordinary import guesses, matched
 from generalist.tasks.candidates.base import CandidateSet
+from generalist.tasks.candidates.names import Numbers
+from generalist.tasks.kinds.forecast import Forecast
 from generalist.tasks.measures.lines import Columns, Kept, joined
 
 SHARP = 10.0  # a cosine times this is a score
@@ -34,7 +37,8 @@ class Weights:
     """way: "both", "model" or "ordinary", what validation data vouch for; a, b: the exponents.
 
     method: the ordinary one's name; rows: training records that it is chosen on; refit: whether it is fitted again on
-    these and the validation records, once it is chosen.
+    these and the validation records, once it is chosen. widths: of a forecast's intervals
+    (`generalist.evaluate.widths`).
     """
 
     method: str
@@ -43,6 +47,7 @@ class Weights:
     b: float
     way: str = "both"
     refit: bool = False
+    widths: list[float] = field(default_factory=list)
 
     def join(self, model: Tensor, ordinary: np.ndarray) -> Tensor:
         """log p of both, Float[n ... K]."""
@@ -66,7 +71,8 @@ def measured(
     def log_p(rows: slice) -> Tensor:
         return found.join(answers.log_p(rows).cpu(), guessed.log_p[1][rows])
 
-    values = measures.values(task.line_kind, joined(evaluate.kept(answers, log_p=log_p)))
+    with worn(task, found.widths):
+        values = measures.values(task.line_kind, joined(evaluate.kept(answers, log_p=log_p)))
     return {"value": values[task.metric], "measures": values, **asdict(found)}
 
 
@@ -86,8 +92,14 @@ def weights_of(task: Task, told: evaluate.Answers, guessed: Guessed, rows: int) 
     evidence = evidence_of(
         task.candidates, told.log_p(whole).double().cpu(), guessed.log_p[0], told.targets(whole).cpu(), told, task
     )
-    way = chosen(evidence, task.line_kind, task.metric, task.higher_is_better)
-    return Weights(guessed.name, rows, way.a, way.b, way.way, guessed.refit)
+    with worn(task, []):
+        way = chosen(evidence, task.line_kind, task.metric, task.higher_is_better)
+    found = Weights(guessed.name, rows, way.a, way.b, way.way, guessed.refit)
+    if isinstance(task, Forecast) and isinstance(task.candidates, Numbers):
+        log_p = found.join(told.log_p(whole).cpu(), guessed.log_p[0])
+        parts = (task.by_step(values, len(told.records)) for values in (log_p, told.targets(whole).cpu()))
+        found.widths = fitted(task.candidates, *parts)
+    return found
 
 
 def evidence_of(

@@ -17,15 +17,27 @@ from generalist.tokenizers_mod.geometry.graph import Graph
 from generalist.tokenizers_mod.numbers.imu import Imu
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
 from generalist.tokenizers_mod.pretrained.heard import Heard
-from generalist.tokenizers_mod.vision.image import Image, read_image
+from generalist.tokenizers_mod.vision.image import ENOUGH, Image, read_image
 from generalist.tokenizers_mod.vision.video import Video
 
 PICTURED: dict[str, type[Backbone]] = {"picture": Backbone, "sound": Heard}
 SAMPLES = 48
 
 
+def add_inputs(house: House, kind: str, values: Sequence[Any], count: int = 0) -> list[str]:
+    """The names of the modalities that read a column of this kind ("picture", "text" ...). count: of samples in all.
+
+    A sound is read both by a pretrained encoder and from scratch: what a network of pictures makes of a spectrogram
+    knows noises well and words badly, and the spectrogram itself costs little.
+    """
+    names = [add_input(house, kind, values, count)]
+    if kind == "sound" and isinstance(house.modalities[names[0]], Backbone):
+        names.append(house.add("wave", _audio(spread(values))))
+    return names
+
+
 def add_input(house: House, kind: str, values: Sequence[Any], count: int = 0) -> str:
-    """The name of a modality that reads a column of this kind ("picture", "text" ...). count: of samples in all."""
+    """The name of a modality that reads a column of this kind. count: of samples in all."""
     some = spread(values)
     if kind == "text":
         if house.encoders:
@@ -97,13 +109,20 @@ def _image(some: list[Any]) -> Image:
     stem = 16 if patch % 8 == 0 else 0
     channels = 1 if grey else 3
     return Image(
-        size=size, patch=patch, channels=channels, mean=round(mean, 3), std=round(std, 3), shift=size // 16, stem=stem
+        size=size,
+        patch=patch,
+        channels=channels,
+        mean=round(mean, 3),
+        std=round(std, 3),
+        shift=size // 16,
+        stem=stem,
+        quick=size == LARGEST,
     )
 
 
 def _opened(raw: Any) -> np.ndarray | None:
     try:
-        return np.asarray(read_image(raw, 3, whole=False))
+        return np.asarray(read_image(raw, 3, whole=False, enough=ENOUGH * LARGEST))
     except UserError:
         return None
 

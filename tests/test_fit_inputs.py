@@ -1,0 +1,69 @@
+"""What `fit` makes of columns and files: bytes within a table, pictures of a telephone, sounds."""
+
+import io
+
+import numpy as np
+import pandas
+import soundfile
+from PIL import Image
+
+from generalist.fitting.decide import recipe_of
+from generalist.fitting.parts import Ask
+from generalist.fitting.run import little
+from generalist.tokenizers_mod.vision.image import Image as Picture
+
+
+def decided(path, **ask):
+    """The recipe and its parts, nothing trained."""
+    return recipe_of([Ask(str(path), **ask)], "test", 0, 60.0, encoders=False)
+
+
+def test_bytes_in_a_parquet_file_are_the_pictures_or_sounds_that_they_begin_like(tmp_path):
+    def held(i: int) -> tuple[bytes, bytes]:
+        shown, heard = io.BytesIO(), io.BytesIO()
+        Image.new("RGB", (20, 20), (40 * (i % 2), 10, i)).save(shown, "WEBP" if i % 3 else "PNG")
+        soundfile.write(heard, np.sin(np.arange(800) * (0.1 + 0.2 * (i % 2))), 8000, format="WAV")
+        return shown.getvalue(), heard.getvalue()
+
+    photos, songs = zip(*(held(i) for i in range(30)), strict=True)
+    frame = pandas.DataFrame({"photo": photos, "song": songs, "tone": ["low", "high"] * 15})
+    frame.to_parquet(tmp_path / "t.parquet")
+    recipe, _ = decided(tmp_path / "t.parquet", label="tone")
+    assert recipe.tasks[0].inputs == {"image": "photo", "audio": "song"}
+    first = recipe.tasks[0].open("train")[0]
+    assert recipe.modalities["image"].read(first["photo"]).shape == (3, 20, 20)
+    assert isinstance(first["song"], bytes) and recipe.modalities["audio"].read(first["song"]) is not None
+
+
+def photo(path, kind: int, turned: int = 1) -> None:
+    """As a telephone saves it: large, JPEG, on its side as EXIF says. kind: which third is bright."""
+    shown = np.random.default_rng(kind).integers(0, 60, (9, 12, 3)).astype(np.uint8)
+    shown[:, 4 * kind : 4 * kind + 4] += 150
+    told = Image.Exif()
+    told[0x0112] = turned
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(shown).resize((2400, 1800)).save(path, quality=90, exif=told)
+
+
+def test_a_large_photo_is_decoded_at_a_fraction_and_stands_upright(tmp_path):
+    photo(tmp_path / "a.jpg", 0, turned=6)
+    whole, quick = (Picture(size=96, patch=24, quick=way) for way in (False, True))
+    seen = [modality.read(tmp_path / "a.jpg") for modality in (whole, quick)]
+    assert [tuple(s.shape) for s in seen] == [(3, 2400, 1800), (3, 300, 225)]
+    shown = [modality.sized(s) for modality, s in zip((whole, quick), seen, strict=True)]
+    assert shown[0].shape == shown[1].shape and float((shown[0] - shown[1]).abs().mean()) < 0.03
+    photo(tmp_path / "small.jpg", 0)
+    Image.open(tmp_path / "small.jpg").resize((380, 285)).save(tmp_path / "small.jpg")
+    assert quick.read(tmp_path / "small.jpg").shape == (3, 285, 380)  # less than four times what is shown
+
+
+def test_photos_of_a_telephone_are_read_quickly_and_few_steps_are_told(tmp_path):
+    for i in range(20):
+        photo(tmp_path / "photos" / f"kind{i % 2}" / f"{i}.jpg", i % 2, turned=(1, 6)[i % 2])
+    recipe, _ = decided(tmp_path / "photos")
+    assert recipe.modalities["image"].quick and recipe.modalities["image"].size == 96
+    recipe.steps, recipe.step_seconds = 3, 0.5
+    told = little(recipe, 20.0)
+    assert len(told) == 1 and "ONLY 3 STEPS" in told[0] and "--time 4m" in told[0]  # 20 s and 297 steps over .7
+    recipe.steps = 300
+    assert little(recipe, 20.0) == []
