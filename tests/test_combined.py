@@ -14,6 +14,8 @@ from generalist.fitting.api import Fitted, fit
 from generalist.fitting.predict import Asked
 from generalist.recipe.load import load_recipe
 from generalist.tasks.baselines import guesses
+from generalist.tasks.baselines.budget import budget
+from generalist.tasks.baselines.choice import Method, choose, refitted
 from generalist.tasks.candidates.names import Names, Numbers
 from generalist.tasks.measures import lines
 
@@ -187,3 +189,24 @@ def test_a_linear_bond_between_two_sides_is_found():
     found = guesses.pairs({"one": "a"}, {"other": "b"}, train, val, test, {})
     assert [part.shape for part in found.likeness] == [(50, 50), (50, 50)]
     assert (found.likeness[1].argmax(1) == np.arange(50)).mean() > 0.9
+
+
+def test_of_few_validation_rows_all_rows_choose_the_method():
+    """Four validation rows of one class, one of them odd, are for guessing it always; eighty rows are not."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    y = (x[:, 0] > -0.3).astype(int)
+    held, odd = np.array([[1.0, 0], [2.0, 0], [1.5, 0], [-1.0, 0]]), np.ones(4, dtype=int)
+    methods = [
+        Method("linear", LogisticRegression),
+        Method("always", lambda: DummyClassifier(strategy="constant", constant=1)),
+    ]
+    assert choose(methods, x, y, held, odd).name == "always"
+    with budget(30, strong=True):
+        found = choose(methods, x, y, held, odd)
+    assert found.name == "linear"
+    whole = refitted(found, [(x, y), (held, odd)])
+    assert np.allclose(whole.coef_, LogisticRegression().fit(np.concatenate([x, held]), np.concatenate([y, odd])).coef_)

@@ -5,30 +5,23 @@ Results as in `tasks.baselines.baselines`. A method for which the processor seco
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse, vstack
-from sklearn.exceptions import ConvergenceWarning
+from scipy.sparse import issparse
 
 from generalist.tasks.baselines import strong
 from generalist.tasks.baselines.budget import OutOfTime, clock
+from generalist.tasks.baselines.choice import Choice, Matrix, Method, Rows, choose, refitted
 
 Result = dict[str, Any]
-Matrix = Any  # Float[n d], dense or sparse by rows
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # inverse regularisation of logistic regression
 RIDGE = (0.1, 1.0, 10.0, 100.0)  # regularisation of ridge regression on standardised features
 MANY = 30  # classes above which a linear method that costs little a class is tried first
-RATE = 1e9  # multiplications a processor second that a solver is trusted to do
 TREE = 1e6  # what growing one small tree costs beside its entries
 ITERATIONS = 60  # of logistic regression, as a rule of thumb
-
-
-Rows = tuple[Matrix, Any]  # features [n, d] of some rows, and their answers
 
 
 @dataclass
@@ -54,32 +47,6 @@ class Splits:
         if x.shape[0] < 2:
             return (x, y), (x, y)
         return (x[order[cut:]], y[order[cut:]]), (x[order[:cut]], y[order[:cut]])
-
-
-@dataclass
-class Method:
-    """make: an unfitted estimator; work: multiplications that fitting takes, roughly (0 = next to none)."""
-
-    name: str
-    make: Callable[[], Any]
-    work: float = 0.0
-
-
-@dataclass
-class Choice:
-    """The fitted method with the best validation score, and the methods that the budget left out."""
-
-    name: str
-    model: Any
-    left_out: list[str] = field(default_factory=list)
-
-    @property
-    def said(self) -> str:
-        """The method, and what did not fit."""
-        if not self.left_out:
-            return self.name
-        shown = ", ".join(self.left_out[:3]) + (" ..." if len(self.left_out) > 3 else "")
-        return f"{self.name} (not in {clock().seconds:g} processor seconds: {shown})"
 
 
 def classification_baseline(
@@ -255,51 +222,6 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def dense(x: Matrix) -> np.ndarray:
     return x.toarray() if issparse(x) else x
-
-
-# --- choosing ---
-
-
-def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) -> Choice:
-    """The fitted method with the best validation score, the first of equals, among those that the budget allows.
-
-    OutOfTime when it allows none.
-    """
-    best, kept, left_out = -float("inf"), None, []
-    over = False
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="lbfgs failed to converge")  # a baseline need not be exact
-        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
-        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-        for method in methods:
-            if over or (kept is not None and method.work / RATE > clock().left):
-                left_out.append(method.name)
-                continue
-            try:
-                clock().begin()
-                model = method.make().fit(x, y)
-                score = model.score(x_val, y_val)
-            except OutOfTime:
-                if kept is None:
-                    raise
-                over = True
-                left_out.append(method.name)
-                continue
-            if score > best:
-                best, kept = score, (method.name, model)
-    if kept is None:
-        raise ValueError("no method has a validation score")
-    return Choice(*kept, left_out)
-
-
-def refitted(chosen: Choice, rows: Sequence[Rows]) -> Any:
-    """The chosen method fitted again on these rows together: what is chosen may learn from what chose it."""
-    from sklearn.base import clone
-
-    x, y = zip(*rows, strict=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)  # a baseline need not be exact
-        return clone(chosen.model).fit(vstack(x) if issparse(x[0]) else np.concatenate(x), np.concatenate(y))
 
 
 def rmse(guess: Any, truth: np.ndarray) -> float:

@@ -138,13 +138,18 @@ Listed = list[tuple[str, Callable[[], Any], float]]
 def classifiers(x: Matrix, classes: int) -> Listed:
     """(name, maker, work) of more classifiers on dense x [n, d], the cheapest first."""
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
     rows, columns = x.shape
     forest = partial(RandomForestClassifier, 300, random_state=0)
-    found: Listed = [("random forest", forest, 300.0 * rows * np.sqrt(columns) * 12 * np.log2(rows + 1))]
+    found: Listed = []
+    for k in (1, 5):
+        near = partial(lambda k: make_pipeline(StandardScaler(), KNeighborsClassifier(k)), min(k, rows // 2 or 1))
+        found.append((f"{k} nearest neighbours", near, float(rows) * columns))
+    found += [("random forest", forest, 300.0 * rows * np.sqrt(columns) * 12 * np.log2(rows + 1))]
     if columns <= 400:
         trees = partial(
             HistGradientBoostingClassifier, max_iter=300, learning_rate=0.06, early_stopping=True, random_state=0
