@@ -134,6 +134,6 @@ def test_a_heat_map_is_as_deep_as_its_largest_and_shows_what_lies_below_nought()
 
 
 def test_what_has_no_heads_is_said():
-    assert set(ANALYSERS) == {"heads", "errors", "similar", "explain", "robust", "concepts"}
+    assert set(ANALYSERS) == {"heads", "errors", "similar", "explain", "robust", "concepts", "paths", "keep"}
     with pytest.raises(UserError, match="no such analysis"):
         analyser("nothing")

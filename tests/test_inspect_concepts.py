@@ -89,7 +89,7 @@ def test_the_files_are_those_of_sae_lens():
     assert torch.equal(again.encode(x), sae.encode(x))
 
 
-def test_steering_adds_the_concept_to_open_tokens_alone_and_taking_all_away_leaves_the_rest():
+def test_steering_adds_the_concept_and_taking_all_away_leaves_the_rest():
     kinds = modalities()
     task, records, objective = bound(ROWS[:4], WORDS, kinds, model_of(kinds), {"text": "text"})
     look = next(looks(task, records, objective))
@@ -100,18 +100,16 @@ def test_steering_adds_the_concept_to_open_tokens_alone_and_taking_all_away_leav
         return x
 
     steer = Steer("layers.0", sae, {3: 2.0})
-    steer.open = look.open
     with torch.no_grad(), objective.model.tapped(keep, steer):
         before = look.log_p()
         raw = kept["layers.0"]
         moved = steer("layers.0", raw, None)
     own = raw.std(-1, correction=0, keepdim=True)
-    assert torch.equal(moved[~look.open], raw[~look.open])
-    assert torch.allclose((moved - raw)[look.open], (2.0 * sae.W_dec[3] * own)[look.open], atol=1e-5)
+    assert torch.allclose(moved - raw, 2.0 * sae.W_dec[3] * own, atol=1e-5)
+    assert steer("layers.1", raw, None) is raw
     out = Steer("layers.0", sae, {}, list(range(64)))
-    out.open = look.open
     want = raw - (sae.encode(normalised(raw)) @ sae.W_dec) * own
-    assert torch.allclose(out("layers.0", raw, None)[look.open], want[look.open], atol=1e-5)
+    assert torch.allclose(out("layers.0", raw, None), want, atol=1e-5)
     assert torch.allclose(steered(look, Steer("layers.0", sae, {3: 2.0})), before, atol=1e-6)
 
 
@@ -153,7 +151,7 @@ def test_the_stranger_a_picture_the_more_concepts_are_active(run, monkeypatch, t
     assert weights["W_enc"].shape == (32, 128)
     assert len(found["concepts"]) == 8 and all(one["heats"][0]["shape"] == [4, 4] for one in found["concepts"])
     for one in found["concepts"]:
-        assert one["steer"]["after"] > one["steer"]["before"]
+        assert one["steer"]["after"] > one["steer"]["before"] + 0.02
     text = concepts_section(found)
     assert text.count("<img") == 8 and "of noise alone" in look.table(found)
     with pytest.raises(UserError, match="give at least 20"):

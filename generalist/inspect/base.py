@@ -20,6 +20,8 @@ ANALYSERS: dict[str, str] = {
     "similar": "generalist.inspect.similar:Similar",
     "explain": "generalist.inspect.explain.explain:Explain",
     "robust": "generalist.inspect.robust:Robust",
+    "paths": "generalist.inspect.paths:PathEffects",
+    "keep": "generalist.inspect.keep:KeptTokens",
     "concepts": "generalist.inspect.concepts.concepts:Concepts",
 }
 

@@ -74,14 +74,15 @@ class Block(GradientCheckpointingLayer, Step):
             x = self.norm1(own + self.drop_path(mixed, after))
             return self.norm2(x + self.drop_path(self.mlp(x, mlp), after)), after
         if self.branch_norm:
-            x = self.added(own, self.norm1(mixed), self.gamma1, after)
-            return self.added(x, self.norm2(self.mlp(x, mlp)), self.gamma2, after), after
-        x = self.added(own, mixed, self.gamma1, after)
-        return self.added(x, self.mlp(self.norm2(x), mlp), self.gamma2, after), after
+            x = self.added(own, self.norm1(mixed), self.gamma1, after, "mixer")
+            return self.added(x, self.norm2(self.mlp(x, mlp)), self.gamma2, after, "mlp"), after
+        x = self.added(own, mixed, self.gamma1, after, "mixer")
+        return self.added(x, self.mlp(self.norm2(x), mlp), self.gamma2, after, "mlp"), after
 
-    def added(self, x: Tensor, mixed: Tensor, gamma: Tensor | None, at: At) -> Tensor:
+    def added(self, x: Tensor, mixed: Tensor, gamma: Tensor | None, at: At, name: str) -> Tensor:
         """The residual rule: x + drop_path(gamma * mixed)."""
-        return x + self.drop_path(mixed if gamma is None else gamma * mixed, at)
+        branch = self.drop_path(mixed if gamma is None else gamma * mixed, at)
+        return x + (at.inside(name).tap("branch", branch) if at.taps else branch)
 
 
 class Encoder(nn.Module):

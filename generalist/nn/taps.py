@@ -7,6 +7,7 @@ A tap is called as tap(name, x, at) and returns x, or what is to stand in its st
 
     embedded                  Float[N D]        what enters the encoder
     layers.3                  Float[N D]        what layer 3 puts out
+    layers.3.mixer.branch     Float[N D]        what the token mixer adds to the stream; "mlp": the channel mixer
     layers.3.mixer.heads      Float[N H d]      attention's heads in front of their output matrix
     layers.3.mixer.weights    Float[B H n k]    attention weights, of kernels that have them ("eager"), part by part
     layers.3.mlp.experts      Float[N E]        gate weights of a mixture of experts, 0 where one does not serve; to

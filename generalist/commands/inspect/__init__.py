@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="heads: each silenced in turn, and how far it looks; errors: the worst answers, classes confused, "
         "slices by any column, duplicates in training; similar: the training samples nearest to test samples; "
         "explain: which tokens an answer rests on; robust: one token disturbed, by noise and on purpose; concepts: "
-        "sparse features of every layer, more of them active the stranger the input",
+        "sparse features of every layer, more of them active the stranger the input; paths: what every residual "
+        "branch adds; keep: which tokens go on",
     )
     parser.add_argument(
         "--temperature",

@@ -18,7 +18,7 @@ FEW = 5  # wrong answers, and right ones, that a prediction needs
 
 
 class Steer:
-    """A tap behind a layer: concepts added to the open tokens, or taken away.
+    """A tap behind a layer: concepts added to every token of the input and its question, or taken away.
 
     add: {concept: how much}, in units of the normalised tokens; without: concepts whose part is taken out.
     """
@@ -27,10 +27,9 @@ class Steer:
         self, name: str, sae: SparseAutoencoder, add: dict[int, float], without: list[int] | None = None
     ) -> None:
         self.name, self.sae, self.add, self.without = name, sae, add, list(without or ())
-        self.open: Tensor | None = None  # Bool[N] of the pass
 
     def __call__(self, name: str, x: Tensor, at: At) -> Tensor:
-        if name != self.name or self.open is None or len(self.open) != len(x):
+        if name != self.name:
             return x
         moved = torch.zeros_like(x)
         for concept, much in self.add.items():
@@ -38,14 +37,12 @@ class Steer:
         if self.without:
             f = self.sae.encode(normalised(x.float()))[:, self.without]
             moved = moved - f @ self.sae.W_dec[self.without]
-        scale = x.std(-1, correction=0, keepdim=True)
-        return x + torch.where(self.open.unsqueeze(1), moved * scale, torch.zeros_like(x)).to(x.dtype)
+        return x + (moved * x.std(-1, correction=0, keepdim=True)).to(x.dtype)
 
 
 @torch.no_grad()
 def steered(look: Look, steer: Steer) -> Tensor:
     """log p of every candidate with a layer's tokens steered."""
-    steer.open = look.open
     with look.model.tapped(steer):
         return look.log_p()
 

@@ -47,7 +47,7 @@ def _predicted(predict: dict[str, Any]) -> str:
         f"{fmt(after)}."
     )
     return (
-        f'<h3>{esc(predict["what"].capitalize())} <span class="note">{words}</span></h3>'
+        f'<h3>{esc(predict["what"].capitalize())}</h3><p class="note">{words}</p>'
         f'<div class="card plain"><table><tr><th>from</th><th>{name}</th></tr>{rows}</table></div>'
     )
 

@@ -100,6 +100,41 @@ def _largest(given: dict[str, Any], name: str) -> float:
     return max([v for own in given["values"].values() for v in own if v is not None] + [1e-9])
 
 
+def paths_section(found: dict[str, Any]) -> str:
+    """What every residual branch adds: its share, and what is lost without it."""
+    lines = {tuple(line["path"].rsplit(".", 1)): line for line in found["paths"] if "." in line["path"]}
+    start = next(line for line in found["paths"] if "." not in line["path"])
+    layers = list(dict.fromkeys(layer for layer, _ in lines))
+    drawings = []
+    for key, words in (
+        ("share", "of what is delivered at the question; all paths sum to 1"),
+        ("nll rise", "by how many nats the mean −log p of the right answer rises without the path"),
+        ("drop", "how much of the task's metric is lost without it"),
+    ):
+        if key not in start:
+            continue
+        cells = [[(start[key], f"embedded: {key} {start[key]:.4f}"), None]]
+        for layer in layers:
+            own = [lines.get((layer, part)) for part in ("mixer", "mlp")]
+            cells.append([one and (one[key], f"{one['path']}: {key} {one[key]:.4f}") for one in own])
+        full = max(abs(line[key]) for line in found["paths"])
+        drawing = heat(["embedded", *layers], ["mixer", "mlp"], cells, f"{key} by layer and branch", full=full)
+        drawings.append(f"<figure class='card'><h4>{esc(key)}</h4>{drawing}<figcaption>{words}</figcaption></figure>")
+    note = (
+        f"Task {esc(found['task'])}, {esc(found['metric'])} {fmt(found['value'])} over {fmt(found['n'])} records: the "
+        "encoder delivers the sum of the embedded tokens and of what every branch adds; each is taken out in turn, for "
+        "inputs and candidates alike."
+    )
+    return f'<p class="note">{note}</p><div class="grid2">{"".join(drawings)}</div>'
+
+
+def keep_section(found: dict[str, Any]) -> str:
+    """How many tokens go on, and which."""
+    steps = ", ".join(f"{100 * line['kept']:.0f} % behind {line['layer']}" for line in found["steps"])
+    note = f"Task {esc(found['task'])}: of the tokens of {fmt(found['n'])} inputs go on {esc(steps)}; warm: furthest."
+    return f'<p class="note">{note}</p>{heat_cards(found["samples"], lambda given, name: 1.0)}'
+
+
 INSPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "heads": heads_section,
     "errors": errors_section,
@@ -107,4 +142,6 @@ INSPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "explain": explain_section,
     "robust": robust_section,
     "concepts": concepts_section,
+    "paths": paths_section,
+    "keep": keep_section,
 }

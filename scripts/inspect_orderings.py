@@ -1,0 +1,173 @@
+"""What `generalist inspect` finds in small models of five sets, against the orderings that its sources report.
+
+    python -m scripts.inspect_orderings DATA                 # DATA as `generalist.recipes.all_sets` has it
+    python -m scripts.inspect_orderings DATA --sets canvas   # some of them
+
+Each set trains a model of 3 layers of width 64 in under a minute of one idle core and is looked into. What is trained
+in --out is not trained again, and each set's findings go to scripts/bench_results/inspect.json as soon as they are
+there. canvas: scikit-learn's digits in one corner of 24 x 24 pixels, so that it is known where the answer stands.
+
+    active        concepts active a token: natural < half shuffled < shuffled < noise, in how many of the layers
+    fooled        share of right answers (numbers: medians that leave their 80 % range) that one token changes
+    inside        T-TAME's mean mask in the digit's box over that outside
+    AD            average drop at the mask's top half, of T-TAME and of the same values at random tokens
+    heads         Spearman of what silencing each head costs, between two halves of the test records
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from generalist.data.sources.embedded import Embedded
+from generalist.data.stream.source import Records
+from generalist.inspect.base import analyser
+from generalist.inspect.heads import Heads
+from generalist.model.objective import Objective
+from generalist.recipe.keys import override
+from generalist.recipe.recipe import Recipe
+from generalist.recipe.specs import ModelSpec, OptimizerSpec
+from generalist.run.results import load_run
+from generalist.scripts.all_modalities import chosen, trained
+from generalist.scripts.tables import columns
+from generalist.tasks.base.task import Task
+from generalist.tasks.kinds.classify import Classify
+from generalist.tokenizers_mod.text.summary import Summary
+from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
+
+RESULT = Path(__file__).parent / "bench_results" / "inspect.json"
+SIZE, BOX, PATCH = 24, 8, 4  # pixels of the canvas, of the digit in its corner, of a token
+SETS = {"canvas": 700, "fsdd": 300, "etth1": 120, "banking77": 500, "adult": 150}  # steps
+SMALL = ["model.width=64", "model.layers=3", "model.heads=4", "model.hidden=128", "baseline=false", "engine.device=cpu"]
+QUICK = {"fsdd": ["modalities.audio.windows=1"]}
+RECORDS = 400  # of a test split
+HALVES = 150  # records of each half for the heads
+
+
+@dataclass
+class Canvas:
+    """The digits, each in a corner that its place in the split draws."""
+
+    def open(self, split: str) -> Records:
+        held = Embedded("digits").open(split)
+        return Records([self.placed(held[i], i) for i in range(len(held))], dict(held.info))
+
+    def placed(self, record: dict[str, Any], number: int) -> dict[str, Any]:
+        corner = int(np.random.default_rng(number).integers(4))
+        row, column = (SIZE - BOX) * (corner // 2), (SIZE - BOX) * (corner % 2)
+        digit = np.asarray(record["image"], float)
+        digit = digit[:: len(digit) // BOX, :: len(digit) // BOX]
+        whole = np.zeros((SIZE, SIZE), np.float32)
+        whole[row : row + BOX, column : column + BOX] = digit / digit.max()
+        return {**record, "image": whole, "corner": corner}
+
+
+def canvas(steps: int) -> Recipe:
+    task = Classify(name="canvas", source=Canvas(), inputs={"image": "image"}, batch=64)
+    modalities = {"summary": Summary(), "text": Text(tokenizer="clip"), "image": Image(SIZE, PATCH, 1, mean=0.0)}
+    optimizer = OptimizerSpec(kind="adamw", lr=2e-3, weight_decay=0.01, warmup=50)
+    about = "digits in a corner"
+    return Recipe(name="canvas", about=about, steps=steps, modalities=modalities, tasks=[task], model=ModelSpec(),
+                  optimizer=optimizer)  # fmt: skip
+
+
+def recipe(data: Path, name: str) -> Recipe:
+    keys = [*SMALL, *QUICK.get(name, [])]
+    if name != "canvas":
+        return chosen(data, SETS[name], [name], keys=keys)
+    made = canvas(SETS[name])
+    override(made, *keys)
+    return made
+
+
+def ranks(found: dict[str, Any]) -> np.ndarray:
+    lines = sorted(found["heads"], key=lambda line: (int(line["layer"]), line["head"]))
+    return np.argsort(np.argsort([line[found["by"]] for line in lines]))
+
+
+def heads(task: Task, records: Records, objective: Objective) -> float:
+    """How alike two halves rank the heads (Spearman)."""
+    halves = (records.only(list(range(start, len(records), 2))).spread(HALVES) for start in (0, 1))
+    first, second = (ranks(Heads().run(task, half, objective)) for half in halves)
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def inside(found: dict[str, Any], records: Records) -> float:
+    """Mean mask in the digit's box over that outside, of the records that are drawn."""
+    of = {str(record.get("id", i)): record["corner"] for i, record in enumerate(records.rows)}
+    side, own = SIZE // PATCH, BOX // PATCH
+    within, without = [], []
+    for one in found["samples"]:
+        row, column = (side - own) * (of[one["id"]] // 2), (side - own) * (of[one["id"]] % 2)
+        box = np.zeros((side, side), bool)
+        box[row : row + own, column : column + own] = True
+        mask = np.array(one["heats"][0]["values"]["T-TAME"]).reshape(side, side)
+        within.append(mask[box].mean())
+        without.append(mask[~box].mean())
+    return float(np.mean(within) / np.mean(without))
+
+
+def looked_into(name: str, run: Path) -> dict[str, Any]:
+    """Every ordering of one set's model."""
+    _, prepared, objective = load_run(run)
+    task = prepared.tasks[name]
+    records = task.open("test").spread(RECORDS)
+    began = time.process_time()
+    explain, robust, concepts = (
+        analyser(kind).run(task, records, objective) for kind in ("explain", "robust", "concepts")
+    )
+    active = {line["layer"]: [round(v, 3) for v in line["active"].values()] for line in concepts["layers"]}
+    rising = [own == sorted(own) and len(set(own)) == len(own) for own in active.values()]
+    found: dict[str, Any] = {"active": active, "rising": sum(rising), "layers": len(rising)}
+    found |= {kind: robust[kind] for kind in ("natural", "adversarial")}
+    found["AD"] = {
+        method: {share: own["AD"] for share, own in shares.items()} for method, shares in explain["measures"].items()
+    }
+    found["predict"] = {"what": concepts["predict"]["what"], "layers": concepts["predict"]["layers"]}
+    if name == "canvas":
+        found["inside"] = inside(explain, records)
+    found["heads"] = heads(task, records, objective)
+    return found | {"records": len(records), "seconds of a core": round(time.process_time() - began, 1)}
+
+
+def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+    natural, adversarial = (found[kind]["fooled"] for kind in ("natural", "adversarial"))
+    drops = [found["AD"][method]["50%"] for method in ("T-TAME", "random")]
+    return (
+        name,
+        f"{found['metric']} {found['value']:.3f}",
+        f"{found['rising']} of {found['layers']}",
+        f"{natural:.3f} {adversarial:.3f}",
+        f"{drops[0]:.1f} {drops[1]:.1f}",
+        f"{found['inside']:.2f}" if "inside" in found else "",
+        f"{found['heads']:.2f}",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--out", type=Path, default=Path("runs/inspect"))
+    args = parser.parse_args()
+    kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    for name in args.sets:
+        began = time.process_time()
+        line = trained(recipe(args.data, name), args.out / name)["tasks"][name]
+        training = time.process_time() - began
+        kept[name] = {"metric": line["metric"], "value": line["value"], **looked_into(name, args.out / name)}
+        kept[name]["training, seconds of a core"] = round(training, 1)
+        RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    head = ("set", "result", "active rises", "fooled", "AD, random", "inside", "heads")
+    print(columns([head, *(row(name, kept[name]) for name in args.sets)]))
+
+
+if __name__ == "__main__":
+    main()
