@@ -42,13 +42,12 @@ install()
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'generalist' has no attribute '{name}'")
-    import importlib
-
+    from generalist.data.base.named import named
     from generalist.hf.auto import register
 
     try:
         register()
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return named(f"{_HOMES[name]}:{name}")
     except (ImportError, RuntimeError) as error:
         for problem in check_environment():
             error.add_note(problem)

@@ -141,7 +141,8 @@ def spoken(folder: Path, out: Path) -> list[str]:
             names={"train": "train", "val": "test", "test": "test"},  # nothing is set aside
         )
         row: Any
-        for i, row in enumerate(source.open(split)):  # type: ignore[arg-type]
+        records = source.open(split)
+        for i, row in enumerate(map(records.__getitem__, range(len(records)))):
             file = home / split / SPOKEN[int(row["label"])] / f"{i}.wav"
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.is_file():

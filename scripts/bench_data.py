@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from generalist.data.sources.shard_rows import ShardRows
 from generalist.data.sources.shards import Shards
 from generalist.data.stream.source import Record, Records
 from generalist.data.tools.shard_writer import Plan, write_split
@@ -88,7 +89,8 @@ class Ours(Dataset):
         assert order is not None
         found = []
         for number in order.at(0, "bench", step * BATCH, BATCH, BATCH):
-            _, held = self.records.rows.raw(number)  # type: ignore[attr-defined]
+            assert isinstance(self.records.rows, ShardRows)
+            _, held = self.records.rows.raw(number)
             found.append(unpack(held["jpg.jpg"], json.loads(held["json"])["txt"], self.decode))
         return found
 

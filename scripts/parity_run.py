@@ -26,6 +26,7 @@ from generalist.scripts.parity_files import CASES, WORDS, Entry, Tensors
 from generalist.tasks.candidates.likelihood import negative_log_likelihood
 from generalist.tokenizers_mod.text.text import text_span
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
+from generalist.tokenizers_mod.vision.video import Video
 
 # case -> attribute rows of inputs and candidates in the mixture's file
 ROUTED = {
@@ -59,7 +60,9 @@ class Reference:
         """The model with so many heads, fresh from the file."""
         made = build(dict(self.weights), heads=heads, size=self.size, end_id=self.end, spe_id=self.spe)
         self.model, self.unused = made[0], made[3]
-        self.vision = self.model.modalities["image"]
+        vision = self.model.modalities["image"]
+        assert isinstance(vision, Video)
+        self.vision = vision
 
     # --- sequences ---
 
@@ -73,7 +76,7 @@ class Reference:
         return text_span(ids[invalid == 0])
 
     def picture(self, clip: Tensor) -> Span:
-        return self.vision.patches(clip if clip.ndim == 4 else clip[None])  # type: ignore[attr-defined]
+        return self.vision.patches(clip if clip.ndim == 4 else clip[None])
 
     def names(self) -> Packed:
         rows = zip(self.x["names_ids"], self.x["names_invalid"], strict=True)

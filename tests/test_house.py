@@ -217,8 +217,8 @@ def sources() -> dict[str, str]:
 
 
 # What the house holds itself to, at what was reached: these numbers go down.
-ASKED_BY_NAME = 2.8  # getattr and hasattr a thousand lines
-UNCHECKED = 105  # type: ignore
+ASKED_BY_NAME = 1.5  # getattr and hasattr a thousand lines
+UNCHECKED = 30  # type: ignore
 LONG_FUNCTIONS = 5  # of more than 60 lines
 LONG_FILES = 29  # of 300 lines or more
 

@@ -17,3 +17,14 @@ def is_picture(value: Any) -> bool:
 
 def is_tensor(value: Any) -> bool:
     return is_a(value, "torch.Tensor")
+
+
+def acts_as(value: Any, *names: str) -> bool:
+    """Whether it has all of these methods or fields: frames and series of pandas, polars and their kin have no common
+    class."""
+    return all(hasattr(value, name) for name in names)
+
+
+def file_of(value: Any) -> bytes | None:
+    """The bytes of the file that a picture of ours was decoded from; None of other values."""
+    return getattr(value, "encoded", None)

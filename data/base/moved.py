@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +80,7 @@ class OldNames(MetaPathFinder, Loader):
             spec.loader_state = module.__spec__
             return module
         made = ModuleType(spec.name)
-        made.__getattr__ = lambda name: old_name(spec.name, name)  # type: ignore[method-assign]
+        vars(made)["__getattr__"] = partial(old_name, spec.name)
         return made
 
     def exec_module(self, module: ModuleType) -> None:
@@ -91,8 +92,8 @@ class OldNames(MetaPathFinder, Loader):
     def get_code(self, fullname: str) -> Any:
         """For `python -m OLD.NAME`."""
         spec = find_spec(moved(fullname))
-        assert spec is not None and spec.loader is not None
-        return spec.loader.get_code(moved(fullname))  # type: ignore[attr-defined]
+        assert spec is not None and isinstance(spec.loader, InspectLoader)
+        return spec.loader.get_code(moved(fullname))
 
 
 def install() -> None:

@@ -162,9 +162,10 @@ def collate(task: str, examples: list[Example], candidates: str | None) -> Batch
         raise ValueError(f"task {task}: a batch needs at least one example")
     partners = keys = owner = None
     if candidates is None:
+        found = [p for e in examples for p in (e.partner, *e.others) if p is not None]
         if any(e.partner is None for e in examples):
             raise ValueError(f"task {task}: in-batch candidates need a partner in every example")
-        partners = pack([p for e in examples for p in (e.partner, *e.others)])  # type: ignore[misc]
+        partners = pack(found)
         keys = torch.tensor([e.key for e in examples])
         owner = torch.arange(len(examples)).repeat_interleave(torch.tensor([1 + len(e.others) for e in examples]))
     return Batch(

@@ -66,9 +66,10 @@ class Span:
             if flag is not None and flag.shape != (self.length,):
                 shape = tuple(flag.shape)
                 raise ValueError(f"{self.modality} span: {name} has shape {shape}, expected ({self.length},)")
-        count = 0 if self.asked is None else self.asked.shape[0]
-        if count:
-            places = self.asked.tolist()  # type: ignore[union-attr]
+        asked = self.asked
+        count = 0 if asked is None else asked.shape[0]
+        if asked is not None and count:
+            places = asked.tolist()
             low, high = min(places), max(places)
             if low < 0 or high >= self.length:
                 raise ValueError(f"{self.modality} span: asked at token {low if low < 0 else high} of {self.length}")

@@ -7,13 +7,15 @@ import math
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from generalist.data.base.errors import UserError, one_line
 from generalist.data.base.files import check_regular
 from generalist.data.base.limits import MB, limits, over
+
+PIECE = 2**20  # bytes read at once
 
 
 def load(source: bytes | str | Path, what: str) -> np.ndarray:
@@ -66,12 +68,12 @@ def _arrays(file: BinaryIO, what: str, choose: Callable[[list[str]], list[str]],
         found = {}
         for name in chosen:
             with archive.open(members[name]) as one:
-                found[name] = _array(one, members[name].file_size, f"{what}, array {name!r}", limit)  # type: ignore[arg-type]
+                found[name] = _array(one, members[name].file_size, f"{what}, array {name!r}", limit)
                 one.read(1)  # at the end the checksum is compared
     return found
 
 
-def _array(file: BinaryIO, size: int, what: str, limit: str = "array_mb") -> np.ndarray:
+def _array(file: IO[bytes], size: int, what: str, limit: str = "array_mb") -> np.ndarray:
     """The array of an open .npy of `size` bytes."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
@@ -89,8 +91,9 @@ def _array(file: BinaryIO, size: int, what: str, limit: str = "array_mb") -> np.
         )
     raw = bytearray(claimed)
     have = 0
-    while have < claimed and (more := file.readinto(memoryview(raw)[have:])):  # type: ignore[attr-defined]
-        have += more
+    while have < claimed and (more := file.read(min(PIECE, claimed - have))):
+        raw[have : have + len(more)] = more
+        have += len(more)
     if have < claimed:
         raise UserError(f"{what}: {have:,} of {claimed:,} bytes are there; not readable, cut off")
     flat = np.frombuffer(raw, dtype=kind) if kind.itemsize else np.zeros(math.prod(shape), kind)

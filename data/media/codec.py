@@ -16,7 +16,7 @@ import numpy as np
 
 from generalist.data.base.errors import UserError, one_line
 from generalist.data.base.files import check_regular
-from generalist.data.base.foreign import is_picture, is_tensor
+from generalist.data.base.foreign import file_of, is_picture, is_tensor
 from generalist.data.media import arrays, jsons
 from generalist.data.media.pictures import open_picture
 
@@ -67,7 +67,7 @@ def encode(value: Any) -> tuple[str, bytes] | None:
 
 def _picture(value: Any) -> tuple[str, bytes]:
     """The file that a picture was read from, unchanged; a picture made in memory as PNG, without loss."""
-    kept = getattr(value, "encoded", None)
+    kept = file_of(value)
     if kept is not None:
         return {"JPEG": "jpg", "PNG": "png"}.get(value.format, str(value.format).lower()), kept
     buffer = io.BytesIO()

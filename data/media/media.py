@@ -19,6 +19,7 @@ from generalist.data.media import arrays
 from generalist.data.media.codec import HEADS, PICTURES, SOUNDS, picture
 from generalist.data.media.kinds import CALLED, CLIPS, MEDIA, ending
 from generalist.data.media.pictures import open_picture
+from generalist.data.media.pixels import pages as pages_of
 from generalist.data.media.pixels import pixels_of, upright
 from generalist.data.media.sounds import heard, read_sound
 
@@ -110,7 +111,7 @@ def _picture(raw: Any) -> Opened:
     try:
         seen = open_picture(raw) if isinstance(raw, Path) else raw
         size = upright(seen)
-        pages = int(getattr(seen, "n_frames", 1))
+        pages = pages_of(seen)
         pixels_of(seen, whole=False)
     except (OSError, SyntaxError, ValueError) as error:
         said = f"{raw} is no whole picture" if isinstance(raw, Path) else "a picture that is not whole"

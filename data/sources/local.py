@@ -28,7 +28,7 @@ from generalist.data.files.paths import beside
 from generalist.data.media import arrays
 from generalist.data.media.pictures import open_picture
 from generalist.data.media.sounds import read_sound
-from generalist.data.stream.source import Record, Records
+from generalist.data.stream.source import Records
 from generalist.data.tables.columns import typed
 from generalist.data.tables.readers import WRITTEN, read_raw
 from generalist.data.tables.table_limits import check_parquet
@@ -188,7 +188,7 @@ class Rows(Sequence):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Any:
         row, item = self.items[index]
         record = {key: self._value(key, how, row, item) for key, how in self.source.fields.items()}
         record.setdefault(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.foreign import acts_as
 from generalist.data.base.labels import Labels, is_empty, name_of, ordered
 from generalist.data.stream.source import Records
 from generalist.data.stream.splits import SPLITS, check_fractions, check_split, divide, in_time
@@ -239,9 +240,9 @@ def from_frame(frame: Any) -> Any:
 
     if isinstance(frame, pa.Table):
         return frame
-    if hasattr(frame, "to_arrow"):
+    if acts_as(frame, "to_arrow"):
         return frame.to_arrow()
-    if hasattr(frame, "columns") and hasattr(frame, "iloc"):
+    if acts_as(frame, "columns", "iloc"):
         names, _ = headed([str(c) for c in frame.columns])
         return pa.Table.from_pandas(frame.set_axis(names, axis=1), preserve_index=False)
     raise UserError(f"table: a {type(frame).__name__} is no table; give pandas, polars or pyarrow")

@@ -196,7 +196,7 @@ class Cut(Sequence):
         past, future = real[at] - real[at - source.context], real[at + source.horizon] - real[at]
         return np.flatnonzero(((past > 0) & (future > 0)).ravel()).tolist()
 
-    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Any:
         at, which = divmod(range(len(self))[index], len(self.names))
         origin, source = int(self.origins[at]), self.source
         column = self.values[:, which]
@@ -336,7 +336,7 @@ class Surroundings(Sequence):
                 seen.setdefault(v, None)
         return list(seen)[: self.most]
 
-    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Any:
         node = int(self.chosen[index])
         nodes = self.around(node)
         number = {v: i for i, v in enumerate(nodes)}

@@ -38,7 +38,7 @@ def size_of(value: Any) -> int | None:
     if isinstance(value, list | tuple):
         return _sum(value)
     if is_dataclass(value):
-        return _sum([getattr(value, f.name) for f in fields(value)])
+        return _sum([vars(value)[f.name] for f in fields(value)])
     if is_picture(value):  # a PIL picture, decoded when it is first looked at
         return OBJECT + value.width * value.height * len(value.getbands())
     return None

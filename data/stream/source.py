@@ -7,7 +7,7 @@ string that names it in errors and in saved predictions. Records of one split ne
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -111,6 +111,13 @@ def from_sound(do: Callable[[Records], T], records: Records, read: Callable[[Rec
         if len(sound) in (0, len(records)):
             raise
         return do(sound)
+
+
+@runtime_checkable
+class Prefetches(Protocol):
+    """Rows that can be fetched from afar before they are asked for."""
+
+    def prefetch(self, numbers: Iterable[int]) -> None: ...
 
 
 @runtime_checkable

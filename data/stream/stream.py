@@ -22,7 +22,7 @@ from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.memory import Memory
 from generalist.data.stream.order import records_at
 from generalist.data.stream.schedule import Schedule
-from generalist.data.stream.source import Records
+from generalist.data.stream.source import Prefetches, Records
 
 CORRUPT = ("stop", "skip")
 TRIES = 16  # samples in a row that may be broken before it is no longer a matter of single samples
@@ -84,9 +84,8 @@ class Steps(Dataset):
         own = feed.batch // (self.world * self.accumulate)
         draw = self.schedule.draws_before(step, task, self.rank)
         start = draw * feed.batch + (micro * self.world + self.rank) * own
-        prefetch = getattr(feed.records.rows, "prefetch", None)
-        if prefetch is not None:
-            prefetch(self._numbers(task, start + AHEAD * feed.batch, own))
+        if isinstance(feed.records.rows, Prefetches):
+            feed.records.rows.prefetch(self._numbers(task, start + AHEAD * feed.batch, own))
         skipped: list[str] = []
         examples = [
             self._example(task, start + offset, number, skipped)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+import numpy as np
+
 SHARE = 0.9  # of the cells of a column that must read as dates
 SAMPLE = 200
 PARTS = ("epoch", "year", "month", "weekday", "hour")
@@ -27,7 +29,7 @@ def moment(value: Any, style: str = "iso") -> datetime | None:
     if isinstance(value, date):
         return datetime.combine(value, time())
     if not isinstance(value, str):
-        found = value.item() if hasattr(value, "item") else None  # numpy.datetime64
+        found = value.item() if isinstance(value, np.generic) else None  # numpy.datetime64
         return moment(found) if isinstance(found, date) else None
     text = value.strip()
     try:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
-from generalist.data.base.foreign import is_picture, is_tensor
+from generalist.data.base.foreign import file_of, is_picture, is_tensor
 from generalist.data.base.labels import Labels, shown
 from generalist.data.base.outliers import inside
 from generalist.data.files.cache import content_key
@@ -90,7 +90,7 @@ def content(value: Any) -> tuple[bytes, bool]:
     if isinstance(value, bytes):
         return value, True
     if is_picture(value):
-        kept = getattr(value, "encoded", None)
+        kept = file_of(value)
         return (kept, True) if kept is not None else (f"{value.mode}{value.size}".encode() + value.tobytes(), True)
     if is_tensor(value):
         value = value.detach().cpu().numpy()

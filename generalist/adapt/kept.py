@@ -132,7 +132,7 @@ class Keeper:
             if how.random_encoder:
                 return
             save_answers(self.out / "predictions.jsonl", self, columns)
-            if getattr(tuned.model, "prompts", None) is not None and "deep prompts" in tuned.trained:
+            if tuned.model.prompts is not None and "deep prompts" in tuned.trained:
                 save_part(tuned.model, self.out / "prompts.safetensors")
             if tuned.adapter is not None:
                 settings, tensors = tuned.adapter

@@ -27,6 +27,7 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.nn.prompts import prompt_tuning
+from generalist.tasks.candidates.names import Names
 from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.train.engines.local import LocalEngine
@@ -173,7 +174,7 @@ def zero_shot(
 def prompts(
     model: GeneralistModel, modalities: dict[str, Modality], task: Classify, chosen: Records, test: Records, how: Tuning
 ) -> Tuned:
-    classes = len(task.candidates.names)  # type: ignore[union-attr]
+    classes = len(task.among_kind(Names).names)
     settings = {name: dict(values) for name, values in (model.config.modalities or {}).items()}
     for name, modality in model.modalities.items():
         if "spe_bias" in modality.settings():
@@ -234,7 +235,7 @@ def probe(
     copy = _copy(model).to(how.device).eval()
     x, y = features(copy, task, chosen)
     held, labels = features(copy, task, test)
-    classes = len(task.candidates.names)  # type: ignore[union-attr]
+    classes = len(task.among_kind(Names).names)
     if len(y.unique()) < 2:
         raise UserError("a linear probe needs training records of at least two classes")
     fitted = LogisticRegression(C=100.0, max_iter=1000).fit(x.cpu().numpy(), y.numpy())

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import acts_as
 from generalist.fitting.api import Fitted, fit, written
 
 ANSWER = "the answer"  # the column that holds y
@@ -60,7 +61,7 @@ class GeneralistForecaster(BaseEstimator):
             raise UserError("GeneralistForecaster reads the series themselves; leave X out")
         steps = _steps(fh, self.horizon)
         self.y_, self.names_ = _columns(y)
-        self.kind_ = type(y).__name__ if hasattr(y, "index") else "array"
+        self.kind_ = type(y).__name__ if acts_as(y, "index") else "array"
         self.index_ = getattr(y, "index", None)
         self.name_ = getattr(y, "name", None)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -140,7 +141,7 @@ class GeneralistForecaster(BaseEstimator):
         index = self.index_
         if index is None:
             return pandas.RangeIndex(len(self.y_), len(self.y_) + max(steps))[[s - 1 for s in steps]]
-        if hasattr(index, "to_timestamp"):
+        if acts_as(index, "to_timestamp"):
             return pandas.PeriodIndex([index[-1] + s for s in steps])
         if self._clock():
             return pandas.DatetimeIndex([index[-1] + s * (index[-1] - index[-2]) for s in steps])
@@ -161,7 +162,7 @@ def _columns(y: Any) -> tuple[np.ndarray, list[str]]:
     """Float[t, series] and the names of the series."""
     values = np.asarray(y, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
-    if hasattr(y, "columns"):
+    if acts_as(y, "columns"):
         return values, [str(c) for c in y.columns]
     name = getattr(y, "name", None)
     return values, [str(name)] if values.shape[1] == 1 and name is not None else [

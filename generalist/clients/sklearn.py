@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from generalist.clients.fitted import GeneralistForecaster, fit_rows, frame
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.foreign import acts_as
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Feed, Steps, loader
@@ -30,6 +31,7 @@ from generalist.model.ask import likelihoods
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.names import Numbers
 from generalist.tasks.kinds.classify import Classify
 from generalist.tasks.kinds.regress import Regress
 from generalist.tokenizers_mod.base.base import Modality
@@ -47,8 +49,8 @@ __all__ = ["GeneralistClassifier", "GeneralistForecaster", "GeneralistRegressor"
 
 
 def _table_rows(x: Any) -> list[dict[str, Any]]:
-    names = [str(c) for c in x.columns] if hasattr(x, "columns") else [f"x{i}" for i in range(x.shape[1])]
-    columns = [np.asarray(x[c]).tolist() for c in x.columns] if hasattr(x, "columns") else x.T.tolist()
+    names = [str(c) for c in x.columns] if acts_as(x, "columns") else [f"x{i}" for i in range(x.shape[1])]
+    columns = [np.asarray(x[c]).tolist() for c in x.columns] if acts_as(x, "columns") else x.T.tolist()
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -111,7 +113,7 @@ class _Estimator(BaseEstimator):
 
     def _checked(self, x: Any, **words: Any) -> Any:
         """X (and y) as scikit-learn checks them; a frame with columns of words keeps them."""
-        if hasattr(x, "columns") and any(dtype.kind not in "fiub" for dtype in getattr(x.dtypes, "array", x.dtypes)):
+        if acts_as(x, "columns") and any(dtype.kind not in "fiub" for dtype in getattr(x.dtypes, "array", x.dtypes)):
             return validate_data(self, x, skip_check_array=True, **words)
         return validate_data(self, x, dtype=np.float64, ensure_all_finite="allow-nan", **words)
 
@@ -128,12 +130,12 @@ class _Estimator(BaseEstimator):
         make, rows = self._inputs()
         records = Records(
             [{"id": str(i), "x": a, "y": b} for i, (a, b) in enumerate(zip(rows(x), y, strict=True))],
-            {"classes": getattr(self, "names_", None)},
+            {"classes": vars(self).get("names_")},
         )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         modalities = {"summary": Summary(), self.input: make(), **modalities}
         for name, modality in modalities.items():
-            modality.name = name  # type: ignore[misc]
+            modality.called(name)
         task.learn(modalities, records)
         for modality in modalities.values():
             modality.learn_texts(list(task.texts(records)))
@@ -232,11 +234,11 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
         check_is_fitted(self, "n_iter_")
         if self.time is not None and self.constant_ is None:
             return self.run_.predict(frame(self._rows(self._checked(X, reset=False))))
-        return self._read(X, lambda log_p: self.task_.candidates.expectation(log_p))  # type: ignore[union-attr]
+        return self._read(X, lambda log_p: self.task_.among_kind(Numbers).expectation(log_p))
 
     def predict_quantile(self, X: Any, q: float = 0.5) -> np.ndarray:
         """The q-quantile of every row's distribution: float [n]."""
-        return self._read(X, lambda log_p: self.task_.candidates.quantile(log_p, q))  # type: ignore[union-attr]
+        return self._read(X, lambda log_p: self.task_.among_kind(Numbers).quantile(log_p, q))
 
     def _read(self, x: Any, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         check_is_fitted(self, "n_iter_")
@@ -246,5 +248,5 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
             raise UserError(
                 "with time= only median and 80 % interval are told; ask generalist.fit's folder, or use steps="
             )
-        numbers = self.task_.candidates
-        return read(self._log_p(x)).double().numpy() * numbers.std + numbers.mean  # type: ignore[union-attr]
+        numbers = self.task_.among_kind(Numbers)
+        return read(self._log_p(x)).double().numpy() * numbers.std + numbers.mean

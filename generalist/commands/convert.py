@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {name: vars(args)[name] for name in names.split() if vars(args)[name] is not None}
     if args.lenient:
         options["lenient"] = True
-    taken = getattr(module, "OPTIONS", tuple(inspect.signature(module.convert).parameters))
+    taken = vars(module).get("OPTIONS", tuple(inspect.signature(module.convert).parameters))
     if wrong := [name for name in options if name not in taken]:
         raise UserError(f"--{wrong[0].replace('_', '-')} does not apply to {args.kind}")
     report = module.convert(Path(args.checkpoint), args.out, **options)

@@ -141,7 +141,7 @@ def validate(args: argparse.Namespace) -> int:
     for split in sorted(splits, key=lambda s: s == "train"):
         with bar(args, len(splits[split]), split, "sample") as shown:
             report, own = check(splits[split], split, marks, shown.update, looks)
-        folder = Path(getattr(source, "path", "") or "", split)
+        folder = Path(vars(source).get("path") or "", split)
         if (folder / "index.json").is_file():
             report.problems["checksum"] += check_shards(folder)
         marks[split], looks[split] = own, report.looks

@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from generalist.evaluate.answer import readable
     from generalist.evaluate.unread import Unread
     from generalist.hf.predict import load_model
+    from generalist.tasks.candidates.names import Names
     from generalist.tasks.kinds.classify import Classify
 
     model, processor = load_model(args.model)
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     keeper = Keeper(args.out, task, [str(test[i].get("id", i)) for i in range(len(test))])
     lines = curve(model, processor.built, task, training, test, settings, args.draws, keeper)
     for line, how in zip(lines, settings, strict=True):
-        line["classes"] = len(task.candidates.names)  # type: ignore[union-attr]
+        line["classes"] = len(task.among_kind(Names).names)
         line["measures"] = mean_and_spread(keeper.measures[how.place])
     if args.out:
         save_tuned(args.out, lines, keeper, processor)

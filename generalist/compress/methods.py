@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.recipe.keys import parse
 
 
@@ -51,8 +51,7 @@ def way_class(name: str) -> Any:
     """The class of a method. UserError for a name that there is not."""
     if name not in METHODS:
         raise UserError(f"unknown method {name!r}; {nearest(name, METHODS)} (valid: {', '.join(METHODS)})")
-    module, _, kind = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), kind)
+    return by_name(METHODS[name])
 
 
 def read(word: str) -> Method:

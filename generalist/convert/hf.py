@@ -27,6 +27,7 @@ from generalist.convert.towers import clip_text as clip_texts
 from generalist.convert.towers import vit
 from generalist.convert.uni_perceiver.vocabulary import renamed_tokenizer
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.model.config import GeneralistConfig
@@ -363,9 +364,7 @@ def spec_of(settings: dict[str, Any]) -> EncoderSpec:
 
 def _vision_defaults(name: str) -> dict[str, Any]:
     """The library's defaults, which a config.json may leave out."""
-    import transformers
-
-    return getattr(transformers, name)().to_dict()
+    return by_name(f"transformers:{name}")().to_dict()
 
 
 def _pixels(folder: Path, mean: Any = None, std: Any = None) -> tuple[Any, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from generalist.convert import KINDS
 from generalist.data.base.errors import UserError, one_line
+from generalist.data.base.named import named as by_name
 from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 
@@ -93,8 +93,7 @@ def measured(
     """The passport of a model in evaluation mode; an original that cannot be run is the reason in it."""
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     made = Passport(kind, str(checkpoint), plain, versions=_versions())
-    module, _, name = ORIGINALS[kind].partition(":")
-    compare: Compare = getattr(import_module(module), name)
+    compare: Compare = by_name(ORIGINALS[kind])
     try:
         with torch.random.fork_rng():
             torch.manual_seed(SEED)

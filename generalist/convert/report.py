@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from generalist.data.base.errors import UserError
 from generalist.hf.auto import MODEL_TYPE
@@ -36,7 +37,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.kind}: {self.loaded} tensors, {self.parameters:,} parameters"]
         for name in ("missing", "unexpected", "reshaped", "unused"):
-            found = getattr(self, name)
+            found = vars(self)[name]
             lines.append(f"  {name}: {len(found)}" + "".join(f"\n    {item}" for item in found[:20]))
             if len(found) > 20:
                 lines.append(f"    ... and {len(found) - 20} more")
@@ -109,7 +110,7 @@ class Origin:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def save(model: nn.Module, processor, report: Report, out: Path, origin: Origin | None = None) -> None:
+def save(model: PreTrainedModel, processor: Any, report: Report, out: Path, origin: Origin | None = None) -> None:
     """Model, processor and report into one folder, which may hold an earlier model of ours and no other.
 
     origin: the model is compared with it, and the folder gets a passport (`generalist.convert.parity`).
@@ -122,7 +123,7 @@ def save(model: nn.Module, processor, report: Report, out: Path, origin: Origin 
         if origin is not None:
             passport = parity.measured(origin.kind, origin.checkpoint, origin.options, model, processor)
             report.notes.append(passport.told())
-        model.save_pretrained(out)  # type: ignore[operator]
+        model.save_pretrained(out)
         processor.save_pretrained(out)
         report.write(out)
         if passport is not None:

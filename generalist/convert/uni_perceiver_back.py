@@ -14,6 +14,7 @@ from generalist.convert.report import Report
 from generalist.convert.uni_perceiver import keys
 from generalist.convert.uni_perceiver.expert_keys import official_state_dict
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.nn.experts.placement import has_experts
@@ -133,12 +134,12 @@ def _one_dtype(official: dict[str, Tensor], folder: Path) -> tuple[dict[str, Ten
     except (OSError, ValueError, AttributeError):
         return whole, "float32"  # a trained model: no file that it came from
     if kind in ("float16", "bfloat16", "float64"):
-        narrow = {name: value.to(getattr(torch, kind)) for name, value in whole.items()}
+        narrow = {name: value.to(by_name(f"torch:{kind}")) for name, value in whole.items()}
         if all(torch.equal(narrow[name].float(), value) for name, value in whole.items()):
             return narrow, kind
     return whole, "float32"
 
 
 def _image(config: GeneralistConfig) -> Video:
-    settings = {k: v for k, v in config.modalities["image"].items() if k != "class"}  # type: ignore[index]
-    return Picture.from_settings(settings)  # type: ignore[return-value]
+    settings = {k: v for k, v in (config.modalities or {})["image"].items() if k != "class"}
+    return Picture.from_settings(settings)

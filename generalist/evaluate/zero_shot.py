@@ -289,11 +289,12 @@ def plot_reliability(result: dict[str, Any], path: Path) -> None:
     """Accuracy over confidence, with the diagonal of perfect calibration; dots as large as their bins are full."""
     from matplotlib.figure import Figure
 
-    axes = Figure(figsize=(4, 4), layout="constrained").subplots()
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", label="perfect")
     lines = result["reliability"]
     size = [200 * line["count"] / result["answers"] + 10 for line in lines]
     axes.scatter([li["confidence"] for li in lines], [li["accuracy"] for li in lines], s=size, label="measured")
     axes.set(xlabel="confidence", ylabel="accuracy", title=f"ECE {result['measures']['ECE']['value']:.3f}")
     axes.legend()
-    axes.figure.savefig(path)  # type: ignore[union-attr]
+    figure.savefig(path)

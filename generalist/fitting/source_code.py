@@ -28,7 +28,7 @@ def _source(value: Any, imports: dict[str, set[str]], indent: int) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         imports.setdefault(kind.__module__, set()).add(kind.__qualname__)
-        parts = [f"{f.name}={_source(getattr(value, f.name), imports, indent + 4)}" for f in changed(value)]
+        parts = [f"{f.name}={_source(vars(value)[f.name], imports, indent + 4)}" for f in changed(value)]
         return _joined(f"{kind.__qualname__}(", parts, ")", indent)
     if isinstance(value, dict):
         parts = [f"{k!r}: {_source(v, imports, indent + 4)}" for k, v in value.items()]
@@ -50,7 +50,7 @@ def changed(value: Any) -> list[Any]:
         if not f.init:
             continue
         usual = f.default_factory() if f.default_factory is not MISSING else f.default
-        if usual is MISSING or getattr(value, f.name) != usual:
+        if usual is MISSING or vars(value)[f.name] != usual:
             found.append(f)
     return found
 

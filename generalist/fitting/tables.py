@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def inputs_of(columns: list[Column], rows: int, folder: Path, house: House) -> d
             continue
         for name in add_inputs(house, column.kind, raw_values(column, folder), len(column.present)):
             if name in inputs:  # a second column of the kind
-                house.modalities[f"{name}_{len(inputs)}"] = replace(house.modalities[name])  # type: ignore[type-var]
+                house.modalities[f"{name}_{len(inputs)}"] = copy(house.modalities[name])
                 name = f"{name}_{len(inputs)}"
             inputs[name] = column.name
     return inputs

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named
 from generalist.data.stream.source import Records
 from generalist.inspect.training import Training
 from generalist.model.objective import Objective
@@ -55,8 +55,7 @@ def analyser(kind: str, **settings: Any) -> Analyser:
     """The analyser of a name, with settings of its own. UserError names the nearest valid one."""
     if kind not in ANALYSERS:
         raise UserError(f"--what {kind}: there is no such analysis; {nearest(kind, ANALYSERS)}")
-    module, _, name = ANALYSERS[kind].partition(":")
-    return getattr(importlib.import_module(module), name)(**settings)
+    return named(ANALYSERS[kind])(**settings)
 
 
 def save(out: Path, kind: str, found: dict[str, Any], files: dict[str, bytes] | None = None) -> Path:

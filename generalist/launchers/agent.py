@@ -18,7 +18,7 @@ from typing import Any
 
 from torch.distributed import run
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
 from torch.distributed.launcher import api
 
 GRACE = 300  # seconds, the least that scripts/launch/ lets a scheduler wait
@@ -33,7 +33,9 @@ class Agent(LocalElasticAgent):
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
         super()._shutdown(death_sig, timeout)
-        handlers: dict[int, Any] = getattr(self._pcontext, "subprocess_handlers", {}) if self._pcontext else {}
+        handlers: dict[int, Any] = (
+            self._pcontext.subprocess_handlers if isinstance(self._pcontext, SubprocessContext) else {}
+        )
         Agent.codes = tuple(handler.proc.returncode for handler in handlers.values())
 
 
@@ -41,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
     """Exit code: torchrun's, or on SIGTERM 0 where every worker saved and ended well."""
     os.environ.setdefault(TIMEOUT, str(GRACE))
     os.environ.setdefault(OWN_STORE, "1")
-    api.LocalElasticAgent = Agent  # type: ignore[misc, assignment]
+    vars(api)["LocalElasticAgent"] = Agent
     try:
         run.main(words)
     except SignalException as stop:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -32,7 +34,8 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
         grad = grad.contiguous().clone()  # autograd may hand the same tensor to others
         dist.all_reduce(grad)
         return grad.chunk(world())[rank()]

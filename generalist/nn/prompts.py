@@ -6,7 +6,7 @@ Uni-Perceiver v1 (2112.01522, section 3.4; spec section 4). The bias lives in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -130,12 +130,12 @@ PART_OF = {
 }
 
 
-def prompt_tuning(model: nn.Module) -> Trained:
+def prompt_tuning(model: Any) -> Trained:
     """Freeze all but the prompts, the summary bias, every norm and the linear heads; counts what is left to train.
 
     Logit scales, layer scales and the output projection are frozen too (spec section 4). UserError without prompts.
     """
-    if getattr(model, "prompts", None) is None:
+    if model.prompts is None:
         raise UserError("this model has no deep prompts to tune; set model.prompts=10")
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():

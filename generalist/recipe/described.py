@@ -76,7 +76,7 @@ def _keys(part: Any, prefix: str) -> Iterator[Key]:
     for found in fields(part):
         if not found.init:
             continue
-        value, path = getattr(part, found.name), f"{prefix}{found.name}"
+        value, path = vars(part)[found.name], f"{prefix}{found.name}"
         if is_dataclass(value):
             yield _key(part, found, path, inspect.getdoc(type(value)) or "")
             yield from _keys(value, f"{path}.")
@@ -92,7 +92,7 @@ def _key(part: Any, found: Field, path: str, about: str) -> Key:
     made = found.default_factory() if found.default_factory is not MISSING else found.default
     kind = shown_kind(typing.get_type_hints(type(part)).get(found.name, Any))
     text = " ".join(about.split("\n\n")[0].split())
-    return Key(path, kind, getattr(part, found.name), None if made is MISSING else made, made is MISSING, text)
+    return Key(path, kind, vars(part)[found.name], None if made is MISSING else made, made is MISSING, text)
 
 
 def _members(value: Any) -> dict[str, Any]:

@@ -231,7 +231,7 @@ class EncoderSpec:
 
     def described(self) -> dict[str, Any]:
         """The fields of the description alone, as new values: `EncoderSpec(**described)` is an equal one."""
-        own = {f.name: getattr(self, f.name) for f in fields(EncoderSpec)}
+        own = {f.name: vars(self)[f.name] for f in fields(EncoderSpec)}
         return asdict(EncoderSpec(**own)) | {"moe": MoeSpec(**asdict(self.moe))}
 
     def stack(self) -> list[LayerSpec]:
@@ -247,7 +247,7 @@ class EncoderSpec:
         return [LayerSpec(mixer, channel, self.norm) for mixer, channel in pairs]
 
     def _each(self, key: str) -> list[Any]:
-        given = getattr(self, key)
+        given = vars(self)[key]
         if not isinstance(given, list):
             return [given] * self.layers
         if len(given) != self.layers:
@@ -269,15 +269,15 @@ class EncoderSpec:
     def with_stack(self, stack: list[LayerSpec]) -> Self:
         """The same with these layers, experts among them by name."""
         changed = self.described() | {"layers": len(stack), "steps": [asdict(layer) for layer in stack]}
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.init} | changed
+        own = {f.name: vars(self)[f.name] for f in fields(self) if f.init} | changed
         return type(self)(**own | {"moe": MoeSpec(**asdict(self.moe) | {"placement": "none"})})
 
     def check_sizes(self) -> None:
         """UserError for sizes and names that no model can have, whatever the tables of mixers hold."""
         for name in ("width", "heads", "hidden"):
-            at_least(1, f"model.{name}", getattr(self, name))
+            at_least(1, f"model.{name}", vars(self)[name])
         for name in ("layers", "prompts", "output_size", "head_dim", "local"):
-            at_least(0, f"model.{name}", getattr(self, name))
+            at_least(0, f"model.{name}", vars(self)[name])
         at_least(0, "model.candidate_prompts", self.candidate_prompts or 0)
         if self.eps <= 0 or self.layer_scale < 0:
             raise UserError(

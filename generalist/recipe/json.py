@@ -14,7 +14,7 @@ def to_json(value: Any) -> Any:
     """A dataclass tree as JSON values; every dataclass keeps the import path of its class."""
     if is_dataclass(value) and not isinstance(value, type):
         path = f"{type(value).__module__}:{type(value).__qualname__}"
-        return {"class": path} | {f.name: to_json(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"class": path} | {f.name: to_json(vars(value)[f.name]) for f in fields(value) if f.init}
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

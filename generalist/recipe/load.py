@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.recipe.json import from_json
 from generalist.recipe.recipe import Recipe
 
@@ -41,10 +42,9 @@ def load_recipe(name: str) -> Recipe:
     if path.suffix == ".json":
         return read_recipe(path)
     if path.suffix == ".py":
-        return _checked(getattr(module_of(path), "recipe", None), name)
+        return _checked(vars(module_of(path)).get("recipe"), name)
     if name in RECIPES:
-        module_name, _, attribute = RECIPES[name].partition(":")
-        return _checked(getattr(importlib.import_module(module_name), attribute), name)
+        return _checked(by_name(RECIPES[name]), name)
     raise UserError(f"unknown recipe {name!r}; {nearest(name, RECIPES)} (or give a .py file)")
 
 
@@ -66,7 +66,7 @@ def module_of(path: Path) -> types.ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)
     found = sys.modules.get(path.stem)
-    if found is not None and Path(getattr(found, "__file__", None) or "").resolve() != path.resolve():
+    if found is not None and Path(vars(found).get("__file__") or "").resolve() != path.resolve():
         raise UserError(f"{path}: a module {path.stem!r} is in use already; rename the file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None

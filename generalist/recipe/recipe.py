@@ -101,7 +101,7 @@ class Recipe:
         for key, low, high in LIMITS:
             number: Any = self
             for part in key.split("."):
-                number = getattr(number, part)
+                number = vars(number)[part]
             if not low <= number < high:
                 raise UserError(f"{key}={number}: it must lie in {low:g} <= {key} < {high:g}")
         if any(not 0 <= b < 1 for b in self.optimizer.betas):

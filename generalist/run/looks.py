@@ -247,7 +247,11 @@ def scored(task: Task, records: Records, objective: Objective) -> tuple[dict[str
     else:
         chance = KINDS[task.line_kind][1](found.columns).get(task.metric)
         score = 1 - value / chance if chance else -value
-    return values, tuple(x if math.isfinite(x) else LOWEST for x in (score, -misfit))  # type: ignore[return-value]
+    return values, (finite(score), finite(-misfit))
+
+
+def finite(x: float) -> float:
+    return x if math.isfinite(x) else LOWEST
 
 
 def read(folder: Path) -> History:

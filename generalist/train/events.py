@@ -13,6 +13,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from generalist.data.base.errors import UserError
 from generalist.train.checkpoints import owned
 from generalist.train.trackers import Trackers
@@ -147,7 +150,7 @@ def _repair(path: Path, resume_at: int | None) -> None:
 
 def _plain(value: Any) -> Any:
     """A Python number for a 0-dimensional tensor or a numpy scalar; anything else as it is."""
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if isinstance(value, Tensor | np.generic) else value
 
 
 def _summary_writer(run: Path, resume_at: int | None):

@@ -17,6 +17,7 @@ everything that trains: tokenizers, tables, heads and scales as well.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -25,8 +26,11 @@ from generalist.recipe.specs import check_freeze
 from generalist.shipped import model_folder
 from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 
+if TYPE_CHECKING:  # it brings transformers, which a recipe need not wait for
+    from generalist.model.model import PackedModel
 
-def load_encoder(model: nn.Module, folder: Path) -> int:
+
+def load_encoder(model: PackedModel, folder: Path) -> int:
     """Copy the shared encoder of a model folder into `model`; the number of tensors.
 
     UserError: no model folder, or an encoder of another size, naming the first tensor.
@@ -40,7 +44,7 @@ def load_encoder(model: nn.Module, folder: Path) -> int:
         )
     prefix = "encoder."
     tensors = {k[len(prefix) :]: v for k, v in load_folder(home).items() if k.startswith(prefix)}
-    own = model.encoder.state_dict()  # type: ignore[union-attr, operator]
+    own = model.encoder.state_dict()
     for name, value in own.items():
         if name not in tensors:
             raise UserError(f"{folder}: its encoder lacks {name}; set the model's sizes to those in its config.json")
@@ -51,11 +55,11 @@ def load_encoder(model: nn.Module, folder: Path) -> int:
             )
     if extra := sorted(set(tensors) - set(own)):
         raise UserError(f"{folder}: its encoder has {extra[0]} and the model does not; raise model.layers")
-    model.encoder.load_state_dict(tensors)  # type: ignore[union-attr, operator]
+    model.encoder.load_state_dict(tensors)
     return len(own)
 
 
-def freeze(model: nn.Module, part: str) -> None:
+def freeze(model: PackedModel, part: str) -> None:
     """Nothing of `part` trains from here on; the rest is left as it is. "all_but_prompts" is `prompt_tuning`."""
     check_freeze(part)
     if part == "all_but_prompts":
@@ -63,9 +67,9 @@ def freeze(model: nn.Module, part: str) -> None:
 
         prompt_tuning(model)
     if part == "encoder":
-        model.encoder.requires_grad_(False)  # type: ignore[union-attr]
+        model.encoder.requires_grad_(False)
     if part == "towers":
-        held = [m.hold() for m in model.tokenizers.values() if isinstance(m, Tokenizer)]  # type: ignore[union-attr, operator]
+        held = [m.hold() for m in model.tokenizers.values() if isinstance(m, Tokenizer)]
         if not any(held):
             raise UserError("model.freeze=towers: no modality of this model has a pretrained network; leave it out")
 

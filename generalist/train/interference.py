@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from generalist.data.base.errors import UserError
+from generalist.train.engines.local import LocalEngine
 
 
 def watched(model: nn.Module) -> list[nn.Parameter]:
@@ -74,10 +75,9 @@ def meter_for(keep: int, engine: Any) -> InterferenceMeter | None:
     """A meter on the engine's optimiser, or None where none is asked for. UserError where gradients are partitions."""
     if not keep:
         return None
-    optimizer = getattr(engine, "optimizer", None)
-    if not isinstance(optimizer, Optimizer) or engine.world > 1:
+    if not isinstance(engine, LocalEngine):
         raise UserError("optimizer.interference needs whole gradients in one process: engine.kind=local")
-    return InterferenceMeter(watched(engine.objective), keep).attach(optimizer)
+    return InterferenceMeter(watched(engine.objective), keep).attach(engine.optimizer)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ def matrices(gradients: dict[str, Tensor]) -> dict[str, Any]:
                 pair, delta = pair[off], delta[off]
             base = own[i]
             cosine_row.append(float(pair.mean()) if pair.numel() else None)
-            usable = base is not None and delta.numel() and float(base) != 0
-            harm_row.append(float(delta.mean() / base) if usable else None)  # type: ignore[operator]
+            known = base is not None and delta.numel() and float(base) != 0
+            harm_row.append(float(delta.mean() / base) if base is not None and known else None)
         cosines.append(cosine_row)
         harm.append(harm_row)
     return {

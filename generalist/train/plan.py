@@ -67,7 +67,7 @@ def plan(recipe: Recipe, gpus: int, gpu: str, cores: int = 8) -> dict[str, Any]:
     micro = recipe.engine.accumulate
 
     def mean(field: str) -> float:
-        return sum(shares.share(name) * getattr(c, field) for name, c in counted.items())
+        return sum(shares.share(name) * vars(c)[field] for name, c in counted.items())
 
     # autocast keeps most activations in half the bytes
     activations = max(c.activations for c in counted.values()) * (0.5 if half else 1.0)

@@ -32,6 +32,7 @@ from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.cached import cache_reads, remember
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.text.text_tensors import TextTensors
 from generalist.train.freeze import freeze, load_encoder
 from generalist.train.start.grow import adopt_towers
 from generalist.train.start.initial import adopt_tokenizers, initial_folder, law_of_start, started_from
@@ -126,9 +127,9 @@ class Prepared:
         if not isinstance(text, Text):  # a processor has a tokenizer; without words in the model it is one of bytes
             text = Text(tokenizer="", learn=BYTES) if text is None else text
             text.learn_texts([""])
-        tokenizer = text.hf_tokenizer()  # type: ignore[attr-defined]
+        assert isinstance(text, TextTensors)
         return GeneralistProcessor(
-            tokenizer=tokenizer,
+            tokenizer=text.hf_tokenizer(),
             modalities=modality_settings(self.modalities),
             candidate_sets={name: s.to_dict() for name, s in self.sets.items()},
             tasks=self.tasks,
@@ -163,7 +164,7 @@ def prepare(recipe: Recipe) -> Prepared:
     recipe.check()
     modalities = recipe.modalities
     for name, modality in modalities.items():
-        modality.name = name  # type: ignore[misc]
+        modality.called(name)
     check_model(recipe)
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))

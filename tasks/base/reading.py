@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -14,6 +14,8 @@ from generalist.tasks.candidates.names import CandidateSet
 from generalist.tasks.measures import lines
 from generalist.tasks.measures.metrics import Mean
 from generalist.tokenizers_mod.base.base import Modality
+
+C = TypeVar("C", bound=CandidateSet)
 
 
 class Reading:
@@ -35,6 +37,11 @@ class Reading:
     inputs: dict[str, str]
     modalities: dict[str, Modality]
     candidates: CandidateSet | None
+
+    def among_kind(self, kind: type[C]) -> C:
+        """Its candidates, which are of this kind once it is bound."""
+        assert isinstance(self.candidates, kind)
+        return self.candidates
 
     def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """log_p Float[M ... K] and labels [M ...] -> metrics that merge over batches.

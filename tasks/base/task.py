@@ -162,7 +162,7 @@ class Task(Reading):
         task, usual = copy(self), {f.name: f.default for f in fields(self)}
         task.inputs = {modality: name if name in record else modality for modality, name in self.inputs.items()}
         for setting in self.reads:
-            if getattr(self, setting) not in record:
+            if vars(self)[setting] not in record:
                 setattr(task, setting, usual[setting])
         return task
 
@@ -192,7 +192,7 @@ class Task(Reading):
         """Take a candidate set for this task's own; it learns what kinds of input it answers."""
         self.candidates = candidates
         if candidates is not None:
-            candidates.asked_of = self.kinds_of(self.inputs)  # type: ignore[misc]  # on the instance, as with names
+            candidates.asked_by(self.kinds_of(self.inputs))
 
     def kinds_of(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """The kinds ("vision", "text" ...) of these modalities."""
@@ -211,7 +211,7 @@ class Task(Reading):
 
         A dict is a list of pairs, for its order tells what comes first and a folder's files sort their keys.
         """
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "source"}
+        kept = {f.name: vars(self)[f.name] for f in fields(self) if f.init and f.name != "source"}
         told = {name: [list(pair) for pair in v.items()] if isinstance(v, dict) else v for name, v in kept.items()}
         return {"class": f"{type(self).__module__}:{type(self).__qualname__}", **told}
 

@@ -177,7 +177,7 @@ def forecasting(
         futures = [np.asarray(r[future], dtype=float) for r in records]
         whole = [i for i, f in enumerate(futures) if np.isfinite(f).all()]
         periods = [max(1, int(r.get("period") or 1)) for r in records]
-        return tuple([side[i] for i in whole] for side in (pasts, futures, periods))  # type: ignore[return-value]
+        return [pasts[i] for i in whole], [futures[i] for i in whole], [periods[i] for i in whole]
 
     tested = windows(test)
     if not tested[0]:

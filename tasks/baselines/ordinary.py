@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,12 +114,12 @@ def answered(task: Answer, train: Records, val: Val, test: Records) -> Result:
     counted = Counter(task.truth(train[i]) for i in range(len(train)))
     best = counted.most_common(1)[0][0]
     value = sum(task.truth(test[i]) == best for i in range(len(test))) / len(test)
-    return {"value": value, "chance": 1 / len(cast(Names, task.candidates).names), "baseline": "commonest answer"}
+    return {"value": value, "chance": 1 / len(task.among_kind(Names).names), "baseline": "commonest answer"}
 
 
 def restored(task: Restore, train: Records, val: Val, test: Records) -> Result:
     """The mean of a sample's visible tokens, for each of its hidden ones; chance: the training mean."""
-    numbers = cast(Numbers, task.candidates)
+    numbers = task.among_kind(Numbers)
     wrong, guess, count = 0.0, 0.0, 0
     for i in range(len(test)):
         asked = task.example(test[i]).inputs[1]
@@ -136,7 +136,7 @@ def restored(task: Restore, train: Records, val: Val, test: Records) -> Result:
 
 def restored_codes(task: RestoreCodes, train: Records, val: Val, test: Records) -> Result:
     """The code of the nearest visible token before, or the commonest code, whichever validation data prefer."""
-    codes = cast(Codes, task.candidates)
+    codes = task.among_kind(Codes)
     kinds = codes.kinds_of_codes()
     count = torch.zeros(codes.size)
     for i in range(0, len(train), max(1, len(train) // 500)):
@@ -171,7 +171,7 @@ def restored_codes(task: RestoreCodes, train: Records, val: Val, test: Records) 
 def guessed_classes(
     task: Classify, train: Records, val: Records, asked: list[Records], method: str, refit: bool
 ) -> Guessed:
-    count = len(cast(Names, task.candidates).names)
+    count = len(task.among_kind(Names).names)
     return guessing.classes(task.inputs, task.index, count, train, val, asked, task.modalities, method, refit)
 
 
@@ -187,7 +187,7 @@ def guessed_numbers(
     def told(record: Record) -> float | None:
         return as_number(record[task.target])
 
-    among = cast(Numbers, task.candidates)
+    among = task.among_kind(Numbers)
     return guessing.numbers(task.inputs, told, among, train, val, asked, task.modalities, method, refit)
 
 

@@ -99,6 +99,10 @@ class CandidateSet(ABC):
         names = self.labels(modalities)
         return Answer([names[i] for i in order.tolist()], p.tolist())
 
+    def asked_by(self, kinds: tuple[str, ...]) -> None:
+        """These kinds of input are answered; of other sets of the class it stays as it is."""
+        vars(self)["asked_of"] = kinds
+
     def role(self, task: str = "") -> Role:
         """What a mixture of experts is told of the members."""
         return Role(target=True, other=self.asked_of, task=task)

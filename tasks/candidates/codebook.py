@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.named import named as by_name
 from generalist.data.batch.types import IGNORE, Span
 from generalist.tasks.candidates.names import CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
@@ -53,7 +54,7 @@ class Codes(CandidateSet):
 
     def rows(self, key: str) -> Tensor:
         """The codes' own rows of a key of the data, zeros where the key is no part of them: [K, ...]."""
-        kind, shape = getattr(torch, self.kinds[key]), (self.size, *self.shapes[key])
+        kind, shape = by_name(f"torch:{self.kinds[key]}"), (self.size, *self.shapes[key])
         found = self.categories.get(key, self.numbers.get(key))
         return torch.zeros(shape, dtype=kind) if found is None else torch.tensor(found, dtype=kind).reshape(shape)
 

@@ -8,7 +8,6 @@ off a likelihood. Sets are saved with the model, so a prediction needs nothing e
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.data.batch.types import Role, Span
 from generalist.tasks.candidates.base import CandidateSet as CandidateSet
 from generalist.tasks.candidates.base import Worded as Worded
@@ -24,6 +24,7 @@ from generalist.tasks.candidates.number_sets import Residuals as Residuals
 from generalist.tasks.candidates.templates import TEMPLATED as TEMPLATED
 from generalist.tasks.candidates.templates import TEMPLATES as TEMPLATES
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.capabilities import Writes
 
 
 @dataclass
@@ -144,12 +145,20 @@ class Vocabulary(CandidateSet):
         return Role(target=True, other=self.told, task=task)
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
-        summary, text = modalities["summary"], modalities["text"]
-        return [[summary.span(None).ask([0]), span] for span in text.vocabulary_spans()]  # type: ignore[attr-defined]
+        summary, text = modalities["summary"], writer(modalities)
+        return [[summary.span(None).ask([0]), span] for span in text.vocabulary_spans()]
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
-        text = modalities["text"]
-        return [text.decode([i]) for i in range(text.vocabulary)]  # type: ignore[attr-defined]
+        text = writer(modalities)
+        return [text.decode([i]) for i in range(text.vocabulary)]
+
+
+def writer(modalities: dict[str, Modality]) -> Writes:
+    """The text over whose vocabulary answers are written. UserError where it has none."""
+    text = modalities["text"]
+    if not isinstance(text, Writes):
+        raise UserError(f"modality text, a {type(text).__name__}, has no vocabulary to write with; use a Text")
+    return text
 
 
 SETS: tuple[type[CandidateSet], ...] = (Names, ObjectNames, Vocabulary, Numbers, Residuals)
@@ -165,8 +174,7 @@ def candidate_set(values: dict[str, Any]) -> CandidateSet:
     values = dict(values)
     kind = values.pop("kind", "")
     if kind in ELSEWHERE:
-        module, _, name = ELSEWHERE[kind].partition(":")
-        return getattr(import_module(module), name)(**values)
+        return by_name(ELSEWHERE[kind])(**values)
     if kind not in KINDS:
         raise UserError(f"unknown kind of candidate set {kind!r}; {nearest(kind, [*KINDS, *ELSEWHERE])}")
     return KINDS[kind](**values)

@@ -121,7 +121,7 @@ class Answer(Task):
     @property
     def index(self) -> dict[str, int]:
         """{answer: its index}."""
-        names = self.candidates.names  # type: ignore[union-attr]
+        names = self.among_kind(Names).names
         if self.__dict__.get("_names") is not names:
             self._names, self._index = names, {name: i for i, name in enumerate(names)}
         return self._index
@@ -145,7 +145,7 @@ class Answer(Task):
 
     def keep(self, kept: lines.Kept) -> lines.Columns:
         """With the soft score of the answer given, which is VQA accuracy where the answers are those of ten people."""
-        columns, names = super().keep(kept), self.candidates.names  # type: ignore[union-attr]
+        columns, names = super().keep(kept), self.among_kind(Names).names
         given = [
             self.scores(kept.record(i)).get(names[k], 0.0)
             for i, k in zip(columns["record"].tolist(), columns["answer"].tolist(), strict=True)

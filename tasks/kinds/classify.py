@@ -156,7 +156,7 @@ class Classify(Task):
     def collate(self, examples: list[Example]) -> Batch:
         if not any(isinstance(e, Mixed) for e in examples):
             return super().collate(examples)
-        batch = super().collate(mix(examples, len(self.candidates.names)))  # type: ignore[union-attr]
+        batch = super().collate(mix(examples, len(self.among_kind(Names).names)))
         batch.count = batch.inputs.sequences  # one answer a sample, though its label is a row of shares
         return batch
 
@@ -168,4 +168,4 @@ class Classify(Task):
         return {"accuracy": accuracy(log_p, labels), "nll": surprise(log_p, labels)}
 
     def truth(self, record: Record) -> str:
-        return self.candidates.names[self.index(record)]  # type: ignore[union-attr]
+        return self.among_kind(Names).names[self.index(record)]

@@ -89,8 +89,8 @@ class Regress(Task):
             value = as_number(record[self.target])
             if value is None or not abs(value) < float("inf"):
                 raise UserError(f"target {self.target!r} is {record[self.target]!r}; it must be a finite number")
-            numbers = self.candidates
-            labels = torch.tensor([(value - numbers.mean) / numbers.std], dtype=torch.float32)  # type: ignore[union-attr]
+            numbers = self.among_kind(Numbers)
+            labels = torch.tensor([(value - numbers.mean) / numbers.std], dtype=torch.float32)
         return Example([self.question(labels), *self.input_spans(record, rng)], record=str(record.get("id", "")))
 
     def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:

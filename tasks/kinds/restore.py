@@ -15,7 +15,7 @@ them, a hidden token is partly seen in its neighbours.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -187,12 +187,12 @@ class RestoreCodes(Hiding):
 
     def example(self, record: Record, rng: torch.Generator | None = None) -> Example:
         """The summary and the modality's tokens, the hidden ones without content and asked; labels Int[m]."""
-        span, codes = self.whole(record, rng), cast(Codes, self.candidates)
+        span, codes = self.whole(record, rng), self.among_kind(Codes)
         modality = self.modalities[span.modality]
         hidden = self._choose(record, span, modality.hideable(span), rng)
         shown = {key: value.clone() for key, value in span.data.items()}
         for key, blank in modality.content().items():
-            shown[key][hidden] = blank  # type: ignore[call-overload]  # 0 and 0.0 alike
+            shown[key][hidden] = shown[key].new_tensor(blank)  # 0 and 0.0 alike
         labels = codes.assign({key: value[hidden] for key, value in span.data.items()})
         span = replace(span, data=shown).ask(hidden, labels)
         return Example([self.modalities["summary"].span(None), span], record=str(record.get("id", "")))

@@ -285,7 +285,7 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, bytes):
         return value.decode("ascii")
-    return value.tolist() if hasattr(value, "tolist") else value
+    return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
 
 
 def columns_of(rows: Iterable[dict[str, Any]]) -> Columns:

@@ -28,7 +28,7 @@ class Mean:
 
 def merge(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
     """Sums by name."""
-    return {name: a[name] + b[name] if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}  # type: ignore[misc]
+    return a | {name: a[name] + mean if name in a else mean for name, mean in b.items()}
 
 
 def mean_of(values) -> Mean:

@@ -233,7 +233,7 @@ class Audio(Modality):
 
         return audio()
 
-    def build(self, width: int) -> AudioTokens:
+    def build(self, width: int) -> nn.Module:
         return AudioTokens(self.patch[0] * self.patch[1], self.rows, width)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +16,7 @@ from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedM
 from transformers.modeling_outputs import BackboneOutput
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.tokenizers_mod.backbones.network import Network
 
 NAME = "stages"
@@ -39,8 +39,7 @@ def network_class(kind: str) -> type[Network]:
     """The network behind a name. UserError names the nearest."""
     if kind not in KINDS:
         raise UserError(f"backbone: unknown kind {kind!r}; {nearest(kind, KINDS)} (valid: {', '.join(KINDS)})")
-    module, _, name = KINDS[kind].partition(":")
-    found: type[Network] = getattr(import_module(module), name)
+    found: type[Network] = by_name(KINDS[kind])
     return found
 
 

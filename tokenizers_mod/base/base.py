@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError, blame, nearest
 from generalist.data.base.files import check_regular, is_regular
+from generalist.data.base.foreign import file_of
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import flat_rows, pad_spans
@@ -77,7 +78,7 @@ class Modality:
                 return raw.read_bytes() if is_regular(raw) else None
             except OSError:
                 return None
-        return getattr(raw, "encoded", None)
+        return file_of(raw)
 
     def keep(self, value: Any) -> Tensor | None:
         """What the slow method gave, as a tensor that `kept` turns back into the same."""
@@ -224,8 +225,13 @@ class Modality:
         """JSON-ready settings; `type(self)(**settings)` gives the same modality."""
         return asdict(self)
 
+    def called(self, name: str) -> Self:
+        """Itself, under the name that it goes by in its model: one class may serve several modalities."""
+        vars(self)["name"] = name
+        return self
+
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Modality:
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
         valid = {f.name for f in fields(cls)}
         for key in settings:
             if key not in valid:

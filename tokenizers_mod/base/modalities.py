@@ -67,9 +67,7 @@ def build_modalities(settings: dict[str, Any] | None) -> dict[str, Modality]:
     for name, values in (settings or {}).items():
         values = dict(values)
         path = values.pop("class", None)
-        modality = modality_class(name, path).from_settings(values)
-        modality.name = name  # type: ignore[misc]  # one class may serve several modalities of a model
-        out[name] = modality
+        out[name] = modality_class(name, path).from_settings(values).called(name)
     return out
 
 

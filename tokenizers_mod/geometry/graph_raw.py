@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError, nearest, told
-from generalist.data.base.foreign import is_tensor
+from generalist.data.base.foreign import acts_as, is_tensor
 from generalist.data.base.limits import limits, over
 from generalist.tokenizers_mod.base.base import check_finite
 
@@ -49,9 +49,9 @@ def read_graph(raw: Any, what: str = "graph") -> RawGraph:
         if unknown := [k for k in raw if k not in KEYS]:
             raise UserError(f"{what}: no key {unknown[0]!r}; {nearest(str(unknown[0]), KEYS)}")
         found = dict(raw)
-    elif hasattr(raw, "adjacency") and hasattr(raw, "nodes"):
+    elif acts_as(raw, "adjacency", "nodes"):
         found = _networkx(raw)
-    elif hasattr(raw, "edge_index"):
+    elif acts_as(raw, "edge_index"):
         found = _pyg(raw)
     else:
         raise UserError(

@@ -159,7 +159,7 @@ class Points(Modality):
 
         return points()
 
-    def build(self, width: int) -> PointTokens:
+    def build(self, width: int) -> nn.Module:
         return PointTokens(3 + self.channels, self.hidden, width)
 
 

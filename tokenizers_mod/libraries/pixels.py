@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.named import in_library
 
 PLAIN: dict[str, Any] = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -41,9 +42,7 @@ def transform(pixels: dict[str, Any], size: tuple[int, int]) -> Callable[[Image.
 
 
 def _processor(name: str, settings: dict[str, Any], size: tuple[int, int]) -> Callable[[Image.Image], Tensor]:
-    import transformers
-
-    kind = getattr(transformers, name, None)
+    kind = in_library("transformers", name)
     if kind is None:
         raise UserError(f"backbone: this version of transformers has no {name}; update transformers")
     square = {"height": size[0], "width": size[1]}

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoModel
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import in_library
 from generalist.tokenizers_mod.libraries.tower import Tower, fit
 
 SERIES = "past_values"
@@ -34,7 +34,7 @@ def build(description: dict[str, Any], size: tuple[int, ...], kind: str, any_siz
     if type(config) in MODEL_MAPPING:
         net: Any = AutoModel.from_config(config)
     else:
-        own = getattr(transformers, type(config).__name__.replace("Config", "Model"), None)
+        own = in_library("transformers", type(config).__name__.replace("Config", "Model"))
         if own is None:
             raise UserError(f"encoder: transformers has no network of its own for {description['name']!r}")
         net = own(config)

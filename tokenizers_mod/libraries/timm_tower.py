@@ -100,7 +100,7 @@ class TimmTower(Tower):
 
     def _scales(self, pixels: Tensor, norm: bool) -> list[Tensor]:
         few = None if self.kind == "all" else 1
-        found = self.net.forward_intermediates(  # type: ignore[operator, union-attr]
+        found = self.net.forward_intermediates(
             pixels, indices=few, norm=norm, output_fmt="NCHW", intermediates_only=True
         )
         return list(found)
@@ -113,7 +113,7 @@ class TimmTower(Tower):
 
     def load(self, tensors: dict[str, Tensor], where: str) -> None:
         own = self.net.state_dict()
-        rename = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
+        rename = vars(sys.modules[type(self.net).__module__]).get("checkpoint_filter_fn")
         if rename is not None and not set(own) <= set(tensors):
             takes = len(inspect.signature(rename).parameters)
             whole = self.whole()  # some look up the classifier, which this network goes without
@@ -122,7 +122,7 @@ class TimmTower(Tower):
             except (KeyError, AttributeError, RuntimeError, IndexError) as error:
                 name = next((name for name in tensors if name not in own), "its first tensor")
                 raise UserError(f"{where} holds weights of another architecture: {name} is unknown to it") from error
-        heads = self.net.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+        heads = self.net.pretrained_cfg.get("classifier") or ()
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
         fit(self.net, tensors, where, lambda name: name.startswith(tuple(f"{h}." for h in heads)))
 

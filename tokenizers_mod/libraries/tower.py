@@ -33,6 +33,8 @@ class Tower(nn.Module):
     """net: the library's network. forward(pixels Float[B 3 H W]) -> maps [Float[B C h w], ...], finest first, or, as
     "embedding", one Float[B C 1 1]."""
 
+    net: Any  # of a library: its class says what it can do
+
     def __init__(self, net: nn.Module, kind: str) -> None:
         super().__init__()
         self.net, self.kind = net, kind

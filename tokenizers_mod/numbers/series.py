@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import acts_as
 from generalist.data.batch.types import Span
 from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines, check_parquet
@@ -213,7 +214,7 @@ def load_array(raw: Any, what: str = "series") -> tuple[np.ndarray, str]:
 
 
 def _is_frame(raw: Any) -> bool:
-    return hasattr(raw, "select_dtypes") or hasattr(raw, "to_pandas")
+    return acts_as(raw, "select_dtypes") or acts_as(raw, "to_pandas")
 
 
 def _load_file(path: Path, what: str) -> Any:
@@ -236,7 +237,7 @@ def _numeric(table: Any, what: str) -> Any:
     """A DataFrame without its date columns; a single column becomes [t]."""
     import pandas
 
-    if hasattr(table, "to_pandas"):  # polars
+    if acts_as(table, "to_pandas"):  # polars
         table = table.to_pandas()
         if table.ndim == 1:
             return table.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -29,10 +29,11 @@ class BackboneTokens(PretrainedTokens):
             raise UserError(f"{settings.name}: width {width} is not a multiple of 4, which 2-D positions need")
         self.width, self.settings = width, settings
         self.one = settings.maps == "embedding" and settings.shapes[0][:2] == [1, 1]
-        self.projections = nn.ModuleList(nn.Linear(shape[2], width) for shape in settings.shapes)
+        linears = [nn.Linear(shape[2], width) for shape in settings.shapes]
+        self.projections = nn.ModuleList(linears)
         self.scales = nn.Parameter(torch.randn(len(settings.shapes), width) * 0.02) if settings.maps == "all" else None
-        for linear in self.projections:
-            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        for linear in linears:
+            nn.init.zeros_(linear.bias)
         self.train(self.training)
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
@@ -128,7 +129,7 @@ class BackboneTokens(PretrainedTokens):
         """Maps -> Float[B n width], scale by scale, each row by row."""
         out = []
         for i, (one, linear) in enumerate(zip(maps, self.projections, strict=True)):
-            x = linear(one.flatten(2).transpose(1, 2).to(linear.weight.dtype))  # type: ignore[arg-type, union-attr]
+            x = linear(one.flatten(2).transpose(1, 2).to(next(linear.parameters()).dtype))
             if not self.one:
                 h, w = one.shape[2:]
                 places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(-1, 2).to(x.device)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import in_library
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.views import spread
@@ -179,9 +180,8 @@ def _asked(network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extractor(name: str, settings: dict[str, Any]) -> Any:
-    import transformers
 
-    kind = getattr(transformers, name, None)
+    kind = in_library("transformers", name)
     if kind is None:
         raise UserError(f"audio: this version of transformers has no {name}; update transformers")
     return kind(**settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from generalist.tokenizers_mod.pretrained.base import PretrainedTokens, frozen
 from generalist.tokenizers_mod.pretrained.features import Features
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 POOLINGS = ("mean", "cls")
 RECENT = 1024  # texts whose features are kept in memory where they are kept on disk; a task's candidates are few
@@ -24,9 +27,9 @@ class EncodedText(PretrainedTokens):
     at position -1 stands for itself without a position, at -2 - p with position p. With pooling a text is one row.
     """
 
-    def __init__(self, encoder: nn.Module, width: int, settings: Any) -> None:
+    def __init__(self, encoder: PreTrainedModel, width: int, settings: Any) -> None:
         super().__init__(encoder, settings.frozen, settings.lora)
-        inner = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        inner = int(encoder.config.hidden_size)
         self.start = settings.backend.token_to_id(settings.start) if settings.start else None
         self.fill, self.pooling = settings.eot, settings.pooling
         self.digest = settings.digest

@@ -151,7 +151,7 @@ class MetaAudio(Audio):
         patch = patches.reshape(rows * columns, -1)
         return Span(self.name, {"patch": patch, "index": torch.arange(len(patch))}, len(patch), grid=(rows, columns))
 
-    def build(self, width: int) -> nn.Module:  # type: ignore[override]
+    def build(self, width: int) -> nn.Module:
         columns = (self.steps - self.patch[1]) // self.stride[1] + 1
         return LinearTokens(self.patch[0] * self.patch[1], width, self.rows * columns)
 
@@ -258,7 +258,7 @@ class MetaSpectral(Spectral):
             grid=span.grid,
         )
 
-    def build(self, width: int) -> nn.Module:  # type: ignore[override]
+    def build(self, width: int) -> nn.Module:
         if self.hidden:
             raise UserError(f"{self.name}: hidden is {self.hidden}; the original has no hidden layer, set it to 0")
         return LinearTokens(self.group * self.patch**2, width, self.bands)
@@ -275,7 +275,7 @@ class MetaPoints(Points):
     normalise: bool = False
     widths: list[int] = field(default_factory=lambda: [128, 256, 512])
 
-    def build(self, width: int) -> nn.Module:  # type: ignore[override]
+    def build(self, width: int) -> nn.Module:
         return MetaPointTokens(self.widths, width)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.foreign import acts_as
 from generalist.data.media import jsons
 from generalist.data.sources.tabular import read_table
 from generalist.tokenizers_mod.tables.schema import to_number
@@ -13,14 +14,14 @@ from generalist.tokenizers_mod.tables.schema import to_number
 
 def as_row(raw: Any) -> Any:
     """A row of pandas (Series) or of polars (a frame of one row) as a dict; anything else as it is."""
-    if hasattr(raw, "to_dicts"):
+    if acts_as(raw, "to_dicts"):
         rows = raw.to_dicts()
         if len(rows) != 1:
             raise UserError(
                 f"table: a data frame of {len(rows)} rows where one is wanted; give frame.row(i, named=True)"
             )
         return rows[0]
-    return raw.to_dict() if hasattr(raw, "to_dict") else raw
+    return raw.to_dict() if acts_as(raw, "to_dict") else raw
 
 
 def first_row(path: Path, what: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.foreign import acts_as
 from generalist.data.base.outliers import EXTREME, inside
 from generalist.data.tables.dates import PARTS, moment, parts_of, style_of
 from generalist.data.tables.typed import decimal_of, is_gap, number, reading
@@ -192,7 +193,7 @@ def _dates(name: str, present: list[Any], bins: int) -> list[Column]:
 
 
 def _columns(rows: Any) -> dict[str, list]:
-    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+    if acts_as(rows, "to_dict", "columns"):
         table = {str(name): rows[name].to_list() for name in rows.columns}
         if len(table) != len(rows.columns):
             raise UserError("table: two columns have the same name; rename one")

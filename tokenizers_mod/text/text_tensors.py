@@ -33,6 +33,10 @@ class TextTensors(Modality):
         """Id of the token that hides a word."""
         raise NotImplementedError
 
+    def hf_tokenizer(self) -> Any:
+        """The same ids with the Hugging Face interface."""
+        raise NotImplementedError
+
     def decode(self, ids: Sequence[int] | Tensor, specials: bool = False) -> str:
         """Ids -> text."""
         raise NotImplementedError

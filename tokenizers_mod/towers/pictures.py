@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import in_library
 from generalist.tokenizers_mod.base.views import spread
 from generalist.tokenizers_mod.towers.tower import Tower
 from generalist.tokenizers_mod.vision.image import read_image
@@ -110,7 +111,7 @@ def image_processor(settings: dict[str, Any]) -> Any:
 
     values = dict(settings)
     name = values.pop("image_processor_type", "")
-    kind = getattr(transformers, name, None) if name else None
+    kind = in_library("transformers", name)
     if not (isinstance(kind, type) and issubclass(kind, transformers.image_processing_base.ImageProcessingMixin)):
         known = [n for n in dir(transformers) if "ImageProcessor" in n]
         raise UserError(f"image: transformers has no image processor {name!r}; {nearest(name, known)}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import in_library
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.towers.tower import Tower
 
@@ -59,7 +60,7 @@ def feature_extractor(settings: dict[str, Any]) -> Any:
 
     values = dict(settings)
     name = values.pop("feature_extractor_type", "")
-    kind = getattr(transformers, name, None) if name else None
+    kind = in_library("transformers", name)
     if not (isinstance(kind, type) and issubclass(kind, transformers.FeatureExtractionMixin)):
         known = [n for n in dir(transformers) if n.endswith("FeatureExtractor")]
         raise UserError(f"audio: transformers has no feature extractor {name!r}; {nearest(name, known)}")

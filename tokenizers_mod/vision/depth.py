@@ -6,6 +6,7 @@ LanguageBind (2310.01852). A pixel has two channels, [value, known]; patches wit
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -70,7 +71,7 @@ class Depth(Image):
 
         UserError: unreadable, not [H, W], no depth at all.
         """
-        if isinstance(raw, str) or hasattr(raw, "__fspath__") or is_picture(raw):
+        if isinstance(raw, str | os.PathLike) or is_picture(raw):
             raw = _picture(raw)
         array = as_array(raw, self.name)
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):

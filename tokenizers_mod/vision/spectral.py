@@ -213,7 +213,7 @@ class Spectral(Modality):
 
         return spectral()
 
-    def build(self, width: int) -> SpectralTokens:
+    def build(self, width: int) -> nn.Module:
         return SpectralTokens(self.group * self.patch**2, width, self.hidden)
 
 

@@ -26,4 +26,5 @@ class ConvStem(nn.Sequential):
         for layer in self:  # keep the patches' scale: the usual initialisation would shrink it below the positions'
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)

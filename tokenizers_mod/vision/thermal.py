@@ -6,6 +6,7 @@ temperature (FLIR's "TLinear": 0.01 K or 0.04 K a count).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,7 +59,7 @@ class Thermal(Image):
 
     def read(self, raw: Any) -> Tensor:
         """-> float [channels, H, W] in 0..1. UserError: empty, NaN, not a picture."""
-        is_array = not (isinstance(raw, str | bytes) or is_picture(raw) or hasattr(raw, "__fspath__"))
+        is_array = not (isinstance(raw, str | bytes | os.PathLike) or is_picture(raw))
         array = as_array(raw, self.name) if is_array else None
         if array is None or array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or array.size == 0:
             return super().read(raw)

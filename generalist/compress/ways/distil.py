@@ -41,8 +41,8 @@ class Distil:
 
     def check(self) -> None:
         for name in ("width", "layers", "heads", "hidden"):
-            if getattr(self, name) < 0:
-                raise UserError(f"distil: {name}={getattr(self, name)}; it must be at least 1, or 0 for the teacher's")
+            if vars(self)[name] < 0:
+                raise UserError(f"distil: {name}={vars(self)[name]}; it must be at least 1, or 0 for the teacher's")
         if self.weight < 0 or not self.temperature > 0:
             raise UserError(f"distil: weight={self.weight:g}, temperature={self.temperature:g}: both are positive")
         self.pace.check("distil")

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generalist.hf.processor import GeneralistProcessor
+from generalist.tokenizers_mod.base.capabilities import Writes
+
 TEXTS = ["a photo of a cat", "two dogs, running", "the sound of rain on a roof"]
 
 
@@ -37,3 +40,10 @@ def pixels(modality: Any) -> Tensor:
 def raw_of(name: str, modality: Any) -> list[Any]:
     """What a modality of two towers is given, by its name."""
     return sounds(modality.rate) if name == "audio" else clips() if name == "video" else pictures()
+
+
+def most_pieces(processor: GeneralistProcessor) -> int:
+    """Tokens of the longest text that the converted model takes."""
+    text = processor.built["text"]
+    assert isinstance(text, Writes)
+    return text.max_length

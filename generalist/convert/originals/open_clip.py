@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from generalist.convert import open_clip as single
-from generalist.convert.originals.inputs import TEXTS, pictures, pixels
+from generalist.convert.originals.inputs import TEXTS, most_pieces, pictures, pixels
 from generalist.convert.pairs import open_clip as pairs
 from generalist.convert.parity import Compared, difference
 from generalist.convert.report import Report
@@ -39,7 +39,7 @@ def _texts(name: str, lenient: bool, model: GeneralistModel, processor: Generali
     import open_clip
 
     text: Any = single.text_tower(name, lenient=lenient)
-    rows = open_clip.SimpleTokenizer(context_length=processor.built["text"].max_length + 1)(TEXTS)  # type: ignore[attr-defined]
+    rows = open_clip.SimpleTokenizer(context_length=most_pieces(processor) + 1)(TEXTS)
     theirs = text.encode_text(rows) if isinstance(text, open_clip.CLIP) else text(rows)
     ours = model.get_text_features(**processor(text=TEXTS, return_tensors="pt")).pooler_output
     return difference("features of 3 texts", ours, theirs)

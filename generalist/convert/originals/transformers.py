@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from generalist.convert import sentence
-from generalist.convert.originals.inputs import TEXTS, pixels, raw_of
+from generalist.convert.originals.inputs import TEXTS, most_pieces, pixels, raw_of
 from generalist.convert.pairs import transformers as pairs
 from generalist.convert.pairs.tokenizer import load_tokenizer
 from generalist.convert.parity import Compared, difference
@@ -51,7 +51,7 @@ def compare(
 def _clip_texts(original: Any, model: GeneralistModel, processor: GeneralistProcessor) -> Compared:
     import open_clip
 
-    length = processor.built["text"].max_length + 1  # type: ignore[attr-defined]
+    length = most_pieces(processor) + 1
     rows = open_clip.SimpleTokenizer(context_length=length)(TEXTS)
     if hasattr(original, "get_text_features"):
         theirs = library_features(original, "text", {"input_ids": rows})
@@ -89,7 +89,7 @@ def _both(folder: Path, side: str, kind: str, model: GeneralistModel, processor:
     own = normalize(library_features(original, side, seen), dim=-1)
     text = normalize(library_features(original, "text", words), dim=-1)
     law = dict(original.named_parameters(recurse=False))
-    logits = own @ text.T * law.get("logit_scale_a", law.get("logit_scale")).exp()  # type: ignore[union-attr]
+    logits = own @ text.T * law["logit_scale_a" if "logit_scale_a" in law else "logit_scale"].exp()
     logits = logits + law["logit_bias"] if "logit_bias" in law else logits
     found = model(**tensors)
     return [

@@ -322,7 +322,7 @@ def _need(official: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _text(config: GeneralistConfig) -> Text:
-    return Text.from_settings(config.modalities["text"])  # type: ignore[index,return-value]
+    return Text.from_settings((config.modalities or {})["text"])
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> list[float] | float:

@@ -38,7 +38,9 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, 
     from torch.nn.attention.flex_attention import flex_attention
 
     try:
-        return flex_attention(q, k, v, score_mod=_score_mod(q, k, mask)), None  # type: ignore[return-value]
+        found = flex_attention(q, k, v, score_mod=_score_mod(q, k, mask))
+        assert isinstance(found, Tensor)  # a tuple where more is asked for
+        return found, None
     except NotImplementedError as error:
         what = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{what}; or use attn_implementation='sdpa', which gives the same numbers") from error

@@ -46,7 +46,7 @@ class ExpertLinear(nn.Module):
 
     def reset_parameters(self) -> None:
         """Xavier, every matrix of every expert on its own (spec 1.12)."""
-        if getattr(self.weight, "_is_hf_initialized", False):
+        if vars(self.weight).get("_is_hf_initialized"):
             return  # loaded
         for expert in self.weight.data:
             for part in expert.chunk(self.parts):

@@ -61,8 +61,9 @@ def check_experts(spec: EncoderSpec) -> None:
         raise UserError(f"model: moe_noise is {moe.noise}; it must be 0 (none) or more")
     if not has_experts(spec):
         return
-    for name in ("inner_norm", "relative", "head_dim", "local"):
-        if getattr(spec, name):
+    none = {"inner_norm": spec.inner_norm, "relative": spec.relative, "head_dim": spec.head_dim, "local": spec.local}
+    for name, given in none.items():
+        if given:
             raise UserError(f"model: experts have no {name}; leave it out or set moe_placement to none")
     channels = [named(layer.channel, "channel_mixers")[0] for layer in spec.stack()]
     other = [name for name in channels if name not in EXPERT_MIXER and name not in EXPERT_MIXER.values()]

@@ -9,7 +9,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.nn.attention.positions.table import build_positions
 from generalist.nn.experts.experts import Experts
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
@@ -67,8 +67,7 @@ def mixer_class(table: Table, name: str) -> type[nn.Module]:
     found = table[name]
     if not isinstance(found, str):
         return found
-    module, _, attribute = found.partition(":")
-    kind: type[nn.Module] = getattr(import_module(module), attribute)
+    kind: type[nn.Module] = by_name(found)
     return kind
 
 
@@ -231,7 +230,7 @@ def _check_mixers(spec: EncoderSpec) -> dict[str, Needs]:
 
 def _check_attention(spec: EncoderSpec) -> None:
     """UserError for settings of attention in a model that has none: nothing would read them."""
-    asked = [name for name in ("prompts", "candidate_prompts", "position", "head_dim", "local") if getattr(spec, name)]
+    asked = [name for name in ("prompts", "candidate_prompts", "position", "head_dim", "local") if vars(spec)[name]]
     kinds = [mixer_class(TOKEN_MIXERS, name) for name, _ in mixer_names(spec)]
     if asked and kinds and not any("positions" in inspect.signature(kind.__init__).parameters for kind in kinds):
         raise UserError(

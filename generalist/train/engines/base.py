@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Batch
+from generalist.model.objective import Objective
 from generalist.train.engines import portable
 
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -118,12 +119,12 @@ def group_names(objective: nn.Module, optimizer: Optimizer) -> list[list[str]]:
     return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
 
 
-def recompute_activations(objective: nn.Module) -> int:
+def recompute_activations(objective: Objective) -> int:
     """Keep only the input of every encoder layer and compute the rest again in the backward pass; how many layers.
 
     Applied from outside (1604.06174): names, parameters and results stay as they are.
     """
-    layers = list(objective.model.encoder.layers)  # type: ignore[union-attr, arg-type]
+    layers = list(objective.model.encoder.layers)
     for layer in layers:
         layer.forward = partial(recompute, layer.forward, use_reentrant=False)
     return len(layers)
@@ -150,7 +151,9 @@ def seed_all(seed: int) -> None:
 
 def rng_state() -> dict[str, Any]:
     """The random state of this process: torch's (CPU and current CUDA device), numpy's and Python's."""
-    words, position = np.random.get_state()[1:3]  # type: ignore[index]
+    numbers = np.random.get_state()
+    assert isinstance(numbers, tuple)
+    words, position = numbers[1:3]
     version, state, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -8,6 +8,7 @@ stepped group by group, so MT-AdamW is told the norm of the whole gradient.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Batch
 from generalist.machine.collectives import rank, world
 from generalist.machine.ranks import barrier, on_first
+from generalist.model.objective import Objective
 from generalist.recipe.recipe import Recipe
 from generalist.train.engines import deepspeed_disk, deepspeed_files, portable
 from generalist.train.engines.base import (
@@ -36,7 +38,7 @@ from generalist.train.optimizer import BalancedAdamW, build_optimizer, set_rate
 class DeepSpeedEngine:
     """One rank of a DeepSpeed run; the process group exists already (`generalist.machine.ranks.join`)."""
 
-    def __init__(self, objective: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, objective: Objective, recipe: Recipe, device: torch.device) -> None:
         check_precision(recipe.engine.precision, device)
         check_accelerator(device)
         self.rank, self.world, self.device = rank(), world(), device
@@ -95,7 +97,7 @@ class DeepSpeedEngine:
             with deepspeed_disk.in_memory(self.zero, number) as flat, torch.no_grad():
                 fresh_state(self.optimizer, flat)
                 for parameter, offset, size in deepspeed_disk.parts(self.zero, number):
-                    own = max(0, parameter.ds_numel - self.rank * size)  # type: ignore[attr-defined]  # DeepSpeed's
+                    own = max(0, parameter.ds_numel - self.rank * size)
                     if own < size:
                         flat[offset + own : offset + size] = 0
 
@@ -242,7 +244,7 @@ class DeepSpeedEngine:
         for held in self.optimizer.state.values():
             held["step"] = torch.full_like(held["step"], count) if isinstance(held["step"], Tensor) else count
 
-    def _set_part(self, parameter: nn.Parameter, value: Tensor, key: str | None) -> None:
+    def _set_part(self, parameter: Any, value: Tensor, key: str | None) -> None:
         """This rank's part of an fp32 master weight (key None) or of an optimiser moment, from the whole tensor."""
         from deepspeed import utils
 
@@ -254,7 +256,7 @@ class DeepSpeedEngine:
                 utils.safe_set_full_optimizer_state(parameter, whole, key)
             return
         # DeepSpeed's own setter for whole tensors fails where ranks do not divide the parameter: pad as it shards
-        size = parameter.partition_numel()  # type: ignore[attr-defined]  # DeepSpeed adds it
+        size = parameter.partition_numel()
         part = nn.functional.pad(value.flatten(), (0, size * self.world - value.numel())).chunk(self.world)[self.rank]
         if key is None:
             utils.safe_set_local_fp32_param(parameter, part.clone())

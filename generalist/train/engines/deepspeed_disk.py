@@ -75,8 +75,8 @@ def in_memory(zero: Any, number: int) -> Iterator[Tensor]:
             zero._optimizer_states_and_gradient_swap_out(number)
 
 
-def parts(zero: Any, number: int) -> Iterator[tuple[nn.Parameter, int, int]]:
-    """(parameter, offset, size) of this rank's part of every parameter in a group's flat tensor."""
+def parts(zero: Any, number: int) -> Iterator[tuple[Any, int, int]]:
+    """(parameter of DeepSpeed, offset, size) of this rank's part of every parameter in a group's flat tensor."""
     for parameter in zero.fp16_groups[number]:
         _, offset, size = zero.grad_position[zero.get_param_id(parameter)]
         yield parameter, int(offset), int(size)

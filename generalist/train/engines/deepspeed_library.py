@@ -50,7 +50,7 @@ class Gate:
         self.optimizer, self.inner, self.open, self.clip = optimizer, optimizer.step, True, clip
         self.zero: Any = None  # DeepSpeed's own optimiser around this one, at stages 1 to 3
         self._norm = float("nan")
-        optimizer.step = self.step  # type: ignore[method-assign, assignment]
+        vars(optimizer)["step"] = self.step
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         if self.zero is None:

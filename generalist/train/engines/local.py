@@ -24,7 +24,7 @@ from generalist.train.engines.base import (
     set_rng_state,
     write_meta,
 )
-from generalist.train.optimizer import set_rate
+from generalist.train.optimizer import BalancedAdamW, set_rate
 
 
 class LocalEngine:
@@ -62,7 +62,7 @@ class LocalEngine:
         set_rate(self.optimizer, lr)
         norm = finish_gradient(self.optimizer, self.clip)
         if apply and np.isfinite(norm):
-            if hasattr(self.optimizer, "task"):
+            if isinstance(self.optimizer, BalancedAdamW):
                 self.optimizer.task(share, omega)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-
+from generalist.data.base.named import named as by_name
 from generalist.model.objective import Objective
 from generalist.recipe.method import chosen
 from generalist.recipe.recipe import Recipe
@@ -20,7 +19,6 @@ def build_method(recipe: Recipe, objective: Objective) -> Added | None:
     name = chosen(recipe.method, recipe.distill, recipe.model.sparsity)
     if not name:
         return None
-    module, _, kind = METHODS[name].partition(":")
-    method = getattr(importlib.import_module(module), kind)()
+    method = by_name(METHODS[name])()
     method.prepare(objective, recipe)
     return Added(method, objective)

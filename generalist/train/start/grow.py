@@ -53,14 +53,16 @@ def has_grown(saved: GeneralistConfig) -> bool:
 def going_on(own: ModelSpec, saved: GeneralistConfig) -> ModelSpec:
     """The recipe's model with the description of a start that has grown."""
     names = (*KEPT, *SIZES, "layers", "layer_scale", *HOW)
-    return replace(own, **{name: getattr(saved, name) for name in names})
+    known = saved.described()
+    return replace(own, **{name: known[name] for name in names})
 
 
 def grown_spec(own: ModelSpec, saved: GeneralistConfig) -> ModelSpec:
     """The recipe's layers on a start without any. UserError for layers that cannot begin as the identity."""
-    taken = {name: getattr(saved, name) for name in KEPT}
+    known = saved.described()
+    taken = {name: known[name] for name in KEPT}
     if own.width != saved.width:
-        taken |= {name: getattr(saved, name) for name in SIZES}
+        taken |= {name: known[name] for name in SIZES}
     found = replace(own, **taken)
     if not found.layers:
         return found

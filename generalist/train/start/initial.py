@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from generalist.convert.files import load_folder
 from generalist.convert.report import Report
 from generalist.data.base.errors import UserError
 from generalist.model.config import GeneralistConfig
+from generalist.model.model import PackedModel
 from generalist.model.referred import referred_tensors
 from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
@@ -46,9 +46,10 @@ def started_from(recipe: Recipe) -> ModelSpec:
         return grown_spec(own, saved)
     if has_grown(saved):
         return going_on(own, saved)
+    ours, known, unset = own.described(), saved.described(), usual.described()
     for name in HOW:
-        asked, theirs = getattr(own, name), getattr(saved, name)
-        if asked not in (getattr(usual, name), theirs):
+        asked, theirs = ours[name], known[name]
+        if asked not in (unset[name], theirs):
             raise _otherwise(home, name, theirs, asked)
         taken[name] = theirs
     return replace(own, **taken)
@@ -71,7 +72,7 @@ def initial_folder(folder: Path, key: str = "init") -> Path:
 
 
 @torch.no_grad()
-def load_initial(model: nn.Module, folder: Path) -> Report:
+def load_initial(model: PackedModel, folder: Path) -> Report:
     """Take the weights of a saved model; the report of what was done with every tensor.
 
     Tables that are computed and not learnt (fixed positions at another picture size) stay the model's own.
@@ -86,10 +87,10 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
     _same_words(model, settings, folder)
     own, learnt = model.state_dict(), {name for name, _ in model.named_parameters()}
     report = Report(f"init {folder}", unexpected=sorted(set(theirs) - set(own)))
-    new = tuple(f"tokenizers.{name}." for name in model.modalities if name not in settings)  # type: ignore[union-attr]
+    new = tuple(f"tokenizers.{name}." for name in model.modalities if name not in settings)
     if grows(saved):
         new = (*new, LAYERS)
-        gains = begin_as_identity(model.encoder)  # type: ignore[arg-type]
+        gains = begin_as_identity(model.encoder)
         report.notes.append(f"new layers that begin as the identity: {gains} gains of residual branches at zero")
     taken = {}
     for name, value in own.items():
@@ -118,8 +119,9 @@ def load_initial(model: nn.Module, folder: Path) -> Report:
 
 def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
     """UserError where equal weights would compute something else: settings that no tensor's size shows."""
+    known, own = saved.described(), model.config.described()
     for name in ("readout",) if grows(saved) else SILENT:
-        theirs, ours = getattr(saved, name), getattr(model.config, name)
+        theirs, ours = known[name], own[name]
         if theirs != ours:
             raise _otherwise(folder, name, theirs, ours)
 

@@ -24,7 +24,7 @@ from generalist.data.stream.source import Record, Records
 from generalist.tasks.base.examples import TaskExamples
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
-from generalist.tasks.candidates.names import CandidateSet, ObjectNames
+from generalist.tasks.candidates.names import CandidateSet, Names, ObjectNames
 from generalist.tasks.measures import lines
 from generalist.tasks.measures.metrics import Mean
 from generalist.tokenizers_mod.base.base import Modality
@@ -181,7 +181,7 @@ class Detect(Task):
 
     def keep(self, kept: lines.Kept) -> lines.Columns:
         """A line a picture: its objects and what was found, by class name; COCO's AP follows from them."""
-        names = self.candidates.names[1:]  # type: ignore[union-attr]
+        names = self.among_kind(Names).names[1:]
         owners = kept.owner.unique().tolist()
         truths, hits = np.empty(len(owners), dtype=object), np.empty(len(owners), dtype=object)
         right = []
@@ -254,6 +254,6 @@ class Detect(Task):
         return {"name": names[kind], "kind": kind - 1, "p": round(hit["score"], 3), "box": [round(v, 4) for v in box]}
 
     def truth(self, record: Record) -> str:
-        names = self.candidates.names[1:]  # type: ignore[union-attr]
+        names = self.among_kind(Names).names[1:]
         kinds = [names[k] for k in record["classes"]]
         return ", ".join(f"{kinds.count(n)} {n}" for n in names if n in kinds) or "no objects"

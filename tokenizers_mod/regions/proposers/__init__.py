@@ -7,10 +7,10 @@ attention code and satisfies `RegionProposer`. Class heads are binary, foregroun
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.tokenizers_mod.regions.proposers.base import Objects, Proposals, RegionProposer
 
 # name -> where its adapter is built: build(name, settings) -> RegionProposer
@@ -31,8 +31,7 @@ def build_proposer(
     path = PROPOSERS.get(name)
     if path is None:
         raise UserError(f"region: unknown proposer {name!r}; {nearest(name, PROPOSERS)}")
-    module, _, attribute = path.partition(":")
-    return getattr(import_module(module), attribute)(name, config, backbone, masks, checkpoint)
+    return by_name(path)(name, config, backbone, masks, checkpoint)
 
 
 __all__ = ["PROPOSERS", "Objects", "Proposals", "RegionProposer", "build_proposer"]

@@ -34,9 +34,10 @@ class Mask2FormerProposer(nn.Module):
     def forward(self, pixels: Tensor, objects: list[Objects] | None = None) -> Proposals:
         given: dict[str, Any] = {}
         if objects is not None:
-            if any(item.masks is None for item in objects):
+            masks = [item.masks.float() for item in objects if item.masks is not None]
+            if len(masks) < len(objects):
                 raise UserError("region: mask2former learns from masks; open the source with masks=True")
-            given["mask_labels"] = [item.masks.float() for item in objects]  # type: ignore[union-attr]
+            given["mask_labels"] = masks
             given["class_labels"] = [
                 torch.zeros(len(item.boxes), dtype=torch.long, device=pixels.device) for item in objects
             ]

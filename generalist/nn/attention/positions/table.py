@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.named import named as by_name
 from generalist.nn.attention.positions.base import Position
 from generalist.recipe.encoder import EncoderSpec, check_name
 
@@ -22,8 +22,7 @@ def position_class(name: str) -> type[Position]:
     check_name(name, POSITIONS, "position")
     found = POSITIONS[name]
     if isinstance(found, str):
-        module, _, attribute = found.partition(":")
-        kind: type[Position] = getattr(import_module(module), attribute)
+        kind: type[Position] = by_name(found)
         return kind
     return found
 
