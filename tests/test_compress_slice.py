@@ -146,6 +146,9 @@ def test_data_of_ones_own_teach_and_measure_where_no_recipe_is(small_run, tmp_pa
         (["distil:seconds=0"], "all are positive"),
         (["distil:width=32,width=64"], "given twice"),
         (["prune:0.3,scope=layer"], "scope 'layer'"),
+        (["kmeans:0"], "tokens=0"),
+        (["spatial:before=-1"], "before=-1"),
+        (["search:0.5,parents=1"], "parents lie between"),
     ],
 )
 def test_a_wrong_setting_is_one_line(words, line):

@@ -22,7 +22,9 @@ from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.steps.cluster import Cluster
 from generalist.nn.steps.keep import Keep
 from generalist.nn.steps.merge import Merge
+from generalist.nn.steps.spatial import Spatial
 from generalist.nn.taps import Kept
+from generalist.tokenizers_mod.backbones.vit_res import Reduction
 from generalist.tokenizers_mod.maps.convolve import Convolve
 from generalist.train.prepare import prepare
 from tests.test_at import AsStep
@@ -37,6 +39,7 @@ STEPS = {
     "keep": lambda: [Keep(24, 24, share=0.5, interpreter_heads=3)],
     "above a half": lambda: [Keep(24, 24, share=0, interpreter_heads=1)],
     "cluster": lambda: [Cluster(24, 24, tokens=4)],
+    "spatial": lambda: [Spatial(24, 24)],
     "keep twice, merge": lambda: [Keep(24, 24, interpreter_heads=3), Keep(24, 24, interpreter_heads=3), Merge(24, 24)],
 }
 
@@ -120,6 +123,28 @@ def test_clusters_are_those_of_the_formula_and_a_scale_of_the_products_changes_n
     assert next(iter(at.pieces)).shape is None
     wide, _ = step(x, replace(At(packed.layout), taps=[lambda name, x, at: 5 * x]))
     torch.testing.assert_close(wide, out)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grid", [(4, 6), (3, 5)])
+def test_a_spatial_reduction_is_the_published_one_without_its_positions(grid):
+    torch.manual_seed(0)
+    count = grid[0] * grid[1]
+    published, step = Reduction(24, 24, grid), Spatial(24, 24).eval()
+    published.pos_embed.zero_()
+    kernel = published.patch_reduce.weight.permute(0, 2, 3, 1).flatten(1)
+    step.cells.load_state_dict({"weight": kernel, "bias": published.patch_reduce.bias})
+    step.other.load_state_dict(published.token_transform.state_dict())
+    summary, picture = (
+        Span("x", {"x": torch.randn(1, 24)}, 1).ask([0]),
+        Span("x", {"x": torch.randn(count, 24)}, count, grid=grid),
+    )
+    packed = pack([[summary, picture]])
+    out, at = step(packed.data["x"]["x"][packed.row], At(packed.layout))
+    first, cells, small = published(summary.data["x"][None], picture.data["x"][None], grid)
+    torch.testing.assert_close(out, torch.cat([first[0], cells[0]]), atol=1e-5, rtol=1e-4)
+    piece = next(p for p in at.pieces if p.shape is not None)
+    assert piece.shape == small and len(set(at.origin.tolist())) == len(out)
 
 
 @pytest.mark.skipif(

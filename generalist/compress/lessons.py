@@ -97,7 +97,7 @@ def plain(recipe: Recipe) -> Recipe:
     """The recipe on one process of this machine, with the law alone."""
     engine = EngineSpec(device=recipe.engine.device, precision=recipe.engine.precision)
     engine = replace(engine, precision="fp32") if engine.precision == "fp16" else engine
-    model = replace(recipe.model, sparsity=0.0)
+    model = replace(recipe.model, sparsity=0.0, elastic=False)
     return replace(recipe, model=model, engine=engine, method=MethodSpec(), distill=DistillSpec(), init="")
 
 

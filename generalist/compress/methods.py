@@ -29,7 +29,11 @@ METHODS: dict[str, str] = {
     "prune": "generalist.compress.ways.weights:Prune",
     "slice": "generalist.compress.ways.slicing:Slice",
     "distil": "generalist.compress.ways.distil:Distil",
+    "ia_red": "generalist.compress.ways.ia_red:IaRed",
+    "spatial": "generalist.compress.ways.reducers:Reduced",
+    "kmeans": "generalist.compress.ways.reducers:KMeans",
     "lowrank": "generalist.compress.ways.weights:LowRank",
+    "search": "generalist.compress.ways.search:Search",
     "int8": "generalist.compress.ways.weights:Int8",
 }
 

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from generalist.data.base.errors import UserError, nearest
 
-METHOD_NAMES = ("distill", "sparse")  # those of `generalist.train.methods.table`
+METHOD_NAMES = ("distill", "sparse", "elastic")  # those of `generalist.train.methods.table`
+NEEDS = {
+    "distill": "distill.teacher=FOLDER, the model that teaches,",
+    "sparse": "model.sparsity, such as .01,",
+    "elastic": "model.elastic=true",
+}
 
 
 @dataclass
@@ -29,7 +34,7 @@ class DistillSpec:
     temperature: float = 2.0
 
 
-def chosen(method: MethodSpec, distill: DistillSpec, sparsity: float = 0.0) -> str:
+def chosen(method: MethodSpec, distill: DistillSpec, sparsity: float = 0.0, elastic: bool = False) -> str:
     """The name of the method that the keys ask for, "" for none. UserError for keys that cannot work."""
     valid = ("auto", "none", *METHOD_NAMES)
     if method.kind not in valid:
@@ -38,12 +43,14 @@ def chosen(method: MethodSpec, distill: DistillSpec, sparsity: float = 0.0) -> s
         raise UserError(f"distill.weight={distill.weight}: it must lie in 0 <= weight < inf")
     if not 0 < distill.temperature < float("inf"):
         raise UserError(f"distill.temperature={distill.temperature}: it must lie in 0 < temperature < inf")
-    if method.kind == "distill" and not distill.teacher:
-        raise UserError("method.kind=distill needs distill.teacher=FOLDER, the model that teaches")
-    if method.kind == "sparse" and not sparsity:
-        raise UserError("method.kind=sparse needs model.sparsity, such as .01")
+    asked = {"distill": bool(distill.teacher), "sparse": sparsity > 0, "elastic": elastic}
+    if method.kind in asked and not asked[method.kind]:
+        raise UserError(f"method.kind={method.kind} needs {NEEDS[method.kind].rstrip(',')}")
     if method.kind == "auto":
-        if distill.teacher and sparsity:
-            raise UserError("distill.teacher and model.sparsity are two methods; leave one out, or set method.kind")
-        return "distill" if distill.teacher else "sparse" if sparsity else ""
+        found = [name for name, wanted in asked.items() if wanted]
+        if len(found) > 1:
+            raise UserError(
+                f"{NEEDS[found[0]]} and {NEEDS[found[1]]} are two methods; leave one out or set method.kind"
+            )
+        return found[0] if found else ""
     return "" if method.kind == "none" else method.kind

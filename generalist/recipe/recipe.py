@@ -83,6 +83,11 @@ class Recipe:
         """Where the run goes when nothing else is asked for."""
         return Path("runs") / self.name
 
+    @property
+    def asked_method(self) -> str:
+        """The name of the method that the keys ask for, "" for the law alone. UserError for keys that cannot work."""
+        return chosen(self.method, self.distill, self.model.sparsity, self.model.elastic)
+
     def check(self) -> None:
         """UserError for values that cannot work."""
         if self.steps < 1:
@@ -110,7 +115,7 @@ class Recipe:
             raise UserError(f"optimizer.min_lr={self.optimizer.min_lr} exceeds optimizer.lr={self.optimizer.lr}")
         self.model.check()
         self.save.check()
-        chosen(self.method, self.distill, self.model.sparsity)
+        chosen(self.method, self.distill, self.model.sparsity, self.model.elastic)
         names = [task.name for task in self.tasks]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(f"two tasks are named {twice[0]!r}; give each its own name")

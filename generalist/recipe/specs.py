@@ -157,7 +157,8 @@ class ModelSpec(EncoderSpec):
     they are not, all else equal (the control of a frozen result, `generalist.train.freeze`). control: a frozen run
     trains its control too and shows it beside its results (`generalist.run.control`).
     sparsity: weight of a term that makes attention sparse (`generalist.train.methods.sparse`), 0 = none;
-    sparsity_layers: "last" or "all".
+    sparsity_layers: "last" or "all". elastic: every step trains a smaller network within the model
+    (`generalist.train.methods.elastic`).
     """
 
     freeze: str = "nothing"
@@ -167,6 +168,7 @@ class ModelSpec(EncoderSpec):
     linear_heads: bool = False
     sparsity: float = field(default=0.0, kw_only=True)
     sparsity_layers: str = field(default="last", kw_only=True)
+    elastic: bool = field(default=False, kw_only=True)
 
     def check(self) -> None:
         """UserError for values that no model can have."""

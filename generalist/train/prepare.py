@@ -24,7 +24,6 @@ from generalist.hf.processor import GeneralistProcessor
 from generalist.model.config import GeneralistConfig, inputs_of
 from generalist.model.objective import Objective
 from generalist.nn.mixers.table import check
-from generalist.recipe.method import chosen
 from generalist.recipe.recipe import Recipe
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet
@@ -168,9 +167,7 @@ def prepare(recipe: Recipe) -> Prepared:
     check_model(recipe)
     if recipe.init:
         adopt_tokenizers(modalities, Path(recipe.init))
-    if (
-        chosen(recipe.method, recipe.distill, recipe.model.sparsity) == "distill"
-    ):  # a teacher reads what the student does
+    if recipe.asked_method == "distill":  # a teacher reads what the student does
         adopt_tokenizers(modalities, Path(recipe.distill.teacher), "distill.teacher")
     records = {task.name: task.open("train") for task in recipe.tasks}
     texts: list[str] = []

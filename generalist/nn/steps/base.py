@@ -11,6 +11,7 @@ from generalist.data.batch.pieces import Piece
 # a name and where its class is, or the class: kind(width, out, **settings)
 STAGES: dict[str, str | type[nn.Module]] = {
     "merge": "generalist.nn.steps.merge:Merge",
+    "spatial": "generalist.nn.steps.spatial:Spatial",
     "keep": "generalist.nn.steps.keep:Keep",
     "cluster": "generalist.nn.steps.cluster:Cluster",
 }
