@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 
 from generalist.data.sources.local import Arrays
@@ -37,6 +38,9 @@ from generalist.tokenizers_mod.text.text import Text
 RESULTS = Path(__file__).parent / "bench_results" / "pretrained.json"
 
 
+SMOOTHING = 0.2  # of labels: without it such a probe is sure of every training sample, and a point or two worse
+
+
 def probe(name: str, modality: dict[str, Modality], task: Task, steps: int, width: int, **more: Any) -> Recipe:
     """A linear probe: nothing of the shared encoder but its output head."""
     names = {"text": Text(tokenizer="", learn=600, max_length=16, positions=16)}
@@ -47,7 +51,7 @@ def probe(name: str, modality: dict[str, Modality], task: Task, steps: int, widt
         modalities={"summary": Summary(), **names, **modality},
         tasks=[task],
         model=ModelSpec(width=width, layers=0, readout="mean", linear_heads=True, embedding_norm=False, **more),
-        optimizer=OptimizerSpec(lr=2e-3, warmup=50, weight_decay=0.05),
+        optimizer=OptimizerSpec(lr=1e-3, warmup=50, weight_decay=0.05),
         checkpoint=CheckpointSpec(every=steps, keep=1),
         baseline=False,
     )
@@ -57,9 +61,11 @@ def cifar10(data: Path, limit: int = 0) -> tuple[Recipe, int]:
     """CIFAR-10, 6,000 pictures, EfficientNet-Lite0 on them enlarged to 224 pixels; steps of an epoch."""
     fields = {"image": "picture:image_jpg", "label": "label_name"}
     source = Arrays(f"{data}/cifar10_subset/{{split}}.parquet", fields, classes="label_name", limit=limit)
-    task = Classify(name="cifar10", source=source, inputs={"image": "image"}, batch=60, templates=[])
+    task = Classify(
+        name="cifar10", source=source, inputs={"image": "image"}, batch=60, templates=[], smoothing=SMOOTHING
+    )
     picture = Backbone(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)
-    return probe("cifar10", {"image": picture}, task, 1500, 512), 90
+    return probe("cifar10", {"image": picture}, task, 1000, 512), 90
 
 
 def banking77(data: Path) -> tuple[Recipe, int]:
@@ -67,15 +73,17 @@ def banking77(data: Path) -> tuple[Recipe, int]:
     fields = {"question": "text", "label": "category"}
     source = Arrays(f"{data}/banking77_text/{{split}}.csv", fields, classes="category")
     text = PretrainedText(encoder="zoo:minilm", frozen=True, pooling="auto", max_length=128)
-    task = Classify(name="banking77", source=source, inputs={"question": "question"}, batch=100, templates=[])
-    return probe("banking77", {"question": text}, task, 2000, 512), 90
+    task = Classify(
+        name="banking77", source=source, inputs={"question": "question"}, batch=100, templates=[], smoothing=SMOOTHING
+    )
+    return probe("banking77", {"question": text}, task, 1000, 512), 90
 
 
 def esc10(data: Path, fold: int = 1) -> tuple[Recipe, int]:
     """ESC-10, 320 sounds in 4 folds, their log-mel spectrograms as pictures for EfficientNet-Lite0."""
     fields = {"audio": "sound:file", "label": "label_name"}
     source = Arrays(f"{data}/esc10_audio/meta.csv", fields, classes="label_name", fold="fold", test_fold=fold)
-    task = Classify(name="esc10", source=source, inputs={"audio": "audio"}, batch=40, templates=[])
+    task = Classify(name="esc10", source=source, inputs={"audio": "audio"}, batch=40, templates=[], smoothing=SMOOTHING)
     sound = Heard(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)
     return probe("esc10", {"audio": sound}, task, 300, 512), 6
 
@@ -88,6 +96,7 @@ def speed(data: Path) -> tuple[Recipe, int]:
     return recipe, 4
 
 
+NAMES = "banking77-names"
 SETS: dict[str, Callable[[Path], tuple[Recipe, int]]] = {
     "cifar10": cifar10,
     "banking77": banking77,
@@ -96,8 +105,25 @@ SETS: dict[str, Callable[[Path], tuple[Recipe, int]]] = {
 }
 
 
+def banking77_names(data: Path) -> dict[str, Any]:
+    """Banking77's test questions by the nearest name of a kind, nothing trained: MiniLM's vector of both."""
+    source = Arrays(
+        f"{data}/banking77_text/{{split}}.csv", {"question": "text", "label": "category"}, classes="category"
+    )
+    text = PretrainedText(encoder="zoo:minilm", frozen=True, pooling="auto", max_length=128)
+    records = source.open("test")
+    rows = [records[i] for i in range(len(records))]
+    kinds = records.info["classes"]
+    names = np.stack([text.vector(name.replace("_", " ")) for name in kinds])
+    asked = np.stack([text.vector(row["question"]) for row in rows])
+    right = [kinds[k] == row["label"] for k, row in zip((asked @ names.T).argmax(1), rows, strict=True)]
+    return {"accuracy": mean(right), "test": len(rows), "steps": 0}
+
+
 def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     """Accuracy on the test split; seconds a step in the first epoch of training and in the last one."""
+    if name == NAMES:
+        return banking77_names(data)
     recipe, epoch = SETS[name](data)
     began = time.time()
     train_run(recipe, out / name, overwrite=True, quiet=True)
@@ -117,7 +143,7 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("sets", nargs="+", choices=SETS)
+    parser.add_argument("sets", nargs="+", choices=[*SETS, NAMES])
     parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
     args = parser.parse_args()
     torch.set_num_threads(1)

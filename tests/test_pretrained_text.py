@@ -44,6 +44,20 @@ def test_tokens_are_the_encoders_last_hidden_states(encoder):
         torch.testing.assert_close(rows, network(input_ids=ids).last_hidden_state[0, 1:], atol=1e-5, rtol=1e-4)
 
 
+def test_words_may_be_narrower_than_hidden_states():
+    """ELECTRA's small ones: word rows of 8, hidden states of 16; words alone are widened, texts are as they were."""
+    shown = dict(PretrainedText.examples().settings)
+    net = {**shown["config"], "model_type": "electra", "embedding_size": 8}
+    modality = PretrainedText(**shown | {"config": net})
+    module = modality.build(16).eval()
+    span, caption = modality.span("a cat"), modality.caption_span("a cat")
+    ids = torch.cat([torch.tensor([module.start]), span.data["ids"]])[None]
+    own = module.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, 1:]
+    torch.testing.assert_close(module(span.data), own, atol=1e-6, rtol=1e-5)
+    alone = module(caption.data)
+    assert alone.shape == (caption.length, 16) and bool(alone.isfinite().all())
+
+
 def test_words_of_a_caption_stand_for_themselves(encoder):
     """No word's row may depend on another word, or the encoder would tell the answer."""
     modality = text(encoder)

@@ -69,12 +69,13 @@ def test_a_folders_encoder_and_extractor_are_the_librarys_own(tmp_path):
     assert torch.equal(module({k: torch.cat([s.data[k] for s in known]) for k in known[0].data}), first)
 
 
-@pytest.mark.parametrize("kind", ["videomae", "timesformer"])
-def test_films_go_through_their_encoders(kind):
-    net = {"model_type": kind, "image_size": 32, "patch_size": 16, "num_frames": 4, **TINY}
+@pytest.mark.parametrize(("kind", "tokens"), [("videomae", 8), ("timesformer", 17), ("vivit", 9)])
+def test_films_go_through_their_encoders(kind, tokens):
+    more = {"tubelet_size": [2, 16, 16]} if kind == "vivit" else {}
+    net = {"model_type": kind, "image_size": 32, "patch_size": 16, "num_frames": 4, **TINY, **more}
     modality = PretrainedVideo(backbone=net)
     span = modality.span(modality.read(np.random.default_rng(0).random((7, 40, 50, 3))))
-    assert span.length == (8 if kind == "videomae" else 17)
+    assert span.length == tokens
     assert modality.build(16)(span.data).shape == (span.length, 16)
 
 

@@ -1,7 +1,7 @@
 """Sounds, films and series through pretrained encoders of transformers; films through any picture network as well.
 
 `PretrainedAudio`: AST, CLAP, wav2vec 2.0, HuBERT, WavLM, Whisper's encoder, each behind its own feature extractor.
-`PretrainedVideo`: VideoMAE and TimeSformer, or any `Backbone`, a frame at a time, with positions in time.
+`PretrainedVideo`: VideoMAE, TimeSformer and ViViT, or any `Backbone`, a frame at a time, with positions in time.
 `PretrainedSeries`: PatchTST, PatchTSMixer, TimesFM.
 """
 
@@ -27,7 +27,7 @@ from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.pretrained.backbone import Backbone, Found
 from generalist.tokenizers_mod.vision.video import Video
 
-FILMS = ("videomae", "timesformer")
+FILMS = ("videomae", "timesformer", "vivit")
 # model types -> transformers' feature extractor of sounds, where there is no folder that names one
 EXTRACTORS = {
     "audio-spectrogram-transformer": "ASTFeatureExtractor",
@@ -201,7 +201,7 @@ def _extracted(extractor: Any, wave: Tensor) -> Tensor:
 class PretrainedVideo(Sequences):
     """Films of `frames` frames, evenly spread, the last one standing still where there are fewer.
 
-    backbone: VideoMAE or TimeSformer as of `Sequences` (frames is then their own), or any network of `Backbone`.
+    backbone: VideoMAE, TimeSformer or ViViT as of `Sequences` (frames is then their own), or any network of `Backbone`.
     side: height and width of a frame, 0 = the network's own.
 
     >>> film = PretrainedVideo(backbone="test_convnext", frames=4, side=64)
@@ -231,10 +231,10 @@ class PretrainedVideo(Sequences):
         return films, {**pixels, "size": [self.frames, 3, *size]}, source
 
     def preparation(self, network: dict[str, Any], folder: str) -> dict[str, Any]:
-        config = describe(network["name"], network["settings"])["settings"]
-        side, self.frames = self.side or config.get("image_size", 224), config.get("num_frames", 16)
-        if network["name"] == "timesformer":
-            self.frames = config.get("num_frames", 8)
+        from transformers import CONFIG_MAPPING
+
+        config = CONFIG_MAPPING[network["name"]](**network["settings"])
+        side, self.frames = self.side or config.image_size, config.num_frames
         pixels = processor_settings(folder) if folder else None
         plain = {"library": "timm", "interpolation": "bilinear", "crop_pct": 1.0}
         plain |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

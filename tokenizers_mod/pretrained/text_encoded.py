@@ -36,6 +36,9 @@ class EncodedText(PretrainedTokens):
         self.features = Features(settings.features, settings.digest, settings.pooling) if settings.keeps else None
         self.remember = settings.remember or (RECENT if settings.keeps else 0)
         self.kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        own = int(encoder.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
+        # rows of words are narrower than hidden states in some (ELECTRA's small ones, ALBERT)
+        self.widened: nn.Module = nn.Identity() if own == inner else nn.Linear(own, inner, bias=False)
         self.position = nn.Embedding(settings.positions, inner)
         nn.init.normal_(self.position.weight, std=0.02)
         self.projection: nn.Module = nn.Identity() if inner == width else nn.Linear(inner, width)
@@ -60,7 +63,7 @@ class EncodedText(PretrainedTokens):
 
     def _words(self, ids: Tensor, position: Tensor) -> Tensor:
         """Tokens that stand for themselves: Float[N inner]."""
-        rows = self.encoder.get_input_embeddings()(ids)  # type: ignore[operator]
+        rows = self.widened(self.encoder.get_input_embeddings()(ids))  # type: ignore[operator]
         place = self.position((-2 - position).clamp(min=0))
         return rows + torch.where((position < NO_POSITION).unsqueeze(-1), place, 0.0)
 
