@@ -143,6 +143,11 @@ def test_predict_answers_as_the_third_column_was_measured(run):
     for model_only, value in ((False, line["together"]["value"]), (True, line["value"])):
         said = Fitted(found.path, model_only=model_only).predict(rows)
         assert float(np.sqrt(np.mean((said - truth) ** 2))) == pytest.approx(value, rel=1e-3)
+        asked = Asked(found.path, model_only=model_only)
+        answers = asked.answers(asked.records(rows))
+        inside = [one["low"] <= y <= one["high"] for one, y in zip(answers, truth, strict=True)]
+        measures = line["extra"] if model_only else line["together"]["measures"]
+        assert np.mean(inside) == pytest.approx(measures["coverage of 80% interval"], abs=1.5 / len(truth))
 
 
 def test_without_its_training_data_the_model_answers_alone_and_says_so(run):

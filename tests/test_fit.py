@@ -156,7 +156,7 @@ def test_a_frame_is_learnt_from_python(tmp_path):
     assert load_recipe(str(tmp_path / "run" / "recipe.json")).tasks[0].source.path.endswith("rows.parquet")
 
 
-def test_a_test_file_may_have_another_category_and_another_column(tmp_path):
+def test_a_test_file_may_have_another_category_and_another_column(tmp_path, capsys):
     rows(120).drop(columns=["words", "Id"]).to_csv(tmp_path / "train.csv", index=False)
     test = rows(30, seed=1).drop(columns=["words", "Id"]).assign(extra=1.5)
     test.loc[:4, "place"] = "moon"
@@ -165,6 +165,10 @@ def test_a_test_file_may_have_another_category_and_another_column(tmp_path):
     words = ["fit", str(tmp_path / "train.csv"), "--label", "dear", "--test", str(tmp_path / "test.csv")]
     assert main([*words, "--out", str(out), *QUICK]) == 0
     assert json.loads((out / "metrics.json").read_text())["tasks"]["dear"]["n_test"] == 30
+    assert main(["predict", str(out), str(tmp_path / "test.csv"), "--out", str(tmp_path / "a.csv")]) == 0
+    told = capsys.readouterr().err
+    assert "place: 5 of 30 rows say what was never learnt (moon)" in told and "extra: not read" in told
+    assert "left out of row" not in told
 
 
 def test_ten_rows_are_enough_for_a_table_and_five_are_said_to_be_too_few(tmp_path, capsys):

@@ -1,13 +1,15 @@
 """What `fit` makes of columns and files: bytes within a table, pictures of a telephone, sounds."""
 
 import io
+import time
 
 import numpy as np
 import pandas
+import pytest
 import soundfile
 from PIL import Image
 
-from generalist.fitting.decide import recipe_of
+from generalist.fitting.decide import fix_steps, recipe_of
 from generalist.fitting.parts import Ask
 from generalist.fitting.run import little
 from generalist.tokenizers_mod.vision.image import Image as Picture
@@ -67,3 +69,14 @@ def test_photos_of_a_telephone_are_read_quickly_and_few_steps_are_told(tmp_path)
     assert len(told) == 1 and "ONLY 3 STEPS" in told[0] and "--time 4m" in told[0]  # 20 s and 297 steps over .7
     recipe.steps = 300
     assert little(recipe, 20.0) == []
+
+
+@pytest.mark.parametrize(("rows", "best"), [(60, False), (300, True)])
+def test_no_look_at_a_handful_of_rows_is_taken_for_the_best(rows, best, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"x": rng.normal(size=rows), "y": rng.normal(size=rows)})
+    frame.assign(side=np.where(frame["x"] > 0, "right", "left")).to_csv(tmp_path / "t.csv", index=False)
+    recipe, parts = decided(tmp_path / "t.csv", label="side")
+    fix_steps(recipe, parts, time.monotonic(), 2.0)
+    assert recipe.validation.best is best and bool(recipe.validation.patience) is best
+    assert recipe.validation.cost <= 0.05 and recipe.steps > 1

@@ -3,7 +3,8 @@
 p ∝ exp(cos · scale / T), T by the least mean misfit of the validation answers (temperature scaling, 1706.04599,
 section 4.2): the negative log-likelihood of names, the CRPS of numbers (`CandidateSet.misfits`). It changes no order of
 candidates. It is saved in the model's configuration, so that every client's probabilities are the calibrated ones. The
-intervals of a forecast get a width a step besides (`generalist.evaluate.widths`), saved with its bins.
+intervals of numbers get a width besides, those of a forecast one a step (`generalist.evaluate.widths`), saved with
+their bins.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Numbers
 from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regress import Regress
 from generalist.tasks.measures.lines import joined
 
 LEAST = 30  # validation answers, below which nothing is fitted
 MOST = 4000  # that are looked at
-WINDOWS = 500  # of a forecast that tell how wide its intervals are
+WINDOWS = 500  # of a forecast, or rows, that tell how wide intervals are
 RANGE = (math.log(0.01), math.log(20.0))  # of log T
 SHOWN = ("ECE", "nll", "CRPS", "coverage of 80% interval")  # measures that a temperature changes
 
@@ -49,13 +51,13 @@ def calibrate(tasks: dict[str, Task], objective: Objective, bad_rate: float) -> 
     temperatures = {scale: temperature(parts) for scale, parts in by_scale.items()}
     objective.model.config.temperatures = {scale: t for scale, t in temperatures.items() if t is not None}
     for task in tasks.values():
-        if isinstance(task, Forecast) and isinstance(task.candidates, Numbers):
+        if isinstance(task, Forecast | Regress) and isinstance(task.candidates, Numbers):
             task.candidates.widths = reaching(task, task.candidates, objective, bad_rate)
     return notes
 
 
-def reaching(task: Forecast, numbers: Numbers, objective: Objective, bad_rate: float) -> list[float]:
-    """The widths of the intervals of a forecast as the model says it now, by some validation windows."""
+def reaching(task: Forecast | Regress, numbers: Numbers, objective: Objective, bad_rate: float) -> list[float]:
+    """The widths of intervals as the model says them now, by some validation windows or rows."""
     try:
         records = task.open("val").spread(WINDOWS)
     except UserError:

@@ -38,6 +38,7 @@ from generalist.train.loop import StepResult, train
 from generalist.train.prepare import Prepared, prepare
 
 SEEN = 32  # validation samples that tell what a look takes
+SURE = 20  # validation samples, below which no look is taken for the best
 
 
 def part_of(ask: Ask, house: House) -> Part:
@@ -113,6 +114,8 @@ def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -
     recipe.optimizer.warmup = max(1, min(200, recipe.steps // 10))
     recipe.checkpoint.every = max(1, recipe.steps // 4)
     recipe.validation = ValidationSpec(every=max(1, recipe.steps // LOOKS), patience=PATIENCE)
+    if min(len(task.open("val")) for task in recipe.tasks) < SURE:  # the best of many looks at a few is the luckiest
+        recipe.validation.patience, recipe.validation.best = 0, False
     recipe.validation.cost = float(f"{recipe.validation.cost / looked(trial, prepared, each):.2g}")
     recipe.optimizer.ema = EMA if recipe.steps >= 10 / (1 - EMA) else 0.0
     return prepared

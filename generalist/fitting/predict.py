@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,7 +82,19 @@ class Asked:
             if lacking := [c for c in wanted if c not in have]:
                 hint = nearest(lacking[0], [c for c in have if c != "row"])
                 raise UserError(f"{told(data)} lacks the column {lacking[0]!r}, which the model reads; {hint}")
-        return Records([record_of(rows[i], needed) for i in range(len(rows))], {"notes": rows.notes})
+        found = [record_of(rows[i], needed) for i in range(len(rows))]
+        # what is left out of a row there is not what the model reads here
+        notes = [note for note in rows.notes if not note.endswith("takes it in)")]
+        return Records(found, {"notes": [*notes, *self.strange(found, source)]})
+
+    def strange(self, rows: list[Record], source: Tabular) -> list[str]:
+        """What these rows hold that training did not: categories, and columns that nothing is known of."""
+        of_row = [name for name, field in self.task.inputs.items() if field == "row"]
+        cells = [row["row"] for row in rows]
+        out = [line for name in of_row for line in self.modalities[name].strange(self.task.name, cells)]
+        known = {*self.columns(), *source.drop, source.label, *self.task.inputs.values(), "id", "row", "label"}
+        more = [name for name in (rows[0] if rows else ()) if name not in known]
+        return [*out, *([f"{', '.join(more)}: not read, training had no such column"] if more else [])]
 
     def columns(self) -> list[str]:
         """The columns of the row that its modality was trained on."""
@@ -111,7 +124,7 @@ class Asked:
         there = [i for i in range(len(records)) if i not in lost]
         if found:
             out[there] = torch.stack(found)
-        if self.weights is not None and self.weights.way != "model" and there:
+        if self.weights is not None and there:
             out[there] = self.joined(out[there], records.only(there), self.weights).float()
         return out, lost
 
@@ -120,6 +133,8 @@ class Asked:
 
         The model's alone, and a note, where these are not there any more or have changed.
         """
+        if weights.way == "model":
+            return weights.join(log_p, np.zeros(log_p.shape))
         try:
             train = self.task.open("train")
             if len(train) != weights.rows:
@@ -143,6 +158,15 @@ class Asked:
         if self.ahead:
             return self.steps(records)
         log_p, lost = self.log_p(records)
+        with worn(self.task, self.wide()):
+            return self._told(log_p, lost)
+
+    def wide(self) -> list[float]:
+        """How wide intervals are: of both together where both answer, else of the model."""
+        own = self.task.candidates.widths if isinstance(self.task.candidates, Numbers) else []
+        return own if self.weights is None or self.notes else self.weights.widths
+
+    def _told(self, log_p: Tensor, lost: dict[int, str]) -> list[dict[str, Any]]:
         return [
             {"answer": None, "error": lost[i]} if i in lost else self._shown(row)
             for i, row in enumerate(log_p.double())
@@ -155,15 +179,12 @@ class Asked:
         there = [i for i in range(len(records)) if i not in lost]
         out = [{"id": records[i]["id"], "answer": None, "error": why} for i, why in lost.items()]
         told, weights = [own for own, _ in found], self.weights
-        if weights is not None and weights.way != "model" and there:
+        if weights is not None and there:
             whole = torch.cat(told)
             joined = self.joined(whole, records.only(there), weights)
             told = list(joined.float().split([len(own) for own in told]))
-            weights = None if joined is whole else weights
-        own = self.task.candidates.widths if isinstance(self.task.candidates, Numbers) else []
-        wide = weights.widths if weights is not None else own
         for number, log_p, (_, rows) in zip(there, told, found, strict=True):
-            with worn(self.task, wide):
+            with worn(self.task, self.wide()):
                 said = self.task.read(records[number], log_p, rows)
             assert isinstance(said.value, list) and said.interval is not None
             steps = enumerate(zip(said.value, *said.interval, strict=True), 1)

@@ -57,6 +57,7 @@ def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) 
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")  # a baseline need not be exact
         warnings.filterwarnings("ignore", message="Liblinear failed to converge")
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        warnings.filterwarnings("ignore", message="An ill-conditioned matrix detected")
         for method in methods:
             if over or (kept is not None and times * method.work / RATE > clock().left):
                 left_out.append(method.name)
@@ -106,4 +107,5 @@ def refitted(chosen: Choice, rows: Sequence[Rows]) -> Any:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=ConvergenceWarning)  # a baseline need not be exact
+        warnings.filterwarnings("ignore", message="An ill-conditioned matrix detected")
         return clone(chosen.model).fit(*_together(rows))

@@ -23,8 +23,8 @@ class Numbers(CandidateSet):
 
     edges: K + 1 increasing bin edges in z units; sigma: width of the Gaussian soft label (HL-Gauss),
     in bins. value = z * std + mean. auxiliary: weight of the squared error of the expectation (of values within the
-    edges), 0 for the pure law. widths: of a forecast's intervals by step ahead, in times of what the likelihood says
-    around its median ([] = as it says).
+    edges), 0 for the pure law. widths: of intervals, in times of what the likelihood says around its median ([] = as it
+    says): one, or of a forecast one a step ahead.
     """
 
     edges: list[float]
@@ -86,6 +86,8 @@ class Numbers(CandidateSet):
 
     def read_off(self, log_p: Tensor, modalities: dict[str, Modality]) -> Answer:
         low, value, high = (float(self.quantile(log_p, q) * self.std + self.mean) for q in (0.1, 0.5, 0.9))
+        wide = self.widths[0] if self.widths else 1.0
+        low, high = (value + wide * (edge - value) for edge in (low, high))
         mean = float(self.expectation(log_p) * self.std + self.mean)
         return Answer(value=value, mean=mean, interval=(low, high))
 

@@ -106,10 +106,15 @@ class Regress(Task):
     def keep(self, kept: lines.Kept) -> lines.Columns:
         numbers = self.candidates
         assert isinstance(numbers, Numbers)
+        widths = torch.full((len(kept.labels),), numbers.widths[0]) if numbers.widths else None
         return {
             "record": kept.owner.numpy(),
-            **lines.numbers(kept.log_p, kept.labels, numbers, numbers.mean, numbers.std),
+            **lines.numbers(kept.log_p, kept.labels, numbers, numbers.mean, numbers.std, widths),
         }
+
+    def by_step(self, values: Tensor, windows: int) -> Tensor:
+        """[M ...] of asked tokens -> [M 1 ...]: a forecast of one step."""
+        return values.unsqueeze(1)
 
     def answer(self, log_p: Tensor, names: list[str], top: int = 3) -> list[tuple[str, float]]:
         """The median with the probability mass of the 80 % interval around it."""

@@ -118,6 +118,19 @@ class Table(Modality):
         """The columns that a row of table `name` is read from."""
         return list(self._columns[name])
 
+    def strange(self, name: str, rows: list[dict[str, Any]]) -> list[str]:
+        """Categories in rows of table `name` that its schema does not know, a line a column; all are one to it."""
+        out = []
+        for _, column, lookup in self._tables[name]:
+            if column.kind != "categorical":
+                continue
+            cells = [category_name(c) for row in rows if not is_missing(c := row.get(column.source))]
+            odd = [cell for cell in cells if cell not in lookup]
+            if odd:
+                shown = ", ".join(list(dict.fromkeys(odd))[:4])
+                out.append(f"{column.source}: {len(odd)} of {len(rows)} rows say what was never learnt ({shown})")
+        return out
+
     def adopt_words(self, settings: dict[str, Any]) -> None:
         """The schemas of a saved table, for tables of the same names."""
         self._adopted = dict(settings.get("schemas", {}))
