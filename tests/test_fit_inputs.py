@@ -13,6 +13,7 @@ from generalist.fitting.decide import fix_steps, recipe_of
 from generalist.fitting.parts import Ask
 from generalist.fitting.run import little
 from generalist.tokenizers_mod.vision.image import Image as Picture
+from generalist.train.prepare import prepare
 
 
 def decided(path, **ask):
@@ -69,6 +70,18 @@ def test_photos_of_a_telephone_are_read_quickly_and_few_steps_are_told(tmp_path)
     assert len(told) == 1 and "ONLY 3 STEPS" in told[0] and "--time 4m" in told[0]  # 20 s and 297 steps over .7
     recipe.steps = 300
     assert little(recipe, 20.0) == []
+
+
+@pytest.mark.parametrize("label", ["type", "train", "Values", "label"])
+def test_a_label_may_be_called_as_torch_calls_something(label, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"x": rng.normal(size=60), "z": rng.normal(size=60)})
+    frame.assign(**{label: np.where(frame["x"] > 0, "right", "left")}).to_csv(tmp_path / "train.csv", index=False)
+    recipe, _ = decided(tmp_path / "train.csv", label=label)
+    name = recipe.tasks[0].name
+    assert name.startswith("train" if label == "label" else label.lower())
+    objective = prepare(recipe).objective(recipe)
+    assert name in objective.model.log_scales
 
 
 @pytest.mark.parametrize(("rows", "best"), [(60, False), (300, True)])

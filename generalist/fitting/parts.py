@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
@@ -116,8 +118,9 @@ class House:
         return "text"
 
     def name(self, wanted: str) -> str:
-        """A task's name that no other has."""
+        """A task's name that no other has, and that torch has no other use for: its scale goes by it ("type")."""
         wanted = plain_word(wanted) or "task"
+        wanted += "_task" if wanted in dir(nn.ParameterDict) else ""
         found, number = wanted, 1
         while found in self.names:
             number += 1
