@@ -215,3 +215,19 @@ def test_of_few_validation_rows_all_rows_choose_the_method():
     assert found.name == "linear"
     whole = refitted(found, [(x, y), (held, odd)])
     assert np.allclose(whole.coef_, LogisticRegression().fit(np.concatenate([x, held]), np.concatenate([y, odd])).coef_)
+
+
+def test_scores_of_a_method_without_probabilities_become_log_odds():
+    """Support vectors say distances: their sharpness is that of the least misfit on answers they have not seen."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"row": {"x": float(x), "z": float(z)}, "label": int(x + 0.2 * z > 0)} for x, z in rng.normal(size=(260, 2))
+    ]
+    train, val, test = Records(rows[:120]), Records(rows[120:130]), Records(rows[130:])
+    with budget(60, strong=True):
+        found = guesses.classes(
+            {"t": "row"}, lambda r: r["label"], 2, train, val, [test], {}, "kernel support vectors C=10", refit=True
+        )
+    sure = np.exp(found.log_p[1]).max(1)
+    right = found.log_p[1].argmax(1) == [r["label"] for r in test.rows]
+    assert right.mean() > 0.93 and abs(sure.mean() - right.mean()) < 0.05

@@ -92,4 +92,4 @@ def test_no_look_at_a_handful_of_rows_is_taken_for_the_best(rows, best, tmp_path
     recipe, parts = decided(tmp_path / "t.csv", label="side")
     fix_steps(recipe, parts, time.monotonic(), 2.0)
     assert recipe.validation.best is best and bool(recipe.validation.patience) is best
-    assert recipe.validation.cost <= 0.05 and recipe.steps > 1
+    assert 0 < recipe.validation.cost <= 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,19 +80,29 @@ def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) 
 
 
 def _crossed(method: Method, rows: Sequence[Rows]) -> float:
-    """The mean score over folds of all rows, each class spread over them."""
+    """The mean score over folds of all rows."""
+    return float(np.mean([model.score(x, y) for model, x, y in _folds(method.make, rows)]))
+
+
+def across(chosen: Choice, rows: Sequence[Rows]) -> list[tuple[Any, Matrix, Any]]:
+    """The chosen method fitted on all rows but a fold, and the fold's features and answers, for every fold."""
+    from sklearn.base import clone
+
+    return list(_folds(lambda: clone(chosen.model), rows))
+
+
+def _folds(make: Callable[[], Any], rows: Sequence[Rows]) -> Iterator[tuple[Any, Matrix, Any]]:
+    """Each class is spread over the folds, where it has enough rows."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     x, y = _together(rows)
     classes = y.dtype.kind in "iub"
-    folds = min(FOLDS, len(y), *(np.bincount(y)[np.unique(y)] if classes else ()))
+    folds = min([FOLDS, len(y), *(np.bincount(y)[np.unique(y)] if classes else ())])
     kind = StratifiedKFold if classes and folds > 1 else KFold
-    scores = []
     for fit, held in kind(max(2, folds), shuffle=True, random_state=0).split(np.zeros(len(y)), y):
         clock().check()
         if not classes or len(np.unique(y[fit])) > 1:
-            scores.append(method.make().fit(x[fit], y[fit]).score(x[held], y[held]))
-    return float(np.mean(scores))
+            yield make().fit(x[fit], y[fit]), x[held], y[held]
 
 
 def _together(rows: Sequence[Rows]) -> Rows:

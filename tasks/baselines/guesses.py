@@ -16,18 +16,8 @@ import numpy as np
 
 from generalist.data.stream.source import Record, Records
 from generalist.tasks.baselines.budget import clock
-from generalist.tasks.baselines.methods import (
-    RIDGE,
-    Choice,
-    Method,
-    choose,
-    classifiers,
-    dense,
-    refitted,
-    regressors,
-    rmse,
-    unit,
-)
+from generalist.tasks.baselines.choice import ROWS, Choice, Method, Rows, across, choose, refitted
+from generalist.tasks.baselines.methods import RIDGE, classifiers, dense, regressors, rmse, unit
 from generalist.tasks.baselines.plain import sides
 from generalist.tasks.candidates.names import Numbers
 
@@ -82,18 +72,48 @@ def classes(
     x, trees = _features(inputs, train, [val, *asked], modalities)
     y, y_val = _told(train, tell), _told(val, tell)
     chosen = _chosen(classifiers(x[0], len(np.unique(y)), trees), method, x, y, y_val)
-    told = _log_p(chosen.model, x[1], count)
+    sharp = 1.0 if hasattr(chosen.model, "predict_proba") else _sharpness(chosen, (x[0], y), (x[1], y_val))
+    told = _log_p(chosen.model, x[1], count, sharp)
     model = refitted(chosen, [(x[0], y), (x[1], y_val)]) if refit else chosen.model
-    return Guessed(chosen.name, [told, *(_log_p(model, part, count) for part in x[2:])], refit)
+    return Guessed(chosen.name, [told, *(_log_p(model, part, count, sharp) for part in x[2:])], refit)
 
 
-def _log_p(model: Any, x: Any, count: int) -> np.ndarray:
-    """Float[n count]; a class that training rows lack has what all have at least."""
+def _sharpness(chosen: Choice, train: Rows, val: Rows) -> float:
+    """How many times the scores of a decision function are log-odds: of the least -log p of answers it has not seen.
+
+    Those are the validation rows, or where they are few all rows across folds.
+    """
+    from scipy.optimize import minimize_scalar
+
+    held = [(chosen.model, *val)] if len(val[1]) >= ROWS else across(chosen, [train, val])
+    told = []
+    for model, x, y in held:
+        known = np.isin(y, model.classes_)
+        told.append((_scores(model, x)[known], np.searchsorted(model.classes_, y[known])))
+
+    def misfit(log_sharp: float) -> float:
+        total = 0.0
+        for scores, place in told:
+            z = np.exp(log_sharp) * scores
+            z = z - z.max(1, keepdims=True)
+            total -= float((z[np.arange(len(z)), place] - np.log(np.exp(z).sum(1))).sum())
+        return total
+
+    return float(np.exp(minimize_scalar(misfit, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def _scores(model: Any, x: Any) -> np.ndarray:
+    """Float[n classes]: the larger, the likelier."""
+    score = model.decision_function(x)
+    return np.stack([-score, score], 1) / 2 if score.ndim == 1 else score
+
+
+def _log_p(model: Any, x: Any, count: int, sharp: float = 1.0) -> np.ndarray:
+    """Float[n count]; a class that training rows lack has what all have at least. sharp: times a model's scores."""
     if hasattr(model, "predict_proba"):  # scikit-learn's own way of saying what a method can do
         own = model.predict_proba(x)
     else:
-        score = model.decision_function(x)
-        score = np.stack([-score, score], 1) / 2 if score.ndim == 1 else score
+        score = sharp * _scores(model, x)
         own = np.exp(score - score.max(1, keepdims=True))
         own = own / own.sum(1, keepdims=True)
     p = np.full((own.shape[0], count), LEAST / count)
