@@ -31,6 +31,7 @@ from generalist.tasks.baselines.ordinary import baseline
 from generalist.tasks.measures.lines import Columns
 
 RESAMPLES = 500  # of the intervals beside a run's results
+JOINING = 4.0  # times the seconds of finding the ordinary method, in which it is fitted twice and looked at again
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def joined_with(
         combined.measured, task, answers=answers, objective=objective, method=method, bad_rate=wanted.bad_rate
     )
     try:
-        with budget(wanted.baseline or 0.0, strong=True):
+        with budget(JOINING * (wanted.baseline or 0.0), strong=True):
             return from_sound(run, train, task.example), []
     except Exception as error:
         return None, [f"model and ordinary method are not joined: {reason(error)}"]
