@@ -56,6 +56,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "a saved model behind HTTP, with a page to try it: rank, encode, forecast, detect, describe",
         "generalist serve runs/demo --port 8000",
     ),
+    "export": (
+        "serving.export",
+        "a saved model for other runtimes: ONNX, torch.export, int8 by torchao; each compared with the model",
+        "generalist export runs/demo onnx --out exported/",
+    ),
     "index": (
         "serving.index",
         "the vectors of everything in a folder, made once and brought up to date",
@@ -112,6 +117,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+class Help(argparse.HelpFormatter):
+    """Wraps what is said of options, and leaves lines of a description as they are where it has several."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "\n".join(indent + line for line in text.splitlines())
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with its mistakes as `UserError`, so that they end in one line like all others."""
 
@@ -130,7 +144,9 @@ def parser() -> Parser:
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module, about, example) in COMMANDS.items():
-        sub = commands.add_parser(name, help=about, description=about, epilog=f"Example: {example}")
+        sub = commands.add_parser(
+            name, help=about, description=about, epilog=f"Example: {example}", formatter_class=Help
+        )
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )

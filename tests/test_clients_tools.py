@@ -50,6 +50,30 @@ def test_sentence_transformers_loads_the_folder_and_encodes_texts_as_the_model_d
     torch.testing.assert_close(encoder.similarity(got, got), expected @ expected.T, atol=1e-5, rtol=0)
 
 
+def test_sentence_transformers_encodes_pictures_and_sounds_into_the_space_of_the_texts(folder, tmp_path):
+    package = pytest.importorskip("sentence_transformers", reason="pip install generalist-encoder[clients]")
+    from PIL import Image
+
+    import generalist  # noqa: F401
+
+    encoder = package.SentenceTransformer(str(folder), device="cpu")
+    model, processor = clients.model_and_processor()
+    pictures = [Image.fromarray(clients.picture(12, 8 + 4 * i, i)) for i in range(3)]
+    seen = encoder.encode(pictures, convert_to_tensor=True)
+    torch.testing.assert_close(seen, model.encode(processor(image=pictures)), atol=1e-5, rtol=0)
+    waves = [{"array": clients.sound(2000 + 500 * i), "sampling_rate": 8000} for i in range(2)]
+    heard = encoder.encode(waves, convert_to_tensor=True)
+    torch.testing.assert_close(heard, model.encode(processor(audio=waves)), atol=1e-5, rtol=0)
+    texts = model.encode(processor(text=clients.TEXTS), side="candidate")
+    expected = model.encode(processor(image=pictures)) @ texts.T
+    torch.testing.assert_close(
+        encoder.similarity(seen, encoder.encode(clients.TEXTS, convert_to_tensor=True)), expected, atol=1e-5, rtol=0
+    )
+    encoder.save(str(tmp_path))
+    again = package.SentenceTransformer(str(tmp_path), device="cpu").encode(pictures, convert_to_tensor=True)
+    torch.testing.assert_close(again, seen)
+
+
 def test_lora_through_peft_trains_saves_loads_and_merges(tmp_path):
     peft = pytest.importorskip("peft", reason="pip install generalist-encoder[lora]")
     model, processor = clients.model_and_processor()

@@ -129,7 +129,8 @@ def test_dtype_is_obeyed(folder, both, tmp_path):
 
 
 AUTO = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor", "AutoFeatureExtractor",
-        "AutoModelForZeroShotImageClassification", "AutoModelForImageTextToText")  # fmt: skip
+        "AutoModelForZeroShotImageClassification", "AutoModelForImageTextToText", "AutoModelForImageClassification",
+        "AutoModelForAudioClassification", "AutoModelForSequenceClassification", "AutoModelForMaskedLM")  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["import generalist", "trust_remote_code"])
@@ -154,8 +155,12 @@ for name in {AUTO}:
 
 def test_remote_code_without_the_package_says_what_to_install(folder, tmp_path):
     code = f"""
-from transformers import AutoConfig
-AutoConfig.from_pretrained({str(folder)!r}, trust_remote_code=True)
+import transformers
+for name in {AUTO}:
+    try:
+        getattr(transformers, name).from_pretrained({str(folder)!r}, trust_remote_code=True)
+    except ImportError as error:
+        print(name, error)
 """
     hide = tmp_path / "hide"
     hide.mkdir()
@@ -166,7 +171,9 @@ AutoConfig.from_pretrained({str(folder)!r}, trust_remote_code=True)
     )
     env = {**os.environ, "PYTHONPATH": str(hide), "HF_HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd="/")
-    assert run.returncode != 0 and "pip install generalist-encoder" in run.stderr
+    told = [line.split(maxsplit=1) for line in run.stdout.splitlines() if line.startswith("Auto")]
+    assert [name for name, _ in told] == list(AUTO), run.stderr[-2000:]
+    assert all("pip install generalist-encoder" in line for _, line in told)
 
 
 def test_zero_shot_image_pipeline_ranks_by_the_law(folder):

@@ -165,3 +165,27 @@ def test_a_converted_model_writes_what_the_official_code_writes(shared, tmp_path
         logits = model(**images, **names).logits
     torch.testing.assert_close(logits, file["y.img_cls.logits"], rtol=0, atol=1e-5 * float(logits.abs().max()))
     assert not torch.allclose(scale_of(model.log_scale("default")), scale_of(model.log_scale("img_cls")), rtol=0.01)
+
+
+def test_a_text_ends_at_the_length_that_the_model_knows(folder, writer):
+    """Also where a pipeline asks for hundreds of words by default; beams and sampling too."""
+    from PIL import Image
+    from transformers import pipeline
+
+    model, processor = writer
+    most = processor.built["text"].max_length
+    tensors = processor(image=PICTURES[:1], text="a red", return_tensors="pt")
+    for options in ({}, {"num_beams": 2}, {"do_sample": True}):
+        with pytest.warns(UserWarning, match=f"ends after {most} tokens"):
+            ids = model.generate(**tensors, max_new_tokens=200, min_new_tokens=200, **options)
+        assert ids.shape[1] == most + 1  # the start stands in front
+    with pytest.warns(UserWarning, match="ends after"):
+        assert (
+            model.generate(**processor(image=PICTURES[:1], return_tensors="pt"), num_beams=2, max_new_tokens=99)
+            is not None
+        )
+    describe = pipeline("image-text-to-text", model=str(folder))
+    assert describe(Image.fromarray(PICTURES[0]), text="a red")[0]["generated_text"].startswith("a red")
+    long = torch.full((1, most + 1), 5)
+    with pytest.raises(UserError, match=f"of the {most} tokens"):
+        model.generate(pixel_values=tensors["pixel_values"], input_ids=long)

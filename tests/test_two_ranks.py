@@ -1,5 +1,6 @@
 """Candidates over ranks: two gloo processes give what one gives with the whole batch, and the official numbers."""
 
+import ddp_worker
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -185,3 +186,14 @@ def official_gradients(found, official, tensors, head, apart=("none",)):
     kept = [i for i, name in enumerate(names) if not name.startswith(apart)]
     norms = torch.stack([found["grads"][names[i]].norm() for i in kept])
     close(norms, official[head + "grad_norms"][kept], 5e-5)
+
+
+def test_one_modality_a_step_under_ddp_has_the_gradients_of_one_process(ranks):
+    expected = ddp_worker.gradients(*ddp_worker.head(), range(6))
+    used = {name for name, grad in expected.items() if bool(grad.any())}
+    assert any("image" in name for name in used) and not any("points" in name for name in used)
+    for rank in ranks:
+        found = rank["ddp"]
+        assert used <= found.keys() and not [name for name in found if "points" in name]  # what had no part learns not
+        for name in used:
+            torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-3)

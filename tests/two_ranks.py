@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import ddp_worker
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -224,6 +225,7 @@ def work(rank: int, out: Path, folders: list[Path]) -> None:
             objective(retrieval(modalities, slice(3 * rank, 3 * rank + 3)))
         except UserError as error:
             found["mixed"].append(str(error))
+    found["ddp"] = ddp_worker.under_ddp(rank)
     found["official"] = {str(folder): official_parts(folder, rank) for folder in folders}
     torch.save(found, out / f"rank{rank}.pt")
     dist.destroy_process_group()

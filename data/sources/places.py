@@ -10,6 +10,19 @@ from generalist.data.base.errors import UserError
 from generalist.data.sources.tabular import ENDINGS
 from generalist.data.stream.source import Source
 
+# what `generalist info` lists: the word of a command line -> file and class
+SOURCES = {
+    "FOLDER": ("folder", "Folder"),
+    "TABLE": ("tabular", "Tabular"),
+    "SHARDS": ("shards", "Shards"),
+    "hub:NAME": ("hub", "Hub"),
+    "embedded:NAME": ("embedded", "Embedded"),
+    "coco:FOLDER": ("coco", "CocoObjects"),
+    "captions:FOLDER": ("captions", "CocoCaptions"),
+    "arrays": ("local", "Arrays"),  # in recipes only, as the next
+    "windows": ("windows", "Windows"),
+}
+
 
 def source_at(
     place: str, options: dict[str, Any] | None = None, fields: Iterable[str] = (), answer: str = ""

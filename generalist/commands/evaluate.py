@@ -12,7 +12,16 @@ from generalist.commands.tune import pair, source_of, tell
 USUAL = {"image": "image"}  # what goes in where neither --input nor the task says it
 
 
+MODES = """Four ways, told apart by what is given:
+
+  eval RUN                               the held-out data of the run's recipe, all tasks, beside ordinary methods
+  eval MODEL DATA --task TASK            a task of the model, on data of yours
+  eval MODEL DATA --task KIND key=value  a task that the model was never taught: classify, retrieve (info lists them)
+  eval MODEL DATA --any-to-any           retrieval between every two of the data's modalities (--input M=FIELD)"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = MODES
     parser.add_argument("run", type=Path, help="the folder that generalist train wrote, or a model folder with DATA")
     parser.add_argument("data", nargs="?", help="other data: a folder, table, shards, hub:NAME or embedded:NAME")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="settings of the task, such as target=price")

@@ -52,6 +52,7 @@ def sections() -> Iterator[tuple[str, dict[str, Any]]]:
         devices[f"cuda:{i}"] = torch.cuda.get_device_name(i)
     yield "devices", devices
     yield "modalities", modalities()
+    yield "sources", sources()
     yield "tasks", {name: about(kind) for name, kind in TASKS.items()}
     yield from encoder_parts().items()
     yield "recipes", {name: load_recipe(name).about for name in RECIPES}
@@ -97,8 +98,22 @@ def encoder_parts() -> dict[str, dict[str, str]]:
     }
 
 
-def modalities() -> dict[str, dict[str, str]]:
-    from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
+def sources() -> dict[str, str]:
+    """Where data may come from: the word of a command line, or the class of a recipe, and what it is."""
+    from importlib import import_module
 
-    classes = {name: modality_class(name) for name in MODALITIES}
+    from generalist.data.sources.places import SOURCES
+
+    return {
+        f"{word} ({name})": about(vars(import_module(f"generalist.data.sources.{module}"))[name])
+        for word, (module, name) in SOURCES.items()
+    }
+
+
+def modalities() -> dict[str, dict[str, str]]:
+    from generalist.tokenizers_mod.base.modalities import MODALITIES, PRETRAINED, modality_class
+
+    classes = {name: modality_class(name) for name in MODALITIES} | {
+        path.rpartition(":")[2]: modality_class("", path) for path in PRETRAINED
+    }
     return {name: {"raw": kind.raw, "tokens": kind.count} for name, kind in classes.items()}

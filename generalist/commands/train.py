@@ -9,8 +9,17 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"{parser.description}. `generalist recipe RECIPE` lists every key that key=value may set, with its value, "
+        "default and meaning (`generalist recipe demo optimizer` a part of them)."
+    )
     parser.add_argument("recipe", help="a recipe's name (generalist info lists them), a .py file or a recipe.json")
-    parser.add_argument("keys", nargs="*", metavar="key=value", help="changes to the recipe, such as optimizer.lr=1e-3")
+    parser.add_argument(
+        "keys",
+        nargs="*",
+        metavar="key=value",
+        help="changes to the recipe, such as optimizer.lr=1e-3 (generalist recipe lists the keys)",
+    )
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the run's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that already stands in the folder")

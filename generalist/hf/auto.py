@@ -20,16 +20,15 @@ MODEL_TYPE = "generalist"
 
 def register() -> None:
     """Import the configuration, the model and the processor and register them with the Auto classes (idempotent)."""
-    from transformers import (
-        AutoConfig,
-        AutoFeatureExtractor,
-        AutoImageProcessor,
-        AutoModel,
-        AutoModelForImageTextToText,
-        AutoModelForZeroShotImageClassification,
-        AutoProcessor,
-    )
+    import transformers
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoProcessor
 
+    from generalist.hf.heads.classification import (
+        GeneralistForAudioClassification,
+        GeneralistForImageClassification,
+        GeneralistForSequenceClassification,
+    )
+    from generalist.hf.heads.masked import GeneralistForMaskedLM
     from generalist.hf.model import GeneralistForZeroShotImageClassification, GeneralistModel
     from generalist.hf.processor import GeneralistProcessor
     from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
@@ -38,11 +37,17 @@ def register() -> None:
     from generalist.tokenizers_mod.text.bpe_hf import register as register_tokenizer
 
     AutoConfig.register(MODEL_TYPE, GeneralistConfig, exist_ok=True)
-    AutoModel.register(GeneralistConfig, GeneralistModel, exist_ok=True)
-    AutoModelForZeroShotImageClassification.register(
-        GeneralistConfig, GeneralistForZeroShotImageClassification, exist_ok=True
-    )
-    AutoModelForImageTextToText.register(GeneralistConfig, GeneralistForImageTextToText, exist_ok=True)
+    models = {
+        transformers.AutoModel: GeneralistModel,
+        transformers.AutoModelForZeroShotImageClassification: GeneralistForZeroShotImageClassification,
+        transformers.AutoModelForImageTextToText: GeneralistForImageTextToText,
+        transformers.AutoModelForImageClassification: GeneralistForImageClassification,
+        transformers.AutoModelForAudioClassification: GeneralistForAudioClassification,
+        transformers.AutoModelForSequenceClassification: GeneralistForSequenceClassification,
+        transformers.AutoModelForMaskedLM: GeneralistForMaskedLM,
+    }
+    for auto, model in models.items():
+        auto.register(GeneralistConfig, model, exist_ok=True)
     AutoProcessor.register(GeneralistConfig, GeneralistProcessor, exist_ok=True)
     faces = {"pil": GeneralistImageProcessor, "torchvision": GeneralistImageProcessor}
     AutoImageProcessor.register(GeneralistConfig, image_processor_classes=faces, exist_ok=True)

@@ -21,6 +21,10 @@ AUTO_MAP = {
     "AutoModel": f"{REMOTE}.GeneralistModel",
     "AutoModelForZeroShotImageClassification": f"{REMOTE}.GeneralistForZeroShotImageClassification",
     "AutoModelForImageTextToText": f"{REMOTE}.GeneralistForImageTextToText",
+    "AutoModelForImageClassification": f"{REMOTE}.GeneralistForImageClassification",
+    "AutoModelForAudioClassification": f"{REMOTE}.GeneralistForAudioClassification",
+    "AutoModelForSequenceClassification": f"{REMOTE}.GeneralistForSequenceClassification",
+    "AutoModelForMaskedLM": f"{REMOTE}.GeneralistForMaskedLM",
     "AutoProcessor": f"{REMOTE}.GeneralistProcessor",
     "AutoImageProcessor": f"{REMOTE}.GeneralistImageProcessor",
     "AutoFeatureExtractor": f"{REMOTE}.GeneralistFeatureExtractor",
@@ -34,6 +38,9 @@ TOKENIZER_MAP = {"AutoTokenizer": [None, f"{REMOTE}.BpeTokenizer"]}
 
 # tensor that a processor makes -> its entry in preprocessor_config.json
 FACES = {"pixel_values": "modality", "input_features": "audio"}
+
+# modality -> its tensor, of those that sentence-transformers knows by these names
+SENTENCES = {"text": "input_ids", "image": "pixel_values", "audio": "input_features"}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -61,14 +68,22 @@ def write_processors(folder: Path, processor: Any) -> None:
         write_json(tokenizer, json.loads(tokenizer.read_text(encoding="utf-8")) | {"auto_map": TOKENIZER_MAP})
 
 
-def write_sentence_transformers(folder: Path) -> None:
-    """sentence-transformers' own files: texts as their feature at the summary token, at unit length."""
-    read_out = {"method": "get_text_features", "method_output_name": "pooler_output"}
+def write_sentence_transformers(folder: Path, processor: Any) -> None:
+    """sentence-transformers' own files: texts, pictures and sounds as their features at the summary token, unit length.
+
+    Texts are candidates, pictures and sounds inputs, as in the pipelines.
+    """
+    tensors = {name: modality.tensor_names[:1] for name, modality in processor.built.items()}
+    read = {
+        name: {"method": f"get_{name}_features", "method_output_name": "pooler_output"}
+        for name, own in SENTENCES.items()
+        if tensors.get(name) == (own,) or name == "text"
+    }
     write_json(
         folder / "sentence_bert_config.json",
         {
             "transformer_task": "feature-extraction",
-            "modality_config": {"text": read_out},
+            "modality_config": read,
             "module_output_name": "sentence_embedding",
         },
     )

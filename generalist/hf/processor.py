@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,40 @@ from generalist.tokenizers_mod.text.text_tensors import TextTensors
 WORDS = (*LENGTHS, "sampling_rate")  # what clients say beside the inputs
 
 LISTS = 16  # lists of candidates that are kept
+
+
+class Prepared(list[list[Span]]):
+    """Sequences for `model.encode`, `rank` and `log_likelihood`; by name, as any other processor's batch, the padded
+    arrays of the same inputs: for `model(**batch)` and for the rows that `datasets.map` keeps."""
+
+    def __init__(self, sequences: list[list[Span]], padded: Callable[[], BatchFeature]) -> None:
+        super().__init__(sequences)
+        self._padded, self._arrays = padded, None
+
+    @property
+    def arrays(self) -> BatchFeature:
+        """{input_ids: Int[B n], ...}, made when first asked for."""
+        if self._arrays is None:
+            self._arrays = self._padded()
+        return self._arrays
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.arrays[key] if isinstance(key, str) else super().__getitem__(key)
+
+    def keys(self) -> Any:
+        return self.arrays.keys()
+
+    def values(self) -> Any:
+        return self.arrays.values()
+
+    def items(self) -> Any:
+        return self.arrays.items()
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)  # to another process go the sequences
+
+
+Mapping.register(Prepared)  # what `datasets` and accelerate ask of a batch
 
 
 class GeneralistProcessor(ProcessorMixin):
@@ -89,6 +123,17 @@ class GeneralistProcessor(ProcessorMixin):
         """The candidate sets that the model was trained with, by task."""
         return {name: candidate_set(values) for name, values in self.candidate_sets.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of, without what a call leaves behind: `datasets` knows by this what it has done before."""
+        live = ("_built", "_tasks", "_bound", "_named")
+        state = {key: value for key, value in self.__dict__.items() if key not in live}
+        return state | {"tasks": {name: task.about() for name, task in self._tasks.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tasks = state.pop("tasks")
+        self.__dict__.update(state, _named={})
+        self.tasks = tasks
+
     def to_dict(self) -> dict[str, Any]:
         live: dict[str, Any] = {
             key: self.__dict__.pop(key) for key in ("_built", "_tasks", "_bound") if key in self.__dict__
@@ -111,7 +156,7 @@ class GeneralistProcessor(ProcessorMixin):
         folder = Path(save_directory)
         write_remote(folder)
         write_processors(folder, self)
-        write_sentence_transformers(folder)
+        write_sentence_transformers(folder, self)
         if not (folder / "README.md").is_file():
             scales = [task.scale for task in self._tasks.values()]
             write_card(folder, "A generalist model", self, scales[0] if scales else "default")
@@ -122,6 +167,8 @@ class GeneralistProcessor(ProcessorMixin):
 
         A list or tuple is a batch (one sequence an item); anything else is one sample. Several modalities
         make one sequence of them all, in the order given; batches must then have the same length.
+
+        They are the padded arrays too, by name (`Prepared`).
 
         With return_tensors="pt" (or a word about lengths) the modalities stay apart and padded tensors come back by
         their standard names, ready for `model(**tensors)`; there `images` is another word for image, and text=""
@@ -150,13 +197,14 @@ class GeneralistProcessor(ProcessorMixin):
             raise UserError(f"inputs of one batch differ in length: {lengths}")
         if not next(iter(lengths.values())):
             raise UserError("the batch is empty")
-        return [
+        sequences = [
             [
                 self.summary(),
                 *(self._told(name, column[i]) for name, column in columns.items() if column[i] is not None),
             ]
             for i in range(next(iter(lengths.values())))
         ]
+        return Prepared(sequences, lambda: self.padded(dict(columns)))
 
     def _told(self, name: str, raw: Any) -> Span:
         """A span that asks nothing itself: the question is asked at the summary."""

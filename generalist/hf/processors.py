@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers import BatchFeature, FeatureExtractionMixin
+import torch
+from transformers import BatchFeature, FeatureExtractionMixin, SequenceFeatureExtractor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import TensorType
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import build_modalities
+from generalist.tokenizers_mod.base.padded import stack_padded
 
 
 def as_list(raw: Any) -> list[Any]:
@@ -50,6 +52,9 @@ class _ModalityFace:
         data = {k: v.numpy() for k, v in self.built.tensors(values).items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_built"}  # rebuilt from the settings
+
     def to_dict(self) -> dict[str, Any]:
         built = self.__dict__.pop("_built", None)  # a live object does not belong in the JSON
         try:
@@ -82,8 +87,10 @@ class GeneralistImageProcessor(_ModalityFace, BaseImageProcessor):
         return self.batch(images, return_tensors)
 
 
-class GeneralistFeatureExtractor(_ModalityFace, FeatureExtractionMixin):
+class GeneralistFeatureExtractor(_ModalityFace, SequenceFeatureExtractor):
     """Waveforms -> input_features Float[B frames mels] (and input_features_mask where lengths differ).
+
+    A SequenceFeatureExtractor by name, which is what makes a Trainer pad rows of unequal lengths with `pad`.
 
     audio: {"audio": settings}, or another modality whose tensors are input_features.
     """
@@ -92,7 +99,7 @@ class GeneralistFeatureExtractor(_ModalityFace, FeatureExtractionMixin):
 
     def __init__(self, audio: dict[str, Any] | None = None, **kwargs: Any) -> None:
         kwargs.pop("modality", None)
-        super().__init__(**kwargs)
+        FeatureExtractionMixin.__init__(self, **kwargs)  # the modality knows the sizes that its own __init__ asks for
         self.audio = audio or {}
 
     @property
@@ -118,3 +125,17 @@ class GeneralistFeatureExtractor(_ModalityFace, FeatureExtractionMixin):
             clips = [clips]
         raw = [c if isinstance(c, str | dict | tuple) else (np.asarray(c), rate) for c in clips]
         return self.batch(raw, return_tensors)
+
+    def pad(self, processed_features: Any, *_: Any, **kwargs: Any) -> BatchFeature:
+        """Rows {input_features: [frames mels], maybe labels ...} -> one batch, as long as its longest row."""
+        rows = [dict(row) for row in processed_features]
+        if not rows or "input_features" not in rows[0]:
+            raise UserError("give rows with input_features, one a sample")
+        own, mask = self.model_input_names
+        values = [torch.as_tensor(np.asarray(row.pop(own))) for row in rows]
+        kept = [torch.as_tensor(np.asarray(row.pop(mask))).bool() if mask in row else slice(None) for row in rows]
+        full, real = stack_padded([value[keep] for value, keep in zip(values, kept, strict=True)])
+        data: dict[str, Any] = {own: full.numpy()} | ({} if bool(real.all()) else {mask: real[..., 0].numpy()})
+        return BatchFeature(
+            data | {key: [row[key] for row in rows] for key in rows[0]}, tensor_type=kwargs.get("return_tensors")
+        )

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationMixin, StoppingCriteria
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -27,6 +28,19 @@ from generalist.model.decode import Anew, decode, vocabulary_features
 from generalist.tokenizers_mod.base.capabilities import Writes
 
 WORDS = ("input_ids", "attention_mask")
+
+
+class Filled(StoppingCriteria):
+    """Stops where the text that is written has as many tokens as the model knows positions for: `length` ids."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((len(input_ids),), input_ids.shape[1] >= self.length, device=input_ids.device)
+
+
+USUAL = (MaxLengthCriteria, EosTokenCriteria, Filled)  # ends that `decode` knows too
 
 
 class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
@@ -109,17 +123,18 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         """What `decode` writes from the first word on; None where more is asked for than it offers."""
         settings, end = generation_config, generation_config.eos_token_id
         end = end[0] if isinstance(end, list) and len(end) == 1 else end
-        usual = all(isinstance(one, MaxLengthCriteria | EosTokenCriteria) for one in stopping_criteria)
+        usual = all(isinstance(one, USUAL) for one in stopping_criteria)
         more = settings.do_sample or settings.return_dict_in_generate or len(logits_processor) or streamer is not None
         if more or not usual or input_ids.shape[1] != 1 or not isinstance(end, int):
             return None
-        beam, steps, best = settings.num_beams, settings.max_length - 1, settings.num_return_sequences
+        text, beam, best = self._text("write"), settings.num_beams, settings.num_return_sequences
+        steps = min(settings.max_length - 1, text.max_length)
         repeats = max(beam, best)  # transformers repeats what is described so often
         inputs = self._described(kwargs)[::repeats]
         assert self._members is not None
         options = {"end": end, "length_penalty": settings.length_penalty, "task": self._task}
         scale = kwargs.get("scale") or self.writing_scale
-        found = decode(self, inputs, self._text("write"), self._members, scale, beam, steps, **options).ids[:, :best]
+        found = decode(self, inputs, text, self._members, scale, beam, steps, **options).ids[:, :best]
         found = found.flatten(0, 1)
         open_ends = (found != end).sum(1).clamp(max=steps - 1)  # behind its end a row holds ends alone
         begun = input_ids[::repeats].repeat_interleave(best, dim=0)
@@ -138,7 +153,7 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """transformers' generate over the vocabulary, encoded once. max_new_tokens: 20 or what its text
-        holds, length_penalty: 0 by default.
+        holds, length_penalty: 0 by default. A text ends at the model's length (`Text.max_length`), whatever is asked.
 
         scale, task: by name; as which task it is written, for a mixture of experts (`generalist.model.sides`).
         """
@@ -149,6 +164,12 @@ class GeneralistForImageTextToText(GeneralistModel, GenerationMixin):
         if not tensors:
             raise UserError("give what is to be described, such as pixel_values")
         kwargs["input_ids"], kwargs["attention_mask"] = self._started(ids, mask, tensors[0].shape[0], text.eot)
+        begun, most = kwargs["input_ids"].shape[1] - 1, text.max_length
+        if begun >= most:
+            raise UserError(f"the beginning has {begun} of the {most} tokens that a text may have; give a shorter one")
+        if (wanted := kwargs.get("max_new_tokens") or 0) > most - begun:
+            warn(f"{wanted} words asked for; a text of this model ends after {most} tokens", stacklevel=2)
+        kwargs["stopping_criteria"] = [*(kwargs.get("stopping_criteria") or []), Filled(most + 1)]
         if "generation_config" not in kwargs and "max_length" not in kwargs:
             kwargs.setdefault("max_new_tokens", min(20, text.max_length))
         if "generation_config" not in kwargs:

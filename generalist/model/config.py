@@ -45,6 +45,8 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     zero_shot_scale: the logit scale of two modalities compared by `forward`, the first by default; of a question that
     tasks of one other scale were trained on, that one.
     writing_scale: the logit scale of the words of a caption (`generate`), zero_shot_scale by default.
+    head_task: the task as which a head of transformers asks (`generalist.hf.heads`), by default the first that fits; a
+    head's classes are id2label, where a user names none those of the task.
     frozen: a saved model's frozen weights that lie in a package, "refer" (left out, found again by name and hash) or
     "include"; referred: {modality: weights, package, digest} of those left out (`generalist.model.referred`).
     tasks: names that a task router knows. task_sides: {task: what its inputs and candidates are told of each other}
@@ -70,6 +72,7 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     pairwise: bool = False
     temperatures: dict[str, float] | None = None
     candidate_sets: dict[str, Any] | None = None
+    head_task: str = ""
 
     if TYPE_CHECKING:  # transformers makes it of the fields above, and takes other names besides
 
@@ -95,7 +98,10 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
             check_name(name, [f.name for f in fields(MoeSpec)], "moe has no")
         self.moe = MoeSpec(**moe)
         kwargs.pop("initializer_range", None)  # of earlier files, read by nobody
+        unnamed = self.id2label is None and kwargs.get("num_labels") is None
         super().__post_init__(**kwargs)
+        if unnamed:  # transformers' own two, LABEL_0 and LABEL_1, would be taken for a user's
+            self.id2label = self.label2id = None
         self.separate_prompts = self.separate_prompts or self.candidate_prompts is not None
         for name, value in self.temperatures.items():
             if not 0 < value < float("inf"):

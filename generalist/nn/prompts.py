@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.base.tokenizer import taken
 
 Filled = TypeVar("Filled", bound=nn.Module)
 
@@ -64,7 +65,7 @@ class LinearHead(nn.Module):
                 f"the linear head has {self.linear.out_features} classes, {cosines.shape[-1]} candidates given; "
                 "give the classes it was trained on"
             )
-        return self.alpha * cosines + self.linear(features.to(self.linear.weight.dtype)).float()
+        return self.alpha * cosines + self.linear(taken(features, self.linear)).float()
 
 
 class LinearHeads(nn.ModuleDict):

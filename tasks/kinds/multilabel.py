@@ -57,10 +57,14 @@ class Marks(CandidateSet):
         """Float[M K] of 0 and 1 -> Float[M 2K], one K-th on the right answer of each pair."""
         return torch.cat([labels, 1 - labels], dim=-1) / labels.shape[-1]
 
+    def against(self, logits: Tensor) -> Tensor:
+        """Logits or log p, Float[... 2K] -> the log-odds of each name, Float[... K]."""
+        own, denied = logits.chunk(2, dim=-1)
+        return own - denied
+
     def yes(self, log_p: Tensor) -> Tensor:
         """Float[... 2K] -> the probability of each name, Float[... K]."""
-        own, denied = log_p.chunk(2, dim=-1)
-        return torch.sigmoid(own - denied)
+        return torch.sigmoid(self.against(log_p))
 
     def misfits(self, log_p: Tensor, labels: Tensor) -> Tensor | None:
         p = self.yes(log_p).clamp(1e-12, 1 - 1e-12)

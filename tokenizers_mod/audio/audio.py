@@ -27,7 +27,7 @@ from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.raw import as_array, as_rate, resampled
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 from generalist.tokenizers_mod.base.views import check_windows, read_once, stretch
 from generalist.tokenizers_mod.vision.image import places
 
@@ -251,7 +251,7 @@ class AudioTokens(Tokenizer):
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"patch": [N, size], "position": [N, 2] (time, mel)} -> [N, width]."""
         patch, position = data["patch"], data["position"]
-        x = self.project(patch.to(self.project.weight.dtype))
+        x = self.project(taken(patch, self.project))
         return x + embedding(position[:, 1], self.mel) + sincos(position[:, 0], x.shape[-1]).to(x.dtype)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -79,3 +80,15 @@ def bare() -> Iterator[None]:
 def weights_follow() -> bool:
     """Whether what is built now gets its weights from a saved model, so that none are to be read from elsewhere."""
     return _State.bare or torch.get_default_device().type == "meta"
+
+
+def taken(x: Tensor, layer: nn.Module) -> Tensor:
+    """x in the precision that a layer takes: its weight's, or float32 where that is packed away (torch.ao's int8)."""
+    weight = layer.weight
+    return x.to(weight.dtype) if isinstance(weight, Tensor) else x.float()
+
+
+def is_plain(weight: object) -> TypeGuard[Tensor]:
+    """Whether a layer's weight is a tensor to compute with, and not packed: torch.ao hides it, torchao's knows little
+    more than the product of a linear layer."""
+    return type(weight) in (nn.Parameter, Tensor)

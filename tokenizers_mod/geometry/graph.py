@@ -20,7 +20,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 from generalist.tokenizers_mod.geometry.graph_raw import RawGraph, read_graph
 
 EDGE, NODE, CENTER = 0, 1, 2  # type identifiers
@@ -248,8 +248,8 @@ class GraphTokens(Tokenizer):
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"code": Int[N, C], "value": [N, V], "end": [N, 2 k], "type": Int[N]} -> [N, width]."""
         code = data["code"]
-        x = self.kind(data["type"]) + self.end(data["end"].to(self.end.weight.dtype))
-        x = x + self.value(data["value"].to(self.value.weight.dtype))
+        x = self.kind(data["type"]) + self.end(taken(data["end"], self.end))
+        x = x + self.value(taken(data["value"], self.value))
         if code.shape[1] == 0:
             return x
         # row 0 stands for "no such column" and is never added

@@ -21,7 +21,7 @@ from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines
 from generalist.tokenizers_mod.base.base import Modality, check_finite, load_numbers
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 
 
 def sample_groups(xyz: Float[Tensor, "n 3"], groups: int, size: int) -> tuple[Int[Tensor, " g"], Int[Tensor, "g size"]]:
@@ -180,10 +180,9 @@ class PointTokens(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"group": [N, k, 3 + c], "center": [N, 3]} -> [N, width]."""
-        dtype = self.own.weight.dtype
-        x = self.first(data["group"].to(dtype))
+        x = self.first(taken(data["group"], self.own))
         x = self.own(x) + self.pooled(x.amax(dim=1)).unsqueeze(1)
-        return self.second(x).amax(dim=1) + self.position(data["center"].to(dtype))
+        return self.second(x).amax(dim=1) + self.position(taken(data["center"], self.own))
 
 
 def _load_file(path: Path, what: str) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from generalist.data.base.errors import UserError
+from generalist.tokenizers_mod.base.tokenizer import taken
 from generalist.tokenizers_mod.maps.base import MapOperator
 
 
@@ -41,7 +42,7 @@ class DynamicPositionBias(nn.Module):
         self.pos3 = layer(inner, heads)
 
     def forward(self, offset: Tensor) -> Float[Tensor, "n heads"]:
-        offset = offset.to(self.pos_proj.weight.dtype)
+        offset = taken(offset, self.pos_proj)
         return self.pos3(self.pos2(self.pos1(self.pos_proj(offset))))
 
 

@@ -20,7 +20,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_rate, resampled
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 from generalist.tokenizers_mod.base.views import check_windows, stretch
 from generalist.tokenizers_mod.numbers.series import load_array, step_positions
 
@@ -181,5 +181,5 @@ class ImuTokens(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"patch": [N, 2 channels patch], "position": [N]} -> [N, width]."""
-        x = self.norm(self.project(data["patch"].to(self.project.weight.dtype)))
+        x = self.norm(self.project(taken(data["patch"], self.project)))
         return x + step_positions(data["position"], x.shape[-1], *self.time).to(x.dtype)

@@ -23,7 +23,7 @@ from generalist.data.media import arrays
 from generalist.data.tables.table_limits import check_lines, check_parquet
 from generalist.tokenizers_mod.base.base import Modality, load_numbers, periodic
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 
 PERIODS = (24.0, 12.0, 168.0, 8.0)  # steps; hourly data's day, half day, week and shift
 LONGEST = 4096.0
@@ -195,7 +195,7 @@ class SeriesTokens(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"patch": [N, 2 patch], "position": [N], "channel": [N]} -> [N, width]."""
-        patch = data["patch"].to(self.skip.weight.dtype)
+        patch = taken(data["patch"], self.skip)
         x = self.skip(patch) + self.mlp(patch)
         x = x + step_positions(data["position"], x.shape[-1], *self.time).to(x.dtype)
         return x if self.channel is None else x + self.channel(data["channel"])

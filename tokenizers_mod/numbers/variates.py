@@ -18,7 +18,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 from generalist.tokenizers_mod.numbers.series import load_array
 
 
@@ -118,7 +118,7 @@ class VariateTokens(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"window": [N, 2 context]} -> [N, width]."""
-        values, missing = data["window"].to(self.values.weight.dtype).chunk(2, dim=1)
+        values, missing = taken(data["window"], self.values).chunk(2, dim=1)
         return self.values(values) + self.missing(missing)
 
     def unfold(self, h: Float[Tensor, "M D"]) -> Float[Tensor, "M *a D"]:

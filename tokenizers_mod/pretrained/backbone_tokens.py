@@ -129,7 +129,8 @@ class BackboneTokens(PretrainedTokens):
         """Maps -> Float[B n width], scale by scale, each row by row."""
         out = []
         for i, (one, linear) in enumerate(zip(maps, self.projections, strict=True)):
-            x = linear(one.flatten(2).transpose(1, 2).to(next(linear.parameters()).dtype))
+            dtype = next((p.dtype for p in linear.parameters()), torch.float32)  # none where torch.ao packed them
+            x = linear(one.flatten(2).transpose(1, 2).to(dtype))
             if not self.one:
                 h, w = one.shape[2:]
                 places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(-1, 2).to(x.device)

@@ -21,7 +21,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 from generalist.tokenizers_mod.libraries import weights
 from generalist.tokenizers_mod.text.text import Text
 
@@ -141,4 +141,4 @@ class SentenceToken(Tokenizer):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
-        return self.projection(data["feature"].to(self.projection.weight.dtype))
+        return self.projection(taken(data["feature"], self.projection))

@@ -21,7 +21,7 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.audio.fbank import fbank
 from generalist.tokenizers_mod.base.base import Modality
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.numbers.series import load_array
 from generalist.tokenizers_mod.vision.frames import sides_of
@@ -51,7 +51,7 @@ class LinearTokens(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Float[Tensor, "N width"]:
         """{"patch": [N, size], "index": Int[N]} -> [N, width]."""
-        x = self.proj(data["patch"].to(self.proj.weight.dtype))
+        x = self.proj(taken(data["patch"], self.proj))
         if self.fixed:
             x = x + position_table(data["index"], x.shape[-1]).to(x.dtype)
         return x if self.pos_embed is None else x + embedding(data["index"], self.pos_embed)

@@ -28,7 +28,7 @@ from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.raw import as_array
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, is_plain, taken
 from generalist.tokenizers_mod.base.views import read_once
 from generalist.tokenizers_mod.vision.stem import ConvStem
 
@@ -317,9 +317,9 @@ class PatchEmbedding(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         half, weight = self.width // 2, self.position.weight
-        patch = self.projection(data["patch"].to(weight.dtype))
-        if data["position"].is_floating_point():
-            return patch + self.position(sincos(data["position"], half).flatten(-2).to(weight.dtype))
+        patch = self.projection(taken(data["patch"], self.position))
+        if data["position"].is_floating_point() or not is_plain(weight):
+            return patch + self.position(taken(sincos(data["position"], half).flatten(-2), self.position))
         table = sincos(torch.arange(self.grid, device=weight.device), half).to(weight.dtype)
         rows, columns = (nn.functional.linear(table, part) for part in weight.split(half, dim=1))
         place = nn.functional.embedding(data["position"][:, 0], rows)

@@ -24,7 +24,7 @@ from generalist.data.media.arrays import check_claims
 from generalist.tokenizers_mod.base.base import Modality, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.raw import as_numbers
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
+from generalist.tokenizers_mod.base.tokenizer import Tokenizer, taken
 
 LARGEST = 1e4  # standardised values are cut here
 
@@ -236,8 +236,8 @@ class SpectralTokens(Tokenizer):
         width = self.project.out_features
         band, row, column = data["position"].unbind(1)
         place = torch.cat([sincos(band, width), sincos(row, width // 2), sincos(column, width // 2)], dim=-1)
-        dtype = self.project.weight.dtype
-        return self.project(self.hidden(data["patch"].to(dtype))) + self.position(place.to(dtype))
+        patch = self.project(self.hidden(taken(data["patch"], self.project)))
+        return patch + self.position(taken(place, self.position))
 
 
 def _load(path: Path, what: str) -> Any:

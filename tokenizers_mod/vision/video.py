@@ -343,7 +343,8 @@ class VideoTokens(Tokenizer):
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         frame, cell = data["place"].unbind(-1)
-        patches = self.projection(data["patch"].to(next(self.projection.parameters()).dtype))
+        dtype = next((p.dtype for p in self.projection.parameters()), torch.float32)  # none where torch.ao packed them
+        patches = self.projection(data["patch"].to(dtype))
         time = sincos(frame, patches.shape[-1]).to(patches.dtype) if self.temporal is None else self.temporal(frame)
         return patches + time + embedding(cell, self.spatial).to(patches.dtype)
 

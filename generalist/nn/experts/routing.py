@@ -26,6 +26,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.routes import Routes
 from generalist.data.batch.types import Packed
 from generalist.recipe.encoder import MoeSpec
+from generalist.tokenizers_mod.base.tokenizer import is_plain, taken
 
 KINDS = ("vision", "text")  # the kinds that attribute bits know (`Modality.kind`)
 BITS = 8
@@ -74,7 +75,12 @@ class Router(nn.Module):
     def choose(self, condition: Tensor) -> Choice:
         """Top-k of the softmax, in float32 whatever surrounds it (a rounded gate flips experts)."""
         with torch.autocast(condition.device.type, enabled=False):
-            z = nn.functional.linear(condition.float(), self.gate.weight.float())
+            weight = self.gate.weight
+            z = (
+                nn.functional.linear(condition.float(), weight.float())
+                if is_plain(weight)
+                else self.gate(condition.float())
+            )
             if self.training and self.noise:
                 z = z + torch.randn_like(z) * self.noise
             weights, experts = z.softmax(-1).topk(self.top, dim=-1)
@@ -99,7 +105,7 @@ class AttributeRouter(Router):
         self.activation = nn.GELU() if spec.gelu else nn.Identity()
 
     def condition(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "R C"]:
-        rows = routes(at).table.to(self.attributes.weight.dtype)
+        rows = taken(routes(at).table, self.attributes)
         return self.activation(self.norm(self.attributes(rows)))
 
     @classmethod

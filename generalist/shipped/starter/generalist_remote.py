@@ -4,6 +4,12 @@ try:
     import generalist
     from generalist.hf.auto import register
     from generalist.hf.detection import DetectionPipeline
+    from generalist.hf.heads.classification import (
+        GeneralistForAudioClassification,
+        GeneralistForImageClassification,
+        GeneralistForSequenceClassification,
+    )
+    from generalist.hf.heads.masked import GeneralistForMaskedLM
     from generalist.hf.model import (
         GeneralistForZeroShotAudioClassification,
         GeneralistForZeroShotImageClassification,
@@ -27,7 +33,11 @@ __all__ = [
     "DetectionPipeline",
     "GeneralistConfig",
     "GeneralistFeatureExtractor",
+    "GeneralistForAudioClassification",
+    "GeneralistForImageClassification",
     "GeneralistForImageTextToText",
+    "GeneralistForMaskedLM",
+    "GeneralistForSequenceClassification",
     "GeneralistForZeroShotAudioClassification",
     "GeneralistForZeroShotImageClassification",
     "GeneralistImageProcessor",

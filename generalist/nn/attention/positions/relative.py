@@ -20,6 +20,7 @@ from torch.nn.functional import embedding, pad
 from generalist.data.batch.at import At
 from generalist.nn.attention.positions.base import Position
 from generalist.recipe.encoder import RELATIVE_HIDDEN, at_least
+from generalist.tokenizers_mod.base.tokenizer import taken
 
 
 @dataclass
@@ -45,7 +46,7 @@ class RelativeBias(Position):
 
     def forward(self, steps: Tensor) -> Tensor:
         """steps: Float[T 2] -> Float[T + 1, H], the last row, of pairs without a place, is 0."""
-        found = self.down(self.up(steps.to(self.up.weight.dtype)).relu())
+        found = self.down(self.up(taken(steps, self.up)).relu())
         return pad(found, (0, 0, 0, 1))
 
     def of_heads(self, kept: Tensor) -> dict[str, Tensor]:
