@@ -38,6 +38,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
+    """Of the archive of sources, as a package index would have both."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder)]
     copy = folder / "source"  # a build leaves folders behind
@@ -46,7 +47,11 @@ def wheel(tmp_path_factory) -> Path:
         if name and not name.startswith("tests/") and (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
-    done = subprocess.run([*command, str(copy)], capture_output=True, text=True, timeout=200)
+    pack = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
+    packed = subprocess.run([sys.executable, "-c", pack], cwd=copy, capture_output=True, text=True, timeout=200)
+    assert packed.returncode == 0, packed.stderr[-2000:]
+    archive = next(folder.glob("*.tar.gz"))
+    done = subprocess.run([*command, str(archive)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     return next(folder.glob("*.whl"))
 

@@ -19,10 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from generalist.machine import terminal
+
     found = iter([("modalities", modalities())]) if args.modalities else sections()
     if args.json:
         print(json.dumps(dict(found), indent=1))
         return 0
+    most = min(110, terminal.width() or 110)
     for title, values in found:
         print(title, flush=True)  # what is known already is told while the rest is imported
         width = max((len(name) for name in values), default=0) + 2
@@ -30,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             lines = [f"{key}: {text}" for key, text in value.items()] if isinstance(value, dict) else [value]
             for i, line in enumerate(lines):
                 first = f"  {name if i == 0 else '':<{width}}"
-                print(textwrap.fill(line, 110, initial_indent=first, subsequent_indent=" " * (width + 4)))
+                print(textwrap.fill(line, most, initial_indent=first, subsequent_indent=" " * (width + 4)))
     return 0
 
 
@@ -111,9 +114,7 @@ def sources() -> dict[str, str]:
 
 
 def modalities() -> dict[str, dict[str, str]]:
-    from generalist.tokenizers_mod.base.modalities import MODALITIES, PRETRAINED, modality_class
+    from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
 
-    classes = {name: modality_class(name) for name in MODALITIES} | {
-        path.rpartition(":")[2]: modality_class("", path) for path in PRETRAINED
-    }
+    classes = {name: modality_class(name) for name in MODALITIES}
     return {name: {"raw": kind.raw, "tokens": kind.count} for name, kind in classes.items()}

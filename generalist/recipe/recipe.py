@@ -24,6 +24,7 @@ from generalist.recipe.specs import (
     SaveSpec,
     ValidationSpec,
 )
+from generalist.recipe.watch import Watch
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
 
@@ -33,7 +34,8 @@ class Recipe:
     """Everything a run is made of. sampling: "unmixed" (one task a step on all ranks) or "mixed".
 
     workers: loader processes; profile: measure where the first steps' time goes (`generalist.train.profile`);
-    trackers: who is told the scalars besides log.jsonl (`generalist.train.trackers`); cache_gb: keep decoded pictures
+    trackers: who is told the scalars besides log.jsonl (`generalist.train.trackers`); watches: callbacks that are told
+    them too, objects of yours (`generalist.recipe.watch`); cache_gb: keep decoded pictures
     and sounds on disk, at most so many 1e9 bytes, 0 = do not; memory_gb: keep samples and what is made of them in
     memory, likewise, shared out over the loader processes of a rank.
     baseline: measure an ordinary method beside every task's result; baseline_seconds: processor seconds that one may
@@ -55,6 +57,7 @@ class Recipe:
     workers: int = 0
     profile: bool = False
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"], kw_only=True)
+    watches: list[Watch] = field(default_factory=list, kw_only=True)
     cache_gb: float = 0.0
     memory_gb: float = 2.0
     model: ModelSpec = field(default_factory=ModelSpec)
@@ -94,6 +97,8 @@ class Recipe:
             raise UserError(f"steps must be at least 1, got {self.steps}")
         if not self.tasks:
             raise UserError("a recipe needs at least one task")
+        if wrong := [one for one in self.watches if not isinstance(one, Watch)]:
+            raise UserError(f"watches holds {wrong[0]!r:.60}, which is no Watch; extend generalist.recipe.watch.Watch")
         for value, key, valid in (
             (self.sampling, "sampling", ("unmixed", "mixed")),
             (self.optimizer.kind, "optimizer.kind", ("balanced", "adamw")),

@@ -137,7 +137,7 @@ def check_free(out: Path, overwrite: bool) -> None:
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two JSON trees differ, as "key: old -> new"; the loader's workers may change."""
     if isinstance(a, dict) and isinstance(b, dict):
-        free = {"workers", "checkpoint", "engine", "faults", "profile", "trackers", "cache_gb", "memory_gb"}
+        free = {"workers", "checkpoint", "engine", "faults", "profile", "trackers", "watches", "cache_gb", "memory_gb"}
         free |= {"baseline", "baseline_seconds"}
         keys = [k for k in {**a, **b} if f"{path}{k}" not in free]
         return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}{k}.")]

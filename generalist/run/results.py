@@ -20,6 +20,7 @@ from generalist.evaluate.heldout import Wanted, hold_out
 from generalist.evaluate.unread import FILE as UNREAD
 from generalist.hf.card import write_card
 from generalist.machine.progress import progress
+from generalist.machine.terminal import laid_out
 from generalist.model.objective import Objective
 from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
@@ -198,6 +199,6 @@ def table(metrics: dict[str, Any]) -> str:
         kind = "synthetic" if line["synthetic"] else "real"
         rows.append((name, metric, *number, f"{line['baseline_name']}: {mark}", str(line["n_test"]), kind))
     widths = [max(len(r[i]) for r in rows if r[2] != "failed" or i < len(head) - 3) for i in range(len(head))]
-    shown = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    shown = laid_out(rows, widths)
     known = forgetting.table(metrics.get("start"))
     return "\n".join([*shown, *notes, *([known] if known else [])])

@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -31,6 +30,7 @@ from generalist.serve.service import Service
 
 PAGE = Path(__file__).with_name("page.html")
 MB = 1_000_000
+READERS = 4  # threads that decode; more would only take the interpreter's lock from each other and from the model
 FIELDS: dict[str, Any] = {
     "candidates": {"type": "array", "items": {"type": "string"}, "description": "names to choose among"},
     "task": {"type": "string", "description": "a task of the model (GET /about)"},
@@ -96,6 +96,7 @@ def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int
     measured = Measured(lambda: batcher)
     batcher = Batcher(batch, waiting, measured.passed)
     service = Service(folder, prompts, batcher)
+    readers = ThreadPoolExecutor(READERS, "reader")
     app = FastAPI(
         title="generalist", description="One encoder, one likelihood, any modality.", docs_url=None, redoc_url=None
     )
@@ -108,7 +109,8 @@ def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int
             with ExitStack() as kept:
                 place = lru_cache(lambda: Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="generalist-"))))
                 settings, read = await taken(request, service, place, body_mb * MB)
-                future = await run_in_threadpool(lambda: ask(read(), settings))
+                reading = asyncio.get_running_loop().run_in_executor(readers, lambda: ask(read(), settings))
+                future = await reading
                 told = await asyncio.wrap_future(future)  # its answer may look at the record's files again
         except UserError as error:
             status, told = 422, {"error": str(error)}
@@ -141,6 +143,7 @@ def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int
     def page() -> str:
         return PAGE.read_text(encoding="utf-8")
 
+    app.router.add_event_handler("shutdown", readers.shutdown)
     app.router.add_event_handler("shutdown", batcher.close)
     return app
 

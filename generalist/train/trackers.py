@@ -1,7 +1,8 @@
 """Where a run's scalars go besides log.jsonl: TensorBoard, or any tracker that accelerate knows, by name.
 
 A tracker of your own is a class of `accelerate.tracking` that a recipe's file registers
-(`accelerate.tracking.register_tracker_class`). They are opened once a run, in the process that writes the log.
+(`accelerate.tracking.register_tracker_class`). They are opened once a run, in the process that writes the log. A
+recipe's watches (`generalist.recipe.watch`) are told the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from generalist.data.base.errors import UserError, nearest
 from generalist.recipe.json import to_json
 from generalist.recipe.recipe import Recipe
+from generalist.recipe.watch import Watch
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -24,7 +26,7 @@ OURS = "tensorboard"  # which `EventLog` writes itself, so that a resumed run's 
 class Trackers:
     """Open trackers; all are told the same."""
 
-    def __init__(self, opened: list[GeneralTracker]) -> None:
+    def __init__(self, opened: list[GeneralTracker | Watch]) -> None:
         self.opened = opened
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -56,14 +58,16 @@ def opened(recipe: Recipe, out: Path, rank: int) -> Iterator[Trackers | None]:
     """The recipe's trackers besides TensorBoard, told the recipe's keys; None where there are none, and on every rank
     but the first."""
     names = [name for name in recipe.trackers if name != OURS]
-    if rank or not names:
+    if rank or not (names or recipe.watches):
         yield None
         return
+    for watch in recipe.watches:
+        watch.begin(out)
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     PartialState()  # trackers ask it which process they are in
-    made: list[GeneralTracker] = []
+    made: list[GeneralTracker | Watch] = [*recipe.watches]
     for name in names:
         kind: Any = LOGGER_TYPE_TO_CLASS[name]
         folder = (str(out / "trackers"),) if kind.requires_logging_directory else ()

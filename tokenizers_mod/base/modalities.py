@@ -43,19 +43,6 @@ MODALITIES: dict[str, str] = {
     "sentence": "generalist.tokenizers_mod.pretrained.sentence:Sentence",
 }
 
-# Pretrained encoders as modalities: the setting "class" names one.
-PRETRAINED = tuple(
-    f"generalist.tokenizers_mod.pretrained.{path}"
-    for path in (
-        "backbone:Backbone",
-        "heard:Heard",
-        "sequences:PretrainedAudio",
-        "sequences:PretrainedVideo",
-        "sequences:PretrainedSeries",
-        "text:PretrainedText",
-    )
-)
-
 
 def modality_class(name: str, path: str | None = None) -> type[Modality]:
     """The class behind a name of the table or, where `path` is given, behind that: a name of the table as well, or an
