@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import clients
@@ -158,6 +159,24 @@ def test_what_waits_behind_a_pass_is_answered_by_the_next_one():
     gate.set()
     assert first.result(10) == 2 and [f.result(10) for f in rest] == [2 * n for n in range(2, 30)]
     assert sizes == [1, 28]
+    batcher.close()
+
+
+def test_a_pass_waits_for_those_that_are_being_read_and_not_for_those_that_dawdle():
+    sizes = []
+    batcher = Batcher(batch=64, told=lambda size, seconds: sizes.append(size))
+
+    def answer(records):
+        return records
+
+    with batcher.arriving():
+        first = batcher.ask("a", 1, answer)
+        second = batcher.ask("a", 2, answer)  # within a moment of the first
+        assert [first.result(5), second.result(5)] == [1, 2]
+        assert batcher.ask("a", 3, answer).result(5) == 3  # though another is still on its way
+    assert batcher.coming == 0 and sizes in ([2, 1], [1, 1, 1])
+    begun = time.monotonic()
+    assert batcher.ask("a", 4, answer).result(5) == 4 and time.monotonic() - begun < 5
     batcher.close()
 
 

@@ -108,9 +108,10 @@ def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int
         try:
             with ExitStack() as kept:
                 place = lru_cache(lambda: Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="generalist-"))))
-                settings, read = await taken(request, service, place, body_mb * MB)
-                reading = asyncio.get_running_loop().run_in_executor(readers, lambda: ask(read(), settings))
-                future = await reading
+                with batcher.arriving():
+                    settings, read = await taken(request, service, place, body_mb * MB)
+                    loop = asyncio.get_running_loop()
+                    future = await loop.run_in_executor(readers, lambda: ask(read(), settings))
                 told = await asyncio.wrap_future(future)  # its answer may look at the record's files again
         except UserError as error:
             status, told = 422, {"error": str(error)}

@@ -2,7 +2,8 @@
 
 A thread owns the model. It takes what waits, up to `batch` requests, groups those that ask the same of it, and answers
 each group in one packed pass; nothing is padded, so that pictures and texts of all sizes share it. A request that is
-alone does not wait for company: only what queued up behind the pass before is joined.
+alone does not wait for company; while others are being read (`arriving`), a pass waits as long as one joins it every
+few milliseconds.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+MOMENT = 0.003  # seconds that a pass waits for the next of those that are being read
 
 Answerer = Callable[[list[Any]], Sequence[Any]]
 
@@ -41,8 +45,18 @@ class Batcher:
     ) -> None:
         self.batch, self.told = batch, told
         self.queue: queue.Queue[Waiting | None] = queue.Queue(waiting)
+        self.coming = 0
         self.thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.thread.start()
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Around what is done before `ask`, always in one and the same thread: a request is on its way."""
+        self.coming += 1
+        try:
+            yield
+        finally:
+            self.coming -= 1
 
     def ask(self, key: Hashable, record: Any, answer: Answerer) -> Future[Any]:
         """The future answer of a record. Full: too many wait."""
@@ -63,7 +77,7 @@ class Batcher:
             taken, more = [first], True
             while more and len(taken) < self.batch:
                 try:
-                    one = self.queue.get_nowait()
+                    one = self.queue.get(timeout=MOMENT) if self.coming else self.queue.get_nowait()
                 except queue.Empty:
                     break
                 more = one is not None
