@@ -88,10 +88,11 @@ def export(
 ) -> dict[str, Program]:
     """{modality: its program} of "onnx" and "torch-export", written into `out` beside export.json."""
     check_needs(kind)
+    chosen = exportable(processor, modalities)
     out.mkdir(parents=True, exist_ok=True)
     write = to_onnx if kind == "onnx" else to_torch
     found = {}
-    for name in exportable(processor, modalities):
+    for name in chosen:
         first, second = (tensors_of(processor, name, raw) for raw in samples(processor, name))
         wrapped = Features(model.eval(), tuple(first), side).eval()
         found[name] = one(wrapped, name, first, second, out, write)
