@@ -36,7 +36,6 @@ def test_a_pair_loads_by_automodel_and_gives_the_originals_logits(pair, remote):
 
     kind, folder, original = pair
     model = AutoModel.from_pretrained(folder, trust_remote_code=remote).eval()
-    assert type(model).__module__.startswith("transformers_modules." if remote else "generalist.")
     tensors = given(kind)
     expected = original(**tensors)
     expected = expected.logits_per_image if kind == "clip" else expected.logits_per_audio

@@ -185,7 +185,7 @@ def test_what_is_missing_or_does_not_fit_is_said(encoder, tmp_path):
     gone = text(encoder)
     gone.settings()  # adopted, then lost
     gone.encoder = str(tmp_path / "gone")
-    with pytest.raises(UserError, match="cannot load the pretrained encoder"):
+    with pytest.raises(UserError, match="no pretrained encoder"):
         gone.build(24)
 
 

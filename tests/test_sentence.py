@@ -1,7 +1,11 @@
 """Text as one token of a frozen encoder outside the model: kept on disk, known by its hash, missing in one line."""
 
+import shutil
+import time
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -11,8 +15,9 @@ from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.tasks.candidates.likelihood import logits
 from generalist.tokenizers_mod.base.cached import cache_reads
-from generalist.tokenizers_mod.libraries import zoo
+from generalist.tokenizers_mod.libraries import weights, zoo
 from generalist.tokenizers_mod.pretrained.sentence import WEIGHTS, Sentence, file_hash, frozen_encoder
+from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.vision.image import Image, window
 
 
@@ -78,6 +83,32 @@ def test_a_missing_package_and_other_weights_are_said_in_one_line(encoder, monke
         Sentence(encoder=str(encoder), inner=8).read("dog")
     right = Sentence(encoder=str(encoder), inner=16, sha256=file_hash(encoder / WEIGHTS))
     assert right.read("dog").shape == (16,)
+
+
+def test_pickles_and_a_folder_without_a_tokenizer_are_refused(encoder, tmp_path):
+    for name in ("pickled", "wordless"):
+        shutil.copytree(encoder, tmp_path / name)
+    tensors = load_file(tmp_path / "pickled" / "model.safetensors")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "pickled" / "pytorch_model.bin")
+    for path in (tmp_path / "wordless").iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    for name, said in (("pickled", r"holds pickles \(.bin\)"), ("wordless", "has no tokenizer; put the encoder's own")):
+        with pytest.raises(UserError, match=said):
+            Sentence(encoder=str(tmp_path / name), inner=16).read("a dog")
+    with pytest.raises(UserError, match=said):
+        PretrainedText(encoder=str(tmp_path / "wordless"), max_length=8, positions=8).build(8)
+
+
+def test_a_hub_name_without_a_network_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(weights, "_reachable", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="no-such/encoder is not in the Hugging Face cache and"):
+        PretrainedText(encoder="no-such/encoder").settings()
+    with pytest.raises(UserError, match="zoo:efficientnet_lite0 is no encoder of texts but of image"):
+        PretrainedText(encoder="zoo:efficientnet_lite0").settings()
+    assert time.monotonic() - began < 20  # the library alone tries again and again for 23 s, each of several times
 
 
 def test_cosines_are_float32_under_autocast():

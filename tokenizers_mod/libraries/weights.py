@@ -91,6 +91,18 @@ def read(path: Path, what: str) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in found.items()}
 
 
+def check_folder(folder: Path, what: str) -> None:
+    """UserError in one line where a folder's weights are pickles, or where it has none."""
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        read(folder, what)
+
+
+def check_words(tokenizer: Any, what: str) -> None:
+    """UserError for a tokenizer of transformers without a word: it makes one where a folder has no files of any."""
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise UserError(f"{what} has no tokenizer; put the encoder's own beside its weights (tokenizer.json)")
+
+
 def digest(state: dict[str, Tensor]) -> str:
     """32 hex digits of names and bytes in the order of the names: which weights a network has."""
     made = hashlib.blake2b(digest_size=16)

@@ -118,12 +118,15 @@ def frozen_encoder(encoder: str, sha256: str) -> tuple[Any, Any]:
     folder = weights.resolve(encoder, "sentence")
     if sha256 and (not (folder / WEIGHTS).is_file() or file_hash(folder / WEIGHTS) != sha256):
         raise UserError(f"sentence: the weights of {encoder} are not those it was trained with; install that release")
+    weights.check_folder(folder, "sentence")
     try:
         with torch.device("cpu"):
             model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-        return model, AutoTokenizer.from_pretrained(folder, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
     except (OSError, ValueError) as error:
         raise UserError(f"sentence: cannot load {folder} ({str(error).splitlines()[0]})") from error
+    weights.check_words(tokenizer, f"sentence: {encoder!r}")
+    return model, tokenizer
 
 
 def file_hash(path: Path) -> str:

@@ -9,6 +9,7 @@ position (guess: the paper does not say how its captions are trained).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -22,7 +23,7 @@ from generalist.data.base.errors import UserError, nearest, one_line
 from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.tokenizer import weights_follow
-from generalist.tokenizers_mod.libraries import weights
+from generalist.tokenizers_mod.libraries import weights, zoo
 from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.text_encoded import POOLINGS, EncodedText
 from generalist.tokenizers_mod.text.bpe import enough
@@ -80,9 +81,16 @@ class PretrainedText(Pretrained, Text):
 
     @property
     def place(self) -> str:
-        """The encoder's folder, or the hub name that transformers looks up in its cache."""
-        named = self.encoder.startswith((weights.ZOO, weights.HUB))
-        return str(weights.resolve(self.encoder, "text")) if named else self.encoder
+        """The encoder's folder; a name that is neither a folder's nor the zoo's is the hub's."""
+        if self.encoder.startswith(weights.ZOO) and (found := zoo.entry(self.encoder)).modality != "text":
+            raise UserError(f"text: {self.encoder} is no encoder of texts but of {found.modality}")
+        if self.encoder.startswith((weights.ZOO, weights.HUB)):
+            return str(weights.resolve(self.encoder, "text"))
+        if Path(self.encoder).is_dir():
+            return self.encoder
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.encoder) is None:
+            raise UserError(f"text: no pretrained encoder {self.encoder!r}; give its folder, zoo:NAME or hub:NAME")
+        return str(weights.resolve(weights.HUB + self.encoder, "text"))
 
     def adopt(self) -> None:
         """Read the encoder's folder, once."""
@@ -101,6 +109,7 @@ class PretrainedText(Pretrained, Text):
         end, hide = found.sep_token or found.eos_token, found.mask_token
         if backend is None or not end or not hide:
             raise UserError(f"text: {self.encoder!r} needs a fast tokenizer with a separator and a mask token")
+        weights.check_words(found, f"text: {self.encoder!r}")
         backend.no_padding()
         backend.no_truncation()  # a text is cut here, to max_length
         self.config = config.to_dict()
@@ -210,8 +219,7 @@ class PretrainedText(Pretrained, Text):
             values = dict(self.config)
             return AutoModel.from_config(CONFIG_MAPPING[values.pop("model_type")](**values))
         place = self.place
-        if Path(place).is_dir() and not list(Path(place).glob("*.safetensors")):
-            weights.read(Path(place), "text")  # says what is wrong with the folder
+        weights.check_folder(Path(place), "text")
         try:
             return AutoModel.from_pretrained(place)
         except (OSError, ValueError) as error:
