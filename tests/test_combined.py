@@ -132,6 +132,10 @@ def test_the_table_has_the_model_the_ordinary_method_and_both(run):
     assert {"method", "a", "b", "rows", "value"} <= set(line["together"])
     assert line["together"]["value"] < 1.3 * min(line["value"], line["baseline"])
     assert "together" in found.report().splitlines()[0]
+    said = next(note for note in line["notes"] if note.startswith("together "))
+    way = line["together"]["way"]
+    assert ("as validation data weigh them" in said) is (way == "both")
+    assert ("ordinary method" in said and line["together"]["method"] in said) is (way == "ordinary")
 
 
 def test_predict_answers_as_the_third_column_was_measured(run):

@@ -130,7 +130,8 @@ def joined_with(
     )
     try:
         with budget(JOINING * (wanted.baseline or 0.0), strong=True):
-            return from_sound(run, train, task.example), []
+            found = from_sound(run, train, task.example)
+            return found, [combined.said(found)]
     except Exception as error:
         return None, [f"model and ordinary method are not joined: {reason(error)}"]
 

@@ -77,6 +77,15 @@ def measured(
     return {"value": values[task.metric], "measures": values, **asdict(found)}
 
 
+def said(found: dict[str, Any]) -> str:
+    """What of `measured` answers, and how well, in words."""
+    value = f"together {found['value']:.4g}"
+    if found["way"] == "both":
+        return f"{value}: model^{found['a']:g} times ordinary^{found['b']:g}, as validation data weigh them"
+    alone = "the model" if found["way"] == "model" else f"the ordinary method ({found['method']})"
+    return f"{value}: {alone} alone answers, validation data do not vouch for both"
+
+
 def looked_at(task: Task, val: Records) -> Records:
     """The validation records that decide: evenly from all, fewer of those that are asked for more."""
     if not len(val):
