@@ -5,6 +5,8 @@ A normal distribution around what the method foretells, as wide at each step as 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from generalist.data.stream.source import Records
@@ -59,7 +61,8 @@ def _over_bins(task: Forecast, numbers: Numbers, part: Records, guess: np.ndarra
     """log p Float32[n * slots a K] of normal distributions. guess: Float[n h]; width: Float[n or 1, h], in z units."""
     from scipy.special import ndtr
 
-    patch = task.modalities[task.slot].patch  # type: ignore[attr-defined]
+    slot: Any = task.modalities[task.slot]
+    patch = slot.patch
     bins, horizon = len(numbers.edges) - 1, guess.shape[1]
     slots = -(-horizon // patch)
     out = np.full((len(part), slots * patch, bins), -np.log(bins), dtype=np.float32)

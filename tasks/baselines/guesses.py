@@ -72,7 +72,7 @@ def classes(
     x, trees = _features(inputs, train, [val, *asked], modalities)
     y, y_val = _told(train, tell), _told(val, tell)
     chosen = _chosen(classifiers(x[0], len(np.unique(y)), trees), method, x, y, y_val)
-    sharp = 1.0 if hasattr(chosen.model, "predict_proba") else _sharpness(chosen, (x[0], y), (x[1], y_val))
+    sharp = _sharpness(chosen, (x[0], y), (x[1], y_val))
     told = _log_p(chosen.model, x[1], count, sharp)
     model = refitted(chosen, [(x[0], y), (x[1], y_val)]) if refit else chosen.model
     return Guessed(chosen.name, [told, *(_log_p(model, part, count, sharp) for part in x[2:])], refit)
@@ -81,10 +81,12 @@ def classes(
 def _sharpness(chosen: Choice, train: Rows, val: Rows) -> float:
     """How many times the scores of a decision function are log-odds: of the least -log p of answers it has not seen.
 
-    Those are the validation rows, or where they are few all rows across folds.
+    Those are the validation rows, or where they are few all rows across folds. 1 of a method that says probabilities.
     """
     from scipy.optimize import minimize_scalar
 
+    if _says_p(chosen.model):
+        return 1.0
     held = [(chosen.model, *val)] if len(val[1]) >= ROWS else across(chosen, [train, val])
     told = []
     for model, x, y in held:
@@ -102,6 +104,10 @@ def _sharpness(chosen: Choice, train: Rows, val: Rows) -> float:
     return float(np.exp(minimize_scalar(misfit, bounds=(-3.0, 3.0), method="bounded").x))
 
 
+def _says_p(model: Any) -> bool:
+    return hasattr(model, "predict_proba")  # scikit-learn's own way of saying what a method can do
+
+
 def _scores(model: Any, x: Any) -> np.ndarray:
     """Float[n classes]: the larger, the likelier."""
     score = model.decision_function(x)
@@ -110,7 +116,7 @@ def _scores(model: Any, x: Any) -> np.ndarray:
 
 def _log_p(model: Any, x: Any, count: int, sharp: float = 1.0) -> np.ndarray:
     """Float[n count]; a class that training rows lack has what all have at least. sharp: times a model's scores."""
-    if hasattr(model, "predict_proba"):  # scikit-learn's own way of saying what a method can do
+    if _says_p(model):
         own = model.predict_proba(x)
     else:
         score = sharp * _scores(model, x)
