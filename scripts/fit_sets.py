@@ -70,7 +70,8 @@ def abalone(data: Path, out: Path) -> Words:
     import pandas
 
     rows = pandas.read_csv(data / "abalone_tabular" / "abalone.csv")
-    return tables(out, "rings", rows[:3133].to_dict("list"), rows[3133:].to_dict("list"))  # type: ignore[arg-type]
+    train, test = ({str(name): part[name].tolist() for name in part} for part in (rows[:3133], rows[3133:]))
+    return tables(out, "rings", train, test)
 
 
 def banking(data: Path, out: Path) -> Words:
