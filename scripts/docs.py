@@ -42,6 +42,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "generalist/shipped/starter/README.md",
         "generalist/adapt/README.md",
         "generalist/compress/README.md",
+        "generalist/inspect/README.md",
         "generalist/hf/README.md",
         "generalist/serve/README.md",
         ".github/SECURITY.md",
