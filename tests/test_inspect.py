@@ -10,10 +10,14 @@ from small import Listed, modalities
 
 from generalist.cli import main
 from generalist.data.base.errors import UserError
+from generalist.data.batch.at import At
+from generalist.data.batch.pieces import Piece, Pieces
+from generalist.data.batch.types import Group, Layout
 from generalist.evaluate.zero_shot import Judge
 from generalist.hf.model import GeneralistModel
 from generalist.inspect.base import ANALYSERS, analyser
 from generalist.inspect.heads import Heads
+from generalist.inspect.rings import RINGS, Rings
 from generalist.model.config import GeneralistConfig
 from generalist.report.figures import heat
 from generalist.report.report import write_report
@@ -123,8 +127,30 @@ def test_the_command_writes_what_the_report_draws_and_leaves_the_model_as_it_was
     section = text.partition("<h2>Heads</h2>")[2].partition("</section>")[0]
     assert section.count("<rect") == 3 * 8 + (8 if found["heads"][0]["line"] is not None else 0)
     assert (run / "model" / "model.safetensors").read_bytes() == before
-    assert main([*words, "--json", "--what", "hats"]) == 2
+    assert main([*words, "--json", "--what", "heds"]) == 2
     assert "did you mean 'heads'" in capsys.readouterr().err
+
+
+def test_shares_of_rings_sum_to_one_and_are_those_of_heads_made_by_hand():
+    piece = [Piece(0, 1, 12, (3, 4)), Piece(0, 0, 1, (1,))]
+    at = At(Layout([Group(0, 1, 13, True)], torch.zeros(13, dtype=torch.long), torch.zeros(13, dtype=torch.bool),
+                   Pieces.of(piece)), name="layers.0.mixer")  # fmt: skip
+    itself, even = torch.eye(13), torch.full((13, 13), 1 / 13)
+    question = torch.zeros(13, 13)
+    question[:, 0] = 1
+    row = torch.zeros(13, 13)
+    row[1:, 1:] = torch.block_diag(*[torch.full((4, 4), 0.25)] * 3)
+    look = Rings()
+    look("layers.0.mixer.weights", torch.stack([itself, even, question, row])[None], at)
+    found = [look.shares("layers.0.mixer.heads", head) for head in range(4)]
+    for one in found:
+        assert sum(one["rings"]["map"]) == pytest.approx(1) and len(one["rings"]["map"]) == RINGS + 2
+    assert found[0]["rings"]["map"] == pytest.approx([1, *[0] * (RINGS + 1)])
+    cells = np.stack(np.unravel_index(np.arange(12), (3, 4)), 1)
+    far = np.abs(cells[:, None] - cells[None]).max(-1)
+    want = [(far == k).sum() / 12 / 13 for k in range(RINGS + 1)]
+    assert found[1]["rings"]["map"] == pytest.approx([*want, 1 / 13])
+    assert [one["pattern"]["map"] for one in found] == ["itself", "even", "elsewhere", "row"]
 
 
 def test_a_heat_map_is_as_deep_as_its_largest_and_shows_what_lies_below_nought():

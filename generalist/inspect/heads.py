@@ -4,6 +4,7 @@
     drop         of the task's metric, turned so that more is worse
     map, line    mean attention distance: the way from query to key, weighted by attention, in cells of a picture's
                  grid, or in tokens of a text or series; over queries whose span has more than one token
+    rings        where attention goes, ring by ring (`generalist.inspect.rings`)
 
 Sources: silencing, Michel et al., "Are sixteen heads really better than one?" (1905.10650, section 3); mean attention
 distance, ViT (2010.11929, appendix D.7). The candidates are encoded by the silenced model too: it is one encoder.
@@ -24,6 +25,7 @@ from generalist.data.stream.source import Records
 from generalist.evaluate.answer import Answers, answer
 from generalist.inspect.base import Analyser
 from generalist.inspect.distances import Distances
+from generalist.inspect.rings import Rings
 from generalist.inspect.training import Training
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
@@ -49,8 +51,8 @@ class Heads(Analyser):
     def run(
         self, task: Task, records: Records, objective: Objective, training: Training | None = None
     ) -> dict[str, Any]:
-        model, look = objective.model, Distances()
-        with weighing(model), model.tapped(look):
+        model, look, around = objective.model, Distances(), Rings()
+        with weighing(model), model.tapped(look, around):
             answer(task, records, objective)
         if not look.heads:
             raise UserError("this model has no attention heads to silence; none of its token mixers is an attention")
@@ -62,7 +64,7 @@ class Heads(Analyser):
                     silent = values(answer(task, records, objective))
                 worse = whole["value"] - silent["value"] if task.higher_is_better else silent["value"] - whole["value"]
                 line: dict[str, Any] = {"layer": name.split(".")[1], "head": head, "drop": worse}
-                line |= look.means(name, head)
+                line |= look.means(name, head) | around.shares(name, head)
                 lines.append(line | ({"nll rise": silent["nll"] - whole["nll"]} if "nll" in whole else {}))
         by = "nll rise" if "nll" in whole else "drop"
         lines.sort(key=lambda line: -line[by])
@@ -73,9 +75,11 @@ class Heads(Analyser):
         """The heads, what is worth most first."""
         columns = [("layer", "layer"), ("head", "head"), ("nll rise", "nll rise"), ("drop", f"{found['metric']} lost")]
         columns += [("map", "cells on maps"), ("line", "tokens on lines")]
-        columns = [(key, title) for key, title in columns if any(line.get(key) is not None for line in found["heads"])]
+        lines = [{**line, **{f"{k} pattern": v for k, v in line["pattern"].items()}} for line in found["heads"]]
+        columns += [("map pattern", "on maps to"), ("line pattern", "on lines to")]
+        columns = [(key, title) for key, title in columns if any(line.get(key) is not None for line in lines)]
         rows = [[title for _, title in columns]]
-        rows += [[_cell(line.get(key)) for key, _ in columns] for line in found["heads"]]
+        rows += [[_cell(line.get(key)) for key, _ in columns] for line in lines]
         widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
         head = f"{found['task']}: {found['metric']} {found['value']:.4g} over {found['n']} records; each head silenced"
         return "\n".join([head, *("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)])

@@ -37,11 +37,31 @@ def heads_section(found: dict[str, Any]) -> str:
             full=max(abs(value) for value in values),
         )
         drawings.append(f"<figure class='card'><h4>{esc(key)}</h4>{drawing}<figcaption>{words}</figcaption></figure>")
+    drawings += [_rings(found["heads"], kind) for kind in ("map", "line") if kind in found["heads"][0].get("rings", {})]
     note = (
         f"Task {esc(found['task'])}, {esc(found['metric'])} {fmt(found['value'])} over {fmt(found['n'])} records: each "
         "attention head's output is set to zero in turn, for inputs and candidates alike."
     )
     return f'<p class="note">{note}</p><div class="grid2">{"".join(drawings)}</div>'
+
+
+def _rings(heads: list[dict[str, Any]], kind: str) -> str:
+    """Heads by rings: where each one's attention goes."""
+    ordered = sorted(heads, key=lambda line: (int(line["layer"]), line["head"]))
+    last = len(ordered[0]["rings"][kind]) - 2
+    names = [*(str(k) for k in range(last)), f"{last} +", "elsewhere"]
+    rows = []
+    for line in ordered:
+        cells = "".join(
+            f'<td class="warmed-cell" style="--d:{round(100 * share)}%" title="{share:.3f}">{share:.2f}</td>'
+            for share in line["rings"][kind]
+        )
+        rows.append(f"<tr><td>{line['layer']}.{line['head']} {esc(line['pattern'][kind])}</td>{cells}</tr>")
+    head = "".join(f"<th>{esc(name)}</th>" for name in names)
+    where = "cells away on grids" if kind == "map" else "tokens away on texts and series"
+    table = f"<table><tr><th>layer.head</th>{head}</tr>{''.join(rows)}</table>"
+    words = f"share of attention by {where}; elsewhere: other spans, the question"
+    return f"<figure class='card plain'><h4>where attention goes</h4>{table}<figcaption>{words}</figcaption></figure>"
 
 
 def _cell(line: dict[str, Any] | None, key: str) -> tuple[float, str] | None:
