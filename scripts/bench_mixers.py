@@ -30,7 +30,7 @@ BOUNDS: dict[str, dict[int, float]] = {
     "retention": {4096: 5.0},
     "hyena": {4096: 2.0},
     "decay_axes": {3136: 1.7},
-    "pool": {},
+    "pool": {196: 7.0},
     "decay_attention": {},
     "convolution": {},
     "window": {},

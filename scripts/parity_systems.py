@@ -3,8 +3,9 @@
     python -m scripts.parity_systems ../shared/reference/rmt [FOLDER ...]
 
 Every file of reference tensors says what it was made with: the system is built from the configuration in the file, so
-any sizes of the same code will do. Files of systems that nobody here builds are named at the end. The exit status is 1
-where a tensor differs by more than its tolerance.
+any sizes of the same code will do. A file whose settings are not built here is refused in one line and the next one
+tried; a setting that nobody reads is named. Files of systems that nobody here builds are named at the end. The exit
+status is 1 where a tensor differs by more than its tolerance, or a file was refused.
 """
 
 from __future__ import annotations
@@ -42,7 +43,14 @@ def compare(reference: Reference) -> list[Row] | None:
         return None
     name, module = found
     rows = []
-    made = module.compute(reference)
+    try:
+        made = module.compute(reference)
+    except UserError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as wrong:
+        said = str(wrong).splitlines() or [""]
+        what = f"no {wrong}" if isinstance(wrong, KeyError) else " ".join(line.strip() for line in said[:2])
+        raise UserError(f"{reference.name}: {name} cannot be built from its configuration ({what})") from wrong
     for tensor in [name for name in made if name in reference.tensors]:
         ours, theirs = made[tensor], reference.tensors[tensor]
         worst = error(ours, theirs)
@@ -67,7 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'system':<14}{'file':<30}{'tensor':<34}{'largest error':>14}")
     for folder in args.folders:
         for reference in references(folder):
-            rows = compare(reference)
+            try:
+                rows = compare(reference)
+            except UserError as refused:
+                print(f"refused: {refused}")
+                bad += 1
+                continue
             if rows is None:
                 unknown.append(f"{folder.name}/{reference.name}")
                 continue
@@ -76,8 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{row.system:<14}{row.file:<30}{row.tensor:<34}{row.error:>14.1e}{wrong}")
             if rest := left(reference, rows):
                 print(f"{'':<14}{reference.name:<30}not compared: {', '.join(rest)}")
+            if settings := reference.config.unknown:
+                print(f"{'':<14}{reference.name:<30}settings that nobody reads: {', '.join(settings)}")
             bad, count = bad + sum(row.excess > 0 for row in rows), count + len(rows)
-    print(f"{count} tensors, {bad} over atol {ATOL:g}, rtol {RTOL:g}")
+    print(f"{count} tensors, {bad} over atol {ATOL:g}, rtol {RTOL:g} or refused")
     if unknown:
         print(f"no system here knows {', '.join(unknown)}; known: {', '.join(SYSTEMS)}")
     return 1 if bad or not count else 0

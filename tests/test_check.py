@@ -147,3 +147,60 @@ def test_a_place_without_a_modality_ends_in_one_line(place, says, capsys, tmp_pa
     assert main(["check", "modality", place]) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
+
+
+MIXER = """
+from generalist.nn.mixers.base import Mixer
+from torch import nn
+
+
+class Gate(Mixer):
+    def __init__(self, width, heads, norm=None):
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+
+    def forward(self, x, at):
+        first, sequence = at.sequences
+        return self.gate(x).tanh() * x[first][sequence]
+"""
+# what is exchanged in it, the check that fails for it, and what that says
+MIXERS = {
+    "sound": ("", "", "", ""),
+    "mixed": ("x[first][sequence]", "x.mean(0)", "batched = alone", "each alone differ"),
+    "ahead": ("x[first][sequence]", "x[(first - 1) % len(x)][sequence]", "causal", "changes what stands before it"),
+    "drawn": ("nn.Linear(width, width)", "nn.Linear(width, width).requires_grad_(False)", "gradients", "gate.weight"),
+    "coarse": ("self.gate(x).tanh()", "(self.gate(x) * 1e3).sin()", "bf16", "apart"),
+    "unsaved": (
+        "        self.gate = nn.Linear(width, width)",
+        "        self.gate = nn.Linear(width, width)\n        self.turn = __import__('torch').rand(width)",
+        "save and load",
+        "",  # what torch says of a tensor that is no weight
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_mixer_of_ones_own_fails_at_its_own_line(name, tmp_path, monkeypatch, capsys):
+    from generalist.commands.check import mixer
+    from generalist.nn.mixers.table import TOKEN_MIXERS
+
+    old, new, failing, says = MIXERS[name]
+    text = MIXER.replace(old, new) if old else MIXER
+    if name == "unsaved":
+        text = text.replace("self.gate(x).tanh()", "(self.gate(x).tanh() + self.turn)")
+    path = tmp_path / f"gates_{name}.py"
+    path.write_text(text.replace("Gate(", f"Gate{name}("), encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    quick = {check: run for check, run in mixer.CHECKS.items() if check not in mixer.LONG}
+    monkeypatch.setattr(mixer, "CHECKS", quick)
+    code = main(["check", "mixer", str(path), "--json"])
+    TOKEN_MIXERS.pop(f"Gate{name}")
+    lines = {line["check"]: line for line in json.loads(capsys.readouterr().out)["checks"][f"Gate{name}"]}
+    assert len(lines) == 9 and code == (name != "sound")
+    if failing:
+        assert lines[failing]["outcome"] == "FAILED" and says in lines[failing]["said"]
+
+
+def test_a_misspelt_mixer_is_one_line(capsys):
+    assert main(["check", "mixer", "retentoin"]) == 2
+    assert "no mixer 'retentoin'; did you mean 'retention'?" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS
 from generalist.scripts.parity_files import Tensors, entries
 from tests import two_ranks
 from tests.references import UNI_PERCEIVER, folders, label
@@ -62,6 +63,14 @@ def test_local_negatives_make_each_rank_a_batch_of_its_own(ranks):
         objective, modalities = two_ranks.made({})
         alone = two_ranks.result(objective, two_ranks.retrieval(modalities, rows))
         assert torch.allclose(ranks[rank]["local"]["loss"], alone["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*TOKEN_MIXERS, *CHANNEL_MIXERS])
+def test_every_mixer_makes_two_ranks_one_batch(ranks, name):
+    objective, modalities = two_ranks.of_mixer(name)
+    same_as_one(
+        [r["mixers"][name] for r in ranks], two_ranks.result(objective, two_ranks.pictures(modalities, slice(5)))
+    )
 
 
 @pytest.mark.parametrize("shard", ["always", "never"])

@@ -168,3 +168,72 @@ def test_what_does_not_fit_a_joint_forecast_is_said_in_one_line(change, words):
         task.example(rows[0])
     with pytest.raises(UserError, match="takes no linear part"):
         joint(linear=1.0)
+
+
+def sheet(path, variates):
+    """A table of waves, a column each, at heights of their own."""
+    rng, steps = np.random.default_rng(variates), np.arange(140)[:, None]
+    values = np.sin(steps * 0.4 + rng.uniform(0, 6, variates)) * 5 + 40 * np.arange(variates)
+    head = ",".join(f"c{i}" for i in range(variates))
+    np.savetxt(path, values, "%.4f", ",", header=head, comments="")
+    return values
+
+
+RECIPE = """
+from pathlib import Path
+from generalist.data.sources.windows_joint import JointWindows
+from generalist.recipe.recipe import EngineSpec, Recipe
+from generalist.recipe.specs import ModelSpec
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tokenizers_mod.base.modalities import build_modalities
+
+def recipe():
+    source = JointWindows(str(Path(__file__).parent / "three.csv"), context=12, horizon=4)
+    task = Forecast(name="waves", inputs={"variates": "past", "series": "past"}, source=source, horizon=4, bins=16,
+                    joint=True, batch=8)
+    told = {"summary": {}, "text": {}, "variates": {"context": 12}, "series": {"patch": 4}, "number": {}}
+    return Recipe("waves", "waves", 4, build_modalities(told), [task],
+                  model=ModelSpec(width=16, layers=1, heads=2, hidden=24, norm="post"),
+                  engine=EngineSpec(device="cpu", threads=1))
+"""
+
+
+def test_a_joint_forecast_is_trained_and_asked_of_other_columns_from_the_command_line(tmp_path, capsys):
+    import json
+
+    from generalist.cli import main
+
+    sheet(tmp_path / "three.csv", 3)
+    values = sheet(tmp_path / "five.csv", 5)
+    (tmp_path / "waves.py").write_text(RECIPE)
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "waves.py"), "--out", str(run)]) == 0
+    line = json.loads((run / "metrics.json").read_text())["tasks"]["waves"]
+    assert line["n_test"] == 25
+    assert line["baseline"] is not None and line["baseline"] < 0.2  # ridge regression
+    capsys.readouterr()
+    inputs = [word for name in ("variates", "series") for word in ("--input", f"{name}={tmp_path / 'five.csv'}")]
+    assert main(["predict", str(run), *inputs, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    middle = np.array(told["quantiles"]["0.5"])
+    assert middle.shape == (4, 5)
+    assert (np.abs(middle - values[-12:].mean(0)) < 12).all()  # each in its own column's units
+    assert len(told["answers"][0][1].split()) == 5
+
+
+def test_windows_of_all_columns_are_those_of_each_side_by_side(tmp_path):
+    from generalist.data.sources.windows import Windows
+    from generalist.data.sources.windows_joint import JointWindows
+
+    values = sheet(tmp_path / "three.csv", 3)
+    alone, together = (kind(str(tmp_path / "three.csv"), {}, 12, 4).open("test") for kind in (Windows, JointWindows))
+    assert len(alone) == 3 * len(together)
+    for key in ("past", "future"):
+        own = [alone[i][key] for i in range(3, 6)]
+        np.testing.assert_array_equal(together[1][key], np.stack(own, axis=1))
+    values[60, 1] = np.nan
+    np.savetxt(tmp_path / "three.csv", values, "%.4f", ",", header="a,b,c", comments="")
+    train = JointWindows(str(tmp_path / "three.csv"), {}, 12, 4, stride=1).open("train")
+    assert len(train) == 98 - 12 - 4 + 1 and np.isnan(train[60 - 12]["future"][0, 1])  # a gap is no whole window
+    newest = JointWindows(str(tmp_path / "three.csv"), {}, 12, 4).newest(str(tmp_path / "three.csv"))
+    assert newest[0]["past"].shape == (12, 3)

@@ -17,6 +17,7 @@ from generalist.machine.collectives import gather, gather_constant
 from generalist.model.candidates import Exact, Inputs, Members
 from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
+from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS
 from generalist.recipe.specs import CandidateSpec
 from generalist.scripts.parity_files import entries
 from generalist.tasks.candidates.likelihood import logits
@@ -24,6 +25,7 @@ from generalist.tasks.candidates.names import CandidateSet, Names
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
+from generalist.tokenizers_mod.vision.image import Image
 from generalist.train.methods.distill import Distill
 from tests.uniperceiver_moe import Reference
 
@@ -43,6 +45,31 @@ def made(specs: dict[str, CandidateSpec], mixed: bool = False) -> tuple[Objectiv
         modalities=modality_settings(modalities),
     )  # fmt: skip
     return Objective(GeneralistModel(config), {"words": Names(WORDS)}, modalities, specs, mixed), modalities
+
+
+def of_mixer(name: str) -> tuple[Objective, dict[str, Any]]:
+    """A model of pictures and words with a mixer in the first of two layers, and nothing random in training."""
+    torch.manual_seed(0)
+    text = Text(tokenizer="", learn=300, max_length=8, positions=8)
+    text.learn_texts(WORDS)
+    image = Image(size=16, patch=4, channels=1)
+    modalities: dict[str, Any] = {"summary": Summary(), "text": text, "image": image}
+    placed = {"channel_mixers": [name, "mlp"]} if name in CHANNEL_MIXERS else {"mixers": [name, "attention"]}
+    config = GeneralistConfig(
+        width=24, layers=2, heads=3, hidden=32, moe={"noise": 0.0}, **placed, modalities=modality_settings(modalities)
+    )
+    specs = {"words": CandidateSpec(shard="always")}
+    return Objective(GeneralistModel(config), {"words": Names(WORDS[:9])}, modalities, specs), modalities
+
+
+def pictures(modalities: dict[str, Any], rows: slice) -> Batch:
+    """Pictures of several sizes, of five names."""
+    draw = torch.Generator().manual_seed(5)
+    sizes = ((4, 4), (2, 4), (4, 4), (4, 2), (2, 2))
+    spans = [modalities["image"].span(torch.rand(1, 4 * h, 4 * w, generator=draw)) for h, w in sizes][rows]
+    asked = [modalities["summary"].span(None).ask([0], torch.tensor([label % 9])) for label in LABELS[rows]]
+    inputs = pack([[question, span] for question, span in zip(asked, spans, strict=True)])
+    return Batch("words", inputs, candidates="words", smoothing=0.1, count=len(spans))
 
 
 def taught(objective: Objective) -> Objective:
@@ -217,6 +244,10 @@ def work(rank: int, out: Path, folders: list[Path]) -> None:
         found["taught"][policy] = result(objective, batch)
     objective, modalities = made({"words": CandidateSpec(shard="always", policy="cached", every=3)})
     found["cached"] = [result(objective, batch)["loss"] for _ in range(3)]
+    found["mixers"] = {}
+    for name in (*TOKEN_MIXERS, *CHANNEL_MIXERS):
+        objective, modalities = of_mixer(name)
+        found["mixers"][name] = result(objective, pictures(modalities, slice(2) if rank == 0 else slice(2, 5)))
     found["auto"] = made({})[0].shards("words")
     found["mixed"] = []
     for specs in ({"words": CandidateSpec(shard="always")}, {}):

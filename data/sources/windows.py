@@ -50,6 +50,17 @@ class Windows:
     group: str = ""
 
     def open(self, split: str) -> Records:
+        cut, notes = self.cut(split)
+        kept = cut.known()
+        if lost := len(cut) - len(kept):
+            notes = [*notes, f"{lost} of {len(cut)} {split} windows have no past or no future; left out"]
+        if not kept:
+            raise UserError(f"{self.path}: no {split} window has a value in its past and in its future")
+        info = {"synthetic": False, "about": self.about or self.path} | ({"notes": notes} if notes else {})
+        return Records(cut, info).only(kept) if lost else Records(cut, info)
+
+    def cut(self, split: str) -> tuple[Cut, list[str]]:
+        """Every window of a split, those without a value among them, and what was odd."""
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; {nearest(split, SPLITS)}")
         if self.around < 0 or self.around_every < 1:
@@ -75,18 +86,7 @@ class Windows:
             wide = len(range(self.every // 2, frames.shape[2], self.every))
             places = np.stack(np.divmod(np.array(names, dtype=int), wide), axis=1) * self.every + self.every // 2
             near = Nearby(frames, places, mean, deviation, self.around, self.around_every)
-        cut = Cut(self, names, (values - mean) / deviation, origins, near)
-        kept = cut.known() if np.isnan(values).any() else None
-        if kept is not None and len(kept) < len(cut):
-            notes = [
-                *notes,
-                f"{len(cut) - len(kept)} of {len(cut)} {split} windows have no past or no future; left out",
-            ]
-        if kept is not None and not kept:
-            raise UserError(f"{self.path}: no {split} window has a value in its past and in its future")
-        info = {"synthetic": False, "about": self.about or self.path} | ({"notes": notes} if notes else {})
-        records = Records(cut, info)
-        return records if kept is None or len(kept) == len(cut) else records.only(kept)
+        return Cut(self, names, (values - mean) / deviation, origins, near), notes
 
     def _rows(self, total: int, place: np.ndarray | None = None) -> dict[str, list[int]]:
         """Rows of every split. place: where the file's rows stand on the grid of time."""
@@ -191,6 +191,8 @@ class Cut(Sequence):
 
     def known(self) -> list[int]:
         """The windows that have a value in their past and in their future."""
+        if not np.isnan(self.values).any():
+            return list(range(len(self)))
         real = np.concatenate([np.zeros((1, len(self.names)), int), (~np.isnan(self.values)).cumsum(0)])
         at, source = self.origins, self.source
         past, future = real[at] - real[at - source.context], real[at + source.horizon] - real[at]

@@ -26,14 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import json
+    import sys
 
-    from generalist.hf.predict import captions
+    from generalist.hf.predict import captions, config_of
+    from generalist.nn.mixers.table import kept_line, kept_while_writing
 
     options = {name: vars(args)[name] for name in ("beam", "steps", "length_penalty", "sample", "temperature")}
     found = captions(args.run, given(args.input), args.task, seed=args.seed, top_p=args.top_p, **options)
+    kept = kept_while_writing(config_of(args.run))
     if args.json:
-        print(json.dumps({"captions": found}, indent=1))
+        print(json.dumps({"captions": found, "kept_while_writing": kept}, indent=1))
     else:
+        print(kept_line(kept), file=sys.stderr)
         for text, score in found:
             print(f"{score:9.3f}  {text}")
     return 0

@@ -19,6 +19,7 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.saved import read_model
 from generalist.model import ask as asking
+from generalist.model.config import GeneralistConfig
 from generalist.shipped import model_folder
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
@@ -26,10 +27,19 @@ from generalist.tasks.candidates.answers import Answer
 
 def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
     """The model of a run's folder, of a model folder or of a name that comes with the package."""
+    return read_model(_home(folder))
+
+
+def config_of(folder: Path) -> GeneralistConfig:
+    """The configuration alone of what `load_model` loads."""
+    return GeneralistConfig.from_pretrained(_home(folder))
+
+
+def _home(folder: Path) -> Path:
     home = model_folder(folder)
     if home is None:
         raise UserError(f"{folder} holds no trained model (no model/config.json); give the folder of a finished run")
-    return read_model(home)
+    return home
 
 
 def load(place: str | Path) -> tuple[GeneralistModel, GeneralistProcessor]:

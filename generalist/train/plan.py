@@ -13,8 +13,10 @@ from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.schedule import Schedule
+from generalist.nn.mixers.table import kept_line, kept_while_writing
 from generalist.recipe.recipe import Recipe
 from generalist.train.counted import count
+from generalist.train.start.initial import started_from
 
 GIB = 2**30
 
@@ -104,6 +106,7 @@ def plan(recipe: Recipe, gpus: int, gpu: str, cores: int = 8) -> dict[str, Any]:
             for t in recipe.tasks
             if counted[t.name].samples * gpus * micro > t.batch
         },
+        "kept_while_writing": kept_while_writing(started_from(recipe)),
         "stages": stages,
         "assumed": {"share_of_peak": EFFICIENCY, "link_bytes_per_second": kind.link, "loader_cores_a_gpu": cores},
     }
@@ -114,6 +117,7 @@ def table(result: dict[str, Any]) -> str:
     name, gpus = result["gpu"]["name"], result["gpus"]
     lines = [
         f"{result['recipe']}: {result['parameters']:,} trainable parameters on {gpus} x {name}",
+        kept_line(result["kept_while_writing"]),
         "",
         "task              tokens  samples  GFLOP     activations MiB  (one micro step of one GPU, counted here)",
     ]

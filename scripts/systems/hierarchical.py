@@ -28,13 +28,17 @@ def compute(reference: Reference) -> dict[str, Tensor]:
 
 
 def transform(reference: Reference) -> dict[str, Tensor]:
-    low, high = forward_transform(reference["input"])
+    reference.config.only(reference.name, J=1, biort="near_sym_b")
+    x = reference["input"]
+    edge = (0, x.shape[3] % 2, 0, x.shape[2] % 2)  # the authors' library repeats the last row and column of odd maps
+    low, high = forward_transform(torch.nn.functional.pad(x, edge, mode="replicate"))
     back = inverse_transform(reference["inverse_lowpass_in"], reference["inverse_highpass_in"])
     for name in reference.tensors:
         if name.partition(".")[0] in ("fwd", "inv") and name[-1] in "ab":
             reference.asked.add(name)  # of further levels, which are not built
     taps = {"fwd.h0o": H0, "fwd.h1o": H1, "inv.g0o": G0, "inv.g1o": G1}
     found = {name: torch.tensor(own).view(1, 1, -1, 1) for name, own in taps.items()}
+    found = {name: tensor for name, tensor in found.items() if name in reference.tensors}
     return found | {"lowpass": low, "highpass": high, "inverse_out": back}
 
 
@@ -66,7 +70,7 @@ def network(reference: Reference) -> dict[str, Tensor]:
             mixers,
             config["stem_hidden_dim"],
             pixels.shape[2:],
-            config.get("in_chans", 3),
+            pixels.shape[1],
         ),
         weights,
         Hierarchical.renamed,
@@ -88,6 +92,9 @@ def network(reference: Reference) -> dict[str, Tensor]:
     if "aux_head.weight" in weights:
         best = linear(weights, "aux_head", tokens[:, 1:]).amax(1)
         found["output_token_label_eval"] = found["output"] + 0.5 * best
+        if config.get("token_label", "output_token_label_eval" not in reference.tensors):  # what the network puts out
+            found["output"] = found["output_token_label_eval"]
+    config.get("token_label")
     return found
 
 

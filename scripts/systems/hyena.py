@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor
 
 from generalist.scripts.systems.reference import Reference, loaded
 from generalist.tokenizers_mod.maps.hyena import Hyena, long_convolution
 
+FALLS = {"fast_decay_pct": 0.3, "slow_decay_pct": 1.5, "target": 1e-2}  # of fixed windows
 WINDOWS = {"standard": "fixed", "symettric": "symmetric", "no": "none"}  # the authors' spelling
 NAMES = [
     (r"^in_proj\.", "into."),
@@ -35,6 +37,12 @@ def compute(reference: Reference) -> dict[str, Tensor]:
     config = reference.config
     direct, grid = config.get("direct_paramtrization", False), config.get("hyena2d_filter", False)
     side, window = config["l_max"], config.get("window_mode", "standard")
+    config.get("w")  # of the sines, which are weights
+    window = window if config.get("modulate", True) else "no"
+    falls = [config.get(name, value) == value for name, value in FALLS.items()]
+    shift = config.get("shift", 0.0)
+    if window == "standard" and not (all(falls) and shift == 0):
+        window = "learn"  # whose rates and shift are weights
     made = Hyena(
         config["d_model"],
         config.get("order", 2),
@@ -48,14 +56,14 @@ def compute(reference: Reference) -> dict[str, Tensor]:
         config.get("num_inner_mlps", 2),
         official_scale=True,
     )
-    loaded(made, official(reference, made))
+    loaded(made, official(reference, made, shift))
     x = reference["input"]
     found = {"output": made(x.view(len(x), side, side, -1), None).view_as(x)}
     return found if direct else found | {"filter_k": made.filter(side, side).unsqueeze(0)}
 
 
-def official(reference: Reference, made: Hyena) -> dict[str, Tensor]:
-    """The authors' weights by our names."""
+def official(reference: Reference, made: Hyena, shift: float) -> dict[str, Tensor]:
+    """The authors' weights by our names. shift: of windows, where it is no weight."""
     found: dict[str, Tensor] = {}
     for key, value in reference.weights.items():
         name = key
@@ -81,4 +89,7 @@ def official(reference: Reference, made: Hyena) -> dict[str, Tensor]:
             found[f"filter.{ours}"] = made.state_dict()[f"filter.{ours}"].new_tensor(
                 [reference.weights[key].flatten().tolist() for key in keys]
             )
+    own = made.state_dict()
+    if "filter.shift" in own and "filter.shift" not in found:
+        found["filter.shift"] = torch.full_like(own["filter.shift"], shift)
     return found

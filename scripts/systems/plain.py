@@ -14,8 +14,10 @@ from generalist.scripts.systems.reference import loaded
 NAMES = {"attn.qkv": "mixer.qkv", "attn.proj": "mixer.out", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
 
 
-def encoder(weights: dict[str, Tensor], heads: int, eps: float) -> Encoder:
-    """Ours with the weights of blocks `0.norm1.weight`, `0.attn.qkv.weight` ...; biases that they lack are zeros."""
+def encoder(weights: dict[str, Tensor], heads: int, eps: float, scale: float | None = None) -> Encoder:
+    """Ours with the weights of blocks `0.norm1.weight`, `0.attn.qkv.weight` ...; biases that they lack are zeros.
+
+    scale: of the scores, None for 1 / sqrt(width of a head); it is multiplied into the queries."""
     width, hidden = weights["0.mlp.fc2.weight"].shape
     layers = 1 + max(int(name.partition(".")[0]) for name in weights)
     made = Encoder(EncoderSpec(width=width, layers=layers, heads=heads, hidden=hidden, eps=eps))
@@ -24,6 +26,10 @@ def encoder(weights: dict[str, Tensor], heads: int, eps: float) -> Encoder:
         for theirs, ours in NAMES.items():
             name = name.replace(theirs, ours)
         own[f"layers.{name}"] = tensor
+    if scale is not None:
+        for name in [name for name in own if "mixer.qkv" in name]:
+            queries, rest = own[name].split([width, 2 * width])
+            own[name] = torch.cat([queries * (scale * (width // heads) ** 0.5), rest])
     return loaded(made, own)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,43 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError
 
 PARTS = ("state_dict", "inputs", "outputs")  # a file NAME.safetensors of all, or NAME.PART.safetensors of each
+# settings that change no number in evaluation, or that weights and inputs show
+SHOWN = {"num_classes", "in_chans", "img_size", "image", "drop_rate", "attn_drop_rate", "drop_path_rate", "dropout"}
+SHOWN |= {"filter_dropout", "use_checkpoint", "use_checkpoints", "num_stages", "lr", "lr_pos_emb", "wd", "normalized"}
+SHOWN |= {"fused_fft_conv", "lr_pos", "modulation_lr", "sr_ratios", "file", "note", "grid", "mode", "highpass_layout"}
+SHOWN |= {"depth", "mlp_ratio", "qkv_bias"}
+SHOWN |= {"cls", "dim", "H", "W", "distill_token", "num_tokens", "projection", "token_blocks", "num_blocks", "heads"}
+
+
+class Config(dict[str, Any]):
+    """What the authors' code was built with, and which of it was looked at."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def only(self, file: str, **published: Any) -> None:
+        """UserError where a setting is none of those that are built here."""
+        for name, value in published.items():
+            if self.get(name, value) != value:
+                raise UserError(f"{file}: {name}={self[name]!r} is not built; the published models have {value!r}")
+
+    @property
+    def unknown(self) -> list[str]:
+        """The settings that nobody looked at."""
+        return sorted(
+            name
+            for name in self.keys() - self.read - SHOWN
+            if not name.startswith(("grid_", "layernorm_eps"))  # of gates, and 1e-6 everywhere
+        )
 
 
 @dataclass
@@ -25,10 +62,13 @@ class Reference:
     """
 
     name: str
-    config: dict[str, Any]
+    config: Config
     weights: dict[str, Tensor]
     tensors: dict[str, Tensor]
     asked: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.config = Config(self.config)
 
     def __getitem__(self, name: str) -> Tensor:
         """An input."""
@@ -56,7 +96,7 @@ class Reference:
                 for key in file.keys():  # noqa: SIM118  # a safetensors file is no mapping
                     is_weight = part == "state_dict" or key.startswith("sd.")
                     (weights if is_weight else tensors)[key.removeprefix("sd.")] = file.get_tensor(key)
-        return Reference(stem(paths[0]), config, weights, tensors)
+        return Reference(stem(paths[0]), Config(config), weights, tensors)
 
 
 def stem(path: Path) -> str:

@@ -107,6 +107,8 @@ def output(
 def step(reference: Reference) -> dict[str, Tensor]:
     """1/R sum_r [cross-entropy_r + alpha smoothL1(class token_r, that of the size before, taken as given)]."""
     config, labels = reference.config, reference["labels"]
+    config.only(reference.name, target="cls", loss="smooth-l1")
+    config.only(reference.name, **{"step loss": "mean over resolutions"})
     weights = {name: tensor.clone().requires_grad_() for name, tensor in reference.weights.items()}
     made, found, before = encoder(reference), {}, None
     for size in config["resolutions"]:

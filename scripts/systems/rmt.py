@@ -47,7 +47,9 @@ def relpos(width: int, rows: int, columns: int, decay: Tensor) -> dict[str, Tens
 
 
 def network(reference: Reference) -> dict[str, Tensor]:
-    config = reference.config
+    config, stages = reference.config, len(reference.config["embed_dims"])
+    config.only(reference.name, patch_norm=True)
+    config.get("layer_init_values")
     made = RMT(
         config["embed_dims"],
         config["depths"],
@@ -56,9 +58,9 @@ def network(reference: Reference) -> dict[str, Tensor]:
         config["mlp_ratios"],
         config["chunkwise_recurrents"],
         config["init_values"],
-        config["layerscales"],
-        config["layer_init_values"],
-        config["in_chans"],
+        config.get("layerscales", [False] * stages),
+        1.0,  # the weights say it
+        reference["input"].shape[1],
     )
     loaded(made, reference.weights, RMT.renamed)
     maps, head = made(reference["input"]), reference.under("")

@@ -28,6 +28,7 @@ SYSTEMS = {
     "activator": "generalist.scripts.systems.activator",
     "duo": "generalist.scripts.systems.duo",
     "vit_res": "generalist.scripts.systems.vit_res",
+    "libraries": "generalist.scripts.systems.libraries",
 }
 
 

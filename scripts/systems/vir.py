@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.nn.attention.kv_cache import Cache
 from generalist.nn.attention.padded import padded_at
@@ -35,10 +36,8 @@ def compute(reference: Reference) -> dict[str, Tensor]:
     config, weights = reference.config, reference.weights
     x = embedded(reference)
     hidden = encoder(reference, "softmax")(x.flatten(0, 1), padded_at(x, None))[0].view(x.shape)
-    features = layer_norm(weights, "norm", hidden, EPS)
-    read = -1 if config.get("global_pool", "token_last") == "token_last" else 0
     gammas = decays(config["num_heads"])
-    found = {"output_parallel_logits": linear(weights, "head", features[:, read]), "tokens": x}
+    found = {"output_parallel_logits": linear(weights, "head", pooled(reference, hidden)), "tokens": x}
     found |= {"decay_gammas": gammas.exp()}
     for name in reference.tensors:
         if name.startswith("decay_mask_"):
@@ -52,6 +51,20 @@ def compute(reference: Reference) -> dict[str, Tensor]:
     return found | (forms(reference, reference["ret_input"]) if "ret_input" in reference.tensors else {})
 
 
+def pooled(reference: Reference, hidden: Tensor) -> Tensor:
+    """What the head reads, normalised: one token, or a mean behind as many tokens as there would be in front."""
+    config, weights = reference.config, reference.weights
+    pool = config.get("global_pool", "token_last")
+    where = {"token_last": -1, "final": -1, "token": 0}
+    if pool not in (*where, "avg"):
+        raise UserError(f"{reference.name}: global_pool={pool!r} is not built; token_last, final, token and avg are")
+    late = config.get("fc_norm") if config.get("fc_norm") is not None else pool == "avg"
+    hidden = hidden if late else layer_norm(weights, "norm", hidden, EPS)
+    prefix = 1 if config.get("class_token", True) else 0
+    read = hidden[:, prefix:].mean(1) if pool == "avg" else hidden[:, where[pool]]
+    return layer_norm(weights, "fc_norm", read, EPS) if late else read
+
+
 def embedded(reference: Reference) -> Tensor:
     """Patches with positions, the class token where the configuration has it, and where it says so the reverse too."""
     config, weights = reference.config, reference.weights
@@ -59,15 +72,21 @@ def embedded(reference: Reference) -> Tensor:
         reference["input"], weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], config["patch_size"]
     )
     x = patches.flatten(2).transpose(1, 2)
-    x = x + weights["pos_embed"]
-    own = weights["cls_token"].expand(len(x), -1, -1)
-    pool = config.get("global_pool", "token_last")
-    x = torch.cat([x, own] if pool == "token_last" else [own, x], dim=1)
+    places, pool = weights["pos_embed"], config.get("global_pool", "token_last")
+    alone = config.get("no_embed_class", True)  # whether the class token has no position
+    x = x + places if alone else x
+    if config.get("class_token", True) and pool in ("token_last", "token"):
+        own = weights["cls_token"].expand(len(x), -1, -1)
+        x = torch.cat([x, own] if pool == "token_last" else [own, x], dim=1)
+    x = x if alone else x + places
+    x = layer_norm(weights, "norm_pre", x, EPS) if config.get("pre_norm", False) else x
     return torch.cat([x, x.flip(1)], dim=1) if config.get("encode_mode") == "bidirectional" else x
 
 
 def encoder(reference: Reference, normalise: str, chunk: int = 64) -> Encoder:
     config = reference.config
+    config.only(reference.name, qk_norm=False)
+    config.get("init_values")
     width = config["embed_dim"]
     spec = EncoderSpec(
         width=width,
@@ -75,11 +94,11 @@ def encoder(reference: Reference, normalise: str, chunk: int = 64) -> Encoder:
         heads=config["num_heads"],
         hidden=int(width * config.get("mlp_ratio", 4)),
         eps=EPS,
-        layer_scale=config.get("init_values") or 0.0,
+        layer_scale=float("blocks.0.ls1.gamma" in reference.weights),  # the weights say it
         mixers={"kind": "retention", "direction": "causal", "normalise": normalise, "chunk": chunk},
     )
     made = Encoder(spec)
-    named = {}
+    named = {name: torch.zeros_like(t) for name, t in made.state_dict().items() if name.endswith("qkv.bias")}
     for key, value in reference.weights.items():
         if key.startswith("blocks."):
             for theirs, ours in NAMES.items():

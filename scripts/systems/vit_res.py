@@ -8,7 +8,7 @@ from torch import Tensor
 from generalist.scripts.systems.plain import linear
 from generalist.scripts.systems.reference import Reference, loaded
 from generalist.tokenizers_mod.backbones.parts import tokens_of
-from generalist.tokenizers_mod.backbones.vit_res import MaskedLayerNorm, ViTRes
+from generalist.tokenizers_mod.backbones.vit_res import WIDE_STEM, MaskedLayerNorm, ViTRes
 
 
 def knows(reference: Reference) -> bool:
@@ -22,12 +22,16 @@ def masked(reference: Reference) -> bool:
 def compute(reference: Reference) -> dict[str, Tensor]:
     config, weights = reference.config, reference.weights
     if masked(reference):
-        norm = loaded(MaskedLayerNorm(config["num_channels"], config.get("eps", 1e-6)), weights)
+        config.get("num_channels")
+        norm = loaded(MaskedLayerNorm(len(weights["weight"]), config.get("eps", 1e-6)), weights)
         return {"output": norm(reference["input"], reference["mask"])}
     pixels = reference["input"]
     prefix = weights["tokens"].shape[1]
+    definition = list(config["network_def"])
+    if "patch_embed.conv1.conv.weight" in weights:  # however the definition says it
+        definition[0] = [WIDE_STEM, definition[0][1], len(weights["patch_embed.conv1.conv.weight"])]
     made = loaded(
-        ViTRes(config["network_def"], config.get("patch_size", 14), pixels.shape[2:], prefix, pixels.shape[1]),
+        ViTRes(definition, config.get("patch_size", 14), pixels.shape[2:], prefix, pixels.shape[1]),
         weights,
         ViTRes.renamed,
     )

@@ -173,10 +173,17 @@ def forecasting(
 
     def windows(part: Records) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         records = [part[i] for i in range(len(part))]
-        pasts = [filled(r[past] if series is None else series.plain(r[past])) for r in records]
-        futures = [np.asarray(r[future], dtype=float) for r in records]
+        pasts, futures, periods = list[np.ndarray](), list[np.ndarray](), list[int]()
+        for r in records:
+            known, coming = r[past] if series is None else series.plain(r[past]), np.asarray(r[future], dtype=float)
+            pairs = [(known, coming)]
+            if coming.ndim > 1:  # of many series at once each is a window of its own
+                pairs = list(zip(np.asarray(known, dtype=float).T, coming.T, strict=True))
+            for own, after in pairs:
+                pasts.append(filled(own))
+                futures.append(after)
+                periods.append(max(1, int(r.get("period") or 1)))
         whole = [i for i, f in enumerate(futures) if np.isfinite(f).all()]
-        periods = [max(1, int(r.get("period") or 1)) for r in records]
         return [pasts[i] for i in whole], [futures[i] for i in whole], [periods[i] for i in whole]
 
     tested = windows(test)

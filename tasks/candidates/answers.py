@@ -12,16 +12,17 @@ SHOWN = 10  # names that are told of many
 class Answer:
     """names, probabilities: the candidates, likeliest first; `apart`: each is right or wrong by itself.
 
-    value, mean: median and expectation of a number, a list of a forecast's steps; interval: its 10 % and 90 %
-    quantiles. boxes: what was found in a picture, as {"label", "score", "box": {"xmin" ...}, maybe "mask"}.
+    value, mean: median and expectation of a number, a list of a forecast's steps, of lists where each step is of many
+    series; interval: its 10 % and 90 % quantiles. boxes: what was found in a picture, as {"label", "score",
+    "box": {"xmin" ...}, maybe "mask"}.
     text: what was written; log_p: its score.
     """
 
     names: list[str] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     apart: bool = False
-    value: float | list[float] | None = None
-    mean: float | list[float] | None = None
+    value: float | list[Any] | None = None
+    mean: float | list[Any] | None = None
     interval: tuple[Any, Any] | None = None
     boxes: list[dict[str, Any]] = field(default_factory=list)
     text: str | None = None
@@ -32,7 +33,7 @@ class Answer:
         if self.text is not None:
             return [[self.text, self.log_p]]
         if isinstance(self.value, list):
-            return [[f"step +{i + 1}", f"{v:.6g}"] for i, v in enumerate(self.value)]
+            return [[f"step +{i + 1}", _told(v)] for i, v in enumerate(self.value)]
         if self.value is not None and self.interval is not None:
             told = {"mean": self.mean, "median": self.value, "10 % quantile": self.interval[0]}
             return [[name, f"{v:.6g}"] for name, v in (told | {"90 % quantile": self.interval[1]}).items()]
@@ -47,3 +48,8 @@ class Answer:
         if isinstance(self.value, list) and self.interval is not None:
             out["quantiles"] = {"0.1": self.interval[0], "0.5": self.value, "0.9": self.interval[1]}
         return out
+
+
+def _told(value: float | list[float]) -> str:
+    """A number, or those of a step side by side."""
+    return " ".join(f"{v:.6g}" for v in value) if isinstance(value, list) else f"{value:.6g}"

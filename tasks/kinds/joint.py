@@ -12,6 +12,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.types import Span
 from generalist.tasks.candidates.names import Numbers
+from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.numbers.variates import Variates
 
 if TYPE_CHECKING:
@@ -59,9 +60,14 @@ class JointOrigin:
     def sequence(self, labels: Tensor | None, rng: torch.Generator | None = None) -> list[Span]:
         """[summary, variates, other inputs], asked at every variate; labels: Float[V h], or None at inference."""
         variates = self.modalities[self.name].span(self.past, rng)
-        others = [self.modalities[name].span(value, rng) for name, value in self.beside.items()]
+        others = [span for name, value in self.beside.items() for span in self._spans(name, value, rng)]
         asked = variates.ask(torch.arange(variates.length), labels)
         return [self.modalities["summary"].span(None), asked, *others]
+
+    def _spans(self, name: str, value: Tensor, rng: torch.Generator | None) -> list[Span]:
+        """Series of many channels are a span each."""
+        modality = self.modalities[name]
+        return modality.spans(value, rng) if isinstance(modality, Series) else [modality.span(value, rng)]
 
     def question(self) -> list[Span]:
         """The sequence that asks for the unknown future."""

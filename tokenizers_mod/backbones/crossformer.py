@@ -101,9 +101,20 @@ class Between(nn.Module):
         return self.scales(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+def each_block(given: int | Sequence[int], depth: int) -> Sequence[int]:
+    """One number a block. UserError for a list of another length."""
+    found = [given] * depth if isinstance(given, int) else given
+    if len(found) != depth:
+        raise UserError(
+            f"crossformer: groups or intervals {list(found)} for {depth} blocks; give a number, or one each"
+        )
+    return found
+
+
 class CrossFormer(Network):
     """One entry a stage, of `merges` one less; width: of the first stage, doubled from stage to stage. The defaults are
-    the published S; groups (4, 4, 14, 7), intervals (4, 2, 1, 1) and cooling make it a CrossFormer++."""
+    the published S; groups (4, 4, 14, 7), intervals (4, 2, 1, 1) and cooling make it a CrossFormer++. An entry of
+    groups or intervals may be a list, one a block."""
 
     names: ClassVar[list[tuple[str, str]]] = [
         (r"^patch_embed\.projs\.", "stem.scales.projs."),
@@ -120,8 +131,8 @@ class CrossFormer(Network):
         width: int = 96,
         depths: Sequence[int] = (2, 2, 6, 2),
         heads: Sequence[int] = (3, 6, 12, 24),
-        groups: Sequence[int] = (7, 7, 7, 7),
-        intervals: Sequence[int] = (8, 4, 2, 1),
+        groups: Sequence[int | Sequence[int]] = (7, 7, 7, 7),
+        intervals: Sequence[int | Sequence[int]] = (8, 4, 2, 1),
         ratios: Sequence[float] = (4, 4, 4, 4),
         kernels: Sequence[int] = (4, 8, 16, 32),
         merges: Sequence[Sequence[int]] = ((2, 4), (2, 4), (2, 4)),
@@ -144,9 +155,9 @@ class CrossFormer(Network):
             if stage:
                 self.between.append(Between(self.channels[stage - 1], merges[stage - 1]))
             blocks = []
-            for i in range(depths[stage]):
-                far = i % 2 == 1
-                mixer = Window(own, heads[stage], "cross", groups[stage], intervals[stage], far, max(1, own // 16))
+            sizes, steps = (each_block(e[stage], depths[stage]) for e in (groups, intervals))
+            for i, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+                mixer = Window(own, heads[stage], "cross", size, step, i % 2 == 1, max(1, own // 16))
                 cool = cooling and i % 3 == 2 and i < depths[stage] - 1
                 blocks.append(CrossBlock(mixer, own, int(ratios[stage] * own), cool))
             self.stages.append(nn.Sequential(*blocks))

@@ -1,4 +1,4 @@
-"""`generalist check modality|task FILE.py`: whether one's own keeps what the rest of the project relies on."""
+"""`generalist check modality|task|mixer FILE.py`: whether one's own keeps what the rest of the project relies on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    for kind, about in (("modality", "a name of the table, or FILE.py[:Class]"), ("task", "FILE.py[:Class]")):
+    named = "a name of the table, or FILE.py[:Class]"
+    for kind, about in (("modality", named), ("task", "FILE.py[:Class]"), ("mixer", named)):
         sub = commands.add_parser(kind, help=about)
         sub.add_argument("place", metavar="FILE.py[:Class]", help=about)
         sub.add_argument("--json", action="store_true", help="print JSON")

@@ -7,15 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from generalist.commands.check import modality, task
+from generalist.commands.check import mixer, mixer_model, modality, task
 from generalist.commands.check.lines import Fault, Line, lines_of
 from generalist.data.base.errors import UserError, nearest
+from generalist.nn.mixers.base import Mixer
+from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS
 from generalist.recipe.load import load_recipe, module_of
 from generalist.recipe.recipe import Recipe
 from generalist.tasks.base.task import Task
 from generalist.tasks.registry.table import TASKS
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
+from generalist.tokenizers_mod.maps.base import MapOperator
 
 Tried = Iterator[tuple[str, Iterator[Line]]]  # (name, its lines) of every class or task
 
@@ -38,7 +41,15 @@ def tasks(place: str) -> Tried:
         yield own.__name__, _lines(partial(task.Subject.of, own), task.CHECKS)
 
 
-KINDS: dict[str, Callable[[str], Tried]] = {"modality": modalities, "task": tasks}
+def mixers(place: str) -> Tried:
+    """Every token and channel mixer that `place` names."""
+    table = {name: name for name in (*TOKEN_MIXERS, *CHANNEL_MIXERS)}
+    for own in _classes(place, (Mixer, MapOperator), table):
+        name = own if isinstance(own, str) else mixer_model.registered(own)
+        yield name, _lines(partial(mixer_model.Subject, name), mixer.CHECKS)
+
+
+KINDS: dict[str, Callable[[str], Tried]] = {"modality": modalities, "task": tasks, "mixer": mixers}
 
 
 def _lines(make: Callable[[], Any], checks: Mapping[str, Any]) -> Iterator[Line]:
@@ -61,19 +72,22 @@ def _recipe(place: str) -> Recipe | None:
     return load_recipe(place)
 
 
-def _classes(place: str, base: type, table: Mapping[str, Any]) -> list[Any]:
+def _classes(place: str, base: type | tuple[type, ...], table: Mapping[str, Any]) -> list[Any]:
+    bases = base if isinstance(base, tuple) else (base,)
+    what = bases[0].__name__.lower()
     file, _, name = place.rpartition(":") if ".py:" in place else (place, "", "")
     path = Path(file)
     if path.suffix != ".py":
         if file not in table:
-            raise UserError(f"no {base.__name__.lower()} {file!r}; {nearest(file, table)} (or give FILE.py[:Class])")
+            raise UserError(f"no {what} {file!r}; {nearest(file, table)} (or give FILE.py[:Class])")
         return [table[file]]
     if not path.is_file():
         raise UserError(f"no file {path}; check the path")
     own = vars(module_of(path))
     kinds = {n: k for n, k in own.items() if isinstance(k, type) and issubclass(k, base) and k.__module__ == path.stem}
     if not kinds:
-        raise UserError(f"{path} defines no class that derives from {base.__module__}.{base.__name__}")
+        names = " or ".join(f"{b.__module__}.{b.__name__}" for b in bases)
+        raise UserError(f"{path} defines no class that derives from {names}")
     if name and name not in kinds:
-        raise UserError(f"{path}: no {base.__name__} class {name!r} in it; {nearest(name, kinds)}")
+        raise UserError(f"{path}: no {bases[0].__name__} class {name!r} in it; {nearest(name, kinds)}")
     return [kinds[name]] if name else list(kinds.values())

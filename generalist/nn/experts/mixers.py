@@ -27,10 +27,13 @@ class ExpertAttention(Experts):
         self, width: int, heads: int, spec: RouterSpec, router: str, positions: Mapping[str, Position] | None = None
     ) -> None:
         super().__init__(spec, router)
-        self.heads = heads
+        self.heads, self.width = heads, width
         self.positions = self.placed(positions)
         self.qkv = ExpertLinear(spec.experts, width, 3 * width, parts=3)
         self.out = ExpertLinear(spec.experts, width, width)
+
+    def kept(self, tokens: int) -> int:
+        return 2 * tokens * self.width
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "M D"]:
         """x: Float[N D]; at.prompts: Float[P D], already normalised like x -> Float[N D], or where `at.only`

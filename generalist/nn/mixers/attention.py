@@ -77,6 +77,9 @@ class Attention(Mixer):
         named = {name: part for name, part in self.named_children() if isinstance(part, Position)}
         return found | under(**{name: part.of_heads(kept) or {} for name, part in named.items()})
 
+    def kept(self, tokens: int) -> int:
+        return 2 * tokens * self.out.in_features
+
 
 class DecayAttention(Attention):
     """RMT's Manhattan attention among all tokens of a sequence: attention with the position "decay" and a local term.

@@ -47,6 +47,10 @@ class Mixer(nn.Module):
         """Float[N D] -> Float[N D]."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
+    def kept(self, tokens: int) -> int:
+        """How many numbers it keeps of a sequence of so many tokens while an answer to it is written word by word."""
+        return 0
+
     @property
     def units(self) -> Units | None:
         """What can be taken out of it, None where it is of one piece."""

@@ -91,7 +91,7 @@ class ConvMLP(GridMixer):
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         x = self.up(x)
-        x = self.activation(self.mixed(x, at, x))
+        x = self.activation(self.mixed(x, at, x.clone()))
         return self.down(x if self.norm is None else self.norm(x))
 
     @property

@@ -85,7 +85,7 @@ class MinimalAttention(Mixer):
                 raise UserError(f"minimal_attention: {name} {value!r}; it is {', '.join(valid[:-1])} or {valid[-1]}")
         if qk in ("collapsed", "cholesky") and heads != 1:
             raise UserError(f"minimal_attention: qk={qk} is of one head, not {heads}; set model.heads=1")
-        self.heads, self.qk = heads, qk
+        self.heads, self.qk, self.width = heads, qk, width
         self.positions = self.placed(positions)
         self.q = None if qk == "cholesky" else nn.Linear(width, width, bias=False)
         self.k = nn.Linear(width, width, bias=False) if qk == "separate" else None
@@ -118,6 +118,9 @@ class MinimalAttention(Mixer):
         if self.out is None:
             return mixed
         return self.out(mixed if self.norm is None else self.norm(mixed))
+
+    def kept(self, tokens: int) -> int:
+        return 2 * tokens * self.width
 
     def parts(self, x: Float[Tensor, "N D"]) -> tuple[Tensor, Tensor, Tensor]:
         return *self.scored(x), x if self.v is None else self.v(x)

@@ -30,16 +30,17 @@ class GridMixer(Mixer):
     def forward(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, "N D"]:
         return self.mixed(x, at, torch.zeros_like(x))
 
-    def mixed(self, x: Float[Tensor, "N D"], at: At, others: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """others: what tokens become that are of no map."""
-        out = others
+    def mixed(self, x: Float[Tensor, "N D"], at: At, out: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """out: a tensor of one's own, written over where tokens are of a map; the others stay as they are in it."""
         for grid in at.grids(self.needs.axes, self.lines):
             real = None if grid.real is None else grid.real.unflatten(1, grid.shape)
             maps = x.index_select(0, grid.index.flatten()).view(-1, *grid.shape, x.shape[1])
-            mixed = self.mix(maps, real).flatten(1, len(grid.shape)).to(out.dtype)
-            index = grid.index if grid.real is None else grid.index[grid.real]
-            mixed = mixed.flatten(0, 1) if grid.real is None else mixed[grid.real]
-            out = out.index_copy(0, index.flatten(), mixed)
+            mixed = self.mix(maps, real).flatten(0, len(grid.shape)).to(out.dtype)
+            index = grid.index.flatten()
+            if grid.real is not None:
+                there = grid.real.flatten()
+                index, mixed = index[there], mixed[there]
+            out = out.index_copy_(0, index, mixed)
         return out
 
 

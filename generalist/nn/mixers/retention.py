@@ -72,6 +72,10 @@ class Retention(Mixer):
             mixed = torch.cat([part.packed(self.mixed(part, at, a, b, c, decay)) for part, a, b, c in rows])
         return self.out(at.tap("heads", mixed).flatten(1))
 
+    def kept(self, tokens: int) -> int:
+        """Its state, heads x d x d, whatever the length."""
+        return self.out.in_features**2 // self.heads
+
     def mixed(self, part: Equal, at: At, q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Float[Tensor, "B H n d"]:
         """Sequences of one length, Float[tokens H d] x 3."""
         q, k, v = (part.rows(t) for t in (q, k, v))

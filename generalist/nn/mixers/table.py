@@ -133,6 +133,21 @@ def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: L
     return kind(layer.width, *sizes, **settings)
 
 
+def kept_while_writing(spec: EncoderSpec) -> dict[str, int]:
+    """Numbers that all layers keep of a sequence while an answer is written: "constant", and "a token" of what is read
+    and written."""
+    with torch.device("meta"):
+        mixers = [token_mixer(spec, layer) for layer in layers_of(spec)]
+    grows = sum(mixer.kept(2) - mixer.kept(1) for mixer in mixers)
+    return {"constant": sum(mixer.kept(1) for mixer in mixers) - grows, "a token": grows}
+
+
+def kept_line(kept: Mapping[str, int]) -> str:
+    """The same as a line."""
+    constant, more = kept["constant"], kept["a token"]
+    return f"while it writes, a sequence keeps {constant:,} numbers whatever its length, and {more:,} a token"
+
+
 def stage(layer: LayerSpec, width: int) -> Step:
     """The step in front of a layer of `layers_of` that changes the tokens, from this width to the layer's."""
     name, settings = named(layer.stage, "steps: stage")
