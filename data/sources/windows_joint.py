@@ -10,7 +10,7 @@ import numpy as np
 
 from generalist.data.base.errors import UserError
 from generalist.data.sources.windows import Cut, Windows
-from generalist.data.stream.source import Record, Records
+from generalist.data.stream.source import Records
 
 
 @dataclass
@@ -54,7 +54,7 @@ class JointCut(Sequence):
     def __len__(self) -> int:
         return len(self.columns.origins)
 
-    def __getitem__(self, index: Any) -> Record:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Any:
         cut, source = self.columns, self.columns.source
         origin = int(cut.origins[range(len(self))[index]])
         return {
