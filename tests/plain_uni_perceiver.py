@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, cross_entropy, gelu, layer_norm, linear,
 
 from generalist.convert.uni_perceiver.keys import SCALES
 from generalist.scripts.parity_files import CASES
-from generalist.tokenizers_mod.vision.frames import spatial_table
+from generalist.tokenizers_mod.vision.films.frames import spatial_table
 
 
 @dataclass

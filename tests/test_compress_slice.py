@@ -20,7 +20,8 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.hf.saved import read_model
 from generalist.nn.encoder import Encoder
-from generalist.recipe.encoder import EncoderSpec, LayerSpec
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import LayerSpec
 
 BOTH = [{"kind": "rotary"}, {"kind": "relative", "hidden": 8}]
 

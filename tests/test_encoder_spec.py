@@ -17,9 +17,10 @@ from generalist.model.config import GeneralistConfig
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS, layers_of
 from generalist.nn.spec import Needs
-from generalist.recipe.encoder import EncoderSpec, MoeSpec
+from generalist.recipe.encoder import EncoderSpec
 from generalist.recipe.json import from_json, to_json
 from generalist.recipe.keys import _also, override
+from generalist.recipe.layers import MoeSpec
 from generalist.recipe.specs import ModelSpec
 from generalist.train.counted import count
 from generalist.train.prepare import prepare

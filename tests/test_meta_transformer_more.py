@@ -9,7 +9,8 @@ from torch.nn.functional import layer_norm, linear
 
 from generalist.tokenizers_mod.audio.fbank import fbank
 from generalist.tokenizers_mod.geometry.points import sample_groups
-from generalist.tokenizers_mod.published.meta_transformer import MetaAudio, MetaPoints, ProgressiveStage
+from generalist.tokenizers_mod.published.meta_points import MetaPoints, ProgressiveStage
+from generalist.tokenizers_mod.published.meta_transformer import MetaAudio
 from generalist.tokenizers_mod.tables.schema import Column, Schema
 from generalist.tokenizers_mod.tables.table import Table
 from generalist.tokenizers_mod.tables.tokens import FIRST, UNKNOWN

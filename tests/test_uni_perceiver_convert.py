@@ -282,7 +282,7 @@ def test_the_checkpoint_path_may_be_a_safetensors_file(tmp_path):
 @pytest.mark.parametrize("scale", [160 / 10, 160 / 224])
 @pytest.mark.parametrize("grid", [(3, 5), (5, 3), (2, 2), (1, 4)])
 def test_the_grid_of_a_table_that_is_not_square_is_read_from_its_rows(grid, scale):
-    from generalist.tokenizers_mod.vision.frames import spatial_table
+    from generalist.tokenizers_mod.vision.films.frames import spatial_table
 
     tensors = official()
     tensors[keys.SPATIAL] = spatial_table(grid, 12, scale)
@@ -304,7 +304,7 @@ def test_a_table_whose_grid_nothing_tells_is_taken_as_said_or_with_a_line():
 
 
 def test_another_size_that_is_not_square_is_computed_or_stretched():
-    from generalist.tokenizers_mod.vision.frames import spatial_table
+    from generalist.tokenizers_mod.vision.films.frames import spatial_table
 
     tensors = official()
     model, _, report, _ = build(tensors, heads=3, size=[4, 10])

@@ -116,7 +116,7 @@ def test_films_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_film_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     written(tmp_path / "film.mp4", 5)
-    monkeypatch.setattr("generalist.tokenizers_mod.vision.video.MB", 1)  # then the limit is 400 bytes
+    monkeypatch.setattr("generalist.tokenizers_mod.vision.films.clips.MB", 1)  # then the limit is 400 bytes
     with pytest.raises(UserError, match=r"film\.mp4: 5 frames of 512 pixels are too many"):
         Video(size=16, patch=8).read(tmp_path / "film.mp4")
 

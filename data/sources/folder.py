@@ -46,6 +46,24 @@ class Folder:
         check_fractions(self.val, self.test, f"folder {self.path}")
         check_fractions(self.holdout, 0.0, f"folder {self.path}")
 
+    def carried(self) -> list[str]:
+        return []
+
+    def answered_in(self) -> str:
+        return ""
+
+    def unanswered(self, data: Any) -> Records:
+        """Every file of a folder, in classes or not, or of a list of paths."""
+        if not isinstance(data, str | Path):
+            return Records([{"id": str(f), self.name: f} for f in data])
+        root = Path(data)
+        if not root.is_dir():
+            raise UserError(f"{data} is no folder; give one of files such as those that were learnt")
+        listed = walked(root, [])
+        wanted, _ = samples_among(listed, self.name)
+        files = [root / f for f in listed if ending(f) in wanted and not is_junk(f)]
+        return Records([{"id": f.relative_to(root).as_posix(), self.name: f} for f in files])
+
     def open(self, split: str) -> Records:
         root = Path(self.path)
         if not root.is_dir():

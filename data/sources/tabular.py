@@ -84,6 +84,22 @@ class Tabular:
     def what(self) -> str:
         return f"table {self.path or 'splits' if self.frame is None else 'frame'}"
 
+    def carried(self) -> list[str]:
+        return self.drop
+
+    def answered_in(self) -> str:
+        return self.label
+
+    def unanswered(self, data: Any) -> Records:
+        """Every row of a file or frame in order, whatever the splits are here."""
+        if isinstance(data, str | Path):
+            if not Path(data).is_file() or not str(data).lower().endswith(ENDINGS):
+                raise UserError(f"{data}: give a table's file ({', '.join(ENDINGS[:5])} ...)")
+            given: dict[str, Any] = {"path": str(data)}
+        else:
+            given = {"frame": data}
+        return Tabular(**given, absent=self.absent, val=0.0, test=0.0).open("train")
+
     def open(self, split: str) -> Records:
         cut = self.holdout > 0 and "val" not in self.splits
         check_split(split, [*self.splits, *(["val"] if cut else [])] if self.splits else SPLITS, self.what)

@@ -101,6 +101,18 @@ class Windows:
         """The series that windows are cut from."""
         return self._series()[0]
 
+    def carried(self) -> list[str]:
+        return []
+
+    def answered_in(self) -> str:
+        return ""
+
+    def unanswered(self, data: Any) -> Records:
+        """The newest steps of a file's series."""
+        if not isinstance(data, str | Path):
+            raise UserError("a forecast of new series reads them from a table's file; write the frame into one")
+        return self.newest(str(data))
+
     def newest(self, path: str) -> Records:
         """The last `context` steps of every series of another file of the same kind, in its own units."""
         names, values, *_ = replace(self, path=str(path), rows={})._series()

@@ -121,6 +121,23 @@ class Prefetches(Protocol):
 
 
 @runtime_checkable
+class ReadsAnew(Protocol):
+    """A source that reads other data of the same kind too, whose answers nobody knows yet."""
+
+    def unanswered(self, data: Any) -> Records:
+        """The records of a file, a folder or a data frame. UserError for data of another kind."""
+        ...
+
+    def carried(self) -> list[str]:
+        """Fields that no model reads and that tell the user which record it is."""
+        ...
+
+    def answered_in(self) -> str:
+        """The field of other data that would hold the answer, "" where they have none."""
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """A dataclass of JSON values (so that a recipe can be saved) that opens splits."""
 

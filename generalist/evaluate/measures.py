@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from generalist.tasks.measures.average_precision import cost
-from generalist.tasks.measures.lines import KINDS, Columns, reliability
+from generalist.tasks.measures.lines import KINDS, Columns
+from generalist.tasks.measures.reliability import reliability
 
 RESAMPLES = 1000
 WORK = 20_000_000  # answers looked at over all resamples: above it fewer resamples are drawn, 50 at least

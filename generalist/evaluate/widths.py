@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from generalist.tasks.base.task import Task
+from generalist.tasks.base.reading import Reading
 from generalist.tasks.candidates.names import Numbers
 
 SHARE = 0.8  # of the intervals that are shown: from the quantile .1 to .9
@@ -42,7 +42,7 @@ def _level(far: Tensor) -> float:
 
 
 @contextmanager
-def worn(task: Task, widths: list[float]) -> Iterator[None]:
+def worn(task: Reading, widths: list[float]) -> Iterator[None]:
     """Inside, the task's intervals have these widths."""
     numbers = task.candidates
     if not isinstance(numbers, Numbers):

@@ -11,11 +11,10 @@ from torch import nn
 
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.pretrained.text import MOST as MOST
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
-
-MOST = 256  # pieces of a text that a pretrained encoder reads
 
 
 @dataclass
@@ -93,19 +92,12 @@ class House:
     def text(self, learn: int, max_length: int, inputs: bool = False) -> str:
         """The one text modality, large enough for all who use it. inputs: texts go in, not only names of classes."""
         held = self.modalities.get("text")
-        if isinstance(held, PretrainedText):
-            longest = max(held.max_length, min(max_length, MOST))
-            self.modalities["text"] = replace(held, max_length=longest, positions=longest)
-            return "text"
-        new = Text(tokenizer="", learn=learn, max_length=max_length, positions=max_length)
-        if inputs:
-            new.learn_inputs, new.drop = True, 0.1
-        if isinstance(held, Text):
-            longest = max(held.max_length, max_length)
-            more = held.learn_inputs or inputs
-            new = replace(held, learn=max(held.learn, learn), max_length=longest, positions=longest, learn_inputs=more)
-            new.drop = 0.1 if more else 0.0
-        self.modalities["text"] = new
+        held = (
+            held
+            if isinstance(held, Text)
+            else Text(tokenizer="", learn=learn, max_length=max_length, positions=max_length)
+        )
+        self.modalities["text"] = held.room_for(learn, max_length, inputs)
         return "text"
 
     def sentence(self, made: PretrainedText) -> str:

@@ -15,11 +15,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.media.kinds import ending, is_junk, samples_among
-from generalist.data.sources.folder import Folder, walked
-from generalist.data.sources.tabular import ENDINGS, Tabular
-from generalist.data.sources.windows import Windows
-from generalist.data.stream.source import Record, Records, from_sound
+from generalist.data.stream.source import ReadsAnew, Record, Records, from_sound
 from generalist.data.tables.identity import is_key
 from generalist.evaluate.together.combined import Weights, looked_at
 from generalist.evaluate.unread import Unread, readable
@@ -32,6 +28,7 @@ from generalist.tasks.baselines.budget import budget
 from generalist.tasks.baselines.guesses import Guessed
 from generalist.tasks.baselines.ordinary import guesses
 from generalist.tasks.candidates.names import Numbers
+from generalist.tokenizers_mod.base.capabilities import Compares
 
 SHOWN = 20  # classes up to which every probability is a column
 BATCH = 256
@@ -57,7 +54,7 @@ class Asked:
         self.task: Task = tasks[task or next(iter(tasks))]
         self.modalities = processor.built
         self.task.bind(self.modalities, processor.sets.get(self.task.name), {})
-        self.ahead = isinstance(self.task.source, Windows)  # each row is a step of time, and the next are asked for
+        self.ahead = self.task.foretells  # each row is a step of time, and the next are asked for
         if not (self.task.asks_once or self.ahead) or self.task.candidates is None:
             raise UserError(f"task {self.task.name}: rows of a table are no questions to a {self.task.kind}")
         self.notes: list[str] = []  # what a reader of the answers should know
@@ -66,15 +63,9 @@ class Asked:
     def records(self, data: Any) -> Records:
         """The records of a file, a folder or a data frame, answers left out. UserError: a column is not there."""
         source = self.task.source
-        if isinstance(source, Windows):
-            if not isinstance(data, str | Path):
-                raise UserError("a forecast of new series reads them from a table's file; write the frame into one")
-            return source.newest(str(data))
-        if isinstance(source, Folder):
-            return unlabelled(data, source)
-        if not isinstance(source, Tabular):
+        if not isinstance(source, ReadsAnew):
             raise UserError(f"task {self.task.name}: its data is no table; ask it with predict --image, --text ...")
-        rows = all_rows(data, source)
+        rows = source.unanswered(data)
         needed = self.columns()
         if len(rows):
             have = rows[0]
@@ -82,17 +73,28 @@ class Asked:
             if lacking := [c for c in wanted if c not in have]:
                 hint = nearest(lacking[0], [c for c in have if c != "row"])
                 raise UserError(f"{told(data)} lacks the column {lacking[0]!r}, which the model reads; {hint}")
+        if not source.answered_in():  # no rows of a table
+            return rows
         found = [record_of(rows[i], needed) for i in range(len(rows))]
         # what is left out of a row there is not what the model reads here
         notes = [note for note in rows.notes if not note.endswith("takes it in)")]
         return Records(found, {"notes": [*notes, *self.strange(found, source)]})
 
-    def strange(self, rows: list[Record], source: Tabular) -> list[str]:
+    def strange(self, rows: list[Record], source: ReadsAnew) -> list[str]:
         """What these rows hold that training did not: categories, and columns that nothing is known of."""
         of_row = [name for name, field in self.task.inputs.items() if field == "row"]
         cells = [row["row"] for row in rows]
-        out = [line for name in of_row for line in self.modalities[name].strange(self.task.name, cells)]
-        known = {*self.columns(), *source.drop, source.label, *self.task.inputs.values(), "id", "row", "label"}
+        tables = [modality for name in of_row if isinstance(modality := self.modalities[name], Compares)]
+        out = [line for table in tables for line in table.strange(self.task.name, cells)]
+        known = {
+            *self.columns(),
+            *source.carried(),
+            source.answered_in(),
+            *self.task.inputs.values(),
+            "id",
+            "row",
+            "label",
+        }
         more = [name for name in (rows[0] if rows else ()) if name not in known]
         return [*out, *([f"{', '.join(more)}: not read, training had no such column"] if more else [])]
 
@@ -104,10 +106,9 @@ class Asked:
     def carried(self, records: Records) -> list[dict[str, Any]]:
         """Of every record the cells that no model reads and that name it: they tell the user whose answer it is."""
         source, rows = self.task.source, [records[i] for i in range(len(records))]
-        if not isinstance(source, Tabular):
-            return [{} for _ in rows]
         found = {}
-        for name in source.drop:
+        names = source.carried() if isinstance(source, ReadsAnew) else list[str]()
+        for name in names:
             cells = [row.get(name) for row in rows]
             plain = all(cell is None or isinstance(cell, str | int | float) for cell in cells)
             own = name not in (*self.task.inputs.values(), "id", *ANSWER)
@@ -216,33 +217,9 @@ def weights_in(run: Path, task: str) -> Weights | None:
     return Weights(**{name: value for name, value in found.items() if name in names}) if found else None
 
 
-def all_rows(data: Any, source: Tabular) -> Records:
-    """Every row of a file or frame in order, whatever the source's splits are."""
-    if isinstance(data, str | Path):
-        if not Path(data).is_file() or not str(data).lower().endswith(ENDINGS):
-            raise UserError(f"{data}: give a table's file ({', '.join(ENDINGS[:5])} ...)")
-        given: dict[str, Any] = {"path": str(data)}
-    else:
-        given = {"frame": data}
-    return Tabular(**given, absent=source.absent, val=0.0, test=0.0).open("train")
-
-
 def record_of(row: Record, columns: Sequence[str]) -> Record:
     """A row with the columns of its table modality alone in "row"."""
     return row | {"row": {name: row[name] for name in columns}}
-
-
-def unlabelled(data: Any, source: Folder) -> Records:
-    """Every file of a folder, in classes or not, or of a list of paths."""
-    if isinstance(data, str | Path):
-        root = Path(data)
-        if not root.is_dir():
-            raise UserError(f"{data} is no folder; give one of files such as those that were learnt")
-        listed = walked(root, [])
-        wanted, _ = samples_among(listed, source.name)
-        files = [root / f for f in listed if ending(f) in wanted and not is_junk(f)]
-        return Records([{"id": f.relative_to(root).as_posix(), source.name: f} for f in files])
-    return Records([{"id": str(f), source.name: f} for f in data])
 
 
 def told(data: Any) -> str:

@@ -12,7 +12,8 @@ from transformers import PreTrainedConfig
 from generalist.data.base.errors import UserError, nearest
 from generalist.nn.mixers.table import check
 from generalist.nn.spec import Inputs
-from generalist.recipe.encoder import EncoderSpec, MoeSpec, check_name
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import MoeSpec, check_name
 from generalist.tasks.candidates.likelihood import MAX_SCALE
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import MODALITIES, build_modalities

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.recipe.encoder import EncoderSpec, check_name
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import check_name
 
 
 class Asked(nn.Module):

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from generalist.data.base.errors import UserError
-from generalist.recipe.encoder import EncoderSpec, LayerSpec
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import LayerSpec
 
 __all__ = ["EncoderSpec", "Inputs", "LayerSpec", "Needs", "check_needs"]
 

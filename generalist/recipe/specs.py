@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.recipe.encoder import EncoderSpec, MoeSpec
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import MoeSpec
 
 __all__ = [
     "CandidateSpec",

@@ -25,11 +25,11 @@ from torch import Tensor
 from generalist.tasks.candidates.names import Numbers
 from generalist.tasks.measures import captioning, marks
 from generalist.tasks.measures.average_precision import resampled
+from generalist.tasks.measures.reliability import calibration_error, hit, sums_by
 
 Columns = dict[str, np.ndarray]
 Values = dict[str, np.ndarray]  # {measure: Float[R]}
 LEAST = -87.5  # log p of an answer that float32 has no probability for
-BINS = 15  # of confidence, for the calibration error
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,6 @@ def median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return values[order][(reached < reached[:, -1:] / 2).sum(1)].astype(float)
 
 
-def sums_by(group: np.ndarray, count: int, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums of values [M] within groups 0..count-1: -> [R count]."""
-    from scipy.sparse import csr_array
-
-    table = csr_array((values.astype(float), (group, np.arange(len(group)))), shape=(count, len(group)))
-    return (table @ weights.T).T
-
-
 def macro_f1(columns: Columns, weights: np.ndarray) -> np.ndarray:
     """F1 of every class that occurs in labels or answers, averaged."""
     asked = columns["right"] > 0
@@ -144,33 +136,6 @@ def macro_f1(columns: Columns, weights: np.ndarray) -> np.ndarray:
     seen = sums_by(label, len(kinds), asked, weights) + sums_by(answer, len(kinds), np.ones(len(answer)), weights)
     f1 = np.divide(2 * hits, seen, out=np.zeros(seen.shape), where=seen > 0)
     return f1.sum(1) / (seen > 0).sum(1)
-
-
-def in_bins(confidence: np.ndarray) -> np.ndarray:
-    return np.minimum((confidence * BINS).astype(int), BINS - 1)
-
-
-def calibration_error(columns: Columns, weights: np.ndarray) -> np.ndarray:
-    """Expected calibration error (1706.04599, equation 3) in 15 equal bins."""
-    gap = hit(columns) - columns["confidence"]
-    return np.abs(sums_by(in_bins(columns["confidence"]), BINS, gap, weights)).sum(1) / weights.sum(1)
-
-
-def hit(columns: Columns) -> np.ndarray:
-    return ((columns["label"] == columns["answer"]) & (columns["right"] > 0)).astype(float)
-
-
-def reliability(columns: Columns) -> list[dict[str, float]]:
-    """The reliability diagram: answers by confidence in equal bins, with count, mean confidence and accuracy."""
-    confidence, right, at = columns["confidence"], hit(columns), in_bins(columns["confidence"])
-    return [
-        {
-            "count": int((at == b).sum()),
-            "confidence": float(confidence[at == b].mean()),
-            "accuracy": float(right[at == b].mean()),
-        }
-        for b in np.unique(at)
-    ]
 
 
 def named_measures(columns: Columns, weights: np.ndarray) -> Values:

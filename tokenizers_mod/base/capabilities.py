@@ -57,6 +57,13 @@ class Learns(Protocol):
 
 
 @runtime_checkable
+class Compares(Protocol):
+    """It tells what rows hold that those it learnt from did not."""
+
+    def strange(self, name: str, rows: list[dict[str, Any]]) -> list[str]: ...
+
+
+@runtime_checkable
 class Mirrors(Protocol):
     """Its values can be mirrored."""
 

@@ -29,7 +29,7 @@ from generalist.tokenizers_mod.pretrained.backbone_tokens import BackboneTokens
 from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
-from generalist.tokenizers_mod.vision.frames import resize_cover
+from generalist.tokenizers_mod.vision.films.frames import resize_cover
 from generalist.tokenizers_mod.vision.image import ENOUGH, read_image
 
 AUGMENTATIONS = ("none", "crop", "strong")

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.base.named import in_library
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.views import spread
@@ -25,16 +24,10 @@ from generalist.tokenizers_mod.libraries.pixels import as_picture, processor_set
 from generalist.tokenizers_mod.libraries.sequence_tower import describe
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.pretrained.backbone import Backbone, Found
+from generalist.tokenizers_mod.pretrained.extractors import EXTRACTORS, WAVES, asked_of, extracted_of, extractor_of
 from generalist.tokenizers_mod.vision.video import Video
 
 FILMS = ("videomae", "timesformer", "vivit")
-# model types -> transformers' feature extractor of sounds, where there is no folder that names one
-EXTRACTORS = {
-    "audio-spectrogram-transformer": "ASTFeatureExtractor",
-    "whisper": "WhisperFeatureExtractor",
-    "clap_audio_model": "ClapFeatureExtractor",
-}
-WAVES = "Wav2Vec2FeatureExtractor"
 
 
 @dataclass
@@ -124,12 +117,12 @@ class PretrainedAudio(Sequences):
         if folder and (Path(folder) / "preprocessor_config.json").is_file():
             made = AutoFeatureExtractor.from_pretrained(folder)
         else:
-            made = _extractor(EXTRACTORS.get(network["name"], WAVES), _asked(network))
+            made = extractor_of(EXTRACTORS.get(network["name"], WAVES), asked_of(network))
         settings = {k: v for k, v in json.loads(made.to_json_string()).items() if v is not None}
         for key in ("feature_extractor_type", "processor_class", "mel_filters", "mel_filters_slaney"):
             settings.pop(key, None)
         found = {"extractor": type(made).__name__, "settings": settings}
-        shape = list(_extracted(made, torch.zeros(made.sampling_rate)).shape)
+        shape = list(extracted_of(made, torch.zeros(made.sampling_rate)).shape)
         return found | {"size": shape, "any": len(shape) == 1}
 
     @property
@@ -141,7 +134,7 @@ class PretrainedAudio(Sequences):
     def extractor(self) -> Any:
         if "_transform" not in self.__dict__:
             self.adopt()
-            self.__dict__["_transform"] = _extractor(self.pixels["extractor"], self.pixels["settings"])
+            self.__dict__["_transform"] = extractor_of(self.pixels["extractor"], self.pixels["settings"])
         return self.__dict__["_transform"]
 
     def _decoded(self, raw: Any) -> Tensor:
@@ -151,7 +144,7 @@ class PretrainedAudio(Sequences):
         return torch.nn.functional.pad(wave, (0, max(0, self.extractor.sampling_rate // 10 - len(wave))))
 
     def prepared(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        return _extracted(self.extractor, value)
+        return extracted_of(self.extractor, value)
 
     def about(self) -> list[Any]:
         return [*super().about(), self.seconds]
@@ -167,34 +160,6 @@ class PretrainedAudio(Sequences):
         from generalist.tokenizers_mod.pretrained.examples import sound
 
         return sound()
-
-
-def _asked(network: dict[str, Any]) -> dict[str, Any]:
-    """What a configuration says of the extractor's sizes."""
-    names = {"num_mel_bins": "num_mel_bins", "max_length": "max_length"}
-    if network["name"] == "whisper":
-        names = {"num_mel_bins": "feature_size"}
-    if network["name"] == "clap_audio_model" and not network["settings"].get("enable_fusion"):
-        return {"truncation": "rand_trunc"}
-    return {there: network["settings"][key] for key, there in names.items() if key in network["settings"]}
-
-
-def _extractor(name: str, settings: dict[str, Any]) -> Any:
-
-    kind = in_library("transformers", name)
-    if kind is None:
-        raise UserError(f"audio: this version of transformers has no {name}; update transformers")
-    return kind(**settings)
-
-
-def _extracted(extractor: Any, wave: Tensor) -> Tensor:
-    """A wave Float[t] at the extractor's rate -> the network's input, without the batch's axis."""
-    most = getattr(extractor, "nb_max_samples", 0)
-    if most and len(wave) > most:  # the extractor would draw which part it takes
-        first = (len(wave) - most) // 2
-        wave = wave[first : first + most]
-    found = extractor(wave.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt")
-    return found[extractor.model_input_names[0]][0]
 
 
 @dataclass

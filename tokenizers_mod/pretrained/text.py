@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from generalist.tokenizers_mod.pretrained.text_encoded import POOLINGS, EncodedT
 from generalist.tokenizers_mod.text.bpe import enough
 from generalist.tokenizers_mod.text.text import Pieces, Text
 from generalist.tokenizers_mod.text.text_tokens import NO_POSITION
+
+MOST = 256  # pieces of a text that are read where `room_for` more is made
 
 
 @dataclass
@@ -193,6 +195,11 @@ class PretrainedText(Pretrained, Text):
             keep = real.reshape(-1)
             data = {name: value[keep] for name, value in data.items()}
         return data, None
+
+    def room_for(self, learn: int, max_length: int, inputs: bool) -> Self:
+        """Its vocabulary is there; longer texts up to `MOST` pieces."""
+        longest = max(self.max_length, min(max_length, MOST))
+        return replace(self, max_length=longest, positions=longest)
 
     def hf_tokenizer(self) -> Any:
         """The same ids with the Hugging Face interface."""

@@ -20,6 +20,11 @@ POOLINGS = ("mean", "cls")
 RECENT = 1024  # texts whose features are kept in memory where they are kept on disk; a task's candidates are few
 
 
+def table_of(encoder: Any) -> nn.Embedding:
+    """The rows of words of an encoder of transformers."""
+    return encoder.get_input_embeddings()
+
+
 class EncodedText(PretrainedTokens):
     """forward({"ids": Int[N], "position": Int[N]}) -> Float[N, width].
 
@@ -36,7 +41,7 @@ class EncodedText(PretrainedTokens):
         self.features = Features(settings.features, settings.digest, settings.pooling) if settings.keeps else None
         self.remember = settings.remember or (RECENT if settings.keeps else 0)
         self.kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
-        own = int(encoder.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
+        own = int(table_of(encoder).weight.shape[1])
         # rows of words are narrower than hidden states in some (ELECTRA's small ones, ALBERT)
         self.widened: nn.Module = nn.Identity() if own == inner else nn.Linear(own, inner, bias=False)
         self.position = nn.Embedding(settings.positions, inner)
@@ -63,7 +68,7 @@ class EncodedText(PretrainedTokens):
 
     def _words(self, ids: Tensor, position: Tensor) -> Tensor:
         """Tokens that stand for themselves: Float[N inner]."""
-        rows = self.widened(self.encoder.get_input_embeddings()(ids))  # type: ignore[operator]
+        rows = self.widened(table_of(self.encoder)(ids))
         place = self.position((-2 - position).clamp(min=0))
         return rows + torch.where((position < NO_POSITION).unsqueeze(-1), place, 0.0)
 

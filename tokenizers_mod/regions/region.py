@@ -21,6 +21,7 @@ from generalist.tokenizers_mod.base.base import Modality, sincos
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.tokenizer import Embedded, Tokenizer, weights_follow
 from generalist.tokenizers_mod.regions.objects import Augment, PixelObjects, shrink_masks, to_fractions
+from generalist.tokenizers_mod.regions.pool import AttentionPool
 from generalist.tokenizers_mod.regions.proposers import Objects, Proposals, build_proposer
 from generalist.tokenizers_mod.regions.proposers.base import adopt_config, group_norms, load_backbone
 from generalist.tokenizers_mod.vision.image import read_image
@@ -164,38 +165,18 @@ class Region(Modality):
 
         with sized((self.height, self.width)):
             proposer = build_proposer(self.proposer, self.config, self.backbone, self.masks, self.checkpoint)
+        assert isinstance(proposer, nn.Module)
         if self.norm == "group":
-            group_norms(proposer)  # type: ignore[arg-type]
+            group_norms(proposer)
         if self.backbone_weights and not weights_follow():
             body = self.backbone.get("body", self.backbone)  # of a pyramid, the transformer under it
-            load_backbone(proposer, body.get("model_type", ""), self.backbone_weights)  # type: ignore[arg-type]
+            load_backbone(proposer, body.get("model_type", ""), self.backbone_weights)
         if self.mode != "global" and self.proposals > proposer.queries:
             raise UserError(
                 f"{self.name}: {self.proposals} proposals asked of {proposer.queries} queries; raise the proposer's "
                 "number of queries or lower proposals"
             )
         return RegionTokens(proposer, width, self)
-
-
-class AttentionPool(nn.Module):
-    """CLIP's attention pooling (2103.00020, section 2.4) to `pooled` vectors: each query is the mean plus a row."""
-
-    def __init__(self, channels: int, width: int, pooled: int) -> None:
-        super().__init__()
-        self.inputs = nn.Linear(channels, width)
-        self.query = nn.Parameter(torch.randn(pooled, width) * 0.02)
-        self.attention = nn.MultiheadAttention(width, _heads(width), batch_first=True)
-
-    def forward(self, cells: Tensor, position: Tensor) -> Tensor:
-        """Float[B hw C], Float[hw D] -> Float[B pooled D]."""
-        x = self.inputs(cells)
-        mean = x.mean(1, keepdim=True)
-        keys = torch.cat([mean, x + position], dim=1)
-        return self.attention(mean + self.query, keys, keys, need_weights=False)[0]
-
-
-def _heads(width: int) -> int:
-    return max(h for h in (1, 2, 4, 8, 12, 16) if width % h == 0 and (h == 1 or width // h >= 16))
 
 
 class RegionTokens(Tokenizer):

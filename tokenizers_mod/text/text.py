@@ -8,8 +8,8 @@ which is how the SPE token in front of every v1 sequence is embedded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,12 @@ class Text(TextWords):
     count = "min(pieces + 1, max_length); sub-words and <|endoftext|>"
     kind = "text"
     axes = 1
+
+    def room_for(self, learn: int, max_length: int, inputs: bool) -> Self:
+        """Large enough for more texts. learn: entries of the vocabulary; inputs: texts go in too, not only names."""
+        longest, more = max(self.max_length, max_length), self.learn_inputs or inputs
+        entries, drop = max(self.learn, learn), 0.1 if more else 0.0
+        return replace(self, learn=entries, max_length=longest, positions=longest, learn_inputs=more, drop=drop)
 
     # CPU half
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from generalist.tokenizers_mod.vision.frames import Sides
+from generalist.tokenizers_mod.vision.films.frames import Sides
 
 
 @contextmanager

@@ -18,30 +18,31 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from generalist.data.base.errors import UserError
-from generalist.data.base.files import check_regular
-from generalist.data.base.limits import MB, limits, over
-from generalist.data.batch.cells import cells
 from generalist.data.batch.types import Span
-from generalist.data.media.pictures import BYTES
-from generalist.tokenizers_mod.base.base import Modality, check_finite, sincos
+from generalist.tokenizers_mod.base.base import check_finite
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.tokenizer import Tokenizer
 from generalist.tokenizers_mod.base.views import clip, crop, read_once, spread
 from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
-from generalist.tokenizers_mod.vision.frames import Sides, centre_crop, enlarged, resize_cover, sides_of, spatial_table
+from generalist.tokenizers_mod.vision.films.clips import CLIPS, read_clip
+from generalist.tokenizers_mod.vision.films.frames import (
+    Sides,
+    centre_crop,
+    enlarged,
+    resize_cover,
+    sides_of,
+)
+from generalist.tokenizers_mod.vision.films.tensors import FilmTensors
+from generalist.tokenizers_mod.vision.films.tokens import VideoTokens
 from generalist.tokenizers_mod.vision.image import read_image
-from generalist.tokenizers_mod.vision.stem import ConvStem
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".m4v")
 AUGMENTATIONS = ("none", "crop", "strong")
 
 
 @dataclass
-class Video(Modality):
+class Video(FilmTensors):
     """Clips [T, C, H, W] and pictures [C, H, W], brought to size x size pixels a frame.
 
     size: pixels a side, or [height, width] for frames that are not square.
@@ -78,7 +79,6 @@ class Video(Modality):
         "of size [height, width]: (height // patch) * (width // patch) a tubelet"
     )
     kind: ClassVar[str] = "vision"
-    tensor_names: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
 
     size: int | list[int] = 64
     patch: int = 16
@@ -256,32 +256,6 @@ class Video(Modality):
         clip = self.read(raw)
         return {"kind": "image", "pixels": clip[len(clip) // 2].mean(0).tolist()}
 
-    # --- tensors in Hugging Face's form ---
-
-    def tensors(self, values: list[Tensor]) -> dict[str, Tensor]:
-        """Clips of one length -> pixel_values_videos Float[B, T, C, height, width]."""
-        clips = [self.shown(value) for value in values]
-        if len({len(c) for c in clips}) > 1:
-            raise UserError(
-                f"{self.name}: clips of {sorted({len(c) for c in clips})} frames in one tensor; give one length"
-            )
-        return {"pixel_values_videos": torch.stack(clips)}
-
-    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """pixel_values_videos -> flat data of B * T * rows * columns tokens; all are real."""
-        spans = [self.patches(clip.cpu()) for clip in tensors["pixel_values_videos"]]
-        device = tensors["pixel_values_videos"].device
-        return {key: torch.cat([s.data[key] for s in spans]).to(device) for key in ("patch", "place")}, None
-
-    axes: ClassVar[int] = 3
-
-    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
-        clips = tensors["pixel_values_videos"]
-        rows, columns = clips.shape[-2] // self.patch, clips.shape[-1] // self.patch
-        cell = cells(rows, columns, clips.device).repeat(-(-clips.shape[1] // self.tubelet), 1)
-        size = torch.tensor([rows, columns], device=clips.device).expand_as(cell)
-        return torch.cat([cell, size], dim=-1).expand(clips.shape[0], -1, -1)
-
     @classmethod
     def examples(cls) -> Examples:
         from generalist.tokenizers_mod.vision.examples import video
@@ -315,72 +289,6 @@ class Picture(Video):
         return super().padded_place({"pixel_values_videos": tensors["pixel_values"].unsqueeze(1)}, real)
 
 
-class VideoTokens(Tokenizer):
-    """forward({'patch': Float[N, C * tubelet * p * p], 'place': Int[N, 2]}) -> Float[N, width].
-
-    `projection.weight` is a convolution's weight [D, C, p, p], or [D, C, tubelet, p, p], flattened.
-    """
-
-    def __init__(self, settings: Video, width: int) -> None:
-        super().__init__()
-        cells = settings.grid[0] * settings.grid[1]
-        size = settings.channels * settings.tubelet * settings.patch**2
-        self.projection: nn.Module
-        if settings.stem:
-            self.projection = ConvStem(settings.channels * settings.tubelet, settings.patch, settings.stem, width)
-        else:
-            self.projection = nn.Linear(size, width, bias=settings.bias)
-            nn.init.xavier_uniform_(self.projection.weight)  # on the flattened kernel (spec 1.12)
-            if settings.bias:
-                nn.init.zeros_(self.projection.bias)
-        self.temporal = nn.Embedding(settings.rows, width) if settings.rows else None
-        if self.temporal is not None:
-            nn.init.normal_(self.temporal.weight, std=0.02)
-        if settings.table == "learned":
-            self.spatial = nn.Parameter(torch.empty(cells, width).normal_(std=0.02))
-        else:
-            self.register_buffer("spatial", spatial_table(settings.grid, width, settings.scale))
-
-    def forward(self, data: dict[str, Tensor]) -> Tensor:
-        frame, cell = data["place"].unbind(-1)
-        dtype = next((p.dtype for p in self.projection.parameters()), torch.float32)  # none where torch.ao packed them
-        patches = self.projection(data["patch"].to(dtype))
-        time = sincos(frame, patches.shape[-1]).to(patches.dtype) if self.temporal is None else self.temporal(frame)
-        return patches + time + embedding(cell, self.spatial).to(patches.dtype)
-
-
 def _is_picture(raw: Any) -> bool:
     """Whether a 3-axis array is [H, W, C] or [C, H, W] (and not the grey clip [T, H, W])."""
     return raw.ndim == 3 and (raw.shape[-1] in (1, 3, 4) or raw.shape[0] in (1, 3, 4))
-
-
-def read_clip(path: Path, frames: int, channels: int) -> Tensor:
-    """At most `frames` frames of a video file (0 = all), evenly spread: Float[T, C, H, W] in 0..1.
-
-    Only the chosen frames are kept, so a long film costs time and no memory. UserError: no such file, no PyAV, broken,
-    frames too large, or more of them than a tensor should hold.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"{path}: video files need PyAV; pip install 'generalist-encoder[video]'") from error
-    check_regular(path, "video")
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            count = sum(1 for packet in container.demux(stream) if packet.size)
-            chosen = set(spread(count, frames))
-            pixels = stream.codec_context.width * stream.codec_context.height
-            if pixels * len(chosen) * BYTES > limits().clip_mb * MB:
-                size = f"{pixels * len(chosen) * BYTES / MB:,.0f} MB decoded; set `sample` for fewer"
-                raise over(f"video {path}", "clip_mb", f"{len(chosen)} frames of {pixels} pixels are too many, {size}")
-            container.seek(0)
-            decoded = enumerate(container.decode(stream))
-            pictures = [read_image(frame.to_image(), channels) for i, frame in decoded if i in chosen]
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"video {path}: cannot be decoded ({error}); is it a video and complete?") from error
-    if not pictures:
-        raise UserError(f"video {path}: no frame in it")
-    return torch.stack(pictures)

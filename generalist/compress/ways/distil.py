@@ -17,7 +17,7 @@ from generalist.compress.lessons import Pace, teach
 from generalist.compress.work import Work, with_settings
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
-from generalist.recipe.encoder import divides
+from generalist.recipe.layers import divides
 
 FRESH, MENDED = 2e-3, 5e-4  # peak rates
 

@@ -28,7 +28,7 @@ from generalist.data.base.errors import UserError
 from generalist.nn.encoder import Block
 from generalist.nn.mixers.base import Units
 from generalist.nn.mixers.table import layers_of
-from generalist.recipe.encoder import LayerSpec
+from generalist.recipe.layers import LayerSpec
 
 DAMPING = 1e-3  # of the mean variance, added to every variance: what 1,000 samples do not tell
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
-from generalist.recipe.encoder import MoeSpec
+from generalist.recipe.layers import MoeSpec
 
 LINEARS = {
     "self_attn.qkv_proj": "mixer.qkv",

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from generalist.convert.report import Report
 from generalist.convert.uni_perceiver import keys
 from generalist.data.base.errors import UserError
-from generalist.tokenizers_mod.vision.frames import Sides, sides_of, spatial_table
+from generalist.tokenizers_mod.vision.films.frames import Sides, sides_of, spatial_table
 
 RELEASED = (1.0, 160 / 224, 160 / 384)  # coordinate scales of the published tables
 

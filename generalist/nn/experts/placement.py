@@ -7,7 +7,8 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.nn.experts.routing import ROUTERS, RouterSpec
-from generalist.recipe.encoder import EncoderSpec, MoeSpec, check_name, named
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import MoeSpec, check_name, named
 
 # Every how many layers hold experts, from the first. Known of the released code: "all"; "odd", the layers 0, 2, 4, ...
 # (every tensor of it is compared with a file); "four" is every 4th. Guessed: that "four" begins with the first layer

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from generalist.data.batch.at import At
 from generalist.data.batch.routes import Routes
 from generalist.data.batch.types import Packed
-from generalist.recipe.encoder import MoeSpec
+from generalist.recipe.layers import MoeSpec
 from generalist.tokenizers_mod.base.tokenizer import is_plain, taken
 
 KINDS = ("vision", "text")  # the kinds that attribute bits know (`Modality.kind`)

@@ -26,7 +26,7 @@ from generalist.nn.mixers.maps import needs_of as needs_of_operator
 from generalist.nn.readout import check_readout
 from generalist.nn.spec import EncoderSpec, Inputs, LayerSpec, Needs, check_needs
 from generalist.nn.steps.base import STAGES, Step
-from generalist.recipe.encoder import check_name, named
+from generalist.recipe.layers import check_name, named
 from generalist.tokenizers_mod.maps.base import MapOperator
 
 # a name and where its class is, or the class: a `Mixer`, or a plain module on maps (`generalist.tokenizers_mod.maps`)

@@ -13,7 +13,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.data.batch.pieces import Piece
 from generalist.nn.steps.base import Step, may_change, same_width
-from generalist.recipe.encoder import divides
+from generalist.recipe.layers import divides
 
 
 class Keep(Step):

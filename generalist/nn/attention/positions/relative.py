@@ -19,7 +19,8 @@ from torch.nn.functional import embedding, pad
 
 from generalist.data.batch.at import At
 from generalist.nn.attention.positions.base import Position
-from generalist.recipe.encoder import RELATIVE_HIDDEN, at_least
+from generalist.recipe.encoder import RELATIVE_HIDDEN
+from generalist.recipe.layers import at_least
 from generalist.tokenizers_mod.base.tokenizer import taken
 
 

@@ -7,7 +7,8 @@ import inspect
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.named import named as by_name
 from generalist.nn.attention.positions.base import Position
-from generalist.recipe.encoder import EncoderSpec, check_name
+from generalist.recipe.encoder import EncoderSpec
+from generalist.recipe.layers import check_name
 
 # a name and where its class is, or the class: kind(width of a head, heads, **settings)
 POSITIONS: dict[str, str | type[Position]] = {
