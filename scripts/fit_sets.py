@@ -70,13 +70,8 @@ def abalone(data: Path, out: Path) -> Words:
     import pandas
 
     rows = pandas.read_csv(data / "abalone_tabular" / "abalone.csv")
-<<<<<<< HEAD
     train, test = ({str(name): part[name].tolist() for name in part} for part in (rows[:3133], rows[3133:]))
     return tables(out, "rings", train, test)
-=======
-    learnt, asked = ({str(name): list(cells) for name, cells in p.items()} for p in (rows[:3133], rows[3133:]))
-    return tables(out, "rings", learnt, asked)
->>>>>>> d3b94f9 (Type ignores stay under thirty: an encoder's table of words, slots and proposers are what they are; a table says what rows hold that training did not)
 
 
 def banking(data: Path, out: Path) -> Words:

@@ -15,7 +15,6 @@ from generalist.tasks.baselines.guesses import LEAST, Guessed
 from generalist.tasks.baselines.naive import RIDGE, linear_forecast, simple
 from generalist.tasks.candidates.names import Numbers
 from generalist.tasks.kinds.forecast import Forecast
-from generalist.tokenizers_mod.numbers.slot import Slot
 
 AT_ONCE = 500  # windows whose bins are filled at a time
 
@@ -62,12 +61,7 @@ def _over_bins(task: Forecast, numbers: Numbers, part: Records, guess: np.ndarra
     """log p Float32[n * slots a K] of normal distributions. guess: Float[n h]; width: Float[n or 1, h], in z units."""
     from scipy.special import ndtr
 
-<<<<<<< HEAD
     slot: Any = task.modalities[task.slot]
-=======
-    slot = task.modalities[task.slot]
-    assert isinstance(slot, Slot)
->>>>>>> d3b94f9 (Type ignores stay under thirty: an encoder's table of words, slots and proposers are what they are; a table says what rows hold that training did not)
     patch = slot.patch
     bins, horizon = len(numbers.edges) - 1, guess.shape[1]
     slots = -(-horizon // patch)

@@ -34,7 +34,7 @@ from generalist.data.batch.types import Batch
 from generalist.nn.readout import reads_all
 from generalist.nn.steps.base import may_change
 from generalist.nn.steps.keep import Keep
-from generalist.recipe.encoder import divides
+from generalist.recipe.layers import divides
 
 MODES = ("share", "threshold")
 BEGIN = 0.8  # what every token scores before anything is learnt
