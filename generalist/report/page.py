@@ -127,7 +127,8 @@ img.heated{image-rendering:pixelated;width:100%;max-width:300px;max-height:170px
 svg .warm{fill:var(--warm)}
 .warmed{display:flex;flex-wrap:wrap;gap:3px;font-size:.92rem;max-height:220px;overflow:auto}
 .warmed span{padding:0 .25em;border-radius:3px;background:color-mix(in srgb,var(--warm) calc(var(--d)*.7),transparent)}
-.plain .warmed-cell{padding:3px 6px;background:color-mix(in srgb,var(--warm) calc(var(--d)*.7),transparent)}
+.rings th,.rings td{padding:3px 5px}
+.plain .warmed-cell{background:color-mix(in srgb,var(--warm) calc(var(--d)*.7),transparent)}
 .rows .warmth{min-width:88px;font-variant-numeric:tabular-nums}
 .rows .warmth i{display:inline-block;height:8px;border-radius:2px;width:calc(var(--d)*.5);max-width:50px;
 margin-right:6px;background:var(--warm)}

@@ -61,7 +61,8 @@ def _rings(heads: list[dict[str, Any]], kind: str) -> str:
     where = "cells away on grids" if kind == "map" else "tokens away on texts and series"
     table = f"<table><tr><th>layer.head</th>{head}</tr>{''.join(rows)}</table>"
     words = f"share of attention by {where}; elsewhere: other spans, the question"
-    return f"<figure class='card plain'><h4>where attention goes</h4>{table}<figcaption>{words}</figcaption></figure>"
+    title = f"where attention goes on {'grids' if kind == 'map' else 'lines'}"
+    return f"<figure class='card plain rings'><h4>{title}</h4>{table}<figcaption>{words}</figcaption></figure>"
 
 
 def _cell(line: dict[str, Any] | None, key: str) -> tuple[float, str] | None:
