@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from small import Listed, modalities
 
 from generalist.data.base.errors import UserError
+from generalist.data.stream.source import Records
 from generalist.evaluate.zero_shot import Judge
 from generalist.hf.model import GeneralistModel
 from generalist.inspect.asking.disturb import blanked, contents, noisy, shuffled
@@ -153,6 +154,9 @@ def test_smoothness_and_the_head_by_hand(same):
 
 def test_what_cannot_be_explained_is_said(same):
     task, records, objective = same
+    odd = Records([*ROWS[:9], {"id": "odd", "text": 3, "label": "red"}], dict(records.info))
+    with pytest.raises(UserError, match=r"task same, record odd: .*expected a str"):
+        Explain().run(task, odd, objective)
     with pytest.raises(UserError, match="give at least 8"):
         Explain().run(task, records.only([0, 1]), objective)
     kinds = modalities()

@@ -114,7 +114,7 @@ def looks(task: Task, records: Records, objective: Objective, size: int = SIZE) 
             assert batch.partners is not None
             packed, own = batch.inputs, model.features(batch.partners, candidate=True).detach()
         else:
-            sequences, own = [asking(task, records[i]) for i in numbers], members
+            sequences, own = [asking(task, records, i) for i in numbers], members
             packed = pack(sequences, role).to(model.device)
         with torch.no_grad():
             x = model.embedded(packed).x
@@ -125,9 +125,13 @@ def looks(task: Task, records: Records, objective: Objective, size: int = SIZE) 
         yield look
 
 
-def asking(task: Task, record: Record) -> list[Span]:
-    """A record's question; of a task that asks while it writes, at the summary."""
-    spans = task.asked(record)
+def asking(task: Task, records: Records, number: int) -> list[Span]:
+    """A record's question; of a task that asks while it writes, at the summary. UserError names the record."""
+    record: Record = records[number]
+    try:
+        spans = task.asked(record)
+    except UserError as error:
+        raise UserError(f"task {task.name}, record {record.get('id', number)}: {error}") from error
     return spans if any(span.asked is not None for span in spans) else [task.question(), *spans]
 
 
