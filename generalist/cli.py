@@ -117,6 +117,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+SHELLS = ("bash", "zsh", "tcsh")
+
+
 class Help(argparse.HelpFormatter):
     """Wraps what is said of options, and leaves lines of a description as they are where it has several."""
 
@@ -142,6 +145,11 @@ def parser() -> Parser:
         "2 your mistake (one line says which), 130 stopped.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.add_argument(
+        "--completion",
+        choices=SHELLS,
+        help='print what completes commands and options in a shell: eval "$(generalist --completion bash)"',
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module, about, example) in COMMANDS.items():
         sub = commands.add_parser(
@@ -177,6 +185,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    if argv and argv[0].partition("=")[0] == "--completion":
+        return completion(argv[0].partition("=")[2] or " ".join(argv[1:2]))
     words = [w for w in argv if not w.startswith("-")]
     if words and words[0] not in COMMANDS:
         raise UserError(f"unknown command {words[0]!r}; {nearest(words[0], COMMANDS)}")
@@ -197,6 +207,16 @@ def _run(argv: list[str]) -> int:
     module = importlib.import_module(f"generalist.commands.{COMMANDS[args.command][0]}")
     with trusting(args.trust):
         return int(module.run(args) or 0)
+
+
+def completion(shell: str) -> int:
+    """Print a shell's completion of commands and options."""
+    if shell not in SHELLS:
+        raise UserError(f"--completion {shell!r}; {nearest(shell, SHELLS)} (valid: {', '.join(SHELLS)})")
+    import shtab
+
+    print(shtab.complete(parser(), shell))
+    return 0
 
 
 def parts(argv: list[str]) -> list[list[str]]:

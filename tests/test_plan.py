@@ -174,3 +174,18 @@ def test_no_task_is_left_out_of_the_plan():
     assert set(counted) == {"digits", "wine"}
     assert all(c.flops > 0 and c.activations > 0 and c.samples == 4 for c in counted.values())
     assert torch.get_num_threads() == 1
+
+
+def test_a_plan_needs_no_data_and_says_for_which_tasks_they_were_missing(tmp_path):
+    from small import shrink
+
+    from generalist.recipes.uni_perceiver import pretraining
+
+    recipe = pretraining("tiny", root=str(tmp_path / "nowhere"))
+    shrink(recipe, ("imagenet22k", "books_wiki", "cc3m_caption", "cc3m_retrieval"), layers=1, batch=4, steps=10)
+    found = plan(recipe, 2, "h100")
+    assert set(found["missing"]) == set(found["tasks"]) and len(found["tasks"]) == 4
+    assert all("nowhere" in why for why in found["missing"].values())
+    assert all(one["flops"] > 0 and one["tokens"] > 0 for one in found["tasks"].values())
+    assert "not there yet" in table(found) and "imagenet22k" in table(found)
+    assert plan(tiny(), 2, "h100")["missing"] == {}

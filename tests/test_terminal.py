@@ -1,5 +1,8 @@
 """Tables and lists keep within the terminal, and say the same in both forms."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from generalist.cli import main
@@ -51,3 +54,13 @@ def test_help_tells_what_people_look_for(words, told, capsys, monkeypatch):
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 0 and told in capsys.readouterr().out
+
+
+def test_completion_is_a_script_of_the_shell_and_knows_commands_and_options(capsys):
+    assert main(["--completion", "bash"]) == 0
+    said = capsys.readouterr().out
+    assert "resume-check" in said and "--forecast" in said
+    if shutil.which("bash"):
+        assert subprocess.run(["bash", "-n"], input=said, text=True, capture_output=True).returncode == 0
+    assert main(["--completion", "fish"]) == 2
+    assert "bash, zsh, tcsh" in capsys.readouterr().err

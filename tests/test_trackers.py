@@ -12,7 +12,6 @@ from generalist.cli import main
 from generalist.data.base.errors import UserError
 from generalist.recipe.json import to_json
 from generalist.recipe.watch import Watch
-from generalist.run.attempt import Interrupted
 from generalist.run.train import train_run
 from generalist.train.events import read_log
 from generalist.train.trackers import check_trackers, opened
@@ -68,35 +67,31 @@ def test_a_tracker_that_cannot_be_is_refused_before_anything_is_read(tmp_path, m
 
 @dataclass
 class Seen(Watch):
-    """Writes down what it is told and ends the run at a step."""
+    """Writes down what it is told of."""
 
-    until: int = 2
+    of: str = "loss/"
     told: list[tuple] = field(default_factory=list, init=False)
 
     def begin(self, out: Path) -> None:
-        self.out = out
         self.told.append(("begin", out.name))
 
     def log(self, values: dict[str, float], step: int) -> None:
-        self.told.append((step, {name for name in values if name.startswith("loss/")}))
-        if step == self.until:
-            (self.out / "stop").touch()
+        self.told += [(step, name, value) for name, value in values.items() if name.startswith(self.of)]
 
     def finish(self) -> None:
         self.told.append(("finish",))
 
 
-def test_a_watch_of_the_recipe_is_told_every_step_and_may_end_the_run(tmp_path):
+def test_a_watch_of_the_recipe_is_told_every_step(tmp_path):
     recipe, watch = small(), Seen()
     recipe.watches = [watch]
-    with pytest.raises(Interrupted):
-        train_run(recipe, tmp_path / "run", quiet=True)
-    (_, name), *steps, last = watch.told
-    assert name == "run" and last == ("finish",)
+    train_run(recipe, tmp_path / "run", quiet=True)
+    first, *steps, last = watch.told
+    assert first == ("begin", "run") and last == ("finish",)
     events = read_log(tmp_path / "run")
-    assert steps == [(event["step"], {"loss/" + event["task"]}) for event in events] and len(steps) in (2, 3)
+    assert steps == [(event["step"], "loss/" + event["task"], event["loss"]) for event in events] and len(steps) == 4
     saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert saved["watches"] == [{"class": f"{Seen.__module__}:Seen", "until": 2}]
+    assert saved["watches"] == [{"class": f"{Seen.__module__}:Seen", "of": "loss/"}]
     recipe.watches = ["loud"]
     with pytest.raises(UserError, match="no Watch"):
         recipe.check()

@@ -8,6 +8,7 @@ share of a GPU's peak that its kernels reach, and the bandwidth between GPUs.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.schedule import Schedule
 from generalist.nn.mixers.table import kept_line, kept_while_writing
 from generalist.recipe.recipe import Recipe
+from generalist.tasks.base.stand_ins import stand_in
 from generalist.train.counted import count
 from generalist.train.start.initial import started_from
 
@@ -63,6 +65,8 @@ def plan(recipe: Recipe, gpus: int, gpu: str, cores: int = 8) -> dict[str, Any]:
     if gpus < 1:
         raise UserError(f"--gpus must be at least 1, got {gpus}")
     kind = GPUS[gpu]
+    recipe = copy.deepcopy(recipe)
+    missing = stand_in(recipe.tasks, recipe.modalities)
     parameters, layer, counted = count(recipe, gpus)
     shares = Schedule([t.name for t in recipe.tasks], [t.share for t in recipe.tasks])
     half = recipe.engine.precision != "fp32"
@@ -109,6 +113,7 @@ def plan(recipe: Recipe, gpus: int, gpu: str, cores: int = 8) -> dict[str, Any]:
         "kept_while_writing": kept_while_writing(started_from(recipe)),
         "stages": stages,
         "assumed": {"share_of_peak": EFFICIENCY, "link_bytes_per_second": kind.link, "loader_cores_a_gpu": cores},
+        "missing": missing,
     }
 
 
@@ -145,6 +150,12 @@ def table(result: dict[str, Any]) -> str:
         f"{a['link_bytes_per_second'] / 1e9:.0f} GB/s a GPU to the others, hidden behind compute; "
         f"{a['loader_cores_a_gpu']} loader cores a GPU, as fast as this one",
     ]
+    if missing := result["missing"]:
+        lines += [
+            "",
+            f"not there yet, so that examples were counted in their place (texts at their full length, classes as the "
+            f"recipe names them or three, nothing decoded): {', '.join(missing)}",
+        ]
     return "\n".join(lines)
 
 
