@@ -305,3 +305,17 @@ def test_maps_are_the_same_every_time_and_keep_neighbours():
     assert pca(features[:1]).shape == (1, 2)
     rows = subsample(np.array(["a"] * 900 + ["b"] * 100), most=200)
     assert len(rows) == 200 and abs((rows >= 900).sum() - 20) <= 1
+
+
+def test_mistakes_stand_first_the_surest_on_top_and_answers_left_out_are_counted(tmp_path):
+    from generalist.report.sections.samples import predictions_section
+
+    def item(name: str, correct: bool | None, p: float) -> dict:
+        rest = [[f"other {i}", (1 - p) / 6] for i in range(6)]
+        return {"id": name, "truth": "a", "answers": [["a" if correct else "b", p], *rest], "correct": correct}
+
+    items = [item("right", True, 0.9), item("unsure", False, 0.3), item("open", None, 0.5), item("sure", False, 0.8)]
+    told = predictions_section({"tasks": {"digits": items}}, tmp_path / "predictions.json")
+    order = re.findall(r"<header><span>(\w+)</span>", told)
+    assert order == ["sure", "unsure", "right", "open"]
+    assert told.count("and 2 more") == 4 and "inspect RUN --what errors" in told

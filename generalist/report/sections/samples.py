@@ -21,15 +21,26 @@ def predictions_section(samples: dict[str, Any], path: Path) -> str:
         again = f"make it again with `generalist eval {path.parent}`"
         raise UserError(f"{path} has no object 'tasks' of lists: {again}")
     out = [
-        '<p class="note">Test items in the order of the file, right or wrong. '
-        "Bars are p(y|x) over the task's candidates; the true answer is green.</p>"
+        '<p class="note">Of the test items that were kept, mistakes first, the surest on top. Bars are p(y|x) over the '
+        "task's candidates; the true answer is green. All test items by their error, and what is taken for what: "
+        "<code>generalist inspect RUN --what errors</code>, then this report anew.</p>"
     ]
     for name, items in tasks.items():
         few = f'<span class="note">first {SHOWN} of {len(items)}</span>' if len(items) > SHOWN else ""
-        cards = "".join(card(item, str(name), path) for item in items[:SHOWN])
+        cards = "".join(card(item, str(name), path) for item in sorted(items, key=_place)[:SHOWN])
         cards = cards or '<p class="note">no predictions</p>'
         out.append(f'<h3>{esc(name)} {few}</h3><div class="answers">{cards}</div>')
     return "".join(out)
+
+
+def _place(item: Any) -> tuple[int, float]:
+    """Mistakes stand first, the surest on top; what is neither right nor wrong keeps its order."""
+    if not isinstance(item, dict) or item.get("correct") is not False:
+        return 1, 0.0
+    try:
+        return 0, -float((item.get("answers") or [["", 0.0]])[0][1])
+    except (TypeError, ValueError, LookupError):  # `card` says what is wrong with it
+        return 0, 0.0
 
 
 def card(item: Any, task: str, path: Path) -> str:
@@ -65,7 +76,8 @@ def _bars(answers: list, truth: Any, correct: bool | None, where: str) -> str:
             f'<li class="{kind}"><span>{esc(shorten(answer, 120))}</span><em>{_percent(p)}</em>'
             f'<i><b style="width:{wide:.1f}%"></b></i></li>'
         )
-    return f'<ul class="bars{" open" if correct is None else ""}">{"".join(rows)}</ul>' if rows else ""
+    more = f'<li class="note">… and {len(pairs) - ANSWERS} more</li>' if len(pairs) > ANSWERS else ""
+    return f'<ul class="bars{" open" if correct is None else ""}">{"".join(rows)}{more}</ul>' if rows else ""
 
 
 def _percent(p: float) -> str:
