@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-MOMENT = 0.003  # seconds that a pass waits for the next of those that are being read
+MOMENT = 0.01  # seconds that a pass waits for the next of those that are being read
 
 Answerer = Callable[[list[Any]], Sequence[Any]]
 
