@@ -1,4 +1,4 @@
-"""MTEB on a task of this machine: the folder through sentence-transformers, its score that of the model's own cosines."""
+"""MTEB on a task of this machine: the folder through sentence-transformers scores what the model's own cosines do."""
 
 import clients
 import pytest
