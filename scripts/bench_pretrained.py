@@ -84,7 +84,7 @@ def esc10(data: Path, fold: int = 1) -> tuple[Recipe, int]:
     fields = {"audio": "sound:file", "label": "label_name"}
     source = Arrays(f"{data}/esc10_audio/meta.csv", fields, classes="label_name", fold="fold", test_fold=fold)
     task = Classify(name="esc10", source=source, inputs={"audio": "audio"}, batch=40, templates=[], smoothing=SMOOTHING)
-    sound = Heard(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True)
+    sound = Heard(backbone="zoo:efficientnet_lite0", maps="embedding", frozen=True, below=12.0)
     return probe("esc10", {"audio": sound}, task, 300, 512), 6
 
 

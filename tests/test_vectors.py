@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from generalist.cli import main
+from generalist.data.base.errors import UserError
 from generalist.fitting.decide import recipe_of
 from generalist.fitting.inputs import encoders
 from generalist.fitting.parts import Ask
@@ -130,3 +131,17 @@ def test_a_sound_is_seen_whole_and_its_pitch_tells_in_the_picture():
     first, second = (seen[0, :, half].mean(1).argmax() for half in (slice(0, 30), slice(34, 64)))
     assert first > second  # low notes lie low, and both halves are there
     assert sound.vector((wave[:4000], 16000)).shape == sound.vector((wave, 16000)).shape
+
+
+def test_a_sound_drawn_below_its_loudest_is_the_same_at_any_loudness():
+    wave = np.sin(np.arange(16000) * np.linspace(0.01, 1, 16000)).astype(np.float32)
+    drawn = {}
+    for below in (0.0, 12.0):
+        sound = Heard(backbone="test_efficientnet", size=64, maps="embedding", below=below)
+        drawn[below] = [sound.read((gain * wave, 16000)) for gain in (1.0, 0.1)]
+    loud, quiet = drawn[12.0]
+    assert float(loud.max()) == float(quiet.max()) == 1.0 and float(loud.min()) == 0.0
+    torch.testing.assert_close(loud, quiet, atol=1e-4, rtol=0)
+    assert float((drawn[0.0][0] - drawn[0.0][1]).abs().max()) > 0.1  # ln 100 of a range of 16
+    with pytest.raises(UserError, match="below is -1"):
+        Heard(backbone="test_efficientnet", below=-1)

@@ -24,6 +24,11 @@ from generalist.recipe.encoder import EncoderSpec
 from generalist.recipe.layers import check_name
 
 
+def tokens_of(owner: Int[Tensor, " N"], sequences: int) -> Int[Tensor, " sequences"]:
+    """Int[sequences], how many tokens each sequence has; `bincount` as exporters know it."""
+    return owner.new_zeros(sequences).index_add(0, owner, torch.ones_like(owner))
+
+
 class Asked(nn.Module):
     """The asked token itself."""
 
@@ -48,7 +53,7 @@ class MeanOfOthers(Asked):
         self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
     ) -> Float[Tensor, "M E"]:
         sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden)
-        counts = torch.bincount(owner, minlength=sequences).unsqueeze(1)
+        counts = tokens_of(owner, sequences).unsqueeze(1)
         own = owner[asked]
         return (sums.index_select(0, own) - hidden[asked]) / (counts[own] - 1).clamp(min=1)
 
@@ -60,7 +65,7 @@ class MeanOfAll(Asked):
         self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int
     ) -> Float[Tensor, "M E"]:
         sums = hidden.new_zeros(sequences, hidden.shape[1]).index_add(0, owner, hidden)
-        return (sums / torch.bincount(owner, minlength=sequences).clamp(min=1).unsqueeze(1))[owner[asked]]
+        return (sums / tokens_of(owner, sequences).clamp(min=1).unsqueeze(1))[owner[asked]]
 
 
 class MaxOfAll(Asked):
@@ -131,7 +136,7 @@ class AttentionPooling(nn.Module):
         scores = (k * q).sum(-1).float() / math.sqrt(k.shape[-1])  # [N H]
         if not self.own:
             # an asked token alone in its sequence is all there is to attend to
-            alone = torch.bincount(owner, minlength=sequences)[owner[asked]] == 1
+            alone = tokens_of(owner, sequences)[owner[asked]] == 1
             skipped = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device).index_fill(
                 0, asked[~alone], True
             )

@@ -6,13 +6,14 @@ weights, 2104.01778 section 2.2); a frozen one goes over each sound once, and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.audio.fbank import fbank
 from generalist.tokenizers_mod.base.examples import Examples
@@ -24,6 +25,9 @@ LOWEST, HIGHEST = -14.0, 2.0  # log energies that are black and white
 @dataclass
 class Heard(Backbone):
     """A `Backbone` that reads sounds. rate: Hz that they are brought to; mels: rows of the spectrogram.
+
+    below: what of a sound is black: so many natural logarithms of energy below its own loudest cell, which is white
+    (12: 52 dB); 0 = the same two energies for all sounds.
 
     Networks whose pixels have a mean and a deviation alone (timm's); `aspect` and `augment` are not for sounds.
 
@@ -39,6 +43,12 @@ class Heard(Backbone):
     rate: int = 16000
     hears: ClassVar[bool] = True
     mels: int = 128
+    below: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.below < float("inf"):
+            raise UserError(f"{self.name}: below is {self.below}; it is a range of log energies, 0 = a fixed one")
 
     def _heard(self) -> Audio:
         if "_audio" not in self.__dict__:
@@ -50,7 +60,8 @@ class Heard(Backbone):
         wave = self._heard().read(raw)
         wave = pad(wave, (0, max(0, self.rate // 2 - len(wave))))  # half a second at least: a picture of some width
         mel = fbank(wave - wave.mean(), self.rate, self.mels).T.flip(0)
-        return ((mel - LOWEST) / (HIGHEST - LOWEST)).clamp(0, 1).expand(3, -1, -1).contiguous()
+        low, high = (mel.max() - self.below, mel.max()) if self.below else (LOWEST, HIGHEST)
+        return ((mel - low) / (high - low)).clamp(0, 1).expand(3, -1, -1).contiguous()
 
     def prepared(self, value: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """The whole spectrogram at the network's size, nothing cropped, with the network's mean and deviation."""
@@ -63,7 +74,7 @@ class Heard(Backbone):
         return self._heard().plain(raw)
 
     def about(self) -> list[Any]:
-        return [*super().about(), self.rate, self.mels]
+        return [*super().about(), self.rate, self.mels, *([self.below] if self.below else [])]
 
     @classmethod
     def examples(cls) -> Examples:
