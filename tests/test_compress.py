@@ -68,6 +68,21 @@ def test_pruning_makes_the_smallest_share_zero_and_leaves_all_others_as_they_wer
     assert all(torch.equal(before.state_dict()[n], after.model.state_dict()[n]) for n in rest)
 
 
+def test_every_matrix_of_the_layers_loses_its_own_smallest_share_and_tokenizers_and_heads_nothing():
+    before, after = model(), Work(model())
+    with torch.no_grad():
+        for one in (before, after.model):
+            one.encoder.layers[0].mlp.up.weight.mul_(1e-3)  # by one threshold all of it would go
+    parsed(["prune:0.3"])[0].run(after)
+    for name, module in before.named_modules():
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        old, new = module.weight.detach(), after.model.get_submodule(name).weight.detach()
+        gone = old.abs().flatten().argsort()[: round(0.3 * old.numel())]
+        expected = old.flatten().index_fill(0, gone, 0).view_as(old) if name.startswith("encoder.") else old
+        assert torch.equal(new, expected)
+
+
 def test_low_rank_loses_exactly_the_singular_values_that_are_left_out():
     before, after = model(), Work(model())
     told = parsed(["lowrank:0.25"])[0].run(after)

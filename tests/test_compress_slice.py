@@ -167,3 +167,25 @@ def test_a_model_that_has_nothing_to_take_out_says_so(small_run):
     model.config.steps = [{}]
     with pytest.raises(UserError, match="listed one by one"):
         parsed(["distil:width=32"])[0].way.student(model, 0)
+
+
+def test_a_path_that_pulls_validation_down_is_dropped_for_every_client(small_run, tmp_path):
+    """A second layer whose channel mixer was made to add noise."""
+    shutil.copytree(small_run, tmp_path / "run")
+    model, processor = read_model(tmp_path / "run" / "model")
+    with torch.no_grad():
+        model.encoder.layers[1].mlp.down.weight.copy_(3 * torch.randn(64, 128))
+    model.save_pretrained(tmp_path / "run" / "model")
+    found = compressed(tmp_path / "run", tmp_path / "out", "paths:64")
+    told = found["methods"][0]
+    assert "layers.1.mlp" in told["dropped"] and told["loss after"] < told["loss"]
+    assert found["tasks"]["digits"]["after"]["value"] > found["tasks"]["digits"]["before"]["value"]
+    again = AutoModel.from_pretrained(tmp_path / "out").eval()
+    if told["dropped"] == "layers.1.mlp":  # the noise is the last branch: without it nothing is left of it
+        with torch.no_grad():
+            model.encoder.layers[1].mlp.down.weight.zero_()
+            model.encoder.layers[1].mlp.down.bias.zero_()
+    else:
+        model.config.dropped_paths = told["dropped"].split(", ")
+    asked = processor(image=pictures())
+    torch.testing.assert_close(again.encode(asked), model.encode(asked), atol=1e-5, rtol=1e-4)

@@ -97,6 +97,18 @@ def test_the_law_moves_the_interpreter_and_the_centres_and_not_what_is_computed(
 
 
 @torch.no_grad()
+def test_a_map_of_which_nothing_is_left_goes_through_a_second_keep():
+    keeps = [Keep(24, 24, share=share, interpreter_heads=1).eval() for share in (0, 0.5)]
+    for keep in keeps:
+        keep.masked = True
+    packed = pack(ragged())
+    x, at = packed.data["x"]["x"][packed.row], replace(At(packed.layout), taps=[lambda name, x, at: 0 * x])
+    for keep in keeps:
+        x, at = keep(x, at)
+    assert all(int((p.cells >= 0).sum()) == 0 for p in at.pieces if p.cells is not None) and bool(at.hidden.any())
+
+
+@torch.no_grad()
 def test_a_tap_decides_in_the_interpreters_stead():
     keep, picture = Keep(24, 24, share=0, interpreter_heads=1), Span("x", {"x": torch.randn(6, 24)}, 6, grid=(2, 3))
     packed = pack([[picture]])

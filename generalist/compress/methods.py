@@ -32,6 +32,7 @@ METHODS: dict[str, str] = {
     "ia_red": "generalist.compress.ways.ia_red:IaRed",
     "spatial": "generalist.compress.ways.reducers:Reduced",
     "kmeans": "generalist.compress.ways.reducers:KMeans",
+    "paths": "generalist.compress.ways.paths:PathPruning",
     "lowrank": "generalist.compress.ways.weights:LowRank",
     "search": "generalist.compress.ways.search:Search",
     "int8": "generalist.compress.ways.weights:Int8",

@@ -37,6 +37,7 @@ from generalist.nn.experts.experts import ExpertLinear
 from generalist.nn.experts.placement import has_experts
 from generalist.nn.experts.routing import ROUTERS
 from generalist.nn.mixers.base import Mixer
+from generalist.nn.paths import Paths
 from generalist.nn.prompts import DeepPrompts, LinearHeads
 from generalist.nn.readout import build_pooling, reads_all
 from generalist.nn.taps import Tapped
@@ -157,7 +158,9 @@ class PackedModel(Tapped, PreTrainedModel):
     def conditioned(self, at: At, candidate: bool) -> At:
         """The same with this side's deep prompts, the attention kernel and whoever looks on."""
         prompts = None if self.prompts is None else self.prompts(candidate)
-        return replace(at, layer_prompts=prompts, kernel=self.config._attn_implementation, taps=self.taps)
+        dropped = self.config.dropped_paths
+        taps = (*self.taps, Paths(self.encoder, dropped)) if dropped else self.taps
+        return replace(at, layer_prompts=prompts, kernel=self.config._attn_implementation, taps=taps)
 
     def routes(self, packed: Packed, candidate: bool = False) -> Routes | None:
         """What the experts of a batch are chosen by, where the model has such."""

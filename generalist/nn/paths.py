@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from generalist.data.base.errors import UserError
+from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.at import At
 from generalist.nn.encoder import Block, Encoder
 from generalist.nn.mixers.channel import Nothing
@@ -40,6 +40,9 @@ class Paths(dict[str, Tensor]):
     def __init__(self, encoder: Encoder, without: Collection[str] = ()) -> None:
         super().__init__()
         self.names, self.without = paths_of(encoder), without
+        for name in without:
+            if name not in self.names:
+                raise UserError(f"paths: there is no path {name!r}; {nearest(name, self.names)}")
         self.last = f"layers.{len(encoder.layers) - 1}"
         self.delivered: Tensor | None = None
 

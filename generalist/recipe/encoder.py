@@ -38,6 +38,7 @@ class EncoderSpec:
     """The shared encoder; the defaults are a tiny one.
 
     layers: 0 is legal beside a readout that looks at a sequence's tokens: what tokenizers give is compared as it is.
+    dropped_paths: residual branches that are no part of what the encoder delivers (`generalist.nn.paths`).
     head_dim: width of attention's heads, 0 = width / heads; wide attention (2210.00640) is one layer of many. local:
     side of a depthwise convolution of attention's values on their maps, 0 for none; local_shared: one for all heads.
     layer_scale: initial per-channel residual gain, 0 leaves it out. drop_path: one rate in all layers (Uni-Perceiver's
@@ -64,6 +65,7 @@ class EncoderSpec:
     layers: int = 4
     heads: int = 4
     head_dim: int = field(metadata=COMPUTES, default=0, kw_only=True)
+    dropped_paths: list[str] = field(metadata=COMPUTES, default_factory=list, kw_only=True)
     local: int = field(metadata=COMPUTES, default=0, kw_only=True)
     local_shared: bool = field(metadata=COMPUTES, default=False, kw_only=True)
     hidden: int = 512

@@ -79,7 +79,7 @@ class Distil:
             if isinstance(value := getattr(config, name), list)
         }
         torch.manual_seed(seed)
-        made = with_settings(teacher, width=width, layers=layers, heads=heads, hidden=hidden, **lists)
+        made = with_settings(teacher, width=width, layers=layers, heads=heads, hidden=hidden, dropped_paths=[], **lists)
         made.load_state_dict(inherited(made.state_dict(), teacher.state_dict(), chosen), strict=False)
         return made
 

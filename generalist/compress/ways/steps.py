@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from generalist.compress.work import Work, with_settings
+from generalist.data.base.errors import UserError
 from generalist.nn.encoder import Block
 from generalist.nn.mixers.table import layers_of
 
@@ -24,6 +25,8 @@ def with_steps(work: Work, stages: dict[int, dict[str, Any]]) -> list[int]:
     All else stays as it is; the steps begin as they are made.
     """
     model, config = work.model, work.model.config
+    if config.dropped_paths:
+        raise UserError("paths numbers this model's layers, so that no step can go between them; give paths last")
     stack = layers_of(config)
     stack = [replace(one, stage=stages[i]) if i in stages else one for i, one in enumerate(stack)]
     moe = asdict(config.moe) | {"placement": "none"}  # experts stand in the stack by name

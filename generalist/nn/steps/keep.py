@@ -75,7 +75,8 @@ class Keep(Step):
         there = own if piece.cells is None else own[piece.cells >= 0]
         if not self.share:
             return there[score[there] > 0.5]
-        most = score[there].topk(max(1, round(self.share * len(there)))).indices
+        count = min(len(there), max(1, round(self.share * len(there))))  # none of a map that has none left
+        most = score[there].topk(count).indices
         return there[most.sort().values]
 
     def hidden(self, at: At, kept: list[Tensor]) -> At:
