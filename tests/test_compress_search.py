@@ -8,7 +8,7 @@ from test_compress import compressed, pictures
 
 from generalist.compress.lessons import of_run
 from generalist.compress.methods import parsed
-from generalist.compress.ways.search import cost_of, drawn, evened, parts_with_costs, worn
+from generalist.compress.ways.search import at_random, cost_of, evened, parts_with_costs, worn
 from generalist.compress.ways.slicing import sliced
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError
@@ -30,7 +30,7 @@ def test_the_masked_supernet_is_the_sliced_network_and_costs_are_in_proportion(s
         ("encoder.layers.0.mlp", [32, 64, 96, 128]),
     ]
     rng, asked = random.Random(3), processor(image=pictures())
-    before, candidate = model.encode(asked), drawn(parts, 1e18, rng, lambda part, i: rng.choice(part.choices))
+    before, candidate = model.encode(asked), at_random(parts, rng)
     with worn(parts, candidate):
         masked = model.encode(asked)
     assert torch.equal(model.encode(asked), before)

@@ -73,11 +73,8 @@ class Distil:
         hidden = self.hidden or max(1, round(config.hidden * width / config.width))
         if not config.head_dim:
             divides(heads, width)
-        lists = {
-            name: [value[i] for i in chosen]
-            for name in ("mixers", "channel_mixers")
-            if isinstance(value := getattr(config, name), list)
-        }
+        given = {"mixers": config.mixers, "channel_mixers": config.channel_mixers}
+        lists = {name: [value[i] for i in chosen] for name, value in given.items() if isinstance(value, list)}
         torch.manual_seed(seed)
         made = with_settings(teacher, width=width, layers=layers, heads=heads, hidden=hidden, dropped_paths=[], **lists)
         made.load_state_dict(inherited(made.state_dict(), teacher.state_dict(), chosen), strict=False)

@@ -11,9 +11,10 @@ order of worth already.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -94,7 +95,7 @@ class Search:
         return {name: value for name, value in found.items() if value is not None}
 
     def evolved(
-        self, parts: list[Part], budget: float, even: Candidate, loss: Any, rng: random.Random
+        self, parts: list[Part], budget: float, even: Candidate, loss: Callable[[Candidate], float], rng: random.Random
     ) -> tuple[Candidate, dict[Candidate, float]]:
         """The best candidate, and the loss of every one that was tried."""
         tried: dict[Candidate, float] = {}
@@ -107,15 +108,13 @@ class Search:
             attempt(even)
         attempt(tuple(part.choices[0] for part in parts))
         for _ in range(self.population):
-            attempt(drawn(parts, budget, rng, lambda part, i: rng.choice(part.choices)))
+            attempt(drawn(parts, budget, partial(at_random, parts, rng)))
         for _ in range(self.rounds):
             first = sorted(tried, key=tried.__getitem__)[: self.parents]
             for number in range(self.population // 2):
                 a, b = rng.choice(first), rng.choice(first)
-                if number % 2:
-                    attempt(drawn(parts, budget, rng, lambda part, i, a=a, b=b: rng.choice((a, b))[i]))  # type: ignore[misc]
-                else:
-                    attempt(drawn(parts, budget, rng, lambda part, i, a=a: mutated(part, a[i], rng)))  # type: ignore[misc]
+                make = partial(crossed, a, b, rng) if number % 2 else partial(mutated, parts, a, rng)
+                attempt(drawn(parts, budget, make))
         return min(tried, key=tried.__getitem__), tried
 
 
@@ -130,15 +129,24 @@ def some(lessons: Lessons, samples: int, device: torch.device) -> list[Batch]:
     return found
 
 
-def mutated(part: Part, now: int, rng: random.Random) -> int:
-    return rng.choice(part.choices) if rng.random() < MUTATED else now
+def at_random(parts: list[Part], rng: random.Random) -> Candidate:
+    return tuple(rng.choice(part.choices) for part in parts)
 
 
-def drawn(parts: list[Part], budget: float, rng: random.Random, choose: Any) -> Candidate | None:
-    """A candidate under the budget: the first draw that fits; None where none did."""
+def crossed(a: Candidate, b: Candidate, rng: random.Random) -> Candidate:
+    return tuple(rng.choice(both) for both in zip(a, b, strict=True))
+
+
+def mutated(parts: list[Part], candidate: Candidate, rng: random.Random) -> Candidate:
+    return tuple(
+        rng.choice(part.choices) if rng.random() < MUTATED else now for part, now in zip(parts, candidate, strict=True)
+    )
+
+
+def drawn(parts: list[Part], budget: float, make: Callable[[], Candidate]) -> Candidate | None:
+    """A candidate under the budget: the first that fits; None where none did."""
     for _ in range(TRIES):
-        candidate = tuple(choose(part, i) for i, part in enumerate(parts))
-        if cost_of(parts, candidate) <= budget * (1 + 1e-9):
+        if cost_of(parts, candidate := make()) <= budget * (1 + 1e-9):
             return candidate
     return None
 

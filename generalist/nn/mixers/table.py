@@ -79,7 +79,8 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
     width, layers, met = spec.width, [], Counter[str]()
     for layer, mixer, channel in zip(stack, mixers, channels, strict=True):
         width = layer.width or width
-        sizes = {name: getattr(layer, name) or getattr(spec, name) for name in ("heads", "hidden", "head_dim")}
+        heads, hidden = layer.heads or spec.heads, layer.hidden or spec.hidden
+        sizes = {"heads": heads, "hidden": hidden, "head_dim": layer.head_dim or spec.head_dim}
         name, settings = named(mixer, "mixers")
         if name in PAIRED:
             settings.setdefault("odd", met[name] % 2 == 1)
