@@ -12,6 +12,9 @@ from torch import nn
 
 from generalist.cli import main
 from generalist.data.base.errors import UserError
+from generalist.data.batch.at import At
+from generalist.data.batch.pack import pack
+from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
 from generalist.model.config import GeneralistConfig
 from generalist.nn.mixers.base import Mixer
@@ -64,6 +67,13 @@ KEYS = {
         [LAYER, {}],
         lambda m: [(b.post_norm, b.mixer.heads, b.mlp.down.in_features) for b in m.encoder.layers],
         [(True, 4, 12), (False, 2, 24)],
+    ),
+    "dropped_paths": (
+        '["layers.1.mlp"]',
+        (),
+        ["layers.1.mlp"],
+        lambda m: [tap.without for tap in m.conditioned(At(pack([[Span("x", {}, 1)]]).layout), False).taps],
+        [["layers.1.mlp"]],
     ),
     "norm": ("branch", (), "branch", lambda m: (block(m).post_norm, block(m).branch_norm), (False, True)),
     "inner_norm": ("true", (), True, lambda m: type(block(m).mixer.norm), nn.LayerNorm),
