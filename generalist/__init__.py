@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from generalist.fitting.api import fit
     from generalist.hf.model import GeneralistModel
     from generalist.hf.predict import load
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.hf.processor import GeneralistProcessor
-    from generalist.model.config import GeneralistConfig
     from generalist.shipped import path
 
 __version__ = "0.1.0"
 __all__ = ["GeneralistConfig", "GeneralistModel", "GeneralistProcessor", "__version__", "fit", "load", "path"]
 
 _HOMES = {
-    "GeneralistConfig": "generalist.model.config",
+    "GeneralistConfig": "generalist.hf.pretrained.config",
     "GeneralistModel": "generalist.hf.model",
     "GeneralistProcessor": "generalist.hf.processor",
     "fit": "generalist.fitting.api",

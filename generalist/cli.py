@@ -116,6 +116,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "info": ("info", "versions, devices, modalities, tasks, recipes", "generalist info --json"),
 }
 
+TOLD_AT_ONCE = {"info"}  # commands that say something before they import anything
+
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -204,6 +206,8 @@ def _run(argv: list[str]) -> int:
     if keys:
         args.keys = [*args.keys, *keys]
     hush()
+    if args.command not in TOLD_AT_ONCE and sys.stderr.isatty():
+        print(f"generalist {args.command} ...", file=sys.stderr, flush=True)  # what it needs takes seconds to import
     module = importlib.import_module(f"generalist.commands.{COMMANDS[args.command][0]}")
     with trusting(args.trust):
         return int(module.run(args) or 0)

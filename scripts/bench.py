@@ -4,8 +4,9 @@
     python -m scripts.bench --only encoder packed --rounds 30
     python -m scripts.bench --full                ViT-B/32 at 224 px in bf16 too
 
-Writes scripts/bench_results/DATE-MACHINE.json. On a GPU it adds tokens/s, MFU and memory. Nothing here can fail a
-test: timings depend on the machine and on what runs beside.
+Writes scripts/bench_results/DATE-MACHINE.json and says what takes a twentieth longer than in the newest kept file of
+the same machine type. On a GPU it adds tokens/s, MFU and memory. Nothing here can fail a test: timings depend on the
+machine and on what runs beside.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 import torch
 
-from generalist.scripts import bench_encoder, bench_gpu, bench_packing, bench_training
+from generalist.scripts import bench_encoder, bench_gpu, bench_packing, bench_training, bench_waiting
+from generalist.scripts.bench_kept import slower
 from generalist.scripts.timing import keep, machine
 
 
@@ -37,6 +39,10 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "compile": lambda: bench_training.compiled(rounds),
         "saves": lambda: bench_training.saves(max(3, rounds // 3)),
         "startup": bench_training.start_up,
+        "commands": bench_waiting.commands,
+        "lengths": lambda: bench_waiting.lengths(few),
+        "causal": lambda: bench_waiting.causal(few),
+        "names": lambda: bench_waiting.names(rounds),
     }
     if device == "cuda":
         found["gpu"] = bench_gpu.measure
@@ -46,6 +52,8 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
 def show(line: dict[str, Any]) -> str:
     if "failed" in line:
         return f"{line['what']}: failed: {line['failed']}"
+    if "least" in line:
+        return f"{line['least']:.3f}  target <= {line['target']}  {line['what']}"
     if "ratio" not in line:
         extra = ", ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, float))
         return f"{line['what']}: {extra}"
@@ -86,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
             print(show(line), flush=True)
         results["sections"][name + " seconds"] = round(time.perf_counter() - start, 1)
     label = re.sub(r"[^A-Za-z0-9]+", "-", about.get("gpu", about["cpu"])).strip("-").lower()[:40]
+    for told in slower(results, args.out, label):
+        print(told, flush=True)
     keep(results, args.out, label)
     return 0
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Packed
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.scripts.timing import Timing, alternate
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.vision.image import Image

@@ -23,7 +23,7 @@ from generalist.convert.pairs.build import build
 from generalist.convert.pairs.open_clip import pair_of, source_of
 from generalist.convert.report import Report
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from scripts.timing import alternate, machine
 
 RESULTS = Path(__file__).parent / "bench_results" / "frozen.json"

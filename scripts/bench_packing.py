@@ -9,7 +9,7 @@ import torch
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.attention.padded import padded_at
 from generalist.nn.encoder import Encoder
 from generalist.scripts.bench_training import HERE, line

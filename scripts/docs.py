@@ -64,7 +64,7 @@ PUBLIC = (
     "generalist.fit",
     "generalist.hf.model.GeneralistModel",
     "generalist.hf.processor.GeneralistProcessor",
-    "generalist.model.config.GeneralistConfig",
+    "generalist.hf.pretrained.config.GeneralistConfig",
     "generalist.recipe.recipe.Recipe",
     "generalist.tokenizers_mod.base.base.Modality",
     "generalist.tasks.base.task.Task",

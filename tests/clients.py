@@ -38,8 +38,8 @@ def modalities() -> dict:
 def model_and_processor(**config):
     """A fresh model (width 24, two layers, three heads) and its processor."""
     from generalist.hf.model import GeneralistModel
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.hf.processor import GeneralistProcessor
-    from generalist.model.config import GeneralistConfig
     from generalist.tokenizers_mod.base.modalities import modality_settings
 
     built = modalities()

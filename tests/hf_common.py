@@ -11,7 +11,7 @@ from transformers.testing_utils import require_torch
 import generalist  # noqa: F401
 from generalist.hf.auto import register
 from generalist.hf.model import GeneralistForZeroShotImageClassification, GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 
 from ...test_configuration_common import ConfigTester
 from ...test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask

@@ -12,7 +12,7 @@ from generalist.convert.meta_transformer import encoder_tensors, sizes
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.encoder import Encoder
 
 CLOSE = {"atol": 2e-6, "rtol": 2e-6}

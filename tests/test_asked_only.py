@@ -9,7 +9,7 @@ from torch import nn
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Role, Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.experts.experts import ExpertLinear, Experts
 from generalist.nn.experts.routing import ROUTERS
 from generalist.train.engines.base import recompute_activations

@@ -26,7 +26,7 @@ sys.modules["generalist.hf.processor"] = fake
 def folder(tmp_path_factory) -> Path:
     """A small saved model with the name of a processor beside it."""
     from generalist.hf.model import GeneralistModel
-    from generalist.model.config import GeneralistConfig
+    from generalist.hf.pretrained.config import GeneralistConfig
 
     path = tmp_path_factory.mktemp("model")
     config = GeneralistConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=3, intermediate_size=20)
@@ -60,7 +60,7 @@ print(type(AutoModel.from_pretrained(folder)).__module__, type(AutoConfig.from_p
 print(type(AutoProcessor.from_pretrained(folder)) is GeneralistProcessor)
 print(AutoModel.from_config(AutoConfig.from_pretrained(folder)).config.hidden_size)
 """
-    assert python(code, folder) == ["generalist.hf.model", "generalist.model.config", "True", "12"]
+    assert python(code, folder) == ["generalist.hf.model", "generalist.hf.pretrained.config", "True", "12"]
 
 
 def test_the_processor_loads_before_anything_else_is_used(folder):
@@ -75,7 +75,7 @@ def test_a_configuration_is_made_by_its_type(folder):
 from transformers import AutoConfig
 config = AutoConfig.for_model("generalist", hidden_size=24)
 print(type(config).__module__, config.hidden_size, isinstance(config, generalist.GeneralistConfig))"""
-    assert python(code, folder) == ["generalist.model.config", "24", "True"]
+    assert python(code, folder) == ["generalist.hf.pretrained.config", "24", "True"]
 
 
 def test_importing_twice_or_reloading_changes_nothing(folder):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
 from tests.references import HERE
 

@@ -10,8 +10,8 @@ from tiny import tiny
 
 from generalist.data.base.errors import UserError
 from generalist.evaluate.calibration import as_trained, temperature
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.saved import read_model
-from generalist.model.config import GeneralistConfig
 from generalist.run.train import train_run
 from generalist.tasks.candidates.names import Names, Numbers, ObjectNames
 from generalist.tasks.kinds.multilabel import Marks

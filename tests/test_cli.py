@@ -147,17 +147,13 @@ def test_an_error_that_is_no_mistake_of_the_users_is_one_line_too(monkeypatch, c
         main(["info", "--debug"])
 
 
-def test_info_as_json_lists_what_there_is_to_choose_from(capsys):
-    assert main(["info", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert {"versions", "devices", "modalities", "tasks", "recipes"} <= set(found)
-    assert {"image", "text", "table"} <= set(found["modalities"])
-    assert "demo" in found["recipes"]
-    assert {"attention", "expert_attention"} <= set(found["mixers"]) and "swiglu" in found["channel_mixers"]
-    assert "merge" in found["stages"] and "multi-head" in found["mixers"]["attention"].lower()
-    assert found["readouts"]["last"] == "The last token of the asked token's sequence."
-    assert main(["info"]) == 0
-    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 120
+def test_a_command_says_on_a_terminal_that_it_begins_before_it_imports_anything(monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr("generalist.commands.predict.run", lambda args: said.append(capsys.readouterr().err) or 0)
+    words = ["predict", "runs/demo", "--text", "x"]
+    assert main(words) == 0 and said == [""]  # not into files and pipes
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
+    assert main(words) == 0 and said[1:] == ["generalist predict ...\n"]
 
 
 # --- run folders ---

@@ -21,9 +21,9 @@ from generalist.compress.work import Work
 from generalist.convert.files import load_folder
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.saved import read_model
-from generalist.model.config import GeneralistConfig
-from generalist.model.stored import as_int8, whole
+from generalist.model.folder.stored import as_int8, whole
 from generalist.tokenizers_mod.base.modalities import modality_settings
 
 costs.ROUNDS = 3

@@ -11,7 +11,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 
 CLOSE = {"atol": 4e-6, "rtol": 1e-5}
 

@@ -14,7 +14,7 @@ from generalist.data.stream.source import Records
 from generalist.evaluate import answer as evaluate
 from generalist.evaluate import measures
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.tasks.candidates.likelihood import log_likelihood, negative_log_likelihood
 from generalist.tasks.candidates.names import ObjectNames, candidate_set

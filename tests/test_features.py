@@ -13,7 +13,7 @@ from transformers import AutoModel
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
 from generalist.train.initial import load_initial
 

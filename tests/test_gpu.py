@@ -11,7 +11,7 @@ import torch
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.attention import parts
 from generalist.nn.encoder import Encoder
 

@@ -16,8 +16,8 @@ from generalist.compress.work import Work
 from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.saved import read_model
-from generalist.model.config import GeneralistConfig
 from generalist.nn.encoder import Encoder
 from generalist.nn.readout import build_pooling
 from generalist.nn.steps.keep import Keep

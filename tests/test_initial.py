@@ -89,7 +89,7 @@ def test_a_modality_that_the_saved_model_does_not_have_starts_afresh_and_is_told
 
 def test_positions_that_are_computed_are_not_taken_from_another_picture_size(tmp_path):
     from generalist.hf.model import GeneralistModel
-    from generalist.model.config import GeneralistConfig
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.recipes.uni_perceiver import modalities
     from generalist.tokenizers_mod.base.modalities import modality_settings
     from tests.test_uni_perceiver_tasks import text

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.mixers.attention import Attention
 from generalist.tokenizers_mod.text.summary import Summary
 

@@ -15,10 +15,10 @@ from generalist.data.batch.pieces import Piece, Pieces
 from generalist.data.batch.types import Group, Layout
 from generalist.evaluate.zero_shot import Judge
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.inspect.base import ANALYSERS, analyser
 from generalist.inspect.heads import Heads
 from generalist.inspect.rings import RINGS, Rings
-from generalist.model.config import GeneralistConfig
 from generalist.report.figures import heat
 from generalist.report.report import write_report
 from generalist.run.results import load_run

@@ -14,12 +14,12 @@ from generalist.data.stream.source import Records
 from generalist.evaluate.answer import answer
 from generalist.evaluate.zero_shot import Judge
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.inspect.drawn import SIDE, small
 from generalist.inspect.errors import CLASSES, Errors, confusion
 from generalist.inspect.similar import Similar, vectors
 from generalist.inspect.slices import EMPTY, columns_of
 from generalist.inspect.training import Training
-from generalist.model.config import GeneralistConfig
 from generalist.report.report import write_report
 from generalist.run.train import train_run
 from generalist.tasks.kinds.classify import Classify

@@ -11,13 +11,13 @@ from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate.zero_shot import Judge
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.inspect.asking.disturb import blanked, contents, noisy, shuffled
 from generalist.inspect.asking.look import looks
 from generalist.inspect.explain.explain import Explain
 from generalist.inspect.explain.faithful import average_drop, drawn_anew, increase, masked, topped, unit
 from generalist.inspect.explain.rollout import flows, rollout
 from generalist.inspect.explain.tame import Tame, smoothness
-from generalist.model.config import GeneralistConfig
 from generalist.report.sections.inspect import explain_section
 from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.modalities import modality_settings

@@ -16,7 +16,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.encoder import Encoder
 from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.steps.cluster import Cluster

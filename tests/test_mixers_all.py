@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS
 from generalist.tokenizers_mod.geometry.points import Points
 from generalist.tokenizers_mod.text.summary import Summary

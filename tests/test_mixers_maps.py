@@ -9,7 +9,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.encoder import Encoder
 from generalist.nn.mixers.lean import Activator, MinimalAttention
 from generalist.nn.mixers.maps import MapMixer

@@ -9,7 +9,7 @@ from generalist.commands.check.modality import CHECKS, Subject, unasked
 from generalist.data.batch.pack import pack
 from generalist.data.stream.source import Records
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tasks.baselines.ordinary import baseline
 from generalist.tasks.kinds.classify import Classify
 from generalist.tasks.kinds.restore import Restore

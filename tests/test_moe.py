@@ -10,7 +10,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Role, Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.decode import Anew, Writer, start, vocabulary_features
 from generalist.nn.encoder import Encoder
 from generalist.nn.experts.experts import ExpertLinear, Experts

@@ -13,7 +13,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.nn.attention.parts import equal, shared, visible
 from generalist.nn.encoder import Encoder

@@ -6,7 +6,7 @@ import torch
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tasks.candidates.names import Names
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
 from generalist.tokenizers_mod.text.summary import Summary

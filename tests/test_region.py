@@ -7,7 +7,7 @@ from torch import nn
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.regions.objects import (
     Augment,
     PixelObjects,

@@ -12,7 +12,7 @@ from generalist.data.sources.embedded import Embedded
 from generalist.data.stream.source import Records
 from generalist.evaluate.answer import answer
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.recipes import all_modalities
 from generalist.tasks.baselines.ordinary import baseline

@@ -8,7 +8,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.decode import Anew, Writer, start, vocabulary_features
 from generalist.nn.mixers.attention import DecayAttention
 from generalist.nn.mixers.retention import chunked, decays, parallel, recurrent

@@ -9,7 +9,7 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.decode import Anew, start
 from generalist.nn.attention.positions.rotary import Rotary, turn
 from generalist.nn.attention.positions.table import POSITIONS

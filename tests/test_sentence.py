@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from generalist.data.base.errors import UserError
 from generalist.data.files.cache import SizedCache
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tasks.candidates.likelihood import logits
 from generalist.tokenizers_mod.base.cached import cache_reads
 from generalist.tokenizers_mod.libraries import weights, zoo

@@ -8,7 +8,7 @@ from transformers import AutoFeatureExtractor, AutoModel, Wav2Vec2Config, Wav2Ve
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.pretrained.sequences import PretrainedAudio, PretrainedSeries, PretrainedVideo
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

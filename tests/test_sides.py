@@ -17,7 +17,7 @@ from generalist.evaluate import answer as evaluate
 from generalist.evaluate.any_to_any import encoded, standings
 from generalist.evaluate.zero_shot import Asked, evaluate_on
 from generalist.hf.predict import load_model, predict
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.decode import start, vocabulary_features
 from generalist.model.objective import Objective
 from generalist.nn.experts.experts import Experts

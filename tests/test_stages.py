@@ -10,7 +10,7 @@ from tiny import tiny
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.mixers.maps import MapMixer
 from generalist.nn.mixers.table import TOKEN_MIXERS
 from generalist.nn.steps.base import STAGES as STAGES_TABLE

@@ -99,12 +99,11 @@ def test_the_version_is_one(root):
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "generalist.__version__"}
 
 
-def test_info_tells_the_versions_before_anything_heavy_is_imported():
-    code = (
-        "import sys; from generalist.commands.info import sections; found = sections(); title, values = next(found); "
-        "print(title, values['torch'], sorted({'torch', 'transformers', 'numpy'} & set(sys.modules))); "
-        "print(next(found)[0])"
-    )
-    done = python(code)
+def test_info_imports_nothing_heavy():
+    code = "import sys; from generalist.cli import main; main(['info']); "
+    done = python(code + "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:2] == [f"versions {importlib.metadata.version('torch')} []", "devices"]
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    assert done.stdout.splitlines()[0] == "versions"
+    if not any(os.path.exists(driver) for driver in drivers):  # torch is asked which GPUs there are
+        assert done.stdout.splitlines()[-1] == "[]"

@@ -11,7 +11,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.stream.source import Records
 from generalist.evaluate.answer import answer
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective, same_answer
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import Names, Numbers, Vocabulary

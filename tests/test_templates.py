@@ -77,7 +77,7 @@ def ids(sequences):
 
 def objective(names, held):
     from generalist.hf.model import GeneralistModel
-    from generalist.model.config import GeneralistConfig
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.tokenizers_mod.base.modalities import modality_settings
 
     settings = modality_settings({name: held[name] for name in ("summary", "text")})

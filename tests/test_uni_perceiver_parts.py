@@ -9,7 +9,7 @@ import torch
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.decode import Decoded, decode, vocabulary_features
 from generalist.nn.prompts import prompt_tuning
 from generalist.recipes.uni_perceiver import modalities

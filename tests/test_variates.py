@@ -129,7 +129,7 @@ def test_a_joint_forecast_asks_every_variate_for_its_future_in_its_own_units():
 
 def test_a_model_learns_joint_forecasts_and_takes_other_numbers_of_variates():
     from generalist.hf.model import GeneralistModel
-    from generalist.model.config import GeneralistConfig
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.model.objective import Objective
 
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from torch.nn.functional import conv3d
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.vision.video import Video, spread
 
 

@@ -11,7 +11,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.stream.source import Records
 from generalist.evaluate.answer import answer
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.recipe.specs import CandidateSpec
 from generalist.tasks.candidates.names import Names, candidate_set

@@ -13,9 +13,9 @@ from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Batch, Packed, Span
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.machine.collectives import gather, gather_constant
 from generalist.model.candidates import Exact, Inputs, Members
-from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS
 from generalist.recipe.specs import CandidateSpec

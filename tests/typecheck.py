@@ -8,7 +8,7 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parent.parent
 # transformers makes a dataclass of it that takes more keys than it has fields
-LEFT_OUT = {"generalist.model.config"}
+LEFT_OUT = {"generalist.hf.pretrained.config"}
 
 _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a number too
 

@@ -10,7 +10,7 @@ from generalist.convert.uni_perceiver.expert_keys import moe_settings, moe_state
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Packed, Role, Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.scripts.parity_files import WORDS, Tensors, entries
 from generalist.scripts.parity_run import agreeing_heads
 

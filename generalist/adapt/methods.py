@@ -24,7 +24,7 @@ from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Feed, Steps, loader
 from generalist.evaluate import answer as evaluate
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.nn.prompts import prompt_tuning
 from generalist.tasks.candidates.names import Names

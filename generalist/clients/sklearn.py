@@ -27,8 +27,8 @@ from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Feed, Steps, loader
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.ask import likelihoods
-from generalist.model.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import Numbers

@@ -167,9 +167,9 @@ def training(args: argparse.Namespace, task: Any) -> tuple[Any, set[str], str]:
 
 def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, its processor and the records of the data's split."""
-    from generalist.hf.predict import load_model
+    from generalist.hf.predict import load_for_asking
 
-    model, processor = load_model(args.run)
+    model, processor = load_for_asking(args.run)
     records = source_of(args, args.data).open(args.split)
     if args.limit:
         records = records.spread(args.limit)

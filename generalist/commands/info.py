@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+# what the keys model.mixers, model.channel_mixers, model.steps (stages) and model.readout may name
+PARTS = {
+    "mixers": ("generalist.nn.mixers.table", "TOKEN_MIXERS"),
+    "channel_mixers": ("generalist.nn.mixers.table", "CHANNEL_MIXERS"),
+    "stages": ("generalist.nn.steps.base", "STAGES"),
+    "readouts": ("generalist.nn.readout", "POOLINGS"),
+}
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")  # Linux, ROCm, WSL, Windows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,28 +46,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def about(kind: type) -> str:
-    """What a class is, from the first line of its file."""
-    return (sys.modules[kind.__module__].__doc__ or "").strip().splitlines()[0]
-
-
 def sections() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Titles and what stands below them, one by one; the versions without importing what they are of."""
+    """Titles and what stands below them, one by one, without importing what they are of."""
+    from generalist.machine.unimported import about, table
+    from generalist.recipe.names import ABOUT
+
     yield "versions", versions()
-    import torch
-
-    from generalist.recipe.load import RECIPES, load_recipe
-    from generalist.tasks.registry.table import TASKS
-
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
-    for i in range(torch.cuda.device_count()):
-        devices[f"cuda:{i}"] = torch.cuda.get_device_name(i)
-    yield "devices", devices
+    yield "devices", devices()
     yield "modalities", modalities()
     yield "sources", sources()
-    yield "tasks", {name: about(kind) for name, kind in TASKS.items()}
-    yield from encoder_parts().items()
-    yield "recipes", {name: load_recipe(name).about for name in RECIPES}
+    tasks = table("generalist.tasks.registry.table", "TASKS")
+    yield "tasks", {name: about(path, whole=True) for name, path in tasks.items()}
+    for title, (module, name) in PARTS.items():
+        yield title, {part: about(path) for part, path in table(module, name).items()}
+    yield "recipes", dict(ABOUT)
+
+
+def devices() -> dict[str, str]:
+    """What a run could stand on; torch is asked only where there is a driver of a GPU."""
+    import os
+
+    found = {"cpu": f"{os.cpu_count()} cores"}
+    if any(Path(driver).exists() for driver in DRIVERS):
+        import torch
+
+        for i in range(torch.cuda.device_count()):
+            found[f"cuda:{i}"] = torch.cuda.get_device_name(i)
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -83,38 +97,17 @@ def versions() -> dict[str, str]:
     return packages
 
 
-def encoder_parts() -> dict[str, dict[str, str]]:
-    """What the keys model.mixers, model.channel_mixers, model.steps (stages) and model.readout may name."""
-    from generalist.nn.mixers.table import CHANNEL_MIXERS, TOKEN_MIXERS, mixer_class
-    from generalist.nn.readout import POOLINGS
-    from generalist.nn.steps.base import STAGES
-
-    tables: dict[str, Any] = {
-        "mixers": TOKEN_MIXERS,
-        "channel_mixers": CHANNEL_MIXERS,
-        "stages": STAGES,
-        "readouts": POOLINGS,
-    }
-    return {
-        title: {name: (mixer_class(table, name).__doc__ or "").strip().partition("\n")[0] for name in table}
-        for title, table in tables.items()
-    }
-
-
 def sources() -> dict[str, str]:
     """Where data may come from: the word of a command line, or the class of a recipe, and what it is."""
-    from importlib import import_module
+    from generalist.machine.unimported import about, literal
 
-    from generalist.data.sources.places import SOURCES
-
-    return {
-        f"{word} ({name})": about(vars(import_module(f"generalist.data.sources.{module}"))[name])
-        for word, (module, name) in SOURCES.items()
-    }
+    found = literal("generalist.data.sources.places", "SOURCES")
+    paths = {f"{word} ({name})": f"generalist.data.sources.{module}:{name}" for word, (module, name) in found.items()}
+    return {title: about(path, whole=True) for title, path in paths.items()}
 
 
 def modalities() -> dict[str, dict[str, str]]:
-    from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
+    from generalist.machine.unimported import table, value
 
-    classes = {name: modality_class(name) for name in MODALITIES}
-    return {name: {"raw": kind.raw, "tokens": kind.count} for name, kind in classes.items()}
+    found = table("generalist.tokenizers_mod.base.modalities", "MODALITIES")
+    return {name: {"raw": value(path, "raw"), "tokens": value(path, "count")} for name, path in found.items()}

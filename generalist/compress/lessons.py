@@ -16,8 +16,8 @@ from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Steps
 from generalist.evaluate.zero_shot import named
+from generalist.model.folder.referred import prefix_of
 from generalist.model.objective import Objective
-from generalist.model.referred import prefix_of
 from generalist.recipe.load import read_recipe
 from generalist.recipe.method import DistillSpec, MethodSpec
 from generalist.recipe.recipe import Recipe

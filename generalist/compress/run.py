@@ -25,7 +25,7 @@ from generalist.compress.work import Work
 from generalist.convert.files import load_folder
 from generalist.data.base.errors import UserError
 from generalist.hf.saved import read_model
-from generalist.model.stored import read_small
+from generalist.model.folder.stored import read_small
 from generalist.shipped import model_folder
 
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from generalist.compress.lessons import Lessons
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
-from generalist.model.referred import prefix_of
-from generalist.model.stored import LEFT, RIGHT, as_int8
+from generalist.hf.pretrained.config import GeneralistConfig
+from generalist.model.folder.referred import prefix_of
+from generalist.model.folder.stored import LEFT, RIGHT, as_int8
 
 OF_FILES = ("model_type", "auto_map", "architectures", "transformers_version", "dtype", "referred", "custom_pipelines")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
-from generalist.model.stored import whole
+from generalist.model.folder.stored import whole
 
 CONTAINERS = ("module", "model", "state_dict", "model_state_dict", "net")
 

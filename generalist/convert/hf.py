@@ -29,8 +29,8 @@ from generalist.convert.uni_perceiver.vocabulary import renamed_tokenizer
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.named import named as by_name
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.recipe.encoder import EncoderSpec
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.summary import Summary

@@ -20,8 +20,8 @@ from generalist.convert.files import load_tensors
 from generalist.convert.report import Origin, Report, fill, positive, real_numbers, save
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.tokenizers_mod.text.text import Text
 
 PREFIXES = re.compile(r"^(?:(?:module|model|encoder|visual|transformer|blocks|resblocks)\.)+")

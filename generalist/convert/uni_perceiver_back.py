@@ -16,7 +16,7 @@ from generalist.convert.uni_perceiver.expert_keys import official_state_dict
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.named import named as by_name
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.experts.placement import has_experts
 from generalist.tokenizers_mod.vision.video import Picture, Video
 

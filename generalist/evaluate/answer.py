@@ -20,7 +20,7 @@ from generalist.evaluate.unread import Unread, viewed
 from generalist.evaluate.unread import batches as batches
 from generalist.evaluate.unread import examples_of as examples_of
 from generalist.evaluate.unread import readable as readable
-from generalist.hf.model import GeneralistModel
+from generalist.model.model import PackedModel
 from generalist.model.objective import Objective
 from generalist.tasks.base.reading import Reading
 from generalist.tasks.base.task import Task
@@ -92,7 +92,7 @@ def answer(
 
     unread: takes the samples that cannot be read; the answers are then of the others. Without it one ends it.
     """
-    model: GeneralistModel = objective.model
+    model: PackedModel = objective.model
     was_training = model.training
     model.eval()
     queries, labels, owner, partners, member_owner, seen = [], [], [], [], [], 0

@@ -24,12 +24,12 @@ from generalist.data.stream.source import Records
 from generalist.data.tools.check import content
 from generalist.evaluate import measures, predictions
 from generalist.hf.card import trained_pairs
-from generalist.hf.model import GeneralistModel
-from generalist.hf.processor import GeneralistProcessor
+from generalist.model.model import PackedModel
+from generalist.model.processor import Processor
 from generalist.tasks.measures.lines import Columns, gallery, gallery_chance, joined
 
 
-def fields_of(processor: GeneralistProcessor, records: Records, inputs: dict[str, str]) -> dict[str, str]:
+def fields_of(processor: Processor, records: Records, inputs: dict[str, str]) -> dict[str, str]:
     """{modality: field}: those given, or the model's modalities that name a field of the records. UserError: < 2."""
     if not len(records):
         raise UserError("there is no record to evaluate")
@@ -57,7 +57,7 @@ class Standing:
     role: Role | None = None
 
 
-def standings(model: GeneralistModel, source: str, target: str) -> tuple[Standing, Standing]:
+def standings(model: PackedModel, source: str, target: str) -> tuple[Standing, Standing]:
     """How two modalities are compared: as the task that compares them does, in its order; else the source asks.
 
     A model whose features do not depend on it has one standing of every modality.
@@ -73,7 +73,7 @@ def standings(model: GeneralistModel, source: str, target: str) -> tuple[Standin
 
 @torch.no_grad()
 def encoded(
-    model: GeneralistModel, processor: GeneralistProcessor, records: Records, how: Standing, name: str, batch: int = 64
+    model: PackedModel, processor: Processor, records: Records, how: Standing, name: str, batch: int = 64
 ) -> tuple[Tensor, np.ndarray]:
     """Unit vectors of one field of every record, Float[n D], and a number for each that is equal where its content is.
 
@@ -96,7 +96,7 @@ def encoded(
 
 
 def ask(
-    model: GeneralistModel, processor: GeneralistProcessor, records: Records, inputs: dict[str, str]
+    model: PackedModel, processor: Processor, records: Records, inputs: dict[str, str]
 ) -> tuple[dict[str, Any], Columns]:
     """Every ordered pair of modalities: what any_to_any.json holds, and a line a question (`tasks.measures.lines`,
     gallery)."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from generalist.evaluate import measures, predictions
 from generalist.evaluate.answer import Answers
-from generalist.hf.model import GeneralistModel
 from generalist.model.ask import written
+from generalist.model.model import PackedModel
 from generalist.tasks.measures.lines import Columns
 
 HEAD = {"lines": "captions", "metric": "CIDEr"}
 
 
-def captions(model: GeneralistModel, answers: Answers, steps: int = 21, beam: int = 1, batch: int = 32) -> Columns:
+def captions(model: PackedModel, answers: Answers, steps: int = 21, beam: int = 1, batch: int = 32) -> Columns:
     """One caption a record, beside those that people gave it. steps: most sub-words, the end among them."""
     task: Any = answers.task
     steps = min(steps, task.modalities["text"].max_length)
@@ -27,7 +27,7 @@ def captions(model: GeneralistModel, answers: Answers, steps: int = 21, beam: in
 
 
 def measured(
-    model: GeneralistModel, answers: Answers, path: Path | None, seed: int = 0, resamples: int = measures.RESAMPLES
+    model: PackedModel, answers: Answers, path: Path | None, seed: int = 0, resamples: int = measures.RESAMPLES
 ) -> dict[str, Any]:
     """Writes, saves to `path` where one is given, and measures; {} for a task that writes nothing."""
     if not answers.task.writes:

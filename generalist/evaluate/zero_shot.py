@@ -22,10 +22,10 @@ from generalist.data.stream.source import Record, Records
 from generalist.evaluate import measures, predictions
 from generalist.evaluate.answer import Answers, answer
 from generalist.evaluate.unread import Unread
-from generalist.hf.model import GeneralistModel
-from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.saved import weights_hash
+from generalist.model.model import PackedModel
 from generalist.model.objective import Objective
+from generalist.model.processor import Processor
 from generalist.recipe.keys import override
 from generalist.tasks.base.task import Task
 from generalist.tasks.base.told import Told
@@ -38,7 +38,7 @@ LISTED = 100  # candidates up to which the log-likelihood of every one is saved 
 # --- candidates, encoded once ---
 
 
-def content_hash(model: GeneralistModel, candidates: list[str] | dict[str, Any]) -> str:
+def content_hash(model: PackedModel, candidates: list[str] | dict[str, Any]) -> str:
     """Of every weight, the modalities' settings and the candidates (their names in order, or a set's values)."""
     asked = json.dumps([candidates, model.config.modalities], sort_keys=True, default=str).encode()
     return weights_hash(model.state_dict(), asked)
@@ -73,7 +73,7 @@ class Cache:
 class Judge(Objective):
     """An objective whose candidates come from a cache."""
 
-    def __init__(self, model: GeneralistModel, task: Task, cache: Path | None = None) -> None:
+    def __init__(self, model: PackedModel, task: Task, cache: Path | None = None) -> None:
         sets = {} if task.candidates is None else {task.name: task.candidates}
         super().__init__(model, sets, task.modalities)
         self.cache = Cache(cache)
@@ -105,7 +105,7 @@ class Asked:
     usual: dict[str, str] = field(default_factory=dict)
 
 
-def task_for(asked: Asked, model: GeneralistModel, processor: GeneralistProcessor, records: Records) -> Task:
+def task_for(asked: Asked, model: PackedModel, processor: Processor, records: Records) -> Task:
     """The task bound to the model and its candidates.
 
     UserError for what the model or the data do not have.
@@ -213,8 +213,8 @@ def named(records: Records) -> Records:
 
 
 def evaluate_on(
-    model: GeneralistModel,
-    processor: GeneralistProcessor,
+    model: PackedModel,
+    processor: Processor,
     records: Records,
     asked: Asked,
     cache: Path | None = None,
@@ -245,8 +245,8 @@ def result_of(answers: Answers, columns: Columns, seed: int = 0) -> dict[str, An
 
 
 def zero_shot(
-    model: GeneralistModel,
-    processor: GeneralistProcessor,
+    model: PackedModel,
+    processor: Processor,
     records: Records,
     inputs: dict[str, str],
     label: str = "label",

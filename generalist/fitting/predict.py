@@ -20,8 +20,8 @@ from generalist.data.tables.identity import is_key
 from generalist.evaluate.together.combined import Weights, looked_at
 from generalist.evaluate.unread import Unread, readable
 from generalist.evaluate.widths import worn
-from generalist.hf.predict import load_model
-from generalist.model.ask import likelihoods
+from generalist.hf.predict import load_for_asking
+from generalist.model.ask import in_precision, likelihoods
 from generalist.recipe.load import read_recipe
 from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.budget import budget
@@ -45,7 +45,7 @@ class Asked:
                 f"{run} is no run's folder (no recipe.json); rows are answered by one that fit or train wrote"
             )
         recipe = read_recipe(run / "recipe.json")
-        self.model, processor = load_model(run)
+        self.model, processor = load_for_asking(run)
         tasks = {t.name: t for t in recipe.tasks}
         if task and task not in tasks:
             raise UserError(f"{run}: no task {task!r}; {nearest(task, tasks)}")
@@ -226,13 +226,16 @@ def told(data: Any) -> str:
     return str(data) if isinstance(data, str | Path) else "the data frame"
 
 
-def predict_file(run: Path, data: str, out: Path | None, task: str = "", model_only: bool = False) -> tuple[int, int]:
+def predict_file(
+    run: Path, data: str, out: Path | None, task: str = "", model_only: bool = False, precision: str = "fp32"
+) -> tuple[int, int]:
     """Answer every row of a file; the answers go to `out` as CSV, or to the standard output: (rows, not readable)."""
     asked = Asked(run, task, model_only)
     records = asked.records(data)
     for note in records.notes:
         print(f"  {asked.task.name}: {note}", file=sys.stderr)
-    answers = asked.answers(records)
+    with in_precision(precision, asked.model.device):
+        answers = asked.answers(records)
     for note in asked.notes:
         print(note, file=sys.stderr)
     names = list(dict.fromkeys(["id", *(k for answer in answers for k in answer)]))

@@ -30,10 +30,10 @@ def register() -> None:
     )
     from generalist.hf.heads.masked import GeneralistForMaskedLM
     from generalist.hf.model import GeneralistForZeroShotImageClassification, GeneralistModel
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.hf.processor import GeneralistProcessor
     from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
     from generalist.hf.writing import GeneralistForImageTextToText
-    from generalist.model.config import GeneralistConfig
     from generalist.tokenizers_mod.text.bpe_hf import register as register_tokenizer
 
     AutoConfig.register(MODEL_TYPE, GeneralistConfig, exist_ok=True)
@@ -76,7 +76,7 @@ class _ConfigStandIn:
     @staticmethod
     def _real() -> Any:
         register()
-        from generalist.model.config import GeneralistConfig
+        from generalist.hf.pretrained.config import GeneralistConfig
 
         return GeneralistConfig
 

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from generalist.data.batch.types import Packed
 from generalist.hf.folder import AUTO_MAP, DETECTION_PIPELINE, write_remote
 from generalist.hf.padded.features import FeatureModel
-from generalist.model.config import GeneralistConfig
-from generalist.model.referred import refer
+from generalist.hf.pretrained.config import GeneralistConfig
+from generalist.model.folder.referred import refer
+from generalist.model.folder.stored import read_small
 from generalist.model.sides import INPUT
-from generalist.model.stored import read_small
 from generalist.tokenizers_mod.base.capabilities import Proposes
 
 PAIRWISE = "generalist_siglip"  # a pipeline then takes the sigmoid of every logit instead of their softmax
@@ -68,7 +68,7 @@ class GeneralistModel(FeatureModel):
 
     @staticmethod
     def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
-        """transformers' own, of weights that are stored smaller too (`generalist.model.stored`)."""
+        """transformers' own, of weights that are stored smaller too (`generalist.model.folder.stored`)."""
         if state_dict is None and checkpoint_files:
             state_dict = read_small(checkpoint_files)
         return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)

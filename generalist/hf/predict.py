@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.stream.source import Record
-from generalist.hf.model import GeneralistModel
-from generalist.hf.processor import GeneralistProcessor
-from generalist.hf.saved import read_model
+from generalist.hf.saved import read_for_asking, read_model
 from generalist.model import ask as asking
-from generalist.model.config import GeneralistConfig
+from generalist.model.model import PackedModel
+from generalist.model.processor import Processor
 from generalist.shipped import model_folder
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
+
+if TYPE_CHECKING:
+    from generalist.hf.model import GeneralistModel
+    from generalist.hf.pretrained.config import GeneralistConfig
+    from generalist.hf.processor import GeneralistProcessor
 
 
 def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
@@ -32,7 +36,14 @@ def load_model(folder: Path) -> tuple[GeneralistModel, GeneralistProcessor]:
 
 def config_of(folder: Path) -> GeneralistConfig:
     """The configuration alone of what `load_model` loads."""
+    from generalist.hf.pretrained.config import GeneralistConfig
+
     return GeneralistConfig.from_pretrained(_home(folder))
+
+
+def load_for_asking(folder: Path) -> tuple[PackedModel, Processor]:
+    """The same as plain classes: asked, not saved or handed to transformers' tools, which are not imported."""
+    return read_for_asking(_home(folder))
 
 
 def _home(folder: Path) -> Path:
@@ -48,16 +59,14 @@ def load(place: str | Path) -> tuple[GeneralistModel, GeneralistProcessor]:
 
 
 @overload
-def ask(
-    model: GeneralistModel, processor: GeneralistProcessor, task: str | Task, record: Record, batch: int = ...
-) -> Answer: ...
+def ask(model: PackedModel, processor: Processor, task: str | Task, record: Record, batch: int = ...) -> Answer: ...
 @overload
 def ask(
-    model: GeneralistModel, processor: GeneralistProcessor, task: str | Task, record: Sequence[Record], batch: int = ...
+    model: PackedModel, processor: Processor, task: str | Task, record: Sequence[Record], batch: int = ...
 ) -> list[Answer]: ...
 def ask(
-    model: GeneralistModel,
-    processor: GeneralistProcessor,
+    model: PackedModel,
+    processor: Processor,
     task: str | Task,
     record: Record | Sequence[Record],
     batch: int = asking.BATCH,
@@ -72,23 +81,29 @@ def ask(
     return asking.ask(model, chosen, record, batch)
 
 
-def predict(folder: Path, inputs: dict[str, str], candidates: list[str] | None, task: str | None) -> dict[str, Any]:
-    """{"answers": [[name, probability], ...]}, likeliest first; of a forecast {"quantiles": ...} too."""
+def predict(
+    folder: Path, inputs: dict[str, str], candidates: list[str] | None, task: str | None, precision: str = "fp32"
+) -> dict[str, Any]:
+    """{"answers": [[name, probability], ...]}, likeliest first; of a forecast {"quantiles": ...} too.
+
+    precision: in which the model answers, "fp32" or "bf16".
+    """
     if not inputs:
         raise UserError("no input given; add one such as --image FILE")
-    model, processor = load_model(folder)
+    model, processor = load_for_asking(folder)
     raw = raw_inputs(processor, inputs)
     chosen = processor.task(task) if task else task_of(processor, raw, candidates is not None)
     if candidates is None and chosen.candidates is None:
         raise UserError(f"task {chosen.name!r} ranks what you give it; add --candidates NAME NAME ...")
     try:
-        told = ask(model, processor, *as_given(chosen, raw, candidates)).to_dict()
+        with asking.in_precision(precision, model.device):
+            told = ask(model, processor, *as_given(chosen, raw, candidates)).to_dict()
     except UserError as error:  # which speaks of a record's field; here modalities are given, and the cause names one
         raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from None
     return told if "quantiles" in told else {"task": chosen.name, **told}
 
 
-def raw_inputs(processor: GeneralistProcessor, inputs: Mapping[str, str]) -> dict[str, Any]:
+def raw_inputs(processor: Processor, inputs: Mapping[str, str]) -> dict[str, Any]:
     """{modality: word of a command line} -> {modality: raw value}. UserError for a modality that the model lacks."""
     for modality in inputs:
         if modality not in processor.built:
@@ -109,7 +124,7 @@ def as_given(task: Task, raw: Mapping[str, Any], candidates: list[str] | None = 
     return task, {field: raw.get(modality) for modality, field in fields.items()}
 
 
-def task_of(processor: GeneralistProcessor, given: Collection[str], candidates: bool) -> Task:
+def task_of(processor: Processor, given: Collection[str], candidates: bool) -> Task:
     """The first task with these inputs (and with candidates of its own, when none are given)."""
     fitting = [task for task in processor.tasks.values() if set(task.given()) == set(given)]
     if not candidates:
@@ -130,7 +145,7 @@ def captions(
     """Captions of one input with their scores, best first, by a model folder. options: those of `decode`."""
     if len(inputs) != 1:
         raise UserError("give one input, such as --image FILE")
-    model, processor = load_model(folder)
+    model, processor = load_for_asking(folder)
     writing = {name: own for name, own in processor.tasks.items() if own.writes}
     if not writing:
         raise UserError("no task of this model writes captions; train one with a Describe task in its recipe")

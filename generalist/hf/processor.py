@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
 
-from generalist.data.base.errors import UserError, blame, nearest
+from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.trust import trusting
 from generalist.data.batch.types import Span
-from generalist.tasks.base.task import Task
-from generalist.tasks.candidates.names import CandidateSet, Names, candidate_set
-from generalist.tasks.registry.load import saved_task
+from generalist.model.processor import Processor, blamed
 from generalist.tokenizers_mod.audio.rates import at_rate
-from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.capabilities import Writes
-from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
+from generalist.tokenizers_mod.base.modalities import modality_class
 from generalist.tokenizers_mod.text.lengths import LENGTHS, check, fitted
 from generalist.tokenizers_mod.text.text_tensors import TextTensors
 
 WORDS = (*LENGTHS, "sampling_rate")  # what clients say beside the inputs
-
-LISTS = 16  # lists of candidates that are kept
 
 
 class Prepared(list[list[Span]]):
@@ -61,7 +55,7 @@ class Prepared(list[list[Span]]):
 Mapping.register(Prepared)  # what `datasets` and accelerate ask of a batch
 
 
-class GeneralistProcessor(ProcessorMixin):
+class GeneralistProcessor(Processor, ProcessorMixin):
     """modalities: {name: settings}; candidate_sets: {name: values}, both JSON; tasks: {name: task, or its JSON values}.
 
     `processor(image=..., text=...)` gives sequences for `model.encode`, `rank` and `log_likelihood`.
@@ -75,32 +69,9 @@ class GeneralistProcessor(ProcessorMixin):
         tasks: dict[str, Any] | None = None,
         chat_template: Any = None,
     ) -> None:
-        super().__init__(tokenizer, chat_template=chat_template)  # a model always reads text: its candidates are text
-        self.modalities = modalities or {}
-        self.candidate_sets = candidate_sets or {}
-        self._tasks: dict[str, Task] = {}
-        self._bound = False
-        self._named: dict[tuple[str, ...], list[list[Span]]] = {}  # of the last lists of candidates, the latest last
-        self.tasks = tasks or {}
-
-    @property
-    def tasks(self) -> dict[str, Task]:
-        """What the model was trained on, ready to be asked; a task of modalities that the model lacks cannot be."""
-        if not self._bound:
-            sets = self.sets
-            for name, task in self._tasks.items():
-                if {"summary", *task.inputs} <= self.built.keys():
-                    task.bind(self.built, sets.get(name), {})
-                else:
-                    task.modalities = self.built
-            self._bound = True
-        return self._tasks
-
-    @tasks.setter
-    def tasks(self, given: Mapping[str, Task | Mapping[str, Any]]) -> None:
-        values = {name: task.about() if isinstance(task, Task) else task for name, task in given.items()}
-        self._tasks = {name: saved_task(name, value) for name, value in values.items()}
-        self._bound = False
+        # a model always reads text: its candidates are text
+        ProcessorMixin.__init__(self, tokenizer, chat_template=chat_template)
+        Processor.__init__(self, modalities, candidate_sets, tasks)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -110,18 +81,6 @@ class GeneralistProcessor(ProcessorMixin):
             for name, settings in found.modalities.items():
                 modality_class(name, settings.get("class"))
         return found
-
-    @property
-    def built(self) -> dict[str, Modality]:
-        """{name: modality}, built once."""
-        if "_built" not in self.__dict__:
-            self._built = build_modalities(self.modalities)
-        return self._built
-
-    @property
-    def sets(self) -> dict[str, CandidateSet]:
-        """The candidate sets that the model was trained with, by task."""
-        return {name: candidate_set(values) for name, values in self.candidate_sets.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         """What it was made of, without what a call leaves behind: `datasets` knows by this what it has done before."""
@@ -189,27 +148,9 @@ class GeneralistProcessor(ProcessorMixin):
             inputs.pop(word, None)
         if (rate := inputs.pop("sampling_rate", None)) is not None:
             inputs = at_rate(inputs, rate, self.built)
-        if not inputs:
-            raise UserError(f"give an input by modality, such as image=...; this model has {list(self.built)}")
+        sequences = super().__call__(**inputs)
         columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise UserError(f"inputs of one batch differ in length: {lengths}")
-        if not next(iter(lengths.values())):
-            raise UserError("the batch is empty")
-        sequences = [
-            [
-                self.summary(),
-                *(self._told(name, column[i]) for name, column in columns.items() if column[i] is not None),
-            ]
-            for i in range(next(iter(lengths.values())))
-        ]
-        return Prepared(sequences, lambda: self.padded(dict(columns)))
-
-    def _told(self, name: str, raw: Any) -> Span:
-        """A span that asks nothing itself: the question is asked at the summary."""
-        span = self.span(name, raw)
-        return span if span.asked is None else replace(span, asked=None, labels=None)
+        return Prepared(sequences, lambda: self.padded(columns))
 
     def padded(self, inputs: dict[str, Any]) -> BatchFeature:
         """Raw inputs by modality -> padded tensors, each modality by itself."""
@@ -236,50 +177,10 @@ class GeneralistProcessor(ProcessorMixin):
             values = [modality.read(item) for item in (raw if isinstance(raw, list | tuple) else [raw])]
             if not values:
                 raise UserError("the batch is empty")
-            made = _blamed(name, modality.tensors, values)
+            made = blamed(name, modality.tensors, values)
             data |= fitted(made, modality, words) if isinstance(modality, TextTensors) else made
         return BatchFeature({k: v.numpy() for k, v in data.items()}, tensor_type=kind)
-
-    def summary(self) -> Span:
-        return self.built["summary"].span(None).ask([0])
-
-    def span(self, modality: str, raw: Any) -> Span:
-        """One raw input of a modality -> its span."""
-        if modality not in self.built:
-            raise UserError(f"this model has no modality {modality!r}; {nearest(modality, self.built)}")
-        tokenizer = self.built[modality]
-        return _blamed(modality, tokenizer.span, tokenizer.read(raw))
-
-    def candidates(self, names: list[str]) -> list[list[Span]]:
-        """Candidate names (two or more, each once) -> sequences [summary·, name]; lists that come again are kept."""
-        chosen = Names(names)
-        key = tuple(chosen.names)
-        found = self._named.pop(key, None) or chosen.sequences(self.built)
-        self._named[key] = found
-        while len(self._named) > LISTS:
-            self._named.pop(next(iter(self._named)))
-        return [list(spans) for spans in found]
-
-    def task(self, name: str) -> Task:
-        """A task of the model by its name."""
-        if name not in self.tasks:
-            raise UserError(f"this model has no task {name!r}; {nearest(name, self.tasks)}")
-        return self.tasks[name]
-
-    def task_candidates(self, task: str) -> CandidateSet:
-        """The candidate set of a task that the model was trained on."""
-        if task not in self.candidate_sets:
-            raise UserError(f"no candidate set for task {task!r}; {nearest(task, self.candidate_sets)}")
-        return candidate_set(self.candidate_sets[task])
 
 
 def _is_text(raw: Any) -> bool:
     return isinstance(raw, str) or (isinstance(raw, list) and bool(raw) and all(isinstance(one, str) for one in raw))
-
-
-def _blamed(name: str, make: Any, value: Any) -> Any:
-    """make(value), whose every error is one line about the modality `name`."""
-    try:
-        return make(value)
-    except Exception as error:
-        raise blame(error, name) from error

@@ -15,10 +15,10 @@ try:
         GeneralistForZeroShotImageClassification,
         GeneralistModel,
     )
+    from generalist.hf.pretrained.config import GeneralistConfig
     from generalist.hf.processor import GeneralistProcessor
     from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
     from generalist.hf.writing import GeneralistForImageTextToText
-    from generalist.model.config import GeneralistConfig
     from generalist.tokenizers_mod.text.bpe_hf import BpeTokenizer
 except ModuleNotFoundError as error:
     if error.name != "generalist":

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from generalist.data.base.errors import UserError
+from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.data.stream.source import Record, Records
@@ -26,9 +27,17 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.answers import Answer
 
 BATCH = 64  # records packed together
+ANSWERED_IN = ("fp32", "bf16")
 
 Rows = Sequence[Record] | Records
 Read = tuple[Tensor, dict[str, Tensor]]  # log p of a record's asked tokens Float[m ... K], and their tokenizer's rows
+
+
+def in_precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, a model answers in this precision (autocast; its weights stay). UserError for one that it has not."""
+    if precision not in ANSWERED_IN:
+        raise UserError(f"precision {precision!r}; {nearest(precision, ANSWERED_IN)}")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def known(model: PackedModel, task: Task) -> str | None:

@@ -1,6 +1,6 @@
 """What a training step compares its questions with: all members of a candidate set, a sample, or a kept encoding.
 
-Encoding K members can cost more than the batch (49,411 words against 64 sentences). Three policies:
+Encoding K members can cost more than the batch (49,411 words against 64 sentences). Four policies:
 
     exact     every member, every step. Over several ranks each encodes its share and all are gathered with
               gradient, so that the ranks together do the work once.
@@ -11,6 +11,11 @@ Encoding K members can cost more than the batch (49,411 words against 64 sentenc
               constants and only the questions learn. For models whose features move slowly: from scratch, at
               every=10, the small run of `scripts.candidate_policies` stays at chance (every=2 learns), while
               on from a trained model at a tenth of the learning rate it improves as sampling does.
+    auto      exact, or sampled (cached where the set's loss looks at all members) where that costs less than two
+              thirds of it: measured in the first uses, said once, kept in checkpoints.
+
+Of more than `many.CHUNK` members, exact holds the activations of one chunk at a time and makes them again in the
+backward pass; of more than `many.SCORES` scores the loss is summed in chunks.
 
 Evaluation never uses a policy: it compares with every member (`Objective.members`).
 Sources: sampled softmax, Bengio and Senecal 2008; log-Q correction, Yi et al. 2019 (RecSys), section 4;
@@ -19,6 +24,7 @@ sets split over ranks, Uni-Perceiver spec 1.9.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,13 +34,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from generalist.data.batch.types import Packed
-from generalist.machine.collectives import gather, rank, world
+from generalist.machine.collectives import gather, rank, sum_over_ranks, world
+from generalist.model.many import CHUNK, encoded
 from generalist.recipe.specs import CandidateSpec
 from generalist.tasks.candidates.likelihood import asked, negative_log_likelihood
 
 if TYPE_CHECKING:
     from generalist.model.model import PackedModel
 
+WORTH = 0.67  # of exact's cost, from which `auto` takes what is no longer exact
+LOOKS = 3  # uses of each policy that `auto` measures
 SHARE_FROM = 1024  # members from which encoding them in shares pays for gathering them
 
 
@@ -93,13 +102,16 @@ class Exact(nn.Module):
         if members.shard:
             queries, share = model.encode_together([inputs.packed, members.share()], inputs.tokens)
             features = gather(share)[: members.count]
+        elif members.count > CHUNK and torch.is_grad_enabled():
+            queries, features = model.features(inputs.packed, tokens=inputs.tokens), encoded(model, members)
         else:
             queries, features = model.encode_together([inputs.packed, members.pack(None, True)], inputs.tokens)
         return Compared(queries, features, target, members.count)
 
 
 class Sampled(nn.Module):
-    """The batch's answers and a uniform sample of the other members; exact where the sample would be all of them."""
+    """The batch's answers and a uniform sample of the other members; exact where the sample would be half of all: it is
+    packed anew at every step, which costs what it saves."""
 
     def __init__(self, spec: CandidateSpec, count: int, width: int) -> None:
         super().__init__()
@@ -107,12 +119,11 @@ class Sampled(nn.Module):
         self.exact = Exact(spec, count, width)
 
     def forward(self, model: PackedModel, inputs: Inputs, members: Members, target: Tensor) -> Compared:
-        if self.size >= members.count:
+        if 2 * self.size >= members.count:
             return self.exact(model, inputs, members, target)
-        queries = model.features(inputs.packed, tokens=inputs.tokens)
         numbers, log_weight = draw(answers(target), members.count, self.size)
         chosen = tuple(numbers.tolist())
-        features = model.features(members.pack(chosen, False), candidate=True)
+        queries, features = model.encode_together([inputs.packed, members.pack(chosen, False)], inputs.tokens)
         at = restrict(target, numbers.to(target.device), members.count)
         return Compared(queries, features, at, members.count, log_weight.to(features.device), chosen)
 
@@ -142,7 +153,56 @@ class Cached(nn.Module):
         return compared
 
 
-POLICIES: dict[str, type[nn.Module]] = {"exact": Exact, "sampled": Sampled, "cached": Cached}
+class Auto(nn.Module):
+    """Exact, unless another policy costs less than `WORTH` of it, measured on this machine in the first uses.
+
+    The other is sampled, or cached where the loss looks at all members (`whole`). All processes take the same; what
+    was taken is part of a checkpoint, and `told` says it once.
+    """
+
+    taken: Tensor
+
+    def __init__(self, spec: CandidateSpec, count: int, width: int, whole: bool = False) -> None:
+        super().__init__()
+        self.exact, self.every = Exact(spec, count, width), spec.every
+        self.other: nn.Module = Cached(spec, count, width) if whole else Sampled(spec, count, width)
+        self.names = ("exact", "cached" if whole else "sampled")
+        self.register_buffer("taken", torch.full((1,), -1))  # -1 while it is measured, 0 exact, 1 the other
+        self.costs: list[list[float]] = [[], []]
+        self.told: Callable[[str], None] = lambda line: None
+
+    def forward(self, model: PackedModel, inputs: Inputs, members: Members, target: Tensor) -> Compared:
+        if (taken := int(self.taken)) >= 0:
+            found: Compared = (self.other if taken else self.exact)(model, inputs, members, target)
+            return found
+        which = sum(map(len, self.costs)) % 2
+        start = clock(model.device)
+        found = (self.other if which else self.exact)(model, inputs, members, target)
+        self.costs[which].append(clock(model.device) - start)
+        if len(self.costs[1]) >= LOOKS:
+            self._take()
+        return found
+
+    def _take(self) -> None:
+        """By the least cost of each: what else the machine did can only add to it."""
+        own = torch.tensor([min(costs) for costs in self.costs], dtype=torch.float64)
+        exact, other = sum_over_ranks(own.to(self.taken.device)).tolist()
+        if isinstance(self.other, Cached):  # whose first use is exact
+            other = (exact + (self.every - 1) * other) / self.every
+        self.taken.fill_(int(other < WORTH * exact))
+        share = f"{self.names[1]} costs {other / exact:.2f} of exact"
+        self.told(f"{self.names[int(self.taken)]} is taken ({share}; below {WORTH} it is worth it)")
+
+
+def clock(device: torch.device) -> float:
+    """Seconds of work done: processor time, or on a GPU the time until it has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+POLICIES: dict[str, type[nn.Module]] = {"exact": Exact, "sampled": Sampled, "cached": Cached, "auto": Auto}
 
 
 def answers(target: Int[Tensor, "*M"] | Float[Tensor, "*M K"]) -> Int[Tensor, " L"]:

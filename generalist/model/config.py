@@ -1,16 +1,15 @@
-"""`GeneralistConfig`: the shared encoder, the modalities and the logit scales of one model."""
+"""`ModelConfig`: the shared encoder, the modalities and the logit scales of one model."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
-
-from transformers import PreTrainedConfig
+from typing import Any, ClassVar
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.nn.mixers.table import check
+from generalist.data.base.moved import old_name
+from generalist.nn.mixers.table import check as check_mixers
 from generalist.nn.spec import Inputs
 from generalist.recipe.encoder import EncoderSpec
 from generalist.recipe.layers import MoeSpec, check_name
@@ -32,8 +31,9 @@ def inputs_of(modalities: Mapping[str, Modality], writes: bool, asked: Collectio
     )
 
 
-class GeneralistConfig(PreTrainedConfig, EncoderSpec):
-    """Configuration of a `GeneralistModel`: its `EncoderSpec`, and what is known of its modalities and tasks.
+@dataclass(kw_only=True)
+class ModelConfig(EncoderSpec):
+    """Configuration of a model: its `EncoderSpec`, and what is known of its modalities and tasks.
 
     modalities: {name: settings of its tokenizer}; modality_order: their names in order, by which a modality router
     knows them (a saved configuration has its keys sorted). scales: names of the learnable logit scales.
@@ -49,13 +49,13 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     head_task: the task as which a head of transformers asks (`generalist.hf.heads`), by default the first that fits; a
     head's classes are id2label, where a user names none those of the task.
     frozen: a saved model's frozen weights that lie in a package, "refer" (left out, found again by name and hash) or
-    "include"; referred: {modality: weights, package, digest} of those left out (`generalist.model.referred`).
+    "include"; referred: {modality: weights, package, digest} of those left out (`generalist.model.folder.referred`).
     tasks: names that a task router knows. task_sides: {task: what its inputs and candidates are told of each other}
     (`Task.sides`); zero_shot_task: the task that a question without a name is answered as by such a router, by default
     the one that asks such questions.
     """
 
-    model_type = "generalist"
+    _attn_implementation: ClassVar[str | None] = None  # transformers' name of a kernel; its own classes let one choose
 
     linear_heads: dict[str, int] | None = None
     tasks: list[str] | None = None
@@ -75,11 +75,12 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
     candidate_sets: dict[str, Any] | None = None
     head_task: str = ""
 
-    if TYPE_CHECKING:  # transformers makes it of the fields above, and takes other names besides
+    def __post_init__(self) -> None:
+        self.settle()
+        self.check()
 
-        def __init__(self, **kwargs: Any) -> None: ...
-
-    def __post_init__(self, **kwargs: Any) -> None:
+    def settle(self) -> None:
+        """None becomes what it stands for, a dict of a file the class that it holds. UserError for unknown keys."""
         settings = self.modalities or {}
         self.modality_order = list(dict.fromkeys([*(n for n in self.modality_order or [] if n in settings), *settings]))
         self.modalities = {name: settings[name] for name in self.modality_order}
@@ -98,24 +99,23 @@ class GeneralistConfig(PreTrainedConfig, EncoderSpec):
         for name in moe:
             check_name(name, [f.name for f in fields(MoeSpec)], "moe has no")
         self.moe = MoeSpec(**moe)
-        kwargs.pop("initializer_range", None)  # of earlier files, read by nobody
-        unnamed = self.id2label is None and kwargs.get("num_labels") is None
-        super().__post_init__(**kwargs)
-        if unnamed:  # transformers' own two, LABEL_0 and LABEL_1, would be taken for a user's
-            self.id2label = self.label2id = None
+
+    def check(self) -> None:
+        """UserError for what cannot be or cannot work together."""
         self.separate_prompts = self.separate_prompts or self.candidate_prompts is not None
-        for name, value in self.temperatures.items():
+        for name, value in (self.temperatures or {}).items():
             if not 0 < value < float("inf"):
                 raise UserError(f"model: the temperature of scale {name!r} is {value}; it must be positive and finite")
-        for name, values in self.modalities.items():
+        for name, values in (self.modalities or {}).items():
             if name not in MODALITIES and "class" not in values:
                 raise UserError(f"unknown modality {name!r}; {nearest(name, MODALITIES)}")
-        asked = set[str]().union(*map(itemgetter("inputs"), self.task_sides.values()))
-        check(self, lambda: inputs_of(build_modalities(self.modalities), bool(self.writing_scale), asked))
-
-    def to_dict(self) -> dict[str, Any]:
-        return super().to_dict() | {"moe": asdict(self.moe)}
+        asked = set[str]().union(*map(itemgetter("inputs"), (self.task_sides or {}).values()))
+        check_mixers(self, lambda: inputs_of(build_modalities(self.modalities), bool(self.writing_scale), asked))
 
     @property
     def known(self) -> tuple[int, int]:
         return len(self.modalities or {}), len(self.tasks or [])
+
+
+def __getattr__(name: str) -> Any:  # transformers' class of it stood here
+    return old_name(__name__, name)

@@ -12,26 +12,22 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
-from transformers.activations import ACT2FN
+from torch.nn import init
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.base.trust import trusting
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
 from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Packed, Span
-from generalist.model.config import GeneralistConfig
+from generalist.model.config import ModelConfig
 from generalist.model.kept import Encoded, Kept, State, state_of
-from generalist.model.referred import complete, prefix_of
 from generalist.model.sides import INPUT, SIDES, SUMMARY, Sides, is_candidate, modalities_of
-from generalist.nn.attention.kernels import needs_flash
+from generalist.nn.activations import activation
 from generalist.nn.encoder import Encoder
 from generalist.nn.experts.experts import ExpertLinear
 from generalist.nn.experts.placement import has_experts
@@ -49,19 +45,23 @@ from generalist.tokenizers_mod.maps.base import OwnLinear
 MEMBERS = 8192  # candidates encoded at once
 
 
-class PackedModel(Tapped, PreTrainedModel):
-    config_class = GeneralistConfig
-    config: GeneralistConfig
-    base_model_prefix = "generalist"
-    _no_split_modules: ClassVar[list[str]] = ["Block"]
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+class PackedModel(Tapped, nn.Module):
+    """The model alone, a plain module: what trains, answers and is read from a folder in a second.
 
-    def __init__(self, config: GeneralistConfig) -> None:
-        super().__init__(config)
+    transformers' class of the same tensors is `generalist.hf.model.GeneralistModel`.
+    """
+
+    config: ModelConfig
+    name_or_path = ""  # the folder that it was read from
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.make(config)
+        self.apply(self._init_weights)
+
+    def make(self, config: ModelConfig) -> None:
+        """All parts of the model."""
         width, eps = config.width, config.eps
         self.modalities = build_modalities(config.modalities)
         self.tokenizers = nn.ModuleDict({name: m.build(width) for name, m in self.modalities.items()})
@@ -89,16 +89,14 @@ class PackedModel(Tapped, PreTrainedModel):
         }
         own = [m for root in (self.encoder, self.head) for m in root.modules() if isinstance(m, nn.Linear)]
         own = [m for m in own if not isinstance(m, OwnLinear)]
-        # weights that a saved model finds in their package
-        self._keys_to_ignore_on_load_missing = [rf"^{prefix_of(name)}" for name in config.referred or {}]
         self.own_linears = {linear: parts.get(linear.weight, 1) for linear in own}
         self.kept = Kept()
-        self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Fresh linears of the encoder and head, and logit scales; tokenizers keep the initialisation they chose.
 
-        transformers shows it each module that holds parameters itself, and none that only holds modules.
+        transformers shows it each module that holds parameters itself, and none that only holds modules, and keeps
+        `torch.nn.init` off what was loaded.
         """
         if module is self.log_scales:
             for value in module.values():
@@ -116,12 +114,9 @@ class PackedModel(Tapped, PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
 
-    def _flash_attn_can_dispatch(self, flash_attn_version: int, is_init_check: bool = False) -> bool:
-        """transformers' check of package and device, with a line that says what to install."""
-        try:
-            return super()._flash_attn_can_dispatch(flash_attn_version, is_init_check)
-        except (ImportError, ValueError) as error:
-            raise UserError(needs_flash(flash_attn_version)) from error
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def embedded(self, packed: Packed) -> Embedded:
         """Raw spans -> packed tokens Float[N D] before the encoder, and what their tokenizer knows of those asked."""
@@ -170,14 +165,6 @@ class PackedModel(Tapped, PreTrainedModel):
         if role.other is None and not role.task:  # whoever packed it did not say what it is compared with
             role = self.sides.role(SIDES[role.target], set(packed.kinds) - {SUMMARY}, None)
         return self.router.table(replace(packed, role=role), self.kinds, self.config.tasks or [])
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names."""
-        with trusting(bool(kwargs.get("trust_remote_code"))):
-            found = super().from_pretrained(*args, **kwargs)
-            complete(found[0] if isinstance(found, tuple) else found)
-            return found
 
     def encode_together(self, parts: Sequence[Packed], tokens: Tensor | None = None) -> list[Tensor]:
         """Packed inputs, then candidates, in one pass through the encoder: their features at the asked tokens.
@@ -390,7 +377,7 @@ class OutputHead(nn.Module):
 
     def __init__(self, width: int, eps: float, out: int, bias: bool = True, norm: bool = True, act: str = "") -> None:
         super().__init__()
-        self.activation = ACT2FN[act] if act else nn.Identity()
+        self.activation = activation(act) if act else nn.Identity()
         self.norm = nn.LayerNorm(width, eps=eps) if norm else nn.Identity()
         self.projection = nn.Linear(width, out, bias=bias)
 

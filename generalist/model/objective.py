@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Batch, Packed, Span
-from generalist.machine.collectives import gather, gather_constant, world
-from generalist.model.candidates import POLICIES, SHARE_FROM, Compared, Exact, Inputs, Members, sampled_loss
+from generalist.machine.collectives import gather, gather_constant, rank, world
+from generalist.model.candidates import POLICIES, SHARE_FROM, Auto, Compared, Exact, Inputs, Members, sampled_loss
+from generalist.model.many import CHUNK, SCORES, summed_loss
 from generalist.model.model import PackedModel
 from generalist.model.ranked import Ranked, member_scores, partner_scores
 from generalist.recipe.specs import CandidateSpec
@@ -23,7 +25,6 @@ from generalist.tasks.candidates.names import TEMPLATED, CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 
 BARE = "{}"  # a name without a template
-CHUNK = 4096  # members encoded at once where no gradient is needed
 
 
 def same_answer(keys: Tensor | None, over: Callable[[Tensor], Tensor] = gather) -> Tensor:
@@ -69,16 +70,28 @@ class Objective(nn.Module):
         self._exact = Exact(CandidateSpec(), 0, width)
         # by number: a task's name may hold what a module's name may not
         self._policy_of = {name: i for i, name in enumerate(sets)}
-        self.policies = nn.ModuleList(POLICIES[self.specs[n].policy](self.specs[n], self.count(n), width) for n in sets)
+        self.policies = nn.ModuleList(self._policy(name, width) for name in sets)
         for name in sets:
             self._check(name)
 
+    def _policy(self, name: str, width: int) -> nn.Module:
+        spec = self.specs[name]
+        if POLICIES[spec.policy] is not Auto:
+            return POLICIES[spec.policy](spec, self.count(name), width)
+        found = Auto(spec, self.count(name), width, self._whole(name) or bool(self.model.config.linear_heads))
+        if rank() == 0:
+            found.told = lambda line: print(f"candidates.{name}: {line}", file=sys.stderr, flush=True)
+        return found
+
+    def _whole(self, name: str) -> bool:
+        """Whether the set's loss looks at all its members."""
+        return type(self.sets[name]).penalty is not CandidateSet.penalty
+
     def _check(self, name: str) -> None:
-        spec, chosen = self.specs[name], self.sets[name]
+        spec = self.specs[name]
         if self.mixed and world() > 1 and spec.shard == "always":
             raise UserError(f"candidates.{name}.shard=always needs sampling=unmixed: ranks are at different tasks")
-        whole = type(chosen).penalty is not CandidateSet.penalty
-        if spec.policy == "sampled" and whole and spec.size < self.count(name):
+        if spec.policy == "sampled" and self._whole(name) and spec.size < self.count(name):
             raise UserError(
                 f"candidates.{name}.policy=sampled: this set's loss looks at all its members; use exact or cached"
             )
@@ -188,6 +201,9 @@ class Objective(nn.Module):
         made = self.model.embedded(batch.inputs)
         labels = batch.inputs.labels if made.labels is None else made.labels  # or of the objects that proposals matched
         compared = policy(self.model, Inputs(batch.inputs, made.x), members, chosen.target(labels))
+        if compared.log_weight is None and self._bounded(batch, compared, name):
+            total = self._in_chunks(batch, compared)
+            return total if made.loss is None else total + made.loss
         total, log_p = self._loss(batch, compared)
         if self.extra is not None and made.labels is not None:
             raise UserError(f"task {batch.task}: its questions are what this model finds, no other model can rank them")
@@ -211,6 +227,18 @@ class Objective(nn.Module):
             return total
         more = self.extra(Ranked(batch.task, scores, asked(target), by, log_weight, ranks))
         return total if more is None else total + more
+
+    def _bounded(self, batch: Batch, compared: Compared, name: str) -> bool:
+        """Whether the scores are too many to be held, and nobody looks at them all."""
+        looked_at = (self.extra is not None and self.model.training) or self._whole(name)
+        many = asked(compared.target).numel() * len(compared.members) > SCORES
+        return many and not looked_at and batch.scale not in self.model.linear_heads
+
+    def _in_chunks(self, batch: Batch, compared: Compared) -> Tensor:
+        def scores(queries: Tensor, members: Tensor) -> Tensor:
+            return self.model.tempered(self.model.scaled(queries, members, batch.scale), batch.scale)
+
+        return summed_loss(scores, compared.queries, compared.members, compared.target, batch.smoothing)
 
     def _loss(self, batch: Batch, compared: Compared) -> tuple[Tensor, Tensor]:
         """The summed loss and log p over the columns compared with."""

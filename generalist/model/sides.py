@@ -3,12 +3,12 @@
 A mixture of experts looks at more than the tokens: at the side that a sequence stands on, at the kinds of what stands
 on the other side, at the task (`generalist.data.batch.routes.Role`). Training and evaluation know all of it
 (`Task.sides`). The model
-keeps it by task (`GeneralistConfig.task_sides`), and whoever has sequences or tensors in hand gets the same here:
+keeps it by task (`ModelConfig.task_sides`), and whoever has sequences or tensors in hand gets the same here:
 
     a task is named                     what that task was trained with
     none is named                       the kinds of the inputs and candidates at hand
     none, and the router goes by task   the task that takes such inputs among such candidates, the first of several
-                                        (`GeneralistConfig.zero_shot_task` where set); a warning says which was taken
+                                        (`ModelConfig.zero_shot_task` where set); a warning says which was taken
 
 Deep prompts go by the side alone.
 """
@@ -21,7 +21,7 @@ from warnings import warn
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.routes import Role
 from generalist.data.batch.types import Span
-from generalist.model.config import GeneralistConfig
+from generalist.model.config import ModelConfig
 from generalist.nn.experts.routing import Router
 from generalist.tasks.base.told import GIVEN, Told
 
@@ -44,7 +44,7 @@ def modalities_of(sequences: Iterable[Sequence[Span]]) -> set[str]:
 class Sides:
     """The roles of a model's inputs and candidates. kinds: {modality: kind}; router: the model's, None without one."""
 
-    def __init__(self, config: GeneralistConfig, kinds: Mapping[str, str], router: type[Router] | None) -> None:
+    def __init__(self, config: ModelConfig, kinds: Mapping[str, str], router: type[Router] | None) -> None:
         self.config, self.kinds = config, kinds
         self.by_task = router is not None and router.needs_task
         self.by_side = router is not None and router.needs_sides

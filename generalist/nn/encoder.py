@@ -6,12 +6,13 @@ It works on packed tokens only and knows nothing of modalities, tasks, devices o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from generalist.data.batch.at import At
 from generalist.nn.mixers.base import Mixer
@@ -38,8 +39,14 @@ class DropPath(nn.Module):
         return x * (keep / (1 - self.rate)).repeat_interleave(lengths).unsqueeze(1).to(x.dtype)
 
 
-class Block(GradientCheckpointingLayer, Step):
-    """A token mixer and a channel mixer, each on a residual branch; tokens and width stay."""
+class Block(Step):
+    """A token mixer and a channel mixer, each on a residual branch; tokens and width stay.
+
+    gradient_checkpointing and the function beside it are set by transformers' `gradient_checkpointing_enable`.
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
 
     def __init__(self, config: EncoderSpec, layer: LayerSpec) -> None:
         super().__init__()
@@ -61,6 +68,12 @@ class Block(GradientCheckpointingLayer, Step):
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
         """Float[N D] -> Float[N D], or where `at.only` and the channel mixer allows it Float[W D], the tokens asked."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(self.mixed, x, at)
+        return self.mixed(x, at)
+
+    def mixed(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M E"], At]:
+        """What `forward` gives, made anew in the backward pass where the layer is recomputed."""
         only = at.only and self.mlp.apart
         after = at.of_asked() if only else at
         own = x.index_select(0, at.asked) if only else x

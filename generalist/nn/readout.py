@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.nn.activations import activation
 from generalist.recipe.encoder import EncoderSpec
 from generalist.recipe.layers import check_name
 
@@ -126,7 +126,7 @@ class AttentionPooling(nn.Module):
         if hidden := int(chosen["hidden"]):
             self.norm2 = nn.LayerNorm(size, eps=eps)
             self.up, self.down = nn.Linear(size, hidden), nn.Linear(hidden, size)
-            self.activation = ACT2FN[config.activation]
+            self.activation = activation(config.activation)
 
     def forward(
         self, hidden: Float[Tensor, "N D"], owner: Int[Tensor, " N"], asked: Int[Tensor, " M"], sequences: int

@@ -14,24 +14,8 @@ from typing import Any
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.named import named as by_name
 from generalist.recipe.json import from_json
+from generalist.recipe.names import RECIPES
 from generalist.recipe.recipe import Recipe
-
-RECIPES: dict[str, str] = {
-    "demo": "generalist.recipes.demo:demo",
-    "starter": "generalist.recipes.starter:starter",
-    "uni_perceiver_tiny": "generalist.recipes.uni_perceiver_tiny:uni_perceiver_tiny",
-    "uni_perceiver_base": "generalist.recipes.uni_perceiver:uni_perceiver_base",
-    "uni_perceiver_large": "generalist.recipes.uni_perceiver:uni_perceiver_large",
-    "uni_perceiver_moe_base": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base",
-    "uni_perceiver_base_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_base_stage2",
-    "uni_perceiver_large_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_large_stage2",
-    "uni_perceiver_moe_base_stage2": "generalist.recipes.uni_perceiver:uni_perceiver_moe_base_stage2",
-    "detect_tiny": "generalist.recipes.detect_tiny:detect_tiny",
-    "segment_tiny": "generalist.recipes.detect_tiny:segment_tiny",
-    "uni_perceiver_v2_base": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_base",
-    "uni_perceiver_v2_large": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_large",
-    "uni_perceiver_v2_towers": "generalist.recipes.uni_perceiver_v2:uni_perceiver_v2_towers",
-}
 
 
 def load_recipe(name: str) -> Recipe:

@@ -27,7 +27,8 @@ class EngineSpec:
     """Where and how a recipe is trained; none of it changes what is learnt.
 
     kind: "auto" (DeepSpeed where several processes were launched), "local" or "deepspeed". precision: "fp32",
-    "bf16" (autocast, parameters stay fp32) or "fp16" (DeepSpeed on CUDA). accumulate: micro steps a step. threads:
+    "bf16" (autocast, parameters stay fp32), "fp16" (DeepSpeed on CUDA) or "auto" (fp32 or bf16, whichever costs less in
+    the first steps; one process). accumulate: micro steps a step. threads:
     0 leaves torch's own. zero_stage: 0 to 3, what DeepSpeed shards (one process that offloads nothing has nothing to
     shard and runs 1 and 2 as 0); offload: "none", "cpu" or "nvme" (then nvme_path is the folder). deepspeed: a
     DeepSpeed config file, taken whole. activation_checkpointing: compute the layers' activations again in the
@@ -104,17 +105,18 @@ class ValidationSpec:
     best: bool = True
 
 
-POLICY_NAMES = ("exact", "sampled", "cached")
+POLICY_NAMES = ("exact", "sampled", "cached", "auto")
 
 
 @dataclass
 class CandidateSpec:
     """How training uses a task's candidates (recipe keys candidates.TASK.*).
 
-    policy: "exact", "sampled" or "cached". size: members sampled besides the batch's answers. every: uses of the
-    set between two encodings of a cached one. shard: split the encoding over ranks, "auto" from 1024 members on,
-    "always" or "never". negatives: of in-batch candidates, "gathered" from all ranks with gradient, "constant"
-    (gathered without gradient to the other ranks, the official Uni-Perceiver) or "local".
+    policy: "exact", "sampled", "cached", or "auto", the first or one of the others by their cost, measured in the first
+    uses. size: members sampled besides the batch's answers. every: uses of the set between two encodings of a cached
+    one. shard: split the encoding over ranks, "auto" from 1024 members on, "always" or "never". negatives: of in-batch
+    candidates, "gathered" from all ranks with gradient, "constant" (gathered without gradient to the other ranks, the
+    official Uni-Perceiver) or "local".
     """
 
     policy: str = "exact"

@@ -21,7 +21,7 @@ from typing import Any
 from generalist.convert.uni_perceiver.keys import SCALES
 from generalist.data.sources.shards import Shards
 from generalist.data.stream.source import Source
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.recipe.recipe import CheckpointSpec, EngineSpec, Recipe
 from generalist.recipe.specs import ModelSpec, OptimizerSpec
 from generalist.tasks.base.task import Task

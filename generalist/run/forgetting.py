@@ -17,8 +17,8 @@ from typing import Any
 from generalist.evaluate.answer import answer
 from generalist.evaluate.heldout import reason
 from generalist.evaluate.zero_shot import Judge
-from generalist.hf.model import GeneralistModel
 from generalist.hf.saved import read_model
+from generalist.model.model import PackedModel
 from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
 from generalist.tasks.base.task import Task
@@ -28,7 +28,7 @@ from generalist.train.start.initial import initial_folder
 Row = dict[str, Any]
 
 
-def of_start(recipe: Recipe, prepared: Prepared, model: GeneralistModel, lines: dict[str, Row]) -> Row | None:
+def of_start(recipe: Recipe, prepared: Prepared, model: PackedModel, lines: dict[str, Row]) -> Row | None:
     """{"from", "tasks": {task: {"metric", "higher_is_better", "before", "after"}}, "notes"}; None without a start.
 
     lines: of this run's own tasks, as metrics.json holds them.
@@ -51,7 +51,7 @@ def of_start(recipe: Recipe, prepared: Prepared, model: GeneralistModel, lines: 
 
 
 def _of_run(
-    folder: Path, prepared: Prepared, model: GeneralistModel, lines: dict[str, Row]
+    folder: Path, prepared: Prepared, model: PackedModel, lines: dict[str, Row]
 ) -> Iterator[tuple[str, Row | str]]:
     before = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"]
     _, processor = read_model(initial_folder(folder))
@@ -74,7 +74,7 @@ def _of_model(folder: Path, prepared: Prepared, lines: dict[str, Row]) -> Iterat
             yield name, _row(task, _value(task, start, processor.built, task.candidates), lines[name]["value"])
 
 
-def _asked(task: Task, before: float, model: GeneralistModel, modalities: dict[str, Any], candidates: Any) -> Row | str:
+def _asked(task: Task, before: float, model: PackedModel, modalities: dict[str, Any], candidates: Any) -> Row | str:
     """The row of a task that this run does not have, or why it cannot be asked."""
     try:
         return _row(task, before, _value(task, model, modalities, candidates))
@@ -82,7 +82,7 @@ def _asked(task: Task, before: float, model: GeneralistModel, modalities: dict[s
         return f"not asked again: {reason(error)}"
 
 
-def _value(task: Task, model: GeneralistModel, modalities: dict[str, Any], candidates: Any) -> float:
+def _value(task: Task, model: PackedModel, modalities: dict[str, Any], candidates: Any) -> float:
     """A task's measure of its test data, as a model answers it."""
     asked, records = copy(task), task.open("test")
     if asked.scale not in model.log_scales:

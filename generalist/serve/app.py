@@ -91,11 +91,19 @@ class Measured:
         self.model.observe(seconds)
 
 
-def app_of(folder: Path, prompts: dict[str, Path], batch: int = 64, waiting: int = 1024, body_mb: int = 64) -> FastAPI:
-    """The application of a model folder. prompts: {name: prompt file}; body_mb: what one request may send."""
+def app_of(
+    folder: Path,
+    prompts: dict[str, Path],
+    batch: int = 64,
+    waiting: int = 1024,
+    body_mb: int = 64,
+    precision: str = "fp32",
+) -> FastAPI:
+    """The application of a model folder. prompts: {name: prompt file}; body_mb: what one request may send; precision:
+    in which it answers."""
     measured = Measured(lambda: batcher)
     batcher = Batcher(batch, waiting, measured.passed)
-    service = Service(folder, prompts, batcher)
+    service = Service(folder, prompts, batcher, precision)
     readers = ThreadPoolExecutor(READERS, "reader")
     app = FastAPI(
         title="generalist", description="One encoder, one likelihood, any modality.", docs_url=None, redoc_url=None

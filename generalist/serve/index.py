@@ -22,9 +22,10 @@ import torch
 from generalist.data.base.errors import UserError
 from generalist.data.base.files import is_regular
 from generalist.data.media.kinds import CALLED, MEDIA, ending, is_junk
-from generalist.hf.model import GeneralistModel
-from generalist.hf.processor import GeneralistProcessor
 from generalist.hf.saved import weights_hash
+from generalist.model.ask import in_precision
+from generalist.model.model import PackedModel
+from generalist.model.processor import Processor
 from generalist.model.sides import CANDIDATE, INPUT
 from generalist.tokenizers_mod.base.capabilities import Writes
 
@@ -51,7 +52,7 @@ class Told:
     unread: dict[str, str] = field(default_factory=dict)
 
 
-def modalities_of_files(processor: GeneralistProcessor) -> dict[str, str]:
+def modalities_of_files(processor: Processor) -> dict[str, str]:
     """{ending of a file: the model's modality that reads it}"""
     found: dict[str, str] = {}
     for name, modality in processor.built.items():
@@ -73,9 +74,12 @@ def items_in(folder: Path, kinds: dict[str, str]) -> Iterator[Item]:
 class Index:
     """The index in `place`, empty where there is none yet. UserError: of another model, or damaged."""
 
-    def __init__(self, place: Path, model: GeneralistModel, processor: GeneralistProcessor, folder: Path) -> None:
+    def __init__(
+        self, place: Path, model: PackedModel, processor: Processor, folder: Path, precision: str = "fp32"
+    ) -> None:
         self.place, self.model, self.processor, self.folder = place, model, processor, folder
         self.hash = weights_hash(dict(model.state_dict()))
+        self.precision = precision
         self.items: list[Item] = []
         self.vectors = np.zeros((0, 0), np.float32)
         if (place / "about.json").is_file():
@@ -94,6 +98,8 @@ class Index:
             ) from error
         if about.get("weights") != self.hash:
             raise UserError(f"{self.place} is an index of another model; give another --out, or remove the folder")
+        if (made := about.get("precision", "fp32")) != self.precision:
+            raise UserError(f"{self.place} was made with --precision {made}; give the same, or another --out")
         if len(self.items) != len(self.vectors):
             raise UserError(f"{self.place}: {len(self.items)} items and {len(self.vectors)} vectors; make it anew")
 
@@ -135,7 +141,8 @@ class Index:
     def encode(self, sequences: Sequence[Any], modality: str) -> np.ndarray:
         """Float32[n D]: texts as candidates, as they were taught; everything else as inputs."""
         side = CANDIDATE if isinstance(self.processor.built[modality], Writes) else INPUT
-        return self.model.encode(sequences, side=side).float().cpu().numpy()
+        with in_precision(self.precision, self.model.device):
+            return self.model.encode(sequences, side=side).float().cpu().numpy()
 
     def _save(self) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
@@ -143,6 +150,7 @@ class Index:
         lines = [json.dumps(asdict(item), ensure_ascii=False) for item in self.items]
         (self.place / "items.jsonl").write_text("\n".join(lines) + "\n" * bool(lines), encoding="utf-8")
         about = {"folder": str(self.folder.resolve()), "model": str(self.model.name_or_path), "weights": self.hash}
+        about["precision"] = self.precision
         (self.place / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     def search(self, modality: str, raw: Any, most: int = 10) -> list[tuple[str, float]]:
@@ -158,11 +166,11 @@ class Index:
         return [(self.items[i].file, float(c)) for c, i in zip(cosine[0], number[0], strict=True)]
 
 
-def place_of(place: Path) -> tuple[Path, Path]:
-    """(the model's folder, the folder of items) that an index was made of."""
+def place_of(place: Path) -> tuple[Path, Path, str]:
+    """(the model's folder, the folder of items, the precision) that an index was made of."""
     try:
         about = json.loads((place / "about.json").read_text(encoding="utf-8"))
-        return Path(about["model"]), Path(about["folder"])
+        return Path(about["model"]), Path(about["folder"]), about.get("precision", "fp32")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{place} is no index ({error}); make one: generalist index MODEL FOLDER --out {place}"

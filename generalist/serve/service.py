@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from generalist.adapt.kept import read_part, wearing
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.batch.types import Span
 from generalist.hf.detection import detection_task
-from generalist.hf.predict import as_given, ask, load_model, task_of
+from generalist.hf.predict import as_given, ask, load_for_asking, task_of
 from generalist.model import ask as asking
 from generalist.serve.batching import Batcher
 from generalist.tasks.base.task import Task
@@ -31,11 +31,12 @@ class Read(dict[str, Any]):
 class Service:
     """A model folder, the prompts that may be worn, and the thread that answers."""
 
-    def __init__(self, folder: Path, prompts: Mapping[str, Path], batcher: Batcher) -> None:
-        self.model, self.processor = load_model(folder)
+    def __init__(self, folder: Path, prompts: Mapping[str, Path], batcher: Batcher, precision: str = "fp32") -> None:
+        self.model, self.processor = load_for_asking(folder)
         self.model.eval()
         self.parts = {name: read_part(path, self.model) for name, path in prompts.items()}
-        self.batcher = batcher
+        self.batcher, self.precision = batcher, precision
+        asking.in_precision(precision, self.model.device)  # one that does not exist is said before anybody asks
 
     def about(self) -> dict[str, Any]:
         """What can be asked: modalities, tasks with their inputs and answers, prompts."""
@@ -82,7 +83,7 @@ class Service:
 
         @torch.no_grad()
         def answer(sequences: list[Any]) -> Sequence[Any]:
-            with wearing(self.model, part) if part is not None else nullcontext():
+            with self._wearing(part), asking.in_precision(self.precision, self.model.device):
                 vectors = self.model.encode(sequences, side=side)
             return [{"vector": [round(v, 6) for v in row]} for row in vectors.float().tolist()]
 
@@ -125,10 +126,13 @@ class Service:
         key = (kind, task.name, tuple(candidates or ()), more, prompts, frozenset(raw))
         return self.batcher.ask(key, record, partial(self._answers, asked, part))
 
+    def _wearing(self, part: dict[str, torch.Tensor] | None) -> AbstractContextManager[Any]:
+        return nullcontext() if part is None else wearing(self.model, part)
+
     def _answers(self, task: Task, part: dict[str, torch.Tensor] | None, records: list[Any]) -> Sequence[Any]:
         ready: Any = copy(task)
         ready.asked = lambda record: record.question  # read once, in its request's own thread
-        with wearing(self.model, part) if part is not None else nullcontext():
+        with self._wearing(part), asking.in_precision(self.precision, self.model.device):
             found = ask(self.model, self.processor, ready, records, asking.BATCH)
         return [{"task": task.name, **_plain(answer)} for answer in found]
 

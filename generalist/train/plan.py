@@ -69,7 +69,7 @@ def plan(recipe: Recipe, gpus: int, gpu: str, cores: int = 8) -> dict[str, Any]:
     missing = stand_in(recipe.tasks, recipe.modalities)
     parameters, layer, counted = count(recipe, gpus)
     shares = Schedule([t.name for t in recipe.tasks], [t.share for t in recipe.tasks])
-    half = recipe.engine.precision != "fp32"
+    half = recipe.engine.precision in ("bf16", "fp16")
     micro = recipe.engine.accumulate
 
     def mean(field: str) -> float:
@@ -163,7 +163,7 @@ def weak_scaling(recipe: Recipe, gpu: str, counts: list[int]) -> list[dict[str, 
     """The same work a GPU on more and more of them (stage 1): how much of the ideal speed the network leaves."""
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu!r}; {nearest(gpu, GPUS)} (known: {', '.join(GPUS)})")
-    kind, half = GPUS[gpu], recipe.engine.precision != "fp32"
+    kind, half = GPUS[gpu], recipe.engine.precision in ("bf16", "fp16")
     parameters, _, counted = count(recipe, 1)
     shares = Schedule([t.name for t in recipe.tasks], [t.share for t in recipe.tasks])
     flops = sum(shares.share(n) * c.flops for n, c in counted.items()) * recipe.engine.accumulate

@@ -20,8 +20,9 @@ from generalist.data.stream.memory import Memory
 from generalist.data.stream.source import Records, from_sound
 from generalist.data.stream.stream import Feed
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig, inputs_of
+from generalist.model.config import inputs_of
 from generalist.model.objective import Objective
 from generalist.nn.mixers.table import check
 from generalist.recipe.recipe import Recipe

@@ -15,8 +15,8 @@ from generalist.commands.check.mixer_model import FOUR, PATCH, SIZES, WIDTH, Pic
 from generalist.commands.check.modality import EXACT, ROUNDED
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.nn.experts.experts import Experts
 from generalist.nn.mixers.maps import MapMixer
 from generalist.recipe.recipe import Recipe

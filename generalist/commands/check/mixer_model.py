@@ -16,7 +16,7 @@ from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.data.stream.source import Record, Records
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.experts.experts import Experts
 from generalist.nn.mixers.base import Mixer
 from generalist.nn.mixers.maps import MapMixer

@@ -20,7 +20,7 @@ from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples, raw_at
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings

@@ -22,15 +22,15 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from generalist.data.base.errors import UserError
-    from generalist.hf.predict import load_model, raw_inputs
+    from generalist.hf.predict import load_for_asking, raw_inputs
     from generalist.serve.index import Index, place_of
 
     inputs = given(args.input)
     if len(inputs) != 1:
         raise UserError('give one input, such as --text "a red car" or --image FILE')
-    home, folder = place_of(args.index)
-    model, processor = load_model(home)
-    index = Index(args.index, model, processor, folder)
+    home, folder, precision = place_of(args.index)
+    model, processor = load_for_asking(home)
+    index = Index(args.index, model, processor, folder, precision)
     ((modality, raw),) = raw_inputs(processor, inputs).items()
     try:
         found = index.search(modality, raw, max(1, args.most))

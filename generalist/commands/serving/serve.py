@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from generalist.commands.predict import precision_flag
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a run's folder, or a model folder")
@@ -15,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=64, help="requests answered in one pass at most (default 64)")
     parser.add_argument("--waiting", type=int, default=1024, help="requests that may wait (default 1024)")
+    precision_flag(parser)
     parser.add_argument("--body-mb", type=int, default=64, help="what one request may send (default 64)")
 
 
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         prompts[name] = Path(file)
     if min(args.batch, args.waiting, args.body_mb) < 1:
         raise UserError("--batch, --waiting and --body-mb are at least 1")
-    app = app_of(args.model, prompts, args.batch, args.waiting, args.body_mb)
+    app = app_of(args.model, prompts, args.batch, args.waiting, args.body_mb, args.precision)
     print(f"http://{args.host}:{args.port}/   the page; /about says what can be asked; Ctrl-C ends it", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
     return 0

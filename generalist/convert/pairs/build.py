@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from generalist.convert.report import Report, real_numbers
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.recipe.encoder import EncoderSpec
 from generalist.tasks.candidates.likelihood import MAX_SCALE
 from generalist.tokenizers_mod.base.modalities import modality_settings

@@ -17,8 +17,8 @@ from torch import Tensor
 from generalist.convert.report import Report, fill
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.recipe.encoder import EncoderSpec
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import modality_settings

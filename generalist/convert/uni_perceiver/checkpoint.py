@@ -24,8 +24,8 @@ from generalist.convert.uni_perceiver.vocabulary import OFFICIAL, tokenizer_sett
 from generalist.convert.uni_perceiver_back import UNUSED, export, official_names, to_official
 from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
-from generalist.model.config import GeneralistConfig
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.bpe import EOT, SPE
 from generalist.tokenizers_mod.text.summary import Summary

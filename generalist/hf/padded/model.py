@@ -27,7 +27,7 @@ from generalist.data.batch.routes import Role, Routes
 from generalist.data.batch.types import Group, Layout, Packed
 from generalist.hf.padded.outputs import DualOutput
 from generalist.hf.padded.spans import States, padded_rows, spans_of
-from generalist.model.model import PackedModel
+from generalist.hf.pretrained.model import SavedModel
 from generalist.model.sides import INPUT, is_candidate
 from generalist.nn.attention.padded import padded_at
 from generalist.nn.taps import Kept
@@ -44,7 +44,7 @@ def bytes_of(t: Tensor) -> bytes:
     return t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-class PaddedModel(PackedModel):
+class PaddedModel(SavedModel):
     """A model that takes padded tensors besides packed sequences.
 
     chooses: whether two modalities are always a choice among candidates. If not, one candidate is let pass with a

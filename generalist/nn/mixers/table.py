@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.named import named as by_name
+from generalist.nn.activations import activation
 from generalist.nn.attention.positions.table import build_positions
 from generalist.nn.experts.experts import Experts
 from generalist.nn.experts.placement import check_experts, expert_spec, placed
@@ -106,7 +106,7 @@ def token_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
 
 def channel_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
     """The channel mixer of a layer of `layers_of`."""
-    return _built(CHANNEL_MIXERS, layer.channel, spec, layer, layer.hidden, ACT2FN[spec.activation])
+    return _built(CHANNEL_MIXERS, layer.channel, spec, layer, layer.hidden, activation(spec.activation))
 
 
 def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: LayerSpec, *sizes: Any) -> Mixer:
@@ -206,7 +206,7 @@ def _check_maps(name: str, operator: MapOperator, inputs: Inputs) -> None:
 def _check_parts(spec: EncoderSpec) -> None:
     spec.check_sizes()
     for act in filter(None, (spec.activation, spec.output_act)):
-        check_name(act, ACT2FN, "activation")
+        activation(act)
     check_readout(spec)
     if not spec.layers:
         _check_without_layers(spec)

@@ -91,8 +91,10 @@ def one_order(device: torch.device) -> Iterator[None]:
 
 def check_precision(precision: str, device: torch.device) -> None:
     """UserError for a precision that does not exist or that this device cannot train in."""
+    if precision == "auto":
+        raise UserError("engine.precision=auto measures in one process (engine.kind=local); choose fp32 or bf16 here")
     if precision not in PRECISIONS:
-        raise UserError(f"engine.precision {precision!r}; {nearest(precision, PRECISIONS)}")
+        raise UserError(f"engine.precision {precision!r}; {nearest(precision, [*PRECISIONS, 'auto'])}")
     if precision == "fp16" and device.type == "cpu":
         raise UserError("engine.precision=fp16 does not train on a CPU (DeepSpeed refuses it too); use fp32 or bf16")
 

@@ -24,11 +24,12 @@ from generalist.train.engines.base import (
     set_rng_state,
     write_meta,
 )
+from generalist.train.engines.precision import Measured
 from generalist.train.optimizer import BalancedAdamW, set_rate
 
 
 class LocalEngine:
-    """One process. precision: "fp32" or "bf16" (autocast; parameters stay fp32)."""
+    """One process. precision: "fp32", "bf16" (autocast; parameters stay fp32) or "auto" (`engines.precision`)."""
 
     rank, world = 0, 1
 
@@ -40,18 +41,25 @@ class LocalEngine:
         precision: str = "fp32",
         clip: float = 0.0,
     ) -> None:
-        check_precision(precision, device)
+        self.measured = Measured(objective, device) if precision == "auto" else None
+        self.precision = "fp32" if self.measured else precision
+        check_precision(self.precision, device)
         if precision == "fp16":
             raise UserError("engine.precision=fp16 needs a loss scale, which engine.kind=deepspeed has; or use bf16")
         self.objective = objective.to(device)
         self.optimizer, self.device, self.clip = optimizer, device, clip
-        self.dtype = PRECISIONS[precision]
         self.groups = group_names(objective, optimizer)
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.dtype is None:
+        if self.measured is not None:
+            self.measured.look(lambda precision: self._loss(batch, precision))
+            self.precision = self.measured.taken or "fp32"
+        return self._loss(batch, self.precision)
+
+    def _loss(self, batch: Batch, precision: str) -> Tensor:
+        if (dtype := PRECISIONS[precision]) is None:
             return self.objective(batch)
-        with torch.autocast(self.device.type, self.dtype):
+        with torch.autocast(self.device.type, dtype):
             return self.objective(batch)
 
     def backward(self, loss: Tensor) -> None:
@@ -69,7 +77,8 @@ class LocalEngine:
         return norm
 
     def state(self) -> dict[str, Any]:
-        return {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng_state()}
+        state = {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng_state()}
+        return state if self.measured is None else state | {"precision": self.measured.taken}
 
     def save(self, folder: Path, write: portable.Write) -> None:
         write_meta(folder, {"engine": "local", "world": 1, "stage": 0, "groups": self.groups})
@@ -84,6 +93,8 @@ class LocalEngine:
         self.objective.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         set_rng_state(state.get("rng"))
+        if self.measured is not None:
+            self.measured.taken = state.get("precision")
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu() for name, value in self.objective.state_dict().items()}

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from generalist.data.base.errors import UserError
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.nn.encoder import Block
 from generalist.recipe.encoder import HOW
 from generalist.recipe.recipe import Recipe

@@ -16,9 +16,9 @@ import torch
 from generalist.convert.files import load_folder
 from generalist.convert.report import Report
 from generalist.data.base.errors import UserError
-from generalist.model.config import GeneralistConfig
+from generalist.hf.pretrained.config import GeneralistConfig
+from generalist.model.folder.referred import referred_tensors
 from generalist.model.model import PackedModel
-from generalist.model.referred import referred_tensors
 from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec

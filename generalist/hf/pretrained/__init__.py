@@ -1,0 +1,1 @@
+"""transformers' base classes around the plain configuration and the plain model."""

@@ -1,0 +1,123 @@
+"""Candidates in numbers that do not fit in memory at once: encoded, compared and searched a chunk at a time.
+
+    encoded(model, members)         f of all, in chunks whose activations are made again in the backward pass
+    summed_loss(scores, ...)        -log p of the answers without the matrix of all scores
+    nearest(scores, ...)            the likeliest of any number of candidates, under the exact normaliser
+
+`scores(queries, members)` are the scaled cosines of a model (`PackedModel.scaled`), Float[M D] x Float[K D] -> [M K].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from generalist.tasks.candidates.likelihood import asked
+
+if TYPE_CHECKING:
+    from generalist.model.candidates import Members
+    from generalist.model.model import PackedModel
+
+CHUNK = 4096  # members encoded at once
+SCORES = 2**24  # scores that are held at once; beyond, the loss is summed up in chunks
+Scores = Callable[[Tensor, Tensor], Tensor]
+
+
+def encoded(model: PackedModel, members: Members) -> Float[Tensor, "K D"]:
+    """f of every member, with gradient: at any time the activations of one chunk alone."""
+    runs = [tuple(range(i, min(i + CHUNK, members.count))) for i in range(0, members.count, CHUNK)]
+    made = partial(model.features, candidate=True)
+    return torch.cat([checkpoint(made, members.pack(run, True), use_reentrant=False) for run in runs])
+
+
+def summed_loss(
+    scores: Scores,
+    queries: Float[Tensor, "*M D"],
+    members: Float[Tensor, "K D"],
+    target: Int[Tensor, "*M"] | Float[Tensor, "*M K"],
+    smoothing: float = 0.0,
+    most: int = SCORES,
+) -> Float[Tensor, "1"]:
+    """The sum of `negative_log_likelihood`, from chunks of at most `most` scores that the backward pass makes again."""
+    flat, real = queries.flatten(0, -2), asked(target).flatten()
+    goal = target.flatten(0, -2).nan_to_num() if target.is_floating_point() else target.flatten()
+    width = max(1, most // max(1, len(flat)))
+    found = [
+        checkpoint(_look, scores, flat, members[start : start + width], goal, start, use_reentrant=False)
+        for start in range(0, len(members), width)
+    ]
+    normaliser = torch.stack([part[0] for part in found]).logsumexp(0)
+    own, total = (torch.stack([part[i] for part in found]).sum(0) for i in (1, 2))
+    weight = goal.sum(-1) if goal.is_floating_point() else 1.0
+    per_answer = weight * normaliser - own
+    if smoothing:
+        per_answer = (1 - smoothing) * per_answer + smoothing * (normaliser - total / len(members))
+    return (per_answer * real).sum().reshape(1)
+
+
+def _look(scores: Scores, queries: Tensor, members: Tensor, goal: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one chunk of members: log-sum-exp, the answers' part of the scores and the sum of all, Float[M] each."""
+    found = scores(queries, members)
+    if goal.is_floating_point():
+        own = (goal[:, start : start + len(members)] * found).sum(-1)
+    else:
+        column = goal - start
+        inside = (column >= 0) & (column < len(members))
+        own = found.gather(-1, column.clamp(0, len(members) - 1).unsqueeze(-1)).squeeze(-1) * inside
+    return found.logsumexp(-1), own, found.sum(-1)
+
+
+@dataclass
+class Nearest:
+    """numbers: Int[M k] of the likeliest, best first; log_p: theirs, Float[M k]; normaliser: log of the sum over all
+    candidates, Float[M]. Where answers were given: answer_log_p, Float[M], and answer_rank, Int[M], 0 for the best.
+    """
+
+    numbers: Tensor
+    log_p: Tensor
+    normaliser: Tensor
+    answer_log_p: Tensor | None = None
+    answer_rank: Tensor | None = None
+
+
+@torch.no_grad()
+def nearest(
+    scores: Scores,
+    queries: Float[Tensor, "M D"],
+    members: Iterable[Tensor],
+    most: int = 10,
+    answers: tuple[Int[Tensor, " M"], Float[Tensor, "M D"]] | None = None,
+) -> Nearest:
+    """The likeliest of all candidates. members: their features in chunks, Float[k D] each, which are looked at once.
+
+    answers: the numbers of the right ones and their features, for their likelihoods and ranks.
+    """
+    best = queries.new_empty(len(queries), 0, dtype=torch.float32)
+    numbers = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
+    normaliser = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
+    right = None
+    if answers is not None:
+        pairs = zip(queries.unsqueeze(1), answers[1].unsqueeze(1), strict=True)
+        right = torch.cat([scores(query, answer) for query, answer in pairs])[:, 0]
+    rank = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    start = 0
+    for chunk in members:
+        found = scores(queries, chunk.to(queries.device))
+        normaliser = torch.logaddexp(normaliser, found.logsumexp(-1))
+        if right is not None and answers is not None:
+            own = answers[0].unsqueeze(1) == torch.arange(start, start + len(chunk), device=queries.device)
+            rank += ((found > right.unsqueeze(1)) & ~own).sum(-1)
+        top = found.topk(min(most, len(chunk)), dim=-1)
+        best, numbers = torch.cat([best, top.values], -1), torch.cat([numbers, top.indices + start], -1)
+        kept = best.topk(min(most, best.shape[1]), dim=-1)
+        best, numbers = kept.values, numbers.gather(-1, kept.indices)
+        start += len(chunk)
+    told = (None, None) if right is None else (right - normaliser, rank)
+    return Nearest(numbers, best - normaliser.unsqueeze(1), normaliser, *told)
