@@ -120,6 +120,7 @@ def tune(
 def _scored(objective: Objective, task: Classify, test: Records, samples: int, trained: dict[str, int]) -> Tuned:
     answers = evaluate.answer(task, test, objective)
     model = objective.model
+    assert isinstance(model, GeneralistModel)
     log_p = answers.log_p(slice(None))
     metrics = {"accuracy": float((log_p.argmax(-1) == answers.labels).float().mean())}
     return Tuned(model, metrics, log_p.cpu(), answers.labels.cpu(), samples, trained)

@@ -7,7 +7,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from generalist.hf.processor import GeneralistProcessor
+from generalist.model.processor import Processor
 
 HEAD = """---
 library_name: transformers
@@ -84,7 +84,7 @@ def write_card(folder: Path, title: str, processor: Any, scale: str, metrics: di
     (folder / "README.md").write_text(model_card(title, processor, scale, metrics), encoding="utf-8")
 
 
-def trained_pairs(processor: GeneralistProcessor) -> set[frozenset[str]] | None:
+def trained_pairs(processor: Processor) -> set[frozenset[str]] | None:
     """Pairs of modalities that a task read together or compared; None where the folder does not say."""
     if not processor.tasks:
         return None

@@ -19,14 +19,14 @@ from transformers.pipelines.base import Pipeline
 from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
 from generalist.hf.predict import ask
-from generalist.hf.processor import GeneralistProcessor
+from generalist.model.processor import Processor
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.vision.image import read_image
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
-def detection_task(processor: GeneralistProcessor, task: str | None = None) -> Task:
+def detection_task(processor: Processor, task: str | None = None) -> Task:
     """The task that detects; the first, unless named. UserError when none does."""
     found = {name: own for name, own in processor.tasks.items() if own.finds}
     if not found:
@@ -38,7 +38,7 @@ def detection_task(processor: GeneralistProcessor, task: str | None = None) -> T
 
 def detect(
     model: GeneralistModel,
-    processor: GeneralistProcessor,
+    processor: Processor,
     picture: Any,
     names: list[str] | None = None,
     threshold: float = 0.3,

@@ -27,7 +27,7 @@ def table(module: str, name: str) -> dict[str, str]:
     found = _assigned(source(module).body, name)
     if isinstance(found, ast.Dict):
         pairs = zip(found.keys, found.values, strict=True)
-        return {key.value: _path(module, value) for key, value in pairs if isinstance(key, ast.Constant)}
+        return {str(key.value): _path(module, value) for key, value in pairs if isinstance(key, ast.Constant)}
     named = next(node for node in ast.walk(found) if isinstance(node, ast.Tuple))
     paths = [_path(module, node) for node in named.elts]
     return {value(path, "kind"): path for path in paths}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.moved import old_name
@@ -55,7 +55,10 @@ class ModelConfig(EncoderSpec):
     the one that asks such questions.
     """
 
-    _attn_implementation: ClassVar[str | None] = None  # transformers' name of a kernel; its own classes let one choose
+    if TYPE_CHECKING:
+        _attn_implementation: str | None
+    else:
+        _attn_implementation = None  # transformers' name of a kernel; its own class lets one choose
 
     linear_heads: dict[str, int] | None = None
     tasks: list[str] | None = None

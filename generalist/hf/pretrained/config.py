@@ -16,6 +16,8 @@ class GeneralistConfig(PreTrainedConfig, ModelConfig):
     model_type = "generalist"
 
     if TYPE_CHECKING:  # transformers makes it of the fields, and takes other names besides
+        id2label: Any
+        label2id: Any
 
         def __init__(self, **kwargs: Any) -> None: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedModel
 
@@ -26,6 +26,10 @@ class SavedModel(PackedModel, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    if TYPE_CHECKING:  # transformers' own members, which are not annotated
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, config: GeneralistConfig) -> None:
         PreTrainedModel.__init__(self, config)
