@@ -133,10 +133,10 @@ def test_a_finished_task_is_not_drawn_and_counts_stay_those_of_the_draws():
 def test_how_often_is_looked_at_how_much_follows_from_counts_alone():
     recipe, held = tiny(validation__every=50, validation__cost=0.05, steps=20_000), {"digits": 1000, "wine": 30}
     # a task has half of the steps: 0.5 * 8 / 0.5 = 8 samples a step's time, so 1000 take 125 steps, and the look itself
-    # one: 1000 steps' time are 7 looks, 6 stretches of the training
+    # three: 1000 steps' time are 7 looks, 6 stretches of the training
     assert planned(recipe, held) == (3334, {"digits": 1000, "wine": 30})
-    assert planned(recipe, held, world=2) == (1112, {"digits": 206, "wine": 30})
-    assert planned(recipe, held, views={"digits": 9}) == (6667, {"digits": 221, "wine": 30})
+    assert planned(recipe, held, world=2) == (1177, {"digits": 210, "wine": 30})
+    assert planned(recipe, held, views={"digits": 9}) == (6667, {"digits": 219, "wine": 30})
     recipe.steps, recipe.validation.every = 100_000, 5_000
     assert planned(recipe, held) == (5_000, {"digits": 1000, "wine": 30})
 
@@ -147,10 +147,10 @@ def test_all_looks_together_are_within_their_share_of_the_training(steps, size):
     recipe = tiny(validation__every=max(1, steps // 24), validation__cost=0.05, steps=steps)
     every, sizes = planned(recipe, {"digits": size, "wine": size})
     looks = 1 + -(-steps // every)
-    cost = looks * (1 + sum(n * 0.5 / 8 for n in sizes.values()))
+    cost = looks * (3 + sum(n * 0.5 / 8 for n in sizes.values()))
     assert cost <= 0.05 * steps or (looks == 2 and set(sizes.values()) == {1})
     if steps >= 4_000:
-        assert min(sizes.values()) >= min(size, 64) and looks >= 4
+        assert min(sizes.values()) >= min(size, 64) and looks >= 4  # no accident of few samples chooses the best
 
 
 def test_the_best_look_is_the_first_of_equals_and_ties_go_to_the_smaller_misfit():

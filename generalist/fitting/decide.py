@@ -10,7 +10,9 @@ from statistics import median
 from generalist.data.base.errors import UserError
 from generalist.data.sources.tabular import ENDINGS
 from generalist.data.stream.schedule import Schedule
+from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Steps, loader
+from generalist.evaluate.heldout import validation
 from generalist.fitting.defaults import (
     EMA,
     EPOCHS,
@@ -37,7 +39,8 @@ from generalist.train.engines.build import build_engine, device_of
 from generalist.train.loop import StepResult, train
 from generalist.train.prepare import Prepared, prepare
 
-SEEN = 32  # validation samples that tell what a look takes
+SEEN = (32, 32, 128)  # validation samples that tell what a look takes: the last of these that is reached
+LONG = 0.2  # seconds of one, behind which no more are looked at
 SURE = 20  # validation samples, below which no look is taken for the best
 
 
@@ -114,24 +117,27 @@ def fix_steps(recipe: Recipe, parts: list[Part], began: float, seconds: float) -
     recipe.optimizer.warmup = max(1, min(200, recipe.steps // 10))
     recipe.checkpoint.every = max(1, recipe.steps // 4)
     recipe.validation = ValidationSpec(every=max(1, recipe.steps // LOOKS), patience=PATIENCE)
-    if min(len(task.open("val")) for task in recipe.tasks) < SURE:  # the best of many looks at a few is the luckiest
+    val = {task.name: found for task in recipe.tasks if (found := validation(task)[0]) is not None}
+    if min(map(len, val.values()), default=0) < SURE:  # the best of many looks at a few is the luckiest
         recipe.validation.patience, recipe.validation.best = 0, False
-    recipe.validation.cost = float(f"{recipe.validation.cost / looked(trial, prepared, each):.2g}")
+    recipe.validation.cost = float(f"{recipe.validation.cost / looked(trial, prepared, val, each):.2g}")
     recipe.optimizer.ema = EMA if recipe.steps >= 10 / (1 - EMA) else 0.0
     return prepared
 
 
-def looked(recipe: Recipe, prepared: Prepared, step: float) -> float:
+def looked(recipe: Recipe, prepared: Prepared, val: dict[str, Records], step: float) -> float:
     """How many times what is counted for a look (`generalist.run.looks.planned`) one takes; 1 where it takes less.
 
-    step: seconds of a training step.
+    val: validation data of the tasks that have some; step: seconds of a training step.
     """
     objective = prepared.objective(recipe)
     total, took, counted = sum(t.share for t in recipe.tasks), 0.0, FIXED * step
-    for task in recipe.tasks:
-        some = task.open("val").spread(SEEN)
-        for _ in range(2):  # what is made once a sample is made by the first
-            began = time.monotonic()
+    for task in (task for task in recipe.tasks if task.name in val):
+        last = 0.0
+        for number, count in enumerate(SEEN):  # what is made once a sample is made by the first
+            if number > 1 and last > LONG:
+                break
+            some, began = val[task.name].spread(count), time.monotonic()
             scored(task, some, objective)
             last = time.monotonic() - began
         took += last

@@ -40,7 +40,7 @@ from generalist.train.engines.base import Engine, rng_state, set_rng_state
 
 FILE = "validation.json"  # in the run's folder and in each of its checkpoints
 FORWARD = 0.5  # of a training step's time a sample, at most: a look has no backward pass
-FIXED = 1.0  # steps' time that a look takes beside its samples: candidates encoded, weights written
+FIXED = 3.0  # steps' time that a look takes beside its samples: candidates encoded, weights written
 # samples of a task that a look wants (of few, the best look is the luckiest one), where so many stretches of training
 # lie between the looks that the cost allows; else the next, and in the shortest run whatever it allows
 ENOUGH = ((1000, 6), (200, 3), (64, 1))
