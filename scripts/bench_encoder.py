@@ -40,7 +40,7 @@ BASE = Shape("ViT-B/32 at 224 px", 224, 32, 768, 12, 12, 8)
 
 
 def ours(shape: Shape) -> tuple[GeneralistModel, Packed]:
-    settings = {"size": shape.size, "patch": shape.patch, "channels": 3}
+    settings: dict[str, Any] = {"size": shape.size, "patch": shape.patch, "channels": 3}
     config = GeneralistConfig(
         hidden_size=shape.width,
         num_hidden_layers=shape.layers,

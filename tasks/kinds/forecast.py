@@ -125,7 +125,7 @@ class Forecast(Task):
 
     def candidate_set(self, records: Records) -> CandidateSet:
         step = max(1, len(records) // 2000)
-        settings = {"sigma": self.sigma, "auxiliary": self.auxiliary}
+        settings: dict[str, Any] = {"sigma": self.sigma, "auxiliary": self.auxiliary}
         if not self.linear:
             z = [self._future(self.origin(records[i]), records[i]) for i in range(0, len(records), step)]
             return Numbers(edges=self._edges([values.flatten() for values in z]), **settings)
