@@ -50,6 +50,7 @@ def test_a_series_has_a_band_a_token_and_words_and_cells_stand_with_their_heat()
     assert "&lt;b&gt;" in text and "<b>" not in text and re.findall(r"--d:(\d+)%", text) == ["50", "0"]
     cells = drawn(given("table", [], [0.1, 0.9], ["age", "sex"], row={"age": 3.0, "sex": "f"}), "m")
     assert cells.index("sex") < cells.index("age") and "3.000" in cells
+    assert re.findall(r"--w:([\d.]+)", cells) == ["0.9", "0.1"]
     bars = drawn(given("points", [], [0.1] * (LISTED + 3)), "m")
     assert "and 3 more" in bars and bars.count("<tr>") == LISTED + 1
     with pytest.raises(KeyError):

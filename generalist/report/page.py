@@ -130,7 +130,7 @@ svg .warm{fill:var(--warm)}
 .rings th,.rings td{padding:3px 5px}
 .plain .warmed-cell{background:color-mix(in srgb,var(--warm) calc(var(--d)*.7),transparent)}
 .rows .warmth{min-width:88px;font-variant-numeric:tabular-nums}
-.rows .warmth i{display:inline-block;height:8px;border-radius:2px;width:calc(var(--d)*.5);max-width:50px;
+.rows .warmth i{display:inline-block;height:8px;border-radius:2px;width:calc(50px*var(--w));
 margin-right:6px;background:var(--warm)}
 
 .answers{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:14px}

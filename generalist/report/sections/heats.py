@@ -80,7 +80,7 @@ def _table(told: list[tuple[str, str, float]]) -> str:
     ranked = sorted(told, key=lambda line: -line[2])
     rows = "".join(
         f"<tr><th>{esc(name)}</th><td>{esc(cell)}</td>"
-        f'<td class="warmth" style="--d:{_percent(v)}%"><i></i>{v:.2f}</td></tr>'
+        f'<td class="warmth" style="--w:{_percent(v) / 100:g}"><i></i>{v:.2f}</td></tr>'
         for name, cell, v in ranked[:LISTED]
     )
     more = f'<tr><td colspan="3">… and {len(ranked) - LISTED} more</td></tr>' if len(ranked) > LISTED else ""
