@@ -76,7 +76,8 @@ class Robust(Analyser):
         with frozen(objective.model):
             found = self._measured(task, chosen, objective)
             found["samples"] = drawn(task, chosen.spread(SHOWN), objective)
-        about = {"task": task.name, "metric": task.metric, "of": "all" if right is None else "right ones"}
+        about: dict[str, Any] = {"task": task.name, "metric": task.metric}
+        about["of"] = "all" if right is None else "right ones"
         if right is not None:
             about["value"] = float(answer(task, records, objective).metrics[task.metric])
         found = about | found

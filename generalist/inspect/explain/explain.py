@@ -75,8 +75,8 @@ class Explain(Analyser):
         clean = known.pop("clean")
         measures: dict[str, dict[str, Any]] = defaultdict(dict)
         for name, own in known.items():
-            method, share = name.rsplit(" ", 1)
-            measures[method][f"{float(share):.0%}"] = {"AD": average_drop(clean, own), "IC": increase(clean, own)}
+            method, part = name.rsplit(" ", 1)
+            measures[method][f"{float(part):.0%}"] = {"AD": average_drop(clean, own), "IC": increase(clean, own)}
         found: dict[str, Any] = {"measures": dict(measures), "samples": samples}
         return found | ({"lacking": lacking} if lacking else {})
 

@@ -54,7 +54,13 @@ def _series(given: dict[str, Any], values: np.ndarray) -> str:
     )
     x = 6 + np.arange(len(past)) / max(len(past) - 1, 1) * (WIDTH - 12)
     y = 8 + (1 - (past - low) / span) * (HEIGHT - 16)
-    return svg(WIDTH, HEIGHT, f'{bands}<path class="past" d="{path(x, y)}"/>', "a series and its tokens", "in series")
+    return svg(
+        WIDTH,
+        HEIGHT,
+        f'{bands}<path class="past" d="{path(x.tolist(), y.tolist())}"/>',
+        "a series and its tokens",
+        "in series",
+    )
 
 
 def _words(given: dict[str, Any], values: np.ndarray) -> str:
