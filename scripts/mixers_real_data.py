@@ -2,7 +2,7 @@
 
     python -m scripts.mixers_real_data DATA                         # three seeds of everything: an hour
     python -m scripts.mixers_real_data DATA --sets cifar10 --seeds 0
-    python -m scripts.mixers_real_data --table                      # what is kept, as a table
+    python -m scripts.mixers_real_data --table --write              # what is kept, in the page of published systems
 
 One seed of every set comes first, then the next. Each cell trains for `--seconds` of processor time of one thread, its
 learning rate following the time used, so a quicker mixer sees more samples; evaluation is not counted. Cells are kept
@@ -40,6 +40,8 @@ from generalist.train.optimizer import learning_rate, parameter_groups
 from generalist.train.prepare import prepare
 
 RESULT = Path(__file__).parent / "bench_results" / "mixers_real_data.json"
+PAGE = Path(__file__).parents[1] / "generalist/nn/mixers/README.md"
+MARK, END = "<!-- measured -->", "<!-- end of measured -->"
 SECONDS, ENDLESS = 75.0, 100_000  # of training a cell; steps that no cell reaches
 
 
@@ -107,17 +109,31 @@ def digits(kind: str, seed: int) -> dict[str, Any]:
     return {"metrics": {"accuracy": accuracy}, "parameters": parameters, "asked": systems_digits.ASKED.get(kind)}
 
 
-def table(kept: dict[str, Any]) -> str:
+def rows(kept: dict[str, Any]) -> list[tuple[str, ...]]:
     """Mean and spread over the seeds of every set and variant."""
-    rows = [("set", "mixers", "metric", "mean", "spread", "seeds", "samples seen")]
+    found = [("set", "mixers", "metric", "mean", "spread", "seeds", "samples seen", "asked")]
     for name in dict.fromkeys(key.rpartition("/")[0] for key in kept):
         own = [kept[key] for key in kept if key.rpartition("/")[0] == name]
         metric = "mse" if "mse" in own[0]["metrics"] else "accuracy"
         values = [cell["metrics"][metric] for cell in own]
         seen = "" if "samples" not in own[0] else f"{mean(cell['samples'] for cell in own):,.0f}"
         place, _, variant = name.partition("/")
-        rows.append((place, variant, metric, f"{mean(values):.3f}", f"{pstdev(values):.3f}", str(len(own)), seen))
-    return columns(rows)
+        asked = f"{own[0]['asked']:.2f}" if own[0].get("asked") else ""
+        line = (place, variant, metric, f"{mean(values):.3f}", f"{pstdev(values):.3f}", str(len(own)), seen, asked)
+        found.append(line)
+    return found
+
+
+def markdown(kept: dict[str, Any]) -> str:
+    head, *lines = rows(kept)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ("---",) * len(head), *lines))
+
+
+def written(kept: dict[str, Any]) -> None:
+    """The table between its marks on the page of the published systems."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{MARK}\n{markdown(kept)}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -129,6 +145,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of processor time a cell")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--table", action="store_true", help="only print what is kept")
+    parser.add_argument("--write", action="store_true", help="renew the table of generalist/nn/mixers/README.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
     kept: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
@@ -141,7 +158,9 @@ def main() -> None:
             kept[key] = run() | ({} if key.startswith("digits/") else {"seconds": args.seconds})
             args.out.write_text(json.dumps(kept, indent=1) + "\n")
             print(key, json.dumps(kept[key]), flush=True)
-    print(table(kept))
+    print(columns(rows(kept)))
+    if args.write:
+        written(kept)
 
 
 if __name__ == "__main__":

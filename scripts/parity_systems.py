@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 rows = compare(reference)
             except UserError as refused:
-                print(f"refused: {refused}")
+                print(f"refused: {reference.name}: {str(refused).removeprefix(f'{reference.name}: ')}")
                 bad += 1
                 continue
             if rows is None:

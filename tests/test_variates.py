@@ -232,8 +232,8 @@ def test_windows_of_all_columns_are_those_of_each_side_by_side(tmp_path):
         own = [alone[i][key] for i in range(3, 6)]
         np.testing.assert_array_equal(together[1][key], np.stack(own, axis=1))
     values[60, 1] = np.nan
-    np.savetxt(tmp_path / "three.csv", values, "%.4f", ",", header="a,b,c", comments="")
-    train = JointWindows(str(tmp_path / "three.csv"), {}, 12, 4, stride=1).open("train")
+    np.savetxt(tmp_path / "gap.csv", values, "%.4f", ",", header="a,b,c", comments="")
+    train = JointWindows(str(tmp_path / "gap.csv"), {}, 12, 4, stride=1).open("train")
     assert len(train) == 98 - 12 - 4 + 1 and np.isnan(train[60 - 12]["future"][0, 1])  # a gap is no whole window
-    newest = JointWindows(str(tmp_path / "three.csv"), {}, 12, 4).newest(str(tmp_path / "three.csv"))
+    newest = JointWindows(str(tmp_path / "three.csv"), {}, 12, 4).newest(str(tmp_path / "gap.csv"))
     assert newest[0]["past"].shape == (12, 3)
