@@ -24,8 +24,7 @@ def test_info_reads_from_the_source_what_the_classes_say():
     from generalist.commands.info import PARTS, modalities, sections
     from generalist.data.sources.places import SOURCES
     from generalist.nn.mixers.table import mixer_class
-    from generalist.recipe.load import load_recipe
-    from generalist.recipe.names import RECIPES
+    from generalist.recipe.load import RECIPES, load_recipe
     from generalist.tasks.registry.table import TASKS
     from generalist.tokenizers_mod.base.modalities import MODALITIES, modality_class
 

@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def sections() -> Iterator[tuple[str, dict[str, Any]]]:
     """Titles and what stands below them, one by one, without importing what they are of."""
-    from generalist.machine.unimported import about, table
-    from generalist.recipe.names import ABOUT
+    from generalist.machine.unimported import about, literal, table
 
     yield "versions", versions()
     yield "devices", devices()
@@ -59,7 +58,7 @@ def sections() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "tasks", {name: about(path, whole=True) for name, path in tasks.items()}
     for title, (module, name) in PARTS.items():
         yield title, {part: about(path) for part, path in table(module, name).items()}
-    yield "recipes", dict(ABOUT)
+    yield "recipes", literal("generalist.recipe.load", "ABOUT")
 
 
 def devices() -> dict[str, str]:
