@@ -82,9 +82,11 @@ def processor_time(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measured(text: str, name: str) -> float:
-    """A number of GET /metrics."""
-    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+def passes(port: int) -> tuple[float, float]:
+    """Requests answered and passes made so far, of GET /metrics."""
+    lines = [line.split() for line in httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()]
+    found = {words[0]: float(words[1]) for words in lines if words[0] != "#"}
+    return found["generalist_batch_size_sum"], found["generalist_batch_size_count"]
 
 
 def rounds(port: int, process: int, request: bytes, args: argparse.Namespace) -> dict[str, float]:
@@ -95,9 +97,12 @@ def rounds(port: int, process: int, request: bytes, args: argparse.Namespace) ->
         began = processor_time(process)
         alone = asked(port, request, 1, args.requests // 4)
         between = processor_time(process)
+        before = passes(port)
         many = asked(port, request, args.clients, args.requests)
         each = (between - began) / (args.requests // 4), (processor_time(process) - between) / args.requests
-        found.append({"one": alone, "many": many, "cpu_one": 1e3 * each[0], "cpu_many": 1e3 * each[1]})
+        requests, count = (now - then for now, then in zip(passes(port), before, strict=True))
+        told = {"one": alone, "many": many, "cpu_one": 1e3 * each[0], "cpu_many": 1e3 * each[1]}
+        found.append(told | {"requests a pass": requests / count})
     return sorted(found, key=lambda one: one["many"] / one["one"])[len(found) // 2]
 
 
@@ -125,10 +130,7 @@ def main() -> None:
                 time.sleep(0.2)
         request = request_of(f"127.0.0.1:{port}", args.image.read_bytes(), args.candidates)
         told = {"clients": args.clients, **rounds(port, server.pid, request, args)}
-        text = httpx.get(f"{address}/metrics").text
-        total, count = (measured(text, f"generalist_batch_size_{what}") for what in ("sum", "count"))
         told |= {"ratio": told["many"] / told["one"], "cpu_ratio": told["cpu_one"] / told["cpu_many"]}
-        told["requests a pass"] = total / count
         print(json.dumps({k: round(v, 2) for k, v in told.items()}))
     finally:
         server.terminate()

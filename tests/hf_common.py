@@ -6,11 +6,22 @@ One model of texts, pictures and sounds, asked with texts and with pictures; the
 import sys
 import unittest
 
+import torch
 from transformers.testing_utils import require_torch
 
 import generalist  # noqa: F401
 from generalist.hf.auto import register
-from generalist.hf.model import GeneralistForZeroShotImageClassification, GeneralistModel
+from generalist.hf.heads.classification import (
+    GeneralistForAudioClassification,
+    GeneralistForImageClassification,
+    GeneralistForSequenceClassification,
+)
+from generalist.hf.heads.masked import GeneralistForMaskedLM
+from generalist.hf.model import (
+    GeneralistForZeroShotAudioClassification,
+    GeneralistForZeroShotImageClassification,
+    GeneralistModel,
+)
 from generalist.hf.pretrained.config import GeneralistConfig
 
 from ...test_configuration_common import ConfigTester
@@ -92,10 +103,78 @@ class ImageTest(Common, unittest.TestCase):
     inputs, length = staticmethod(pictures), 10
 
 
+@require_torch
+class SoundTest(Common, unittest.TestCase):
+    all_model_classes = (GeneralistForZeroShotAudioClassification,)
+    inputs, length = staticmethod(sounds), 3
+
+
+class HeadTester(Tester):
+    """A head has the modality that it reads and the text of its classes, so that training reaches every weight."""
+
+    is_training = True
+
+    def __init__(self, parent, inputs, seq_length, modality):
+        super().__init__(parent, inputs, seq_length)
+        self.modality = modality
+
+    def get_config(self):
+        modalities = clients.model_and_processor()[1].modalities
+        chosen = {name: modalities[name] for name in dict.fromkeys(("summary", "text", self.modality))}
+        return GeneralistConfig(modalities=chosen, id2label={0: "a red seven", 1: "a blue nine"}, **SIZES)
+
+
+def not_of_a_head(self):
+    self.skipTest(
+        "asks for three modalities at once; a head here has the one that it reads and the text of its classes"
+    )
+
+
+class Head(Common):
+    modality = "text"
+
+    def setUp(self):
+        super().setUp()
+        others = {name: value for name, value in vars(self.model_tester).items() if name.endswith("_model_tester")}
+        self.model_tester = HeadTester(self, self.inputs, self.length, self.modality)
+        vars(self.model_tester).update(others)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        if return_labels:
+            shape = inputs["input_ids"].shape if model_class is GeneralistForMaskedLM else (5,)
+            inputs["labels"] = torch.ones(shape, dtype=torch.long)
+        return inputs
+
+
+for name in dir(Head):
+    if name.startswith(("test_get_text_features", "test_get_image_features", "test_get_audio_features")):
+        setattr(Head, name, not_of_a_head)
+
+
+@require_torch
+class ImageHeadTest(Head, unittest.TestCase):
+    all_model_classes = (GeneralistForImageClassification,)
+    inputs, length, modality = staticmethod(pictures), 10, "image"
+
+
+@require_torch
+class SoundHeadTest(Head, unittest.TestCase):
+    all_model_classes = (GeneralistForAudioClassification,)
+    inputs, length, modality = staticmethod(sounds), 3, "audio"
+
+
+@require_torch
+class TextHeadTest(Head, unittest.TestCase):
+    all_model_classes = (GeneralistForSequenceClassification, GeneralistForMaskedLM)
+    inputs, length = staticmethod(texts), 8
+
+
 def not_for_pictures(self):
     self.skipTest("adds attention_mask, which belongs to texts; pictures have pixel_mask")
 
 
-for name in dir(ImageTest):
-    if name.startswith("test_eager_matches_sdpa_inference") and "no_attn_mask" not in name:
-        setattr(ImageTest, name, not_for_pictures)
+for kind in (ImageTest, SoundTest, ImageHeadTest, SoundHeadTest):
+    for name in dir(kind):
+        if name.startswith("test_eager_matches_sdpa_inference") and "no_attn_mask" not in name:
+            setattr(kind, name, not_for_pictures)

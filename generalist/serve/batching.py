@@ -2,8 +2,8 @@
 
 A thread owns the model. It takes what waits, up to `batch` requests, groups those that ask the same of it, and answers
 each group in one packed pass; nothing is padded, so that pictures and texts of all sizes share it. A request that is
-alone does not wait for company; while others are being read (`arriving`), a pass waits as long as one joins it every
-few milliseconds.
+alone does not wait for company; while others are being read (`arriving`), or fewer are there than were answered just
+now, a pass waits as long as one joins it every few milliseconds.
 """
 
 from __future__ import annotations
@@ -73,15 +73,18 @@ class Batcher:
         self.thread.join()
 
     def _run(self) -> None:
+        before = 1  # requests of the pass before: so many are about to ask again where clients ask one by one
         while (first := self.queue.get()) is not None:
             taken, more = [first], True
             while more and len(taken) < self.batch:
                 try:
-                    one = self.queue.get(timeout=MOMENT) if self.coming else self.queue.get_nowait()
+                    company = self.coming or len(taken) < before
+                    one = self.queue.get(timeout=MOMENT) if company else self.queue.get_nowait()
                 except queue.Empty:
                     break
                 more = one is not None
                 taken += [one] if one is not None else []
+            before = len(taken)
             groups: dict[Hashable, list[Waiting]] = {}
             for one in taken:
                 if one.future.set_running_or_notify_cancel():
