@@ -22,7 +22,7 @@ from generalist.data.sources.embedded import Embedded
 from generalist.data.stream.source import Chosen, Records
 from generalist.hf.model import GeneralistModel
 from generalist.recipes import sensed_sets
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.base import Modality
 
 READ_AS = {"xray": "image"}  # modality of the recipe's sets -> the starter's

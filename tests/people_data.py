@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image as Pictures
 from small import Listed
 
-from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.annotations.captions import CocoCaptions
 from generalist.data.sources.coco import CocoObjects
 from generalist.data.sources.folder import Folder
 from generalist.data.sources.hub import Hub
 from generalist.data.sources.local import Arrays
+from generalist.data.sources.passages import Chunks, Neighbourhoods
 from generalist.data.sources.shards import Shards
 from generalist.data.sources.tabular import Tabular
-from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows
+from generalist.data.sources.windows import Windows
 from generalist.tasks.base.task import Task
 from generalist.tasks.kinds.answer import Answer
 from generalist.tasks.kinds.classify import Classify

@@ -11,7 +11,7 @@ from PIL import Image
 
 from generalist.cli import main
 from generalist.data.base.errors import UserError
-from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.annotations.captions import CocoCaptions
 from generalist.data.sources.places import source_at
 from generalist.data.sources.shards import Shards
 from generalist.data.sources.tabular import Tabular

@@ -8,7 +8,7 @@ from generalist.data.base.errors import UserError
 from generalist.model.ask import ask
 from generalist.model.kept import Kept
 from generalist.tasks.candidates.names import Names
-from generalist.tasks.classify import Classify
+from generalist.tasks.kinds.classify import Classify
 
 NAMES = ["a red seven", "a blue nine", "some words"]
 

@@ -10,7 +10,8 @@ from scipy.sparse import csr_array
 
 from generalist.data.base.errors import UserError
 from generalist.data.sources.local import Arrays
-from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows, averaged
+from generalist.data.sources.passages import Chunks, Neighbourhoods, averaged
+from generalist.data.sources.windows import Windows
 
 
 @pytest.fixture

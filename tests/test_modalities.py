@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from generalist.commands.check.lines import LeftOut
-from generalist.commands.check.modality import CHECKS, Subject, unasked
+from generalist.commands.check.modality import CHECKS
+from generalist.commands.check.modality_subject import Subject, unasked
 from generalist.data.batch.pack import pack
 from generalist.data.stream.source import Records
 from generalist.hf.model import GeneralistModel

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from generalist.commands.check.lines import LeftOut
-from generalist.commands.check.task import CHECKS, Subject
+from generalist.commands.check.task import CHECKS
+from generalist.commands.check.task_subject import Subject
 from generalist.tasks.registry.table import TASKS
 
 # what each of its questions has for an answer, and how many questions its good records ask

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from generalist.convert.files import load_tensors
 from generalist.convert.uni_perceiver import keys
-from generalist.convert.uni_perceiver.checkpoint import build, canonical, convert, to_official
+from generalist.convert.uni_perceiver.canonical import canonical
+from generalist.convert.uni_perceiver.checkpoint import build, convert, to_official
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
 from tests.references import UNI_PERCEIVER
@@ -130,7 +131,7 @@ def test_the_vision_type_row_of_a_deepspeed_file_is_folded_into_the_patch_bias()
 
 
 def test_position_tables_are_resized_as_the_official_code_does():
-    from generalist.tokenizers_mod.vision.video import spatial_table
+    from generalist.tokenizers_mod.vision.films.frames import spatial_table
 
     tensors = official()
     model, _, report, _ = build(tensors, heads=3, size=10, frames=9)

@@ -18,7 +18,8 @@ from generalist.tokenizers_mod.base.modalities import build_modalities, modality
 from generalist.tokenizers_mod.text.bpe import train_bpe
 from generalist.tokenizers_mod.text.text import Text
 from generalist.tokenizers_mod.vision.augment import seeded
-from generalist.tokenizers_mod.vision.video import Picture, Video, spatial_table
+from generalist.tokenizers_mod.vision.films.frames import spatial_table
+from generalist.tokenizers_mod.vision.video import Picture, Video
 
 
 def small(**more) -> GeneralistModel:

@@ -7,7 +7,7 @@ import pytest
 import webdataset
 
 from generalist.data.files.tar import scan
-from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.annotations.captions import CocoCaptions
 from generalist.data.stream.source import Records
 from generalist.data.tools.shard_writer import Plan, write_split
 from generalist.recipe.recipe import Recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from generalist.data.base.errors import UserError
-from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.annotations.captions import CocoCaptions
 from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Steps
 from generalist.model.objective import Objective

@@ -37,7 +37,7 @@ def source_at(
     hub:NAME -> Hub; embedded:NAME -> Embedded; coco:FOLDER and captions:FOLDER -> COCO's objects and captions.
     """
     from generalist.data.files.remote import is_remote
-    from generalist.data.sources.captions import CocoCaptions
+    from generalist.data.sources.annotations.captions import CocoCaptions
     from generalist.data.sources.coco import CocoObjects
     from generalist.data.sources.embedded import Embedded
     from generalist.data.sources.folder import Folder

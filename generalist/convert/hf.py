@@ -8,37 +8,26 @@ The folder holds config.json and model.safetensors (or pytorch_model.bin); nothi
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.nn.functional import linear
 
 from generalist.convert import sentence
 from generalist.convert.files import load_folder
 from generalist.convert.pairs import transformers as pairs
 from generalist.convert.pairs.build import build as build_pair
-from generalist.convert.report import Origin, Report, fill, real_numbers, save
+from generalist.convert.report import Origin, Report, real_numbers, save
 from generalist.convert.towers import clip_text as clip_texts
 from generalist.convert.towers import vit
-from generalist.convert.uni_perceiver.vocabulary import renamed_tokenizer
+from generalist.convert.towers.bert import bert, roberta
+from generalist.convert.towers.named import Built, Named, layers, pair, spec_of
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.named import named as by_name
-from generalist.hf.model import GeneralistModel
-from generalist.hf.pretrained.config import GeneralistConfig
-from generalist.hf.processor import GeneralistProcessor
-from generalist.recipe.encoder import EncoderSpec
-from generalist.tokenizers_mod.base.modalities import modality_settings
-from generalist.tokenizers_mod.text.summary import Summary
-from generalist.tokenizers_mod.text.text import Text
 
 OPTIONS = ("tower", "lenient")
 TOWERS = ("both", "image", "text")
-Built = tuple[GeneralistModel, GeneralistProcessor, Report]
 
 
 def convert(checkpoint: Path, out: Path, tower: str = "both", lenient: bool = False) -> Report:
@@ -95,77 +84,6 @@ def build(folder: Path, tower: str = "image", lenient: bool = False) -> Built:
     real_numbers({name: value for name, value in tensors.items() if id(value) in tensors.read}, report)
     report.unused += tensors.left()
     return model, processor, report
-
-
-def fused(tensors: Named, prefix: str, names: tuple[str, str, str]) -> dict[str, Tensor]:
-    """Three matrices q, k, v -> one, with their biases; a lenient file may lack one of them, and then all three."""
-    found = {end: [f"{prefix}{name}.{end}" for name in names] for end in ("weight", "bias")}
-    return {f"mixer.qkv.{end}": torch.cat([tensors[n] for n in own]) for end, own in found.items() if tensors.has(*own)}
-
-
-def pair(tensors: Named, theirs: str, ours: str) -> dict[str, Tensor]:
-    """weight and bias under another name; UserError where the file lacks one and is not lenient."""
-    ends = [end for end in ("weight", "bias") if tensors.has(f"{theirs}.{end}")]
-    return {f"{ours}.{end}": tensors[f"{theirs}.{end}"] for end in ends}
-
-
-def layers(tensors: Named, prefix: str, qkv: tuple[str, str, str], names: dict[str, str]) -> dict[str, Tensor]:
-    """All blocks `prefix`{i}. by our names."""
-    numbers_ = {int(m[1]) for k in tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", k))}
-    if not numbers_:
-        raise UserError(f"the weights have no tensor {prefix}0.*; do they belong to the config.json beside them?")
-    if numbers_ != set(range(len(numbers_))):
-        raise UserError(f"the layers {prefix}* are {sorted(numbers_)}, expected 0, 1, 2 ... without a gap")
-    out: dict[str, Tensor] = {}
-    for i in sorted(numbers_):
-        block = fused(tensors, f"{prefix}{i}.", qkv)
-        for theirs, ours in names.items():
-            block |= pair(tensors, f"{prefix}{i}.{theirs}", ours)
-        out |= {f"encoder.layers.{i}.{name}": value for name, value in block.items()}
-    return out
-
-
-class Named(dict[str, Tensor]):
-    """The tensors of a file by name, which remember which of them were read."""
-
-    def __init__(self, tensors: dict[str, Tensor], lenient: bool = False) -> None:
-        super().__init__(tensors)
-        self.read: set[int] = set()
-        self.lenient = lenient
-        self.behind = sentence.Sentence(Path())
-
-    def has(self, *names: str) -> bool:
-        """Whether the file has these; UserError where not, unless it may lack some."""
-        if lacking := [name for name in names if name not in self]:
-            if not self.lenient:
-                raise UserError(f"the weights lack {lacking[0]}; --lenient keeps fresh ones there")
-            return False
-        return True
-
-    @staticmethod
-    def of(tensors: dict[str, Tensor], anchor: str, lenient: bool = False) -> Named:
-        """Names from where `anchor` begins them, beside the full ones: "bert.embeddings.x" -> "embeddings.x"."""
-        found = next((k[: k.index(anchor)] for k in tensors if anchor in k), None)
-        if found is None:
-            raise UserError(f"the weights have no tensor ...{anchor}; do they belong to the config.json beside them?")
-        return Named(tensors | {k[len(found) :]: v for k, v in tensors.items() if k.startswith(found)}, lenient)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self:
-            raise UserError(f"the weights lack {name}; do they belong to the config.json beside them?")
-        value = super().__getitem__(name)
-        if not value.is_floating_point():
-            raise UserError(f"{name} is of {value.dtype} numbers, no weights; save them as float32 first")
-        self.read.add(id(value))
-        return value
-
-    def left(self) -> list[str]:
-        """Full names of the tensors that nobody read."""
-        names: dict[int, str] = {}
-        for name, value in self.items():
-            if len(name) > len(names.get(id(value), "")):
-                names[id(value)] = name
-        return sorted(name for number, name in names.items() if number not in self.read)
 
 
 CLIP_BLOCK = {
@@ -291,75 +209,6 @@ NEW_VIT_BLOCK = {
     "mlp.fc2": "mlp.down",
 }
 NEW_QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
-
-BERT_BLOCK = {
-    "attention.output.dense": "mixer.out",
-    "attention.output.LayerNorm": "norm1",
-    "intermediate.dense": "mlp.up",
-    "output.dense": "mlp.down",
-    "output.LayerNorm": "norm2",
-}
-BERT_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
-
-
-def bert(folder: Path, config: dict[str, Any], t: Named) -> Built:
-    """BERT (first position 0, [CLS], [SEP], [MASK]); the feature is its first token. The pooler is left out."""
-    return _text_encoder(folder, config, t, 0, ("[CLS]", "[SEP]", "[MASK]"), (101, 102, 103))
-
-
-def roberta(folder: Path, config: dict[str, Any], t: Named) -> Built:
-    """RoBERTa: positions begin behind the padding's; <s>, </s>, <mask>."""
-    words = t["embeddings.word_embeddings.weight"]
-    first = int(config.get("pad_token_id", 1)) + 1
-    return _text_encoder(folder, config, t, first, ("<s>", "</s>", "<mask>"), (0, 2, len(words) - 1))
-
-
-def _text_encoder(
-    folder: Path,
-    config: dict[str, Any],
-    t: Named,
-    first: int,
-    specials: tuple[str, str, str],
-    default_ids: tuple[int, int, int],
-) -> Built:
-    """first: position of the first token; specials: start, end and mask token, with their usual ids.
-
-    The start token with its position and type is the summary; words begin at the next position.
-    """
-    if (kind := config.get("position_embedding_type") or "absolute") != "absolute" or config.get("is_decoder"):
-        what = "a decoder" if config.get("is_decoder") else f"positions of the kind {kind!r}"
-        raise UserError(f"{config['model_type']} with {what} does not convert; take an encoder with absolute positions")
-    words = t["embeddings.word_embeddings.weight"]
-    positions, types = t["embeddings.position_embeddings.weight"], t["embeddings.token_type_embeddings.weight"]
-    entries, width = words.shape
-    tokenizer, ids, notes = renamed_tokenizer(folder, entries, specials, default_ids)
-    positioned = len(positions) - first - 1
-    length = min(positioned, t.behind.length - 1) if t.behind.length > 1 else positioned
-    text = Text(tokenizer=tokenizer, max_length=length, positions=positioned)
-    ours = {
-        "tokenizers.summary.token.weight": (words[ids[0]] + positions[first] + types[0]).reshape(1, width),
-        "tokenizers.text.token.weight": words,
-        "tokenizers.text.position.weight": positions[first + 1 :],
-        "tokenizers.text.type_row.weight": types[:1],
-    }
-    ours |= pair(t, "embeddings.LayerNorm", "embedding_norm")
-    ours |= layers(t, "encoder.layer.", BERT_QKV, BERT_BLOCK) | t.behind.tensors
-    sizes = {"layers": config["num_hidden_layers"], "hidden": config["intermediate_size"], "width": width}
-    spec = replace(spec_of({"hidden_act": "gelu", "layer_norm_eps": 1e-12, **config}), **sizes, norm="post")
-    own = spec.described() | {"initial_scale": 1 / 0.07, "output_head": False} | t.behind.settings
-    model = GeneralistModel(GeneralistConfig(**own, modalities=modality_settings({"summary": Summary(), "text": text})))
-    model.eval()
-    report = Report(f"Hugging Face {config['model_type']}", notes=notes + t.behind.notes)
-    kept = {k: v for k, v in model.state_dict().items() if k.startswith("log_scales.")}
-    fill(model, {**kept, **ours}, report, t.lenient)
-    report.loaded -= len(kept)
-    return model, GeneralistProcessor(tokenizer=text.hf_tokenizer(), modalities=model.config.modalities), report
-
-
-def spec_of(settings: dict[str, Any]) -> EncoderSpec:
-    """What a config.json says that no tensor shows."""
-    activation, eps = settings["hidden_act"], settings["layer_norm_eps"]
-    return EncoderSpec(heads=settings["num_attention_heads"], activation=activation, eps=eps)
 
 
 def _vision_defaults(name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,3 +130,18 @@ def said(line: dict[str, Any]) -> str:
         return ""
     parts = [f"{n} {line['before'][n]:.3g} -> {line['after'][n]:.3g}" for n in line["after"]]
     return f"temperature {line['temperature']:.3g} from validation data: {', '.join(parts)}"
+
+
+def plot_reliability(result: dict[str, Any], path: Path) -> None:
+    """Accuracy over confidence, with the diagonal of perfect calibration; dots as large as their bins are full."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", label="perfect")
+    lines = result["reliability"]
+    size = [200 * line["count"] / result["answers"] + 10 for line in lines]
+    axes.scatter([li["confidence"] for li in lines], [li["accuracy"] for li in lines], s=size, label="measured")
+    axes.set(xlabel="confidence", ylabel="accuracy", title=f"ECE {result['measures']['ECE']['value']:.3f}")
+    axes.legend()
+    figure.savefig(path)

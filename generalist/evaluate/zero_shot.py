@@ -21,6 +21,7 @@ from generalist.data.base.errors import Mismatch, UserError, nearest
 from generalist.data.stream.source import Record, Records
 from generalist.evaluate import measures, predictions
 from generalist.evaluate.answer import Answers, answer
+from generalist.evaluate.calibration import plot_reliability
 from generalist.evaluate.unread import Unread
 from generalist.hf.saved import weights_hash
 from generalist.model.model import PackedModel
@@ -283,18 +284,3 @@ def save_result(out: Path, result: dict[str, Any], answers: Answers, columns: Co
             plot_reliability(result, out / "reliability.svg")
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-
-
-def plot_reliability(result: dict[str, Any], path: Path) -> None:
-    """Accuracy over confidence, with the diagonal of perfect calibration; dots as large as their bins are full."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", label="perfect")
-    lines = result["reliability"]
-    size = [200 * line["count"] / result["answers"] + 10 for line in lines]
-    axes.scatter([li["confidence"] for li in lines], [li["accuracy"] for li in lines], s=size, label="measured")
-    axes.set(xlabel="confidence", ylabel="accuracy", title=f"ECE {result['measures']['ECE']['value']:.3f}")
-    axes.legend()
-    figure.savefig(path)

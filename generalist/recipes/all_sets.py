@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generalist.data.sources.captions import CocoCaptions
+from generalist.data.sources.annotations.captions import CocoCaptions
 from generalist.data.sources.coco import CocoObjects
 from generalist.data.sources.local import Arrays
-from generalist.data.sources.windows import Chunks, Neighbourhoods, Windows
+from generalist.data.sources.passages import Chunks, Neighbourhoods
+from generalist.data.sources.windows import Windows
 from generalist.recipes.sensed_sets import OWN_VAL, at, classify, clips_and_clouds, motion, pictures, sounds
 from generalist.tasks.base.task import Task
 from generalist.tasks.kinds.describe import Describe

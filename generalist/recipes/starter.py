@@ -19,10 +19,10 @@ from generalist.data.sources.shards import Shards
 from generalist.recipe.recipe import CheckpointSpec, Recipe
 from generalist.recipe.specs import EngineSpec, ModelSpec, OptimizerSpec
 from generalist.tasks.base import Task
-from generalist.tasks.classify import Classify
-from generalist.tasks.forecast import Forecast
-from generalist.tasks.regress import Regress
-from generalist.tasks.retrieve import Retrieve
+from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.kinds.forecast import Forecast
+from generalist.tasks.kinds.regress import Regress
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.geometry.points import Points

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generalist.tokenizers_mod.maps.base import MapOperator
-
 
 class Network(nn.Module):
     """Base: kind(**settings); every setting has a default.
@@ -42,14 +40,3 @@ class Network(nn.Module):
     def sizes(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """Those settings that official weights show, {} for a kind that cannot tell."""
         return {}
-
-
-class OnChannels(nn.Module):
-    """An operator on maps with its channels first, all cells real."""
-
-    def __init__(self, operator: MapOperator) -> None:
-        super().__init__()
-        self.operator = operator
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        return self.operator(x.permute(0, 2, 3, 1), None).permute(0, 3, 1, 2)

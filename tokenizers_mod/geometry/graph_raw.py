@@ -164,11 +164,6 @@ def _pyg(graph: Any) -> dict[str, Any]:
     return found
 
 
-# sizes of the category columns of a molecule's atoms and bonds
-SMILES_NODES = [119, 8, 9, 6, 7, 2, 2]  # element, degree, charge + 4, hydrogens, hybridisation, aromatic, in a ring
-SMILES_EDGES = [5, 2, 2]  # kind, conjugated, in a ring
-
-
 def _smiles(text: str) -> dict[str, Any]:
     """Atoms and bonds of a molecule, hydrogens implied."""
     try:

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.batch.cells import cells
 from generalist.data.batch.types import Span
-from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.examples import Examples
-from generalist.tokenizers_mod.base.padded import stack_padded
 from generalist.tokenizers_mod.base.tokenizer import weights_follow
 from generalist.tokenizers_mod.libraries import names, weights, zoo
 from generalist.tokenizers_mod.libraries.pixels import as_picture, free_size, transform
 from generalist.tokenizers_mod.libraries.tower import KINDS, Tower, build_tower, map_shapes
+from generalist.tokenizers_mod.pretrained.backbone_padded import PaddedPictures
+from generalist.tokenizers_mod.pretrained.backbone_padded import Seen as Seen
 from generalist.tokenizers_mod.pretrained.backbone_tokens import BackboneTokens
 from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
 from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers
@@ -38,16 +37,7 @@ Found = tuple[dict[str, Any], dict[str, Any], str]
 
 
 @dataclass
-class Seen:
-    """A picture whose features are kept: their key, and the raw value or its pixels Float[3 H W]."""
-
-    key: str
-    raw: Any
-    pixels: Tensor | None = None
-
-
-@dataclass
-class Backbone(Pretrained, Modality):
+class Backbone(Pretrained, PaddedPictures):
     """backbone: a name (timm's, "open_clip:ARCH", "zoo:NAME", "hub:NAME", a folder) or a configuration, as of `Region`.
 
     maps: "last" (a token a cell of the last map, its final norm applied where the library can), "all" (the cells of
@@ -275,38 +265,9 @@ class Backbone(Pretrained, Modality):
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_transform", "_features", "_alone")}
 
-    # --- padded tensors of other tools ---
-
-    def tensors(self, values: list[Tensor | Seen]) -> dict[str, Tensor]:
-        """pixel_values [B, 3, H, W] as the library prepares them; pixel_mask Int[B H W] where sizes differ."""
-        pixels, real = stack_padded([self.prepared(self.pixels_of(value)) for value in values])
-        return {"pixel_values": pixels} | ({} if bool(real.all()) else {"pixel_mask": real})
-
-    def padded(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        pixels, real = tensors["pixel_values"], tensors.get("pixel_mask")
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise UserError(f"{self.name}: pixel_values {tuple(pixels.shape)}; expected [batch, 3, height, width]")
-        if real is None or bool(real.all()):
-            return {"pixels": pixels}, None
-        sizes = torch.stack([real.amax(2).sum(1), real.amax(1).sum(1)], dim=1)
-        flat = [p[:, :h, :w].reshape(-1) for p, (h, w) in zip(pixels, sizes.tolist(), strict=True)]
-        counts = [sum(h * w for h, w, _ in self.shapes_at((h, w))) for h, w in sizes.tolist()]
-        rows = torch.arange(max(counts), device=pixels.device) < torch.tensor(counts, device=pixels.device)[:, None]
-        return {"pixels": torch.cat(flat), "size": sizes, "rows": rows}, rows
-
     def one_grid(self) -> tuple[int, ...] | None:
         self.adopt()
         return None if self.ragged or len(self.shapes) > 1 else (self.shapes[0][0], self.shapes[0][1])
-
-    def padded_place(self, tensors: dict[str, Tensor], real: Tensor | None) -> Tensor | None:
-        pixels = tensors["pixel_values"]
-        shapes = self.shapes_at((pixels.shape[2], pixels.shape[3]))
-        if real is not None or len(shapes) > 1:
-            return None
-        rows, columns, _ = shapes[0]
-        cell = cells(rows, columns, pixels.device).expand(len(pixels), -1, -1)
-        size = torch.tensor([rows, columns], device=pixels.device).expand(len(pixels), 2)
-        return torch.cat([cell, size.unsqueeze(1).expand_as(cell)], dim=-1)
 
     # --- device half ---
 

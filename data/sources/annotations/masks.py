@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.base.errors import UserError
-from generalist.data.sources.annotated import corners_for_size
+from generalist.data.sources.annotations.annotated import corners_for_size
 
 
 def check_object(note: dict[str, Any], height: int, width: int, masks: bool) -> np.ndarray:

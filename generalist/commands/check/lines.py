@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+
+from generalist.data.base.errors import UserError
 
 
 class Fault(AssertionError):
@@ -45,6 +48,21 @@ def lines_of(checks: Mapping[str, Callable[[Any], str]], subject: Any) -> Iterat
         except Exception as error:  # whatever foreign code raises is what is wrong with it
             told = (str(error).splitlines() or [""])[0]
             yield Line(name, "FAILED", f"{type(error).__name__}: {told}")
+
+
+def refused(take: Callable[[], Any], what: str, says: str) -> None:
+    """Fault unless taking it ends in a UserError, one line that says this (a regular expression)."""
+    try:
+        take()
+    except UserError as error:
+        if "\n" in str(error).strip():
+            raise Fault(f"{what}: more than one line is said: {str(error)!r}") from error
+        if not re.search(says, str(error)):
+            raise Fault(f"{what}: {str(error)!r} does not say {says!r}") from error
+    except Exception as error:
+        raise Fault(f"{what}: {type(error).__name__} instead of a UserError: {error}") from error
+    else:
+        raise Fault(f"{what} is taken, though it must be refused with {says!r}")
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -5,75 +5,29 @@ from __future__ import annotations
 import json
 import math
 import pickle
-import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from generalist.commands.check.lines import Fault, LeftOut, difference, same, short
+from generalist.commands.check.lines import Fault, LeftOut, difference, refused, same, short
+from generalist.commands.check.modality_subject import Subject, real
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
-from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tokenizers_mod.base.base import Modality
-from generalist.tokenizers_mod.base.examples import Examples, raw_at
+from generalist.tokenizers_mod.base.examples import raw_at
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
 from generalist.tokenizers_mod.base.tokenizer import Embedded
 
 EXACT, ROUNDED = 1e-5, 2e-2  # fp32 in another order, bf16
 SEEDS = range(4)
-
-
-class Subject:
-    """A modality under test with its examples, and a model of two layers that reads nothing else."""
-
-    def __init__(self, kind: type[Modality]) -> None:
-        self.kind, self.name = kind, kind.name
-        self.examples = Examples(*kind.examples())
-        if not self.examples.good:
-            raise Fault(f"{kind.__name__}.examples() gives no good raw value; return (settings, good, bad)")
-        self.settings = {"class": f"{kind.__module__}:{kind.__qualname__}", **self.examples.settings}
-        torch.manual_seed(0)
-        self.model = GeneralistModel(
-            GeneralistConfig(
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=48,
-                modalities={"summary": {}, self.name: self.settings},
-            )
-        ).eval()
-        self.modality = self.model.modalities[self.name]
-
-    def values(self) -> list[Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            return [self.modality.read(raw_at(raw, Path(folder))) for raw in self.examples.good]
-
-    def spans(self) -> list[Span]:
-        return [unasked(self.modality.span(value)) for value in self.values()]
-
-    def sequence(self, span: Span) -> list[Span]:
-        return [self.model.modalities["summary"].span(None).ask([0]), span]
-
-    @torch.no_grad()
-    def features(self, spans: Sequence[Span]) -> Tensor:
-        """f of each span, read at the summary in front of it: Float[B D]."""
-        return self.model.features(pack([self.sequence(span) for span in spans]))
-
-
-def unasked(span: Span) -> Span:
-    """The span as part of an input: where it asks by itself, elsewhere does the asking."""
-    return replace(span, asked=None, labels=None)
-
-
-def real(span: Span) -> Tensor:
-    return torch.ones(span.length, dtype=torch.bool) if span.mask is None else span.mask
 
 
 # --- the checks ---
@@ -163,23 +117,17 @@ def least(subject: Subject) -> str:
     return f"{len(subject.examples.least)} values"
 
 
+def taken(subject: Subject, raw: Any) -> Span:
+    return subject.modality.span(subject.modality.read(raw))
+
+
 def refusing(subject: Subject) -> str:
     """Bad raw values end in one line that says what is wrong."""
     if not subject.examples.bad and subject.kind.takes_input:
         raise Fault("its examples have no bad raw value; say what it refuses, and with which words")
     for raw, says in subject.examples.bad:
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                subject.modality.span(subject.modality.read(raw_at(raw, Path(folder))))
-            except UserError as error:
-                if "\n" in str(error).strip():
-                    raise Fault(f"{short(raw)}: more than one line is said: {str(error)!r}") from error
-                if not re.search(says, str(error)):
-                    raise Fault(f"{short(raw)}: {str(error)!r} does not say {says!r}") from error
-            except Exception as error:
-                raise Fault(f"{short(raw)}: {type(error).__name__} instead of a UserError: {error}") from error
-            else:
-                raise Fault(f"{short(raw)} is taken, though it is among the bad ones")
+            refused(partial(taken, subject, raw_at(raw, Path(folder))), short(raw), says)
     return f"{len(subject.examples.bad)} values"
 
 

@@ -16,18 +16,17 @@ import torch
 from torch import Tensor
 
 from generalist.convert.files import load_tensors
-from generalist.convert.report import Origin, Report, fill, positive, real_numbers, save
+from generalist.convert.report import Origin, Report, fill, positive, save
 from generalist.convert.uni_perceiver import keys
+from generalist.convert.uni_perceiver.canonical import canonical, fold_type, heads_of, vocabulary_of
 from generalist.convert.uni_perceiver.expert_keys import moe_settings, moe_state_dict
 from generalist.convert.uni_perceiver.tables import arrange
-from generalist.convert.uni_perceiver.vocabulary import OFFICIAL, tokenizer_setting, usual
 from generalist.convert.uni_perceiver_back import UNUSED, export, official_names, to_official
 from generalist.data.base.errors import UserError, nearest
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.hf.processor import GeneralistProcessor
 from generalist.tokenizers_mod.base.modalities import modality_settings
-from generalist.tokenizers_mod.text.bpe import EOT, SPE
 from generalist.tokenizers_mod.text.summary import Summary
 from generalist.tokenizers_mod.text.text import Text
 from generalist.tokenizers_mod.vision.video import IMAGENET_MEAN, IMAGENET_STD, Picture, Video
@@ -90,12 +89,12 @@ def build(
     positive(heads=heads, size=size, frames=frames, end_id=end_id, spe_id=spe_id)
     official, report = canonical(tensors, container)
     if vision_type == "fold" or (vision_type == "auto" and "deepspeed" in report.kind):
-        _fold_type(official, report)
+        fold_type(official, report)
     for name in (keys.CONV, keys.SPATIAL, keys.TEMPORAL):
         _need(official, name)
     side, scale = arrange(official, report, size, frames, spatial)
     unused: dict[str, Tensor] = {}
-    words = _vocabulary(official, report, unused, end_id, spe_id)
+    words = vocabulary_of(official, report, unused, end_id, spe_id)
     if any(name in official for name in keys.HEAD) and head_scale not in keys.SCALES:
         raise UserError(f"head_scale={head_scale!r} is no logit scale of the file; {nearest(head_scale, keys.SCALES)}")
     config = _config(official, report, unused, heads, head_scale, side, scale, words)
@@ -106,82 +105,6 @@ def build(
         tokenizer=_text(config).hf_tokenizer(), modalities=config.modalities, tasks=_tasks(config)
     )
     return model, processor, report, unused
-
-
-def canonical(tensors: dict[str, Tensor], container: str = "") -> tuple[dict[str, Tensor], Report]:
-    """Any dialect -> torch names, aliases checked and dropped."""
-    own, others = keys.strip_prefix(tensors)
-    old = keys.is_deepspeed(own)
-    report = Report("uni-perceiver, deepspeed dialect" if old else "uni-perceiver, torch dialect")
-    if keys.ANCHOR not in own:
-        raise UserError(f"not a Uni-Perceiver checkpoint: no {keys.ANCHOR} among its {len(tensors)} tensors")
-    report.unexpected += others
-    official = keys.to_torch_dialect(own) if old else dict(own)
-    for name in [n for n in official if n.startswith("visual_embed.")]:
-        report.unused.append(name)
-        del official[name]
-    for name in list(official):  # one LayerNorm under two names: the video one counts (spec 6)
-        if name.startswith("video_embed.embeddings_norm."):
-            twin = "token_embed." + name[len("video_embed.") :]
-            if twin in official and not torch.equal(official[twin], official[name]):
-                report.notes.append(f"{twin} differs from {name}; the latter is taken")
-            official[twin] = official.pop(name)
-    bias = official.pop("s_token_bias", None)
-    if bias is not None:
-        other = official.get("token_embed.s_token_bias", bias)
-        if other.shape != bias.shape or not torch.equal(other, bias):
-            report.notes.append("token_embed.s_token_bias differs from s_token_bias; the latter is taken")
-        official["token_embed.s_token_bias"] = bias
-    for name in list(official):
-        head, _, rest = name.partition("fused_encoder.layers.")
-        number, _, inner = rest.partition(".")
-        if head == "" and inner in keys.MOE_DENSE:
-            official[f"fused_encoder.layers.{number}.{keys.MOE_DENSE[inner]}"] = official.pop(name)
-    known = {name: value for name, value in official.items() if keys.known(name)}
-    report.unexpected += [name for name in official if name not in known]
-    real_numbers(known, report)
-    for name, value in known.items():
-        keys.check_shape(name, value)
-    return {name: value.float() for name, value in known.items()}, report
-
-
-def _vocabulary(
-    official: dict[str, Tensor], report: Report, unused: dict[str, Tensor], end_id: int, spe_id: int
-) -> str:
-    """The tokenizer of the file's words, and a line where it is not the official one.
-
-    Rows beyond the official vocabulary are a table's padding: they mean nothing and are kept for the way back.
-    """
-    entries = len(official[keys.ANCHOR])
-    if entries > OFFICIAL and not (end_id or spe_id):
-        unused[keys.ANCHOR] = official[keys.ANCHOR][OFFICIAL:]
-        official[keys.ANCHOR] = official[keys.ANCHOR][:OFFICIAL].clone()
-        report.notes.append(f"the first {OFFICIAL} of {entries} words are taken for the official ones, the rest unused")
-    elif entries != OFFICIAL:
-        end, spe = end_id or usual(entries, EOT), spe_id or usual(entries, SPE)
-        told = "as told" if end_id and spe_id else "assumed, the file does not say (--end-id, --spe-id)"
-        report.notes.append(f"{entries} words, not the official {OFFICIAL}: ids {EOT} {end}, {SPE} {spe} {told}")
-    return tokenizer_setting(len(official[keys.ANCHOR]), end_id, spe_id)
-
-
-def _heads(width: int, heads: int, report: Report) -> int:
-    """The number of attention heads, which no file says: as told, or that of the published sizes, and a line."""
-    if heads:
-        return heads
-    heads = width // 64 if width >= 192 and width % 64 == 0 else 4
-    if width % heads:
-        raise UserError(f"the file does not say how many attention heads share width {width}; give --heads")
-    report.notes.append(f"{heads} attention heads assumed for width {width}: the file does not say (--heads)")
-    return heads
-
-
-def _fold_type(official: dict[str, Tensor], report: Report) -> None:
-    """patch bias += vision type row: the same numbers as adding the row to every patch (spec 1.6)."""
-    row, bias = official.get(keys.VISION_TYPE), "video_embed.embeddings.bias"
-    if row is not None and bias in official and row.shape[1:] == official[bias].shape:
-        official[bias] = official[bias] + row[0]
-        official[keys.VISION_TYPE] = torch.zeros_like(row)
-        report.notes.append("the vision type row is folded into the patch bias")
 
 
 def _config(
@@ -238,7 +161,7 @@ def _config(
     return GeneralistConfig(
         hidden_size=width,
         num_hidden_layers=len(layers),
-        num_attention_heads=_heads(width, heads, report),
+        num_attention_heads=heads_of(width, heads, report),
         intermediate_size=hidden,
         layer_scale=1e-3 if inside & {"gamma_1", "gamma_2"} else 0.0,
         drop_path=0.0,
