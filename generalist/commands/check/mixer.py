@@ -23,6 +23,7 @@ from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.maps.base import MapOperator
+from generalist.tokenizers_mod.text.text_tensors import TextTensors
 from generalist.tokenizers_mod.vision.image import Image
 
 
@@ -48,8 +49,9 @@ def batching(subject: Subject) -> str:
 
 def padding(subject: Subject) -> str:
     """Clients that pad get the features of packed sequences."""
-    own = subject.modalities
-    processor = GeneralistProcessor(own["text"].hf_tokenizer(), {n: m.settings() for n, m in own.items()})
+    own, text = subject.modalities, subject.modalities["text"]
+    assert isinstance(text, TextTensors)
+    processor = GeneralistProcessor(text.hf_tokenizer(), {n: m.settings() for n, m in own.items()})
     draw = torch.Generator().manual_seed(2)
     pictures = [torch.rand(1, PATCH * h, PATCH * w, generator=draw) for h, w in FOUR[:3]]
     worst = 0.0
