@@ -147,10 +147,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name in args.sets:
-        known[name] = measure(name, args.data, args.out)
-        print(name, json.dumps(known[name]), flush=True)
+        found = measure(name, args.data, args.out)
+        print(name, json.dumps(found), flush=True)
+        known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}  # others may write there meanwhile
+        known[name] = found
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
 
 
