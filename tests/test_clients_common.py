@@ -52,6 +52,7 @@ EXPLAINED = {
     "are views": "said in hf_common.py",
     "as many hidden states as words": "said in hf_common.py",
     "which belongs to texts": "said in hf_common.py",
+    "looks for a layer of transformers' own class": "said in hf_common.py",
     "asks for three modalities at once": "said in hf_common.py",
     "attribute not present": "the one component is the tokenizer: other inputs are read by the model's modalities",
     "attribute(s), test requires multimodal processor": "the same",

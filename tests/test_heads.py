@@ -270,7 +270,7 @@ def test_stock_masked_modelling_trains(home, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(home)
     assert len(tokenizer) <= model.get_input_embeddings().weight.shape[0]
     data = [dict(tokenizer(text)) for text in clients.TEXTS * 4]
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.3, seed=0)
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.3)
     trainer = Trainer(model, arguments(tmp_path, max_steps=10), train_dataset=data, data_collator=collator)
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
