@@ -122,4 +122,4 @@ def test_a_head_passes_what_transformers_asks_of_training_saving_and_hidden_stat
     pytest.importorskip("parameterized", reason="pip install generalist-encoder[test]")
     chosen = "ImageHeadTest and (test_training or test_save_load or test_hidden_states)"
     suite = run(tests, tmp_path / "report.xml", "-k", chosen)
-    assert int(suite.attrib["tests"]) - int(suite.attrib["skipped"]) >= 5
+    assert int(suite.attrib["tests"]) - int(suite.attrib["skipped"]) >= 4
