@@ -41,7 +41,8 @@ def network(name: str, size: int, batch: int, width: int) -> Ways:
     """A network of timm as `backbone`, one vector a picture."""
     settings = {"class": "backbone", "backbone": name, "size": size, "maps": "embedding", "frozen": True}
     model = alone(settings, width)
-    net = model.tokenizers["image"].encoder.net
+    tokenizer: Any = model.tokenizers["image"]
+    net = tokenizer.encoder.net
     pixels = torch.randn(batch, 3, size, size)
     return {"ours": lambda: model.get_image_features(pixel_values=pixels), "library": lambda: net(pixels)}
 

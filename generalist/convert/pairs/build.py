@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,8 @@ def build(pair: Pair, report: Report) -> tuple[GeneralistModel, GeneralistProces
     )
     model = GeneralistModel(config).eval()
     with torch.no_grad():
-        model.get_submodule("tokenizers.summary.token").weight.zero_()  # so that it costs the others' mean no digit
+        summary: Any = model.tokenizers["summary"]
+        summary.token.weight.zero_()  # so that it costs the others' mean no digit
         for name, value in scales.items():
             model.log_scales[name].fill_(value.item())
         if pair.bias is not None:
