@@ -26,7 +26,7 @@ from generalist.hf.saved import read_model
 from generalist.model.folder.stored import as_int8, whole
 from generalist.tokenizers_mod.base.modalities import modality_settings
 
-costs.ROUNDS = 3
+costs.ROUNDS = 1
 
 
 def model() -> GeneralistModel:

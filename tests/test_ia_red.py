@@ -60,7 +60,7 @@ def test_an_interpreter_begins_by_keeping_everything():
 
 def test_a_finished_model_learns_what_to_drop_and_masked_is_taken_out(small_run, tmp_path):
     source, out = files(small_run), tmp_path / "small"
-    found = compressed(small_run, out, "ia_red:steps=40")
+    found = compressed(small_run, out, "ia_red:steps=12")
     assert files(small_run) == source
     told = found["methods"][0]
     config = json.loads((out / "config.json").read_text())
