@@ -39,7 +39,7 @@ from generalist.tasks.base.task import Task
 
 RESULT = Path(__file__).parent / "bench_results" / "inspect.json"
 OWN = {"canvas": canvas, "digits": digits}
-SETS = {"digits": 600, "canvas": 700, "fsdd": 300, "etth1": 120, "banking77": 500, "adult": 150}  # steps
+SETS = {"digits": 600, "canvas": 350, "fsdd": 300, "etth1": 60, "banking77": 250, "adult": 150}  # steps
 SMALL = ["model.width=64", "model.layers=3", "model.heads=4", "model.hidden=128", "baseline=false", "engine.device=cpu"]
 QUICK = {"fsdd": ["modalities.audio.windows=1"]}
 RECORDS = 300  # of a test split
