@@ -32,7 +32,9 @@ def check(reference):
     assert not reference.config.unknown, "a setting of the file was not read"
 
 
-@pytest.mark.parametrize("paths", files([*KEPT, HERE / "backbones"]).values(), ids=lambda paths: f"{paths[0].parent.name}-{paths[0].stem}")
+@pytest.mark.parametrize(
+    "paths", files([*KEPT, HERE / "backbones"]).values(), ids=lambda paths: f"{paths[0].parent.name}-{paths[0].stem}"
+)
 def test_kept_reference_tensors(paths):
     check(Reference.read(paths))
 
