@@ -114,8 +114,10 @@ def banking77_names(data: Path) -> dict[str, Any]:
     records = source.open("test")
     rows = [records[i] for i in range(len(records))]
     kinds = records.info["classes"]
-    names = np.stack([text.vector(name.replace("_", " ")) for name in kinds])
-    asked = np.stack([text.vector(row["question"]) for row in rows])
+    names, asked = (
+        np.array([text.vector(one) for one in texts])
+        for texts in ([name.replace("_", " ") for name in kinds], [row["question"] for row in rows])
+    )
     right = [kinds[k] == row["label"] for k, row in zip((asked @ names.T).argmax(1), rows, strict=True)]
     return {"accuracy": mean(right), "test": len(rows), "steps": 0}
 

@@ -23,9 +23,9 @@ def exchanged(recipe: Any, assignments: Sequence[str]) -> list[str]:
         return list(assignments)
     named = {a.split(".")[1] for a in assignments if _key(a)[2:] == [CLASS]}
     for assignment in assignments:
-        key = _key(assignment)
-        if len(key) == 3 and key[1] in named:
-            given.setdefault(key[1], {})[key[2]] = assignment.partition("=")[2]
+        parts = _key(assignment)
+        if parts and parts[1] in named:
+            given.setdefault(parts[1], {})[parts[2]] = assignment.partition("=")[2]
         else:
             rest.append(assignment)
     for name, texts in given.items():
