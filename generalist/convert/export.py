@@ -145,7 +145,7 @@ def to_onnx(
 ) -> tuple[Callable[[list[Tensor]], Tensor], str]:
     import onnxruntime
 
-    shapes = {"dynamic_shapes": (tuple(dynamic),), "input_names": list(first), "output_names": ["features"]}
+    shapes: dict[str, Any] = {"dynamic_shapes": (tuple(dynamic),), "input_names": list(first), "output_names": ["features"]}
     path = out / f"{name}.onnx"
     program = torch.onnx.export(wrapped, tuple(first.values()), dynamo=True, verbose=False, optimize=False, **shapes)
     assert program is not None
@@ -180,11 +180,11 @@ def samples(processor: GeneralistProcessor, name: str) -> list[list[Any]]:
         return [["a red square on a table"] * 3, ["a blue circle"] * 2]
     if kind == "pixel_values":
         wide, high = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((64, 96, 3), (96, 64, 3)))
-        return [wide] * 3, [high] * 2
+        return [[wide] * 3, [high] * 2]
     heard = processor.built[name]
     assert isinstance(heard, Hears)
     rate = heard.rate
-    return [(rng.normal(size=rate), rate)] * 3, [(rng.normal(size=2 * rate), rate)] * 2
+    return [[(rng.normal(size=rate), rate)] * 3, [(rng.normal(size=2 * rate), rate)] * 2]
 
 
 def tensors_of(processor: GeneralistProcessor, name: str, raw: list[Any]) -> dict[str, Tensor]:

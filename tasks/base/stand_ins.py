@@ -36,6 +36,8 @@ def stand_in(tasks: Iterable[Task], modalities: dict[str, Modality]) -> dict[str
     """
     missing = {}
     for task in tasks:
+        if task.source is None:
+            continue
         try:
             task.source.open("train")
         except (UserError, OSError) as error:
