@@ -145,7 +145,8 @@ def to_onnx(
 ) -> tuple[Callable[[list[Tensor]], Tensor], str]:
     import onnxruntime
 
-    shapes: dict[str, Any] = {"dynamic_shapes": (tuple(dynamic),), "input_names": list(first), "output_names": ["features"]}
+    names = {"input_names": list(first), "output_names": ["features"]}
+    shapes: dict[str, Any] = {"dynamic_shapes": (tuple(dynamic),), **names}
     path = out / f"{name}.onnx"
     program = torch.onnx.export(wrapped, tuple(first.values()), dynamo=True, verbose=False, optimize=False, **shapes)
     assert program is not None
