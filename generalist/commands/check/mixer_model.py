@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -119,6 +119,8 @@ class Subject:
         if isinstance(self.mixer, MapMixer):
             return self.mixer.operator, (torch.randn(3, 4, 4, WIDTH), None)
         x, at = self.tokens()
+        with torch.no_grad():
+            self.mixer(x, at)  # what is made of the place alone, on the host, is there before anything is traced
         return Placed(self.mixer, at), (x,)
 
     def compilable(self) -> None:
@@ -134,7 +136,7 @@ class Placed(nn.Module):
         self.mixer, self.at = mixer, at
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mixer(x, replace(self.at, made={}))
+        return self.mixer(x, self.at)
 
 
 def registered(own: type[nn.Module]) -> str:
