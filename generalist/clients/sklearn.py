@@ -226,7 +226,7 @@ class GeneralistRegressor(RegressorMixin, _Estimator):
             task = Regress(name="fit", inputs={self.input: "x"}, target="y")
             self._learn(task, {"number": Number()}, x, values.tolist())
         else:  # nothing to learn from equal targets
-            self.model_, self.n_iter_ = None, 0
+            self.n_iter_ = 0
         return self
 
     def predict(self, X: Any) -> np.ndarray:

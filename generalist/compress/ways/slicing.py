@@ -144,7 +144,7 @@ def sliced(work: Work, moments: dict[str, Moments], keep: dict[str, int]) -> dic
             if f"{last}bias" in cut:
                 cut[f"{last}bias"] = cut[f"{last}bias"] + bias.to(cut[f"{last}bias"])
             state |= {f"{own}.{key}": value for key, value in cut.items()}
-            sizes = {units.size: len(kept)}
+            sizes: dict[str, Any] = {units.size: len(kept)}
             if units.size == "heads":
                 sizes["head_dim"] = units.out.in_features // units.count
             layer = replace(layer, **sizes)

@@ -80,12 +80,13 @@ def layers_of(spec: EncoderSpec) -> list[LayerSpec]:
     for layer, mixer, channel in zip(stack, mixers, channels, strict=True):
         width = layer.width or width
         heads, hidden = layer.heads or spec.heads, layer.hidden or spec.hidden
-        sizes = {"heads": heads, "hidden": hidden, "head_dim": layer.head_dim or spec.head_dim}
+        head_dim = layer.head_dim or spec.head_dim
         name, settings = named(mixer, "mixers")
         if name in PAIRED:
             settings.setdefault("odd", met[name] % 2 == 1)
             mixer, met[name] = {"kind": name, **settings}, met[name] + 1
-        layers.append(replace(layer, mixer=mixer, channel=channel, width=width, **sizes))
+        made = replace(layer, mixer=mixer, channel=channel, width=width, heads=heads, hidden=hidden, head_dim=head_dim)
+        layers.append(made)
     return layers
 
 
