@@ -19,7 +19,7 @@ from torch import Tensor
 from generalist.data.base.errors import UserError
 from generalist.data.batch.cells import places
 from generalist.data.batch.pack import grouped
-from generalist.data.batch.pieces import Piece, Pieces
+from generalist.data.batch.pieces import Piece, Pieces, cells_of
 from generalist.data.batch.routes import Routes
 from generalist.data.batch.types import Group, Layout
 
@@ -109,6 +109,16 @@ class At:
             )
         return self.layout.pieces
 
+    @property
+    def placed(self) -> list[Piece]:
+        """The pieces with tokens as they lie (`Pieces.placed`)."""
+        return self.once("placed", self.pieces.placed)
+
+    @property
+    def cells(self) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+        """Of which of them every token is, and in which cell it stands there; both on the host."""
+        return self.once("cells", lambda: cells_of(self.placed))
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made once a pass by the first who asks."""
         if key not in self.made:
@@ -191,13 +201,14 @@ class At:
         that brings new tokens, made piece after piece, there. Keys and values of other passes are not handed on.
         ValueError where a token that is asked, causal or hidden has no successor of its own.
         """
-        before = self.pieces.placed()
-        for old, (new, source) in zip(before, changed, strict=True):
-            kept = old.length == len(source) and bool((source == torch.arange(len(source)) + old.start).all())
-            if (old.asked or old.bound) and not kept:
-                raise ValueError(f"a step changed tokens of sequence {old.sequence} that are asked, causal or hidden")
-            if new.length != len(source):
-                raise ValueError(f"{new.length} tokens stand for {len(source)} tokens")
+        before = self.placed
+        source = torch.cat([source for _, source in changed])
+        counts = [source.shape[0] for _, source in changed]
+        for (new, _), count in zip(changed, counts, strict=True):
+            if new.length != count:
+                raise ValueError(f"{new.length} tokens stand for {count} tokens")
+        number, inside = cells_of([new._replace(cells=None) for new, _ in changed])
+        _all_there(before, counts, source - inside, number)
         plain = {group.start + i * group.length: group.plain for group in self.groups for i in range(group.count)}
         first: dict[int, int] = {}
         length: dict[int, int] = {}
@@ -212,9 +223,9 @@ class At:
             starts.append(begin[new.sequence])
             pieces.append(new._replace(start=starts[-1]))
             begin[new.sequence] += new.length
-        place = torch.cat([torch.arange(new.length) + start for start, (new, _) in zip(starts, changed, strict=True)])
-        order = place.argsort().to(self.block.device)
-        source = torch.cat([source for _, source in changed]).to(self.block.device)[order]
+        place = torch.tensor(starts)[number] + inside
+        order = torch.empty_like(place).index_copy(0, place, torch.arange(len(place))).to(self.block.device)
+        source = source.to(self.block.device)[order]
         asked = asks = None
         if self.layout.asks is not None:  # they are all there, each for itself; only their sequences changed places
             of = dict(zip(sorted(first, key=first.__getitem__), self.layout.asks, strict=True))
@@ -230,3 +241,12 @@ class At:
         """The tokens of `self` followed by those of `other`; all else as in `self`."""
         routes = None if self.routes is None or other.routes is None else self.routes + other.routes
         return replace(self, layout=self.layout + other.layout, routes=routes, made={})
+
+
+def _all_there(before: list[Piece], counts: list[int], first: Tensor, number: Tensor) -> None:
+    """ValueError unless pieces that are asked, causal or hidden kept all their tokens: `first` of each is its start."""
+    starts = torch.tensor([old.start for old in before])
+    moved = torch.zeros(len(before), dtype=torch.bool).index_put((number[first != starts[number]],), torch.tensor(True))
+    for old, count, is_moved in zip(before, counts, moved.tolist(), strict=True):
+        if (old.asked or old.bound) and (is_moved or count != old.length):
+            raise ValueError(f"a step changed tokens of sequence {old.sequence} that are asked, causal or hidden")

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from generalist.data.batch.pieces import Pieces
+from generalist.data.batch.pieces import Pieces, cells_of
 
 
 def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
@@ -25,7 +25,6 @@ def cells(rows: int, columns: int, device: torch.device | None = None) -> Tensor
 def places(pieces: Pieces) -> Int[Tensor, "N 6"]:
     """The place of every token of a packed batch, Int[N 6], on the host."""
     own = pieces.placed()
-    cell = [torch.arange(p.length) if p.cells is None else p.cells.clamp(min=0) for p in own]
     table, met = [], dict[int, tuple[int, int]]()  # of each sequence: its maps so far, and their rows
     for piece in own:
         planar = piece.shape is not None and len(piece.shape) > 1
@@ -33,9 +32,9 @@ def places(pieces: Pieces) -> Int[Tensor, "N 6"]:
         before = met.get(piece.sequence, (0, 0))
         met[piece.sequence] = before[0] + count, before[1] + count * shape[0]
         table.append((*shape, *before) if planar else (0, 0, 0, 0))
-    lengths = torch.tensor([p.length for p in own])
-    rows, columns, number, above = torch.tensor(table).repeat_interleave(lengths, dim=0).unbind(1)
-    line, column = torch.cat(cell) // columns.clamp(min=1), torch.cat(cell) % columns.clamp(min=1)
+    piece, cell = cells_of(own)
+    rows, columns, number, above = torch.tensor(table)[piece].unbind(1)
+    line, column = cell.clamp(min=0) // columns.clamp(min=1), cell.clamp(min=0) % columns.clamp(min=1)
     frame = line // rows.clamp(min=1)
     found = torch.stack([line - frame * rows, column, rows, columns, number + frame, above + frame * rows], dim=1)
     return found * (rows > 0).unsqueeze(1)

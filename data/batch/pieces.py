@@ -84,3 +84,13 @@ class Pieces:
         """These, and `other`'s behind this many tokens and sequences."""
         moved = [p._replace(sequence=p.sequence + sequences, start=p.start + tokens) for p in other]
         return Pieces.of([*self, *moved])
+
+
+def cells_of(pieces: list[Piece]) -> tuple[Tensor, Tensor]:
+    """Of every token, as the pieces lie: the number of its piece, Int[N], and its cell, Int[N] (`Piece.cells`)."""
+    lengths = torch.tensor([piece.length for piece in pieces])
+    number = torch.arange(len(pieces)).repeat_interleave(lengths)
+    cell = torch.arange(len(number)) - (lengths.cumsum(0) - lengths)[number]
+    if told := [piece.cells for piece in pieces if piece.cells is not None]:
+        cell[torch.tensor([piece.cells is not None for piece in pieces])[number]] = torch.cat(told)
+    return number, cell

@@ -153,13 +153,10 @@ class Drawn:
 
 def by_sequence(values: Tensor, at: At, sequences: int) -> Tensor:
     """The sum of values over the tokens of maps that may be dropped: Float[N] -> Float[B]."""
-    found = values.new_zeros(sequences)
-    for piece in at.pieces.placed():
-        if piece.sequence < sequences and may_change(piece):
-            own = values[piece.start : piece.start + piece.length]
-            own = own if piece.cells is None else own[(piece.cells >= 0).to(own.device)]
-            found = found.index_add(0, torch.tensor([piece.sequence], device=own.device), own.sum().reshape(1))
-    return found
+    piece, cell = at.cells
+    owner = torch.tensor([p.sequence if may_change(p) else sequences for p in at.placed]).clamp(max=sequences)[piece]
+    owner[cell < 0] = sequences  # the rest
+    return values.new_zeros(sequences + 1).index_add(0, owner.to(values.device), values)[:sequences]
 
 
 def reward(kept: Tensor, counts: Tensor, right: Tensor) -> Tensor:

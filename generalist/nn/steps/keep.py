@@ -6,12 +6,11 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
-from generalist.data.batch.pieces import Piece
 from generalist.nn.steps.base import Step, may_change, same_width
 from generalist.recipe.layers import divides
 
@@ -44,52 +43,57 @@ class Keep(Step):
 
     def forward(self, x: Float[Tensor, "N D"], at: At) -> tuple[Float[Tensor, "M D"], At]:
         score = at.tap("keep", self.score(x, at))
-        told = score.detach().float().cpu()
-        kept = [self.kept(piece, told) for piece in at.pieces.placed()]
+        stays = self.stays(score.detach().float().cpu(), at)
         if self.training:
             x = x * (1 + (score - score.detach())).to(x.dtype).unsqueeze(1)
         if self.masked:
-            return x, self.hidden(at, kept)
-        changed = []
-        for piece, own in zip(at.pieces.placed(), kept, strict=True):
-            cells = piece.cells
-            if len(own) < piece.length:
-                cells = (torch.arange(piece.length) if cells is None else cells)[own - piece.start]
-            changed.append((piece._replace(length=len(own), cells=cells), own))
+            return x, self.hidden(at, stays)
+        piece, cell = at.cells
+        kept = stays.nonzero().squeeze(1)
+        counts = piece[kept].bincount(minlength=len(at.placed)).tolist()
+        parts = zip(at.placed, counts, cell[kept].split(counts), kept.split(counts), strict=True)
+        changed = [
+            (old if old.length == count else old._replace(length=count, cells=cells), own)
+            for old, count, cells, own in parts
+        ]
         after, order = at.rebuilt(changed)
-        return x.index_select(0, torch.cat(kept).to(x.device)[order]), after
+        return x.index_select(0, kept.to(x.device)[order]), after
 
     def score(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, " N"]:
         """How much every token matters, 0..1."""
         x = self.norm(x)
-        first, sequence = at.sequences
-        q = self.query(x.index_select(0, first)).index_select(0, sequence)
-        products = (q * self.key(x)).view(len(x), self.heads, -1).sum(-1) / math.sqrt(x.shape[1] // self.heads)
-        return products.sigmoid().mean(1)
+        q, keys = self.query(x.index_select(0, at.sequences[0])), self.key(x)
+        # a column a head, with zeros where the others are: one product of matrices a group, no query a token
+        own = torch.eye(self.heads, dtype=q.dtype, device=q.device).repeat_interleave(x.shape[1] // self.heads, 0)
+        columns, parts, sequence = q.unsqueeze(2) * own, [], 0
+        for g in at.groups:
+            tokens = keys[g.start : g.start + g.count * g.length].view(g.count, g.length, -1)
+            parts.append((tokens @ columns[sequence : sequence + g.count]).flatten(0, 1))
+            sequence += g.count
+        return (torch.cat(parts) / math.sqrt(x.shape[1] // self.heads)).sigmoid().mean(1)
 
-    def kept(self, piece: Piece, score: Float[Tensor, " N"]) -> Tensor:
-        """The tokens of a piece that go on, in their order."""
-        own = torch.arange(piece.start, piece.start + piece.length)
-        if not may_change(piece):
-            return own
-        there = own if piece.cells is None else own[piece.cells >= 0]
+    def stays(self, score: Float[Tensor, " N"], at: At) -> Bool[Tensor, " N"]:
+        """Whether a token goes on."""
+        piece, cell = at.cells
+        fixed = ~torch.tensor([may_change(one) for one in at.placed])[piece]
+        there = ~fixed & (cell >= 0)  # none of a map that has none left
         if not self.share:
-            return there[score[there] > 0.5]
-        count = min(len(there), max(1, round(self.share * len(there))))  # none of a map that has none left
-        most = score[there].topk(count).indices
-        return there[most.sort().values]
+            return fixed | (there & (score > 0.5))
+        own = there.nonzero().squeeze(1)
+        count = piece[own].bincount(minlength=len(at.placed))
+        for n in set(count.tolist()) - {0}:  # maps of as many tokens together
+            index = own[(count == n)[piece[own]]].view(-1, n)
+            most = score[index].topk(max(1, round(self.share * n)), sorted=False).indices
+            fixed[index.gather(1, most)] = True
+        return fixed
 
-    def hidden(self, at: At, kept: list[Tensor]) -> At:
+    def hidden(self, at: At, stays: Bool[Tensor, " N"]) -> At:
         """The same tokens, of which those that do not go on are seen by nobody else."""
-        stays, pieces = torch.zeros(len(at.block), dtype=torch.bool), at.pieces.placed()
-        stays[torch.cat(kept)] = True
         groups = [
             replace(g, plain=g.plain and bool(stays[g.start : g.start + g.count * g.length].all())) for g in at.groups
         ]
-        after = []
-        for piece in pieces:
-            own = stays[piece.start : piece.start + piece.length]
-            cells = torch.arange(piece.length) if piece.cells is None else piece.cells
-            after.append(piece if bool(own.all()) else piece._replace(cells=cells.where(own, -1)))
+        lengths = [piece.length for piece in at.placed]
+        parts = zip(at.placed, stays.split(lengths), at.cells[1].where(stays, -1).split(lengths), strict=True)
+        after = [piece if bool(own.all()) else piece._replace(cells=cells) for piece, own, cells in parts]
         hidden = at.hidden | ~stays.to(at.hidden.device)
         return at.of(replace(at.layout, groups=groups, hidden=hidden, pieces=at.pieces.of(after)))
