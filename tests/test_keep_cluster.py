@@ -10,6 +10,7 @@ from references import BESIDE
 from safetensors import safe_open
 from test_at import SIZES, ragged, through
 from tiny import tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
@@ -106,6 +107,54 @@ def test_a_map_of_which_nothing_is_left_goes_through_a_second_keep():
     for keep in keeps:
         x, at = keep(x, at)
     assert all(int((p.cells >= 0).sum()) == 0 for p in at.pieces if p.cells is not None) and bool(at.hidden.any())
+
+
+@torch.no_grad()
+def test_of_every_map_those_of_the_highest_scores_go_on_in_their_order():
+    packed = pack(ragged())
+    x, at = packed.data["x"]["x"][packed.row], At(packed.layout)
+    keep = Keep(24, 24, share=0.6, interpreter_heads=3).eval()
+    n, origin = keep.norm(x), []
+    for piece in at.placed:
+        own = torch.arange(piece.start, piece.start + piece.length)
+        if piece.shape is not None and len(piece.shape) > 1:
+            first = next(p.start for p in at.placed if p.sequence == piece.sequence)
+            q, k = keep.query(n[first]).view(3, 8), keep.key(n[own]).view(-1, 3, 8)
+            score = ((q * k).sum(-1) / 8**0.5).sigmoid().mean(1)
+            own = own[score.topk(round(0.6 * len(own))).indices.sort().values]
+        origin += own.tolist()
+    out, after = keep(x, at)
+    assert sorted(after.origin.tolist()) == origin and len(origin) < len(x)
+    assert torch.equal(out, x[after.origin])
+    for piece in after.placed:  # each lies together, its tokens in their order, and says in which cells they are
+        own = after.origin[piece.start : piece.start + piece.length]
+        old = next(p for p in at.placed if p.start <= int(own[0]) < p.start + p.length)
+        cells = torch.arange(old.length) if old.cells is None else old.cells
+        assert old.sequence == piece.sequence and (own.diff() > 0).all()
+        assert torch.equal(torch.arange(piece.length) if piece.cells is None else piece.cells, cells[own - old.start])
+
+
+class Operations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@torch.no_grad()
+def test_many_pictures_take_no_more_operations_than_few(share):
+    keep, counts = Keep(24, 24, share=share, interpreter_heads=1).eval(), []
+    for pictures in (2, 20):
+        spans = [Span("x", {"x": torch.randn(1, 24)}, 1).ask([0]), Span("x", {"x": torch.randn(6, 24)}, 6, grid=(2, 3))]
+        packed = pack([spans] * pictures)
+        with Operations() as seen:
+            keep(packed.data["x"]["x"][packed.row], At(packed.layout))
+        counts.append(seen.count)
+    assert counts[0] == counts[1]
 
 
 @torch.no_grad()

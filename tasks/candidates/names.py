@@ -7,7 +7,9 @@ off a likelihood. Sets are saved with the model, so a prediction needs nothing e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -58,10 +60,9 @@ class Names(CandidateSet):
             raise UserError(f"the template {wrong[0]!r} has no {{}} for the name")
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
-        found = [self.sequence(modalities, name) for name in self.names]
+        found = self.asked(modalities, self.names)
         seen: dict[tuple[bytes, ...], str] = {}
-        for name, spans in zip(self.names, found, strict=True):
-            tokens = tuple(value.numpy().tobytes() for value in spans[1].data.values())
+        for name, tokens in zip(self.names, contents([spans[1] for spans in found]), strict=True):
             if (other := seen.setdefault(tokens, name)) != name:
                 raise UserError(
                     f"candidates {other!r} and {name!r} are the same to the text tokenizer, so neither could be "
@@ -69,26 +70,28 @@ class Names(CandidateSet):
                 )
         return found
 
-    def sequence(self, modalities: dict[str, Modality], name: str) -> list[Span]:
+    def asked(self, modalities: dict[str, Modality], words: list[str]) -> list[list[Span]]:
+        """The sequences of these words, asked at their summaries."""
         if "text" not in modalities:
             raise UserError('names are words: to choose among them the modality "text" is needed')
-        summary, text = modalities["summary"], modalities["text"]
-        return [summary.span(None).ask([0]), text.span(text.read(name))]
+        summary = modalities["summary"].span(None).ask([0])
+        return [[summary, span] for span in modalities["text"].many(words)]
 
     def templates_of(self, modalities: dict[str, Modality]) -> list[str]:
         """Those in which every name still fits into the text's length, the longest deciding."""
         text: Any = modalities["text"]
         words = [*self.names, *(other for others in self.synonyms.values() for other in others)]
-        longest = max(words, key=lambda word: text.span(text.read(word)).length)
-        return [t for t in self.templates if text.span(text.read(t.replace("{}", longest))).length < text.max_length]
+        lengths = [span.length for span in text.many(words)]
+        longest = words[lengths.index(max(lengths))]
+        worn = text.many([template.replace("{}", longest) for template in self.templates])
+        return [t for t, span in zip(self.templates, worn, strict=True) if span.length < text.max_length]
 
     def worded(self, modalities: dict[str, Modality], template: str) -> Worded:
-        def asked(name: str) -> list[Span]:
-            return self.sequence(modalities, template.replace("{}", name))
-
-        others = ((i, self.synonyms.get(name, [])) for i, name in enumerate(self.names))
-        variants = {i: [asked(other) for other in names] for i, names in others if names}
-        return Worded([asked(name) for name in self.names], variants)
+        others = {i: self.synonyms[name] for i, name in enumerate(self.names) if self.synonyms.get(name)}
+        words = [*self.names, *(other for names in others.values() for other in names)]
+        made = iter(self.asked(modalities, [template.replace("{}", word) for word in words]))
+        found = [next(made) for _ in self.names]
+        return Worded(found, {i: [next(made) for _ in names] for i, names in others.items()})
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         return list(self.names)
@@ -151,6 +154,17 @@ class Vocabulary(CandidateSet):
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
         text = writer(modalities)
         return [text.decode([i]) for i in range(text.vocabulary)]
+
+
+def contents(spans: list[Span]) -> Iterator[tuple[bytes, ...]]:
+    """What the spans of one modality hold: of two that are the same to it, the same."""
+    columns = []
+    for key in spans[0].data:
+        values = [span.data[key] for span in spans]
+        ends = [0, *accumulate(value.nbytes for value in values)]
+        whole = torch.cat(values).numpy().tobytes()
+        columns.append([whole[start:end] for start, end in pairwise(ends)])
+    return zip(*columns, strict=True)
 
 
 def writer(modalities: dict[str, Modality]) -> Writes:

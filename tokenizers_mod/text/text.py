@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.text.text_tensors import word_or_file
 from generalist.tokenizers_mod.text.text_tokens import TextTokens
 from generalist.tokenizers_mod.text.words import Pieces as Pieces
-from generalist.tokenizers_mod.text.words import TextWords
+from generalist.tokenizers_mod.text.words import TextWords, ended
 
 if TYPE_CHECKING:
     from generalist.tokenizers_mod.text.bpe_hf import BpeTokenizer
@@ -85,6 +87,22 @@ class Text(TextWords):
         ids = words.ids.clone()
         ids[words.place[hidden[words.word]]] = self.spe
         return self._span(ids)
+
+    def many(self, raws: list[Any]) -> list[Span]:
+        """`span(read(raw))` of each, by one call of the tokenizer and as views of one tensor."""
+        found = self._split_all(raws) if type(self) is Text else None  # a subclass may read or cut otherwise
+        if found is None:
+            return super().many(raws)
+        end = self.eot
+        rows = [ended(ids, self.max_length, end) for ids in found]
+        lengths = [len(row) for row in rows]
+        ids = torch.from_numpy(np.fromiter(chain.from_iterable(rows), np.int64, sum(lengths))).split(lengths)
+        others = {n: (torch.arange(n), torch.ones(n, dtype=torch.bool) if self.causal else None) for n in set(lengths)}
+        made = zip(lengths, ids, map(others.__getitem__, lengths), strict=True)
+        return [
+            Span(self.name, {"ids": own, "position": position}, n, causal=causal, grid=(n,))
+            for n, own, (position, causal) in made
+        ]
 
     def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
         """Whole-word masking: asked at every sub-token of the hidden words, labels their ids Int[m].

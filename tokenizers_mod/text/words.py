@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from generalist.data.base.errors import UserError
-from generalist.tokenizers_mod.text.bpe import EOT, SPE, clean, enough, load_bpe, train_bpe
+from generalist.tokenizers_mod.text.bpe import EOT, LONG, SPE, clean, enough, load_bpe, train_bpe
 from generalist.tokenizers_mod.text.text_tensors import TextTensors
 
 
@@ -162,23 +162,37 @@ class TextWords(TextTensors):
         cleaned, encoding = enough(self.backend, text, self.positions)
         if not cleaned:
             raise UserError(f"text: {text[:40]!r} is empty after removing white space and control characters; drop it")
-        unknown = getattr(self.backend.model, "unk_token", None)
-        if all(token == unknown for token in encoding.tokens):
+        unknown = self._unknown
+        if all(one == unknown for one in encoding.ids):
             raise UserError(
                 f"text: the tokenizer knows no symbol of {text[:40]!r}; train it on this script or use 'clip'"
             )
         return Pieces(encoding.ids, cast(list[int], encoding.word_ids), encoding.offsets)
+
+    @property
+    def _unknown(self) -> int | None:
+        """Id of what stands for symbols that are not known; None where all are."""
+        token = getattr(self.backend.model, "unk_token", None)
+        return None if token is None else self.backend.token_to_id(token)
+
+    def _split_all(self, texts: list[Any]) -> list[list[int]] | None:
+        """The ids of each text without the end, from one call; None where one is to be looked at by itself: it is no
+        str, very long, or nothing of it is left or known."""
+        if not all(isinstance(text, str) and len(text) <= LONG for text in texts):
+            return None
+        cleaned = [clean(text) for text in texts]
+        if not all(cleaned):
+            return None
+        found = [e.ids for e in self.backend.encode_batch_fast(cleaned, add_special_tokens=False)]
+        nothing = {self._unknown}
+        return None if any(nothing.issuperset(ids) for ids in found) else found
 
     def ids(self, text: str, max_length: int | None = None) -> Tensor:
         """Ids ending in <|endoftext|> (not doubled where the text already ends in it): Int[n], n <= max_length."""
         return self._ended(self._encode(text).ids, self.max_length if max_length is None else max_length)
 
     def _ended(self, found: list[int], limit: int) -> Tensor:
-        if found[-1] != self.eot:
-            found = [*found, self.eot]
-        if len(found) > limit:
-            found = [*found[: limit - 1], found[-1]]
-        return torch.tensor(found)
+        return torch.tensor(ended(found, limit, self.eot))
 
     def decode(self, ids: Sequence[int] | Tensor, specials: bool = False) -> str:
         """Ids -> cleaned text; 'clip' puts a space between words. `specials` keeps special tokens."""
@@ -211,3 +225,10 @@ class TextWords(TextTensors):
             added = self.backend.get_added_tokens_decoder()
             found = self.__dict__["_specials"] = [i for i, token in added.items() if token.special]
         return found
+
+
+def ended(ids: list[int], limit: int, end: int) -> list[int]:
+    """Ids with the end behind them, cut to `limit`: the first ones and the last."""
+    if ids[-1] != end:
+        ids = [*ids, end]
+    return [*ids[: limit - 1], ids[-1]] if len(ids) > limit else ids
