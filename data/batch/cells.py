@@ -32,8 +32,8 @@ def places(pieces: Pieces) -> Int[Tensor, "N 6"]:
         before = met.get(piece.sequence, (0, 0))
         met[piece.sequence] = before[0] + count, before[1] + count * shape[0]
         table.append((*shape, *before) if planar else (0, 0, 0, 0))
-    piece, cell = cells_of(own)
-    rows, columns, number, above = torch.tensor(table)[piece].unbind(1)
+    of, cell = cells_of(own)
+    rows, columns, number, above = torch.tensor(table)[of].unbind(1)
     line, column = cell.clamp(min=0) // columns.clamp(min=1), cell.clamp(min=0) % columns.clamp(min=1)
     frame = line // rows.clamp(min=1)
     found = torch.stack([line - frame * rows, column, rows, columns, number + frame, above + frame * rows], dim=1)

@@ -104,6 +104,9 @@ class Text(TextWords):
             for n, own, (position, causal) in made
         ]
 
+    def steady(self) -> tuple[str, ...]:
+        return ("read", "_split", "_words_of") if self.drop else ("read", "_split", "_words_of", "span")
+
     def masked(self, text: str, rng: torch.Generator, rate: float = 0.15) -> Span:
         """Whole-word masking: asked at every sub-token of the hidden words, labels their ids Int[m].
 

@@ -140,9 +140,6 @@ class TextWords(TextTensors):
 
     slow = "_split"
 
-    def steady(self) -> tuple[str, ...]:
-        return ("read", "_split", "_words_of") if self.drop else ("read", "_split", "_words_of", "span")
-
     def encoded(self, raw: Any) -> bytes | None:
         return raw.encode(errors="surrogatepass") if isinstance(raw, str) else None
 
