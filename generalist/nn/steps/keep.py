@@ -63,14 +63,15 @@ class Keep(Step):
         """How much every token matters, 0..1."""
         x = self.norm(x)
         q, keys = self.query(x.index_select(0, at.sequences[0])), self.key(x)
-        # a column a head, with zeros where the others are: one product of matrices a group, no query a token
-        own = torch.eye(self.heads, dtype=q.dtype, device=q.device).repeat_interleave(x.shape[1] // self.heads, 0)
-        columns, parts, sequence = q.unsqueeze(2) * own, [], 0
+        # a row a head, with zeros where the others are: one product of matrices a group, no query a token
+        own = torch.eye(self.heads, dtype=q.dtype, device=q.device).repeat_interleave(x.shape[1] // self.heads, 1)
+        rows, parts, sequence = q.unsqueeze(1) * own / math.sqrt(x.shape[1] // self.heads), [], 0
         for g in at.groups:
             tokens = keys[g.start : g.start + g.count * g.length].view(g.count, g.length, -1)
-            parts.append((tokens @ columns[sequence : sequence + g.count]).flatten(0, 1))
+            products = rows[sequence : sequence + g.count] @ tokens.transpose(1, 2)
+            parts.append(products.sigmoid().mean(1).flatten())
             sequence += g.count
-        return (torch.cat(parts) / math.sqrt(x.shape[1] // self.heads)).sigmoid().mean(1)
+        return torch.cat(parts)
 
     def stays(self, score: Float[Tensor, " N"], at: At) -> Bool[Tensor, " N"]:
         """Whether a token goes on."""
