@@ -6,6 +6,8 @@ import os
 # exact with two threads (tests/test_threads.py); another number of threads rounds differently.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_name] = "1"
+for _name in ("COLUMNS", "LINES"):  # pytest's workers name a terminal that is not there
+    os.environ.pop(_name, None)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -47,6 +47,7 @@ def results(run: Path) -> dict:
 def test_own_data(tmp_path):
     printed = follow("own_data", tmp_path)
     line = results(tmp_path / "runs" / "shop")["kind"]
+    assert "error" not in line, line
     assert line["value"] > 3 * line["chance"]
     assert (tmp_path / "runs" / "edited" / "model" / "config.json").is_file()
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 20

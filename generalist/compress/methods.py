@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError, nearest
@@ -13,6 +13,7 @@ from generalist.data.base.named import named as by_name
 from generalist.recipe.keys import parse
 
 
+@runtime_checkable
 class Way(Protocol):
     """One method with its settings: the fields of a dataclass, of which the first may be given without its name."""
 

@@ -25,8 +25,6 @@ from generalist.evaluate.unread import Unread
 from generalist.model.objective import Objective
 from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet, Numbers
-from generalist.tasks.kinds.forecast import Forecast
-from generalist.tasks.kinds.regress import Regress
 from generalist.tasks.measures.lines import joined
 
 LEAST = 30  # validation answers, below which nothing is fitted
@@ -52,12 +50,12 @@ def calibrate(tasks: dict[str, Task], objective: Objective, bad_rate: float) -> 
     temperatures = {scale: temperature(parts) for scale, parts in by_scale.items()}
     objective.model.config.temperatures = {scale: t for scale, t in temperatures.items() if t is not None}
     for task in tasks.values():
-        if isinstance(task, Forecast | Regress) and isinstance(task.candidates, Numbers):
-            task.candidates.widths = reaching(task, task.candidates, objective, bad_rate)
+        if task.numbered is not None:
+            task.numbered.widths = reaching(task, task.numbered, objective, bad_rate)
     return notes
 
 
-def reaching(task: Forecast | Regress, numbers: Numbers, objective: Objective, bad_rate: float) -> list[float]:
+def reaching(task: Task, numbers: Numbers, objective: Objective, bad_rate: float) -> list[float]:
     """The widths of intervals as the model says them now, by some validation windows or rows."""
     try:
         records = task.open("val").spread(WINDOWS)

@@ -44,8 +44,8 @@ def _level(far: Tensor) -> float:
 @contextmanager
 def worn(task: Reading, widths: list[float]) -> Iterator[None]:
     """Inside, the task's intervals have these widths."""
-    numbers = task.candidates
-    if not isinstance(numbers, Numbers):
+    numbers = task.numbered
+    if numbers is None:
         yield
         return
     held, numbers.widths = numbers.widths, widths

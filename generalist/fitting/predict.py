@@ -27,7 +27,6 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.budget import budget
 from generalist.tasks.baselines.guesses import Guessed
 from generalist.tasks.baselines.ordinary import guesses
-from generalist.tasks.candidates.names import Numbers
 from generalist.tokenizers_mod.base.capabilities import Compares
 
 SHOWN = 20  # classes up to which every probability is a column
@@ -164,7 +163,7 @@ class Asked:
 
     def wide(self) -> list[float]:
         """How wide intervals are: of both together where both answer, else of the model."""
-        own = self.task.candidates.widths if isinstance(self.task.candidates, Numbers) else []
+        own = [] if self.task.numbered is None else self.task.numbered.widths
         return own if self.weights is None or self.notes else self.weights.widths
 
     def _told(self, log_p: Tensor, lost: dict[int, str]) -> list[dict[str, Any]]:

@@ -30,9 +30,9 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.cached import cache_reads, remember
+from generalist.tokenizers_mod.base.capabilities import Tokenizes
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
-from generalist.tokenizers_mod.text.text_tensors import TextTensors
 from generalist.train.freeze import freeze, load_encoder
 from generalist.train.start.grow import adopt_towers
 from generalist.train.start.initial import adopt_tokenizers, initial_folder, law_of_start, started_from
@@ -127,7 +127,7 @@ class Prepared:
         if not isinstance(text, Text):  # a processor has a tokenizer; without words in the model it is one of bytes
             text = Text(tokenizer="", learn=BYTES) if text is None else text
             text.learn_texts([""])
-        assert isinstance(text, TextTensors)
+        assert isinstance(text, Tokenizes)
         return GeneralistProcessor(
             tokenizer=text.hf_tokenizer(),
             modalities=modality_settings(self.modalities),

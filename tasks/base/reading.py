@@ -10,7 +10,7 @@ from torch import Tensor
 
 from generalist.data.stream.source import Record, Records
 from generalist.tasks.candidates.answers import Answer
-from generalist.tasks.candidates.names import CandidateSet
+from generalist.tasks.candidates.names import CandidateSet, Numbers
 from generalist.tasks.measures import lines
 from generalist.tasks.measures.metrics import Mean
 from generalist.tokenizers_mod.base.base import Modality
@@ -37,6 +37,15 @@ class Reading:
     inputs: dict[str, str]
     modalities: dict[str, Modality]
     candidates: CandidateSet | None
+
+    @property
+    def numbered(self) -> Numbers | None:
+        """Its candidates where they are numbers whose intervals can be widened."""
+        return None
+
+    def by_step(self, values: Tensor, windows: int) -> Tensor:
+        """Values of answers that are numbers, [M ...] -> a row a window, with its steps ahead: [n h ...]."""
+        raise NotImplementedError(f"a {self.kind} tells no numbers")
 
     def among_kind(self, kind: type[C]) -> C:
         """Its candidates, which are of this kind once it is bound."""

@@ -30,6 +30,7 @@ class CandidateSet(ABC):
 
     kind: ClassVar[str] = ""
     members: ClassVar[tuple[str, ...]] = ("text",)  # modalities of the members, besides the summary
+    several: ClassVar[bool] = False  # several members may be right at once, each beside its denial
     # kinds that the inputs of its task hold; not a setting, the task tells
     asked_of: ClassVar[tuple[str, ...]] = ("vision",)
 

@@ -70,6 +70,10 @@ class Names(CandidateSet):
                 )
         return found
 
+    def against(self, logits: Tensor) -> Tensor:
+        """Logits of the names, Float[... K]: they stand against one another as they are."""
+        return logits
+
     def asked(self, modalities: dict[str, Modality], words: list[str]) -> list[list[Span]]:
         """The sequences of these words, asked at their summaries."""
         if "text" not in modalities:

@@ -206,6 +206,10 @@ class Forecast(Task):
             columns = {name: value * scale + (0 if name == "crps" else shift) for name, value in columns.items()}
         return {"record": kept.owner.unsqueeze(1).expand(real.shape)[real].numpy(), **columns}
 
+    @property
+    def numbered(self) -> Numbers | None:
+        return self.candidates if isinstance(self.candidates, Numbers) else None
+
     def by_step(self, values: Tensor, windows: int) -> Tensor:
         """[M a ...] of asked tokens -> a row a window and, of a joint forecast, variate, with its steps: [n h ...]."""
         return values if self.joint else values.reshape(windows, -1, *values.shape[2:])[:, : self.horizon]

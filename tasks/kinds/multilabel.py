@@ -39,6 +39,7 @@ class Marks(CandidateSet):
     names: list[str]
     denial: str = "not {}"
     kind: ClassVar[str] = "marks"
+    several: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -112,6 +112,10 @@ class Regress(Task):
             **lines.numbers(kept.log_p, kept.labels, numbers, numbers.mean, numbers.std, widths),
         }
 
+    @property
+    def numbered(self) -> Numbers | None:
+        return self.candidates if isinstance(self.candidates, Numbers) else None
+
     def by_step(self, values: Tensor, windows: int) -> Tensor:
         """[M ...] of asked tokens -> [M 1 ...]: a forecast of one step."""
         return values.unsqueeze(1)

@@ -32,6 +32,15 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Tokenizes(Protocol):
+    """Reads texts, and says which tokenizer a processor has beside it."""
+
+    def hf_tokenizer(self) -> Any:
+        """A tokenizer of transformers."""
+        ...
+
+
+@runtime_checkable
 class Hears(Protocol):
     """It reads sounds: (waveform, Hz) is a raw value, which is brought to its own `rate`."""
 

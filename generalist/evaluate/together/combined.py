@@ -22,9 +22,6 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.baselines.guesses import Guessed
 from generalist.tasks.baselines.ordinary import guesses, matched
 from generalist.tasks.candidates.base import CandidateSet
-from generalist.tasks.candidates.names import Numbers
-from generalist.tasks.kinds.forecast import Forecast
-from generalist.tasks.kinds.regress import Regress
 from generalist.tasks.measures.lines import Columns, Kept, joined
 
 SHARP = 10.0  # a cosine times this is a score
@@ -105,10 +102,10 @@ def weights_of(task: Task, told: evaluate.Answers, guessed: Guessed, rows: int) 
     with worn(task, []):
         way = chosen(evidence, task.line_kind, task.metric, task.higher_is_better)
     found = Weights(guessed.name, rows, way.a, way.b, way.way, guessed.refit)
-    if isinstance(task, Forecast | Regress) and isinstance(task.candidates, Numbers):
+    if task.numbered is not None:
         log_p = found.join(told.log_p(whole).cpu(), guessed.log_p[0])
         parts = (task.by_step(values, len(told.records)) for values in (log_p, told.targets(whole).cpu()))
-        found.widths = fitted(task.candidates, *parts)
+        found.widths = fitted(task.numbered, *parts)
     return found
 
 

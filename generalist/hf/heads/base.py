@@ -45,12 +45,12 @@ class Head(GeneralistModel):
 
     def fitting(self, sets: dict[str, dict[str, Any]]) -> tuple[str, CandidateSet] | None:
         """The task as which this head asks and its candidates; None where no task fits. sets: those of the model."""
-        named, sides = self.config.head_task, self.config.task_sides or {}
-        fits = [task for task, values in sets.items() if values.get("kind") in self.among]
+        named = self.config.head_task
+        fits = [name for name, values in sets.items() if values.get("kind") in self.among]
         if named and fits and named not in fits:
             raise UserError(f"head_task={named!r} asks nothing that this head does; {nearest(named, fits)}")
-        alone = [task for task, told in sides.items() if told["inputs"] == [self.headed()]]
-        fits = [task for task in fits if task == named or task in alone]
+        alone = [name for name, told in self.sides.trained.items() if told.inputs == [self.headed()]]
+        fits = [name for name in fits if name == named or name in alone]
         if not named and len(fits) > 1:
             line = f"this head can ask as {', '.join(fits)}; taken as of task {fits[0]!r}"
             warn(f"{line}; choose another with head_task=...", stacklevel=4)

@@ -39,7 +39,7 @@ class Classifier(Head):
         """Its classes too."""
         super().take(task, candidates)
         config = self.config
-        config.problem_type = MULTI if isinstance(candidates, Marks) else SINGLE
+        config.problem_type = MULTI if candidates.several else SINGLE
         config.id2label = dict(enumerate(candidates.choices()))
         config.label2id = {name: i for i, name in config.id2label.items()}
 
@@ -51,9 +51,7 @@ class Classifier(Head):
             raise UserError(f"no task of this model has such classes; {WANTED}")
         if self.config.problem_type == "regression" or (len(names) == 1 and not several):
             raise UserError(f"a head of classes ranks names and tells no number (num_labels={len(names)}); {WANTED}")
-        if any(
-            isinstance(i, str) for i in names
-        ):  # as stock scripts say them; a configuration read from a file has ints
+        if any(isinstance(i, str) for i in names):  # as stock scripts say them; a file's configuration has ints
             names = self.config.id2label = {int(i): name for i, name in names.items()}
         if sorted(names) != list(range(len(names))):
             raise UserError(f"id2label numbers its classes {sorted(names)[:4]}...; count them from 0 without a gap")
@@ -92,9 +90,7 @@ class Classifier(Head):
         asked, answer = self.sides.roles({name}, classes.members, self.config.head_task or None)
         out = self.encode_padded(name, mine, False, output_hidden_states, output_attentions, asked)
         features = self.class_features(classes, answer)
-        logits = self.logits(out.pooler_output, features, self.head_scale(name, classes.members))
-        if isinstance(classes, Marks):
-            logits = classes.against(logits)
+        logits = classes.against(self.logits(out.pooler_output, features, self.head_scale(name, classes.members)))
         loss = None if labels is None else class_loss(logits, labels.to(logits.device), classes)
         return self.output(loss=loss, logits=logits, hidden_states=out.hidden_states, attentions=out.attentions)
 
@@ -110,7 +106,7 @@ class Classifier(Head):
 
 def class_loss(logits: Tensor, labels: Tensor, classes: Names | Marks) -> Tensor:
     """The mean negative log-likelihood of the labels. UserError for labels that are none of the classes."""
-    if isinstance(classes, Marks):
+    if classes.several:
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     if labels.is_floating_point():
         raise UserError(f"labels are numbers of classes here; problem_type={MULTI!r} takes a 0 or 1 for each class")
