@@ -21,6 +21,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -71,9 +72,9 @@ def trained(made: Recipe, seconds: float, looks: int) -> dict[str, Any]:
         used, steps = used + time.process_time() - began, steps + 1
         if looks and used >= seconds * (looked + 1) / looks:
             looked += 1
-            found = float(measured(task, task.open("val").spread(300), objective)["mse"])
-            if found < best[0]:
-                best = (found, {k: v.clone() for k, v in objective.state_dict().items()})
+            misfit = float(measured(task, task.open("val").spread(300), objective)["mse"])
+            if misfit < best[0]:
+                best = (misfit, {k: v.clone() for k, v in objective.state_dict().items()})
     if looks:
         objective.load_state_dict(best[1])
     parameters = sum(p.numel() for p in objective.model.encoder.parameters())
@@ -92,7 +93,7 @@ def cells(data: Path | None, sets: list[str], seeds: list[int], seconds: float) 
         for name in sets:
             if name == "digits":
                 for kind in systems_digits.EVERY:
-                    found[f"digits/{kind}/{seed}"] = lambda kind=kind, seed=seed: digits(kind, seed)
+                    found[f"digits/{kind}/{seed}"] = partial(digits, kind, seed)
                 continue
             for variant in SETS[name].variants:
 
@@ -111,7 +112,7 @@ def digits(kind: str, seed: int) -> dict[str, Any]:
 
 def rows(kept: dict[str, Any]) -> list[tuple[str, ...]]:
     """Mean and spread over the seeds of every set and variant."""
-    found = [("set", "mixers", "metric", "mean", "spread", "seeds", "samples seen", "asked")]
+    found: list[tuple[str, ...]] = [("set", "mixers", "metric", "mean", "spread", "seeds", "samples seen", "asked")]
     for name in dict.fromkeys(key.rpartition("/")[0] for key in kept):
         own = [kept[key] for key in kept if key.rpartition("/")[0] == name]
         metric = "mse" if "mse" in own[0]["metrics"] else "accuracy"

@@ -92,7 +92,7 @@ def cifar10(data: Path, variant: str, seed: int) -> Recipe:
 def etth1(data: Path, variant: str, seed: int) -> Recipe:
     """alone: patches of one column behind future slots; joint: a token a column; both: the columns' patches beside."""
     place = str(data / "etth1/ETTh1.csv.gz")
-    shared = {"horizon": HORIZON, "bins": 128, "auxiliary": 1.0, "units": "data"}
+    shared: dict[str, Any] = {"horizon": HORIZON, "bins": 128, "auxiliary": 1.0, "units": "data"}
     model = ModelSpec(width=64, layers=2, heads=4, hidden=128, embedding_norm=False)
     modalities: dict[str, Modality] = {"number": Number()}
     if variant == "alone":

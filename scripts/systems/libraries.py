@@ -57,7 +57,8 @@ def compute(reference: Reference) -> dict[str, Tensor]:
         maps = "last" if name == "poolformer" else "embedding"
         size = list(pixels.shape[2:])
         modality = Backbone(backbone=backbone, size=size, maps=maps, weights=str(file))
-        found = modality.build(16).eval().encoder(pixels)[0]
+        built: Any = modality.build(16).eval()
+        found = built.encoder(pixels)[0]
     if name == "poolformer":  # timm pools before it normalises, the authors behind
         features = group_norm(found, 1, weights["norm.weight"], weights["norm.bias"]).mean((2, 3))
     else:
