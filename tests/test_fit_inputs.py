@@ -9,6 +9,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from generalist.data.base.errors import UserError
+from generalist.fitting.answers import answer_of
 from generalist.fitting.decide import fix_steps, recipe_of
 from generalist.fitting.parts import Ask
 from generalist.fitting.run import little
@@ -93,3 +95,12 @@ def test_no_look_at_a_handful_of_rows_is_taken_for_the_best(rows, best, tmp_path
     fix_steps(recipe, parts, time.monotonic(), 2.0)
     assert recipe.validation.best is best and bool(recipe.validation.patience) is best
     assert 0 < recipe.validation.cost <= 0.05
+
+
+def test_labels_that_differ_in_case_or_space_only_are_one_class_called_as_most_rows_call_it():
+    found = answer_of("pet", ["cat", "cat", "Cat", "cat ", "dog", "DOG", "DOG"])
+    assert found.kind == "classes" and found.classes == ["DOG", "cat"] and dict(found.counts) == {"cat": 4, "DOG": 3}
+    assert "2 classes" in found.said and "'Cat' is taken for 'cat'" in found.said
+    assert answer_of("pet", ["cat", "dog", "cat"]).classes == []
+    with pytest.raises(UserError, match="every row says 'cat'"):
+        answer_of("pet", ["cat", "Cat", "cat "])

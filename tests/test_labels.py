@@ -13,6 +13,7 @@ from generalist.data.batch.types import Example, Span
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import ByColumn, Records
 from generalist.data.stream.stream import Feed, Steps, loader
+from generalist.tasks.candidates.names import Names
 from generalist.tasks.kinds.classify import Classify
 from generalist.tasks.kinds.regress import Regress
 
@@ -157,3 +158,18 @@ def test_what_is_told_of_a_data_set_names_booleans_as_training_does(names, label
     records = Records(rows, {"classes": names} if names else {})
     assert dict(check(records, "train")[0].classes) == {"true": 2, "false": 1}
     assert gather(records)["classes"] == {"true": 2, "false": 1}
+
+
+def test_a_label_written_otherwise_in_case_or_space_is_the_one_name_that_it_can_be():
+    labels = Labels(["Ja", "Nein", "a b", "A  B"])
+    assert [labels.place(text) for text in ("Ja", " ja ", "NEIN", "a b", "A  B")] == [0, 0, 1, 2, 3]
+    with pytest.raises(UserError, match="unknown class 'A b'"):  # two names it can be
+        labels.place("A b")
+
+
+def test_names_that_are_the_same_to_the_tokenizer_are_refused_before_training_makes_anything_of_them():
+    texts = modalities()
+    for template in ("{}", "a photo of {}"):
+        with pytest.raises(UserError, match="candidates 'cat' and 'Cat ' are the same to the text tokenizer"):
+            Names(["cat", "dog", "Cat "]).worded(texts, template)
+    assert len(Names(["cat", "dog"]).worded(texts, "{}").sequences) == 2

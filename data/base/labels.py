@@ -1,8 +1,9 @@
 """What a label says: which of the named classes a record is of, however the label was stored.
 
-A label that is text is a name. A number is the name that is written so, and a place among the names only where no name
-is a number. A boolean is the name "true" or "false". Where the source itself gave its classes, an integer is a place
-among those, and finds its name among the task's, in whatever order these are given.
+A label that is text is a name, written otherwise in case or white space where only one name is. A number is the name
+that is written so, and a place among the names only where no name is a number. A boolean is the name "true" or "false".
+Where the source itself gave its classes, an integer is a place among those, and finds its name among the task's, in
+whatever order these are given.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def ordered(names: set[str]) -> list[str]:
     return sorted(names)
 
 
+def alike(name: str) -> str:
+    """What a name is apart from case and white space, which most text tokenizers do not tell apart."""
+    return " ".join(name.casefold().split())
+
+
 def _is_integer(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and name.isascii()
 
@@ -55,6 +61,10 @@ class Labels:
         self.names = [str(name) for name in names]
         self.at = {name: i for i, name in enumerate(self.names)}
         self.behind = [str(name) for name in behind]
+        ways: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            ways.setdefault(alike(name), []).append(i)
+        self.alike = {name: places[0] for name, places in ways.items() if len(places) == 1}
         folded = {name.strip().lower(): i for i, name in enumerate(self.names)}
         self.words = {WORDS[name]: i for name, i in folded.items() if name in WORDS}
         self.counted = any(_is_integer(name) for name in self.names)  # then numbers are names, not places
@@ -98,7 +108,7 @@ class Labels:
             place = place if place < len(self.names) else None
         if place is None and label.strip().lower() in WORDS:
             place = self.words.get(WORDS[label.strip().lower()])
-        if place is None:
+        if place is None and (place := self.alike.get(alike(label))) is None:
             raise Mismatch(f"unknown class {label!r} in the data; {nearest(label, self.names)}")
         return place
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from generalist.data.base.errors import UserError, nearest
-from generalist.data.base.labels import is_empty, name_of, ordered
+from generalist.data.base.labels import alike, is_empty, name_of, ordered
 from generalist.data.tables.identity import is_key
 from generalist.fitting.parts import several
 
@@ -55,8 +55,23 @@ def answer_of(name: str, values: list[Any], kind: str = "") -> Answer:
             f"label {name!r}: {len(counts)} different texts in {len(present)} rows name or describe rows and are no "
             f"classes; choose another --label, or learn to find them with --retrieve COLUMN {name}"
         )
-    classes = ordered(set(counts))
-    return Answer("classes", f"{len(classes)} classes: {several(classes, 4)}", counts=counts)
+    return _classes(name, counts)
+
+
+def _classes(name: str, counts: Counter) -> Answer:
+    """Texts that differ in case or white space only are one class, called as most rows call it."""
+    ways: dict[str, list[str]] = {}
+    for text, _ in counts.most_common():
+        ways.setdefault(alike(text), []).append(text)
+    if len(ways) == len(counts):
+        return Answer("classes", f"{len(counts)} classes: {several(ordered(set(counts)), 4)}", counts=counts)
+    if len(ways) == 1:
+        raise UserError(f"label {name!r}: every row says {next(iter(counts))!r}; there is nothing to learn")
+    one = Counter({texts[0]: sum(counts[text] for text in texts) for texts in ways.values()})
+    classes = ordered(set(one))
+    same = [f"{text!r} is taken for {first!r}" for first, *others in ways.values() for text in others]
+    shown = ", ".join(same[:3]) + (f" and {len(same) - 3} more" if len(same) > 3 else "")
+    return Answer("classes", f"{len(classes)} classes: {several(classes, 4)} ({shown})", classes, counts=one)
 
 
 def _asked(name: str, present: list[Any], counts: Counter, kind: str) -> Answer:
@@ -65,8 +80,8 @@ def _asked(name: str, present: list[Any], counts: Counter, kind: str) -> Answer:
         mark = separator_of([str(v) for v in present]) or "|"
         return _several(name, [str(v).split(mark) for v in present], mark)
     if kind == "classes":
-        classes = ordered(set(counts))
-        return Answer("classes", f"{len(classes)} classes: {several(classes, 4)}", classes, counts=counts)
+        found = _classes(name, counts)
+        return replace(found, classes=ordered(set(found.counts)))
     wrong = next((v for v in present if isinstance(v, bool) or not isinstance(v, int | float)), None)
     if wrong is not None:
         raise UserError(f"label {name!r}: {wrong!r} is no number; leave --answer number out")

@@ -60,7 +60,10 @@ class Names(CandidateSet):
             raise UserError(f"the template {wrong[0]!r} has no {{}} for the name")
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
-        found = self.asked(modalities, self.names)
+        return self.apart(self.asked(modalities, self.names))
+
+    def apart(self, found: list[list[Span]]) -> list[list[Span]]:
+        """The same sequences. UserError where two names are the same to the text tokenizer."""
         seen: dict[tuple[bytes, ...], str] = {}
         for name, tokens in zip(self.names, contents([spans[1] for spans in found]), strict=True):
             if (other := seen.setdefault(tokens, name)) != name:
@@ -94,7 +97,7 @@ class Names(CandidateSet):
         others = {i: self.synonyms[name] for i, name in enumerate(self.names) if self.synonyms.get(name)}
         words = [*self.names, *(other for names in others.values() for other in names)]
         made = iter(self.asked(modalities, [template.replace("{}", word) for word in words]))
-        found = [next(made) for _ in self.names]
+        found = self.apart([next(made) for _ in self.names])
         return Worded(found, {i: [next(made) for _ in names] for i, names in others.items()})
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
