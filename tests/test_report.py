@@ -284,7 +284,7 @@ def test_better_is_to_the_right_whatever_the_metric():
 
 def test_numbers_and_curves():
     assert [fmt(v) for v in (0.8123, -12.345, 1234, 12345.6, 11_400_000, 4.2e-5, None, float("nan"), 0.0, "a")] == [
-        "0.812", "−12.35", "1,234", "12,346", "11.4 M", "4.2e−05", "–", "not a number", "0.000", "a"]  # fmt: skip
+        "0.812", "−12.35", "1234", "12,346", "11.4 M", "4.2e−05", "–", "not a number", "0.000", "a"]  # fmt: skip
     assert ticks(0.03, 1.02) == [0.5, 1.0] or len(ticks(0.03, 1.02)) in (3, 4, 5)
     assert np.allclose(smoothed(np.full(7, 3.0)), 3.0) and np.allclose(smoothed(np.arange(200.0)), np.arange(200))
     y = np.zeros(5000)

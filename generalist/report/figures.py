@@ -37,7 +37,7 @@ def shorten(text: object, most: int) -> str:
 
 
 def fmt(value: object) -> str:
-    """A number for reading: 0.812, 12.35, 1,234, 11.4 M, 4.2e-05; an en dash for none."""
+    """A number for reading: 0.812, 12.35, 1982, 12,345, 11.4 M, 4.2e-05; an en dash for none."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -47,7 +47,7 @@ def fmt(value: object) -> str:
     if abs(value) >= 1e6:
         text = f"{value / 1e6:,.1f} M"
     elif isinstance(value, int) or abs(value) >= 1000:
-        text = f"{value:,.0f}"
+        text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"  # 1982 is a year as well
     elif abs(value) >= 10:
         text = f"{value:.2f}"
     elif abs(value) >= 0.01 or value == 0:

@@ -44,4 +44,4 @@ def first_row(path: Path, what: str) -> dict[str, Any]:
 
 def plain_cell(value: Any) -> Any:
     number = to_number(value)
-    return str(value) if number is None else number
+    return (value if value is None else str(value)) if number is None else number
