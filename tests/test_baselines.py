@@ -4,11 +4,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
 
 from generalist.data.batch.types import IGNORE
 from generalist.data.sources.embedded import Embedded
 from generalist.data.stream.source import Records
 from generalist.tasks.baselines import baselines, features
+from generalist.tasks.baselines.budget import OutOfTime, budget
+from generalist.tasks.baselines.choice import Method, choose, refitted
 from generalist.tasks.baselines.methods import Splits
 
 KEYS = {"name", "metric", "better", "value", "chance", "baseline", "n_test"}
@@ -117,3 +120,25 @@ def test_shape_features_do_not_change_when_the_cloud_is_turned_or_scaled():
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
     found = [features.shape_histogram(cloud) for cloud in (points, 3 * points @ turn)]
     assert np.abs(found[0] - found[1]).max() < 1e-2
+
+
+class Late(DummyClassifier):
+    """Its first fit is done in time; in every later one the budget ends."""
+
+    fits = 0
+
+    def fit(self, X, y):
+        Late.fits += 1
+        if Late.fits > 1:
+            raise OutOfTime(1.0)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("strong", [False, True])
+def test_a_budget_that_ends_after_the_first_method_is_fitted_leaves_this_one(strong):
+    Late.fits = 0
+    x, y = np.zeros((20, 1)), np.array([0, 1] * 10)
+    with budget(60.0, strong=strong):
+        found = choose([Method("first", Late), Method("second", Late)], x, y, x, y)
+        assert (found.name, found.left_out) == ("first", ["second"])
+        assert refitted(found, [(x, y), (x, y)]) is found.model and found.model.score(x, y) == 0.5

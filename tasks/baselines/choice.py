@@ -62,15 +62,19 @@ def choose(methods: list[Method], x: Matrix, y: Any, x_val: Matrix, y_val: Any) 
             if over or (kept is not None and times * method.work / RATE > clock().left):
                 left_out.append(method.name)
                 continue
+            model = None
             try:
                 clock().begin()
                 model = method.make().fit(x, y)
                 score = _crossed(method, [(x, y), (x_val, y_val)]) if crossed else model.score(x_val, y_val)
             except OutOfTime:
-                if kept is None:
+                if kept is None and model is None:
                     raise
                 over = True
-                left_out.append(method.name)
+                if kept is None:  # the only one there is, fitted though not scored to the end
+                    kept = (method.name, model)
+                else:
+                    left_out.append(method.name)
                 continue
             if score > best:
                 best, kept = score, (method.name, model)
@@ -111,11 +115,17 @@ def _together(rows: Sequence[Rows]) -> Rows:
 
 
 def refitted(chosen: Choice, rows: Sequence[Rows]) -> Any:
-    """The chosen method fitted again on these rows together: what is chosen may learn from what chose it."""
+    """The chosen method fitted again on these rows together: what is chosen may learn from what chose it.
+
+    As it was chosen where the budget ends meanwhile.
+    """
     from sklearn.base import clone
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=ConvergenceWarning)  # a baseline need not be exact
         warnings.filterwarnings("ignore", message="An ill-conditioned matrix detected")
-        return clone(chosen.model).fit(*_together(rows))
+        try:
+            return clone(chosen.model).fit(*_together(rows))
+        except OutOfTime:
+            return chosen.model
