@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 
@@ -53,11 +54,10 @@ def apart(at: At) -> list[Apart]:
     return found
 
 
-class Distances:
-    """A tap that sums mean attention distances. heads: {name of the tap: how many heads} of every attention."""
+class Looks(ABC):
+    """A tap that sums something of attention's weights by the name of the heads' tap and the kind of place."""
 
     def __init__(self) -> None:
-        self.heads: dict[str, int] = {}
         self._sums: dict[tuple[str, str], Tensor] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._part: Counter[str] = Counter()
@@ -65,11 +65,26 @@ class Distances:
     def __call__(self, name: str, x: Tensor, at: At) -> Tensor:
         if name == "embedded":  # a new pass
             self._part.clear()
-        elif name.endswith(".heads"):
-            self.heads[name] = x.shape[1]
         elif name.endswith(".weights"):
             self._look(name.removesuffix("weights") + "heads", x, at)
         return x
+
+    @abstractmethod
+    def _look(self, name: str, weights: Tensor, at: At) -> None:
+        """weights: Float[count H n P + n] of the pass's next group."""
+
+
+class Distances(Looks):
+    """A tap that sums mean attention distances. heads: {name of the tap: how many heads} of every attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads: dict[str, int] = {}
+
+    def __call__(self, name: str, x: Tensor, at: At) -> Tensor:
+        if name.endswith(".heads"):
+            self.heads[name] = x.shape[1]
+        return super().__call__(name, x, at)
 
     def _look(self, name: str, weights: Tensor, at: At) -> None:
         """weights: Float[count H n P + n] of the pass's next group."""

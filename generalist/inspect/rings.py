@@ -7,34 +7,21 @@ the question, and prompts. A query's shares sum to one. pattern: what most of a 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from generalist.data.batch.at import At
-from generalist.inspect.distances import KINDS, places
+from generalist.inspect.distances import KINDS, Looks, places
 
 RINGS = 6  # the last is that distance and all beyond
 MOST = 0.5  # of the attention, for a pattern to be named after it
 EVEN = 0.9  # of the largest entropy
 
 
-class Rings:
+class Rings(Looks):
     """A tap that sums shares by head, on maps and on lines."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], Tensor] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._part: Counter[str] = Counter()
-
-    def __call__(self, name: str, x: Tensor, at: At) -> Tensor:
-        if name == "embedded":  # a new pass
-            self._part.clear()
-        elif name.endswith(".weights"):
-            self._look(name.removesuffix("weights") + "heads", x, at)
-        return x
 
     def _look(self, name: str, weights: Tensor, at: At) -> None:
         """weights: Float[count H n P + n] of the pass's next group."""

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from generalist.data.base.errors import UserError
+
+EXACT, ROUNDED = 1e-5, 2e-2  # fp32 in another order, bf16
 
 
 class Fault(AssertionError):
@@ -48,6 +52,17 @@ def lines_of(checks: Mapping[str, Callable[[Any], str]], subject: Any) -> Iterat
         except Exception as error:  # whatever foreign code raises is what is wrong with it
             told = (str(error).splitlines() or [""])[0]
             yield Line(name, "FAILED", f"{type(error).__name__}: {told}")
+
+
+def rounded(features: Callable[[], Tensor]) -> str:
+    """How far unit features, Float[n D], are under bf16 autocast from those in fp32. Fault: too far."""
+    exact = normalize(features(), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = normalize(features().float(), dim=-1)
+    apart = float((found - exact).norm(dim=-1).max())
+    if not apart <= ROUNDED:
+        raise Fault(f"unit features in bf16 and fp32 are {apart:.2g} apart, more than {ROUNDED:.0e}")
+    return f"{apart:.1g} apart"
 
 
 def refused(take: Callable[[], Any], what: str, says: str) -> None:

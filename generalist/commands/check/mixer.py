@@ -10,9 +10,8 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import normalize
 
-from generalist.commands.check.lines import Fault, LeftOut, difference, same
+from generalist.commands.check.lines import EXACT, Fault, LeftOut, difference, rounded, same
 from generalist.commands.check.mixer_model import FOUR, PATCH, SIZES, WIDTH, Pictures, Subject
-from generalist.commands.check.modality import EXACT, ROUNDED
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
@@ -87,13 +86,7 @@ def causality(subject: Subject) -> str:
 
 def rounding(subject: Subject) -> str:
     """Under bf16 autocast features stay near those in fp32."""
-    exact = normalize(subject.features(), dim=-1)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = normalize(subject.features().float(), dim=-1)
-    apart = float((found - exact).norm(dim=-1).max())
-    if not apart <= ROUNDED:
-        raise Fault(f"unit features in bf16 and fp32 are {apart:.2g} apart, more than {ROUNDED:.0e}")
-    return f"{apart:.1g} apart"
+    return rounded(subject.features)
 
 
 def saving(subject: Subject) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generalist.commands.check.lines import Fault, LeftOut, difference, refused, same, short
+from generalist.commands.check.lines import EXACT, Fault, LeftOut, difference, refused, rounded, same, short
 from generalist.commands.check.modality_subject import Subject, real
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
@@ -26,7 +26,6 @@ from generalist.tokenizers_mod.base.examples import raw_at
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_settings
 from generalist.tokenizers_mod.base.tokenizer import Embedded
 
-EXACT, ROUNDED = 1e-5, 2e-2  # fp32 in another order, bf16
 SEEDS = range(4)
 
 
@@ -194,13 +193,7 @@ def padding(subject: Subject) -> str:
 def rounding(subject: Subject) -> str:
     """Under bf16 autocast features stay near those in fp32."""
     spans = subject.spans()
-    exact = torch.nn.functional.normalize(subject.features(spans), dim=-1)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = torch.nn.functional.normalize(subject.features(spans).float(), dim=-1)
-    apart = float((found - exact).norm(dim=-1).max())
-    if not apart <= ROUNDED:
-        raise Fault(f"unit features in bf16 and fp32 are {apart:.2g} apart, more than {ROUNDED:.0e}")
-    return f"{apart:.1g} apart"
+    return rounded(lambda: subject.features(spans))
 
 
 def saving(subject: Subject) -> str:

@@ -12,8 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from generalist.commands.check.lines import Fault, LeftOut, difference, refused, same, short
-from generalist.commands.check.modality import EXACT, ROUNDED
+from generalist.commands.check.lines import EXACT, Fault, LeftOut, difference, refused, rounded, same, short
 from generalist.commands.check.modality_subject import real
 from generalist.commands.check.task_subject import Subject
 from generalist.data.base.errors import UserError
@@ -150,13 +149,7 @@ def law(subject: Subject) -> str:
 
 def rounding(subject: Subject) -> str:
     """Under bf16 autocast features stay near those in fp32."""
-    exact = torch.nn.functional.normalize(subject.features(subject.examples()), dim=-1)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = torch.nn.functional.normalize(subject.features(subject.examples()).float(), dim=-1)
-    apart = float((found - exact).norm(dim=-1).max())
-    if not apart <= ROUNDED:
-        raise Fault(f"unit features in bf16 and fp32 are {apart:.2g} apart, more than {ROUNDED:.0e}")
-    return f"{apart:.1g} apart"
+    return rounded(lambda: subject.features(subject.examples()))
 
 
 def saving(subject: Subject) -> str:
