@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -11,27 +10,17 @@ from torch import Tensor
 
 from generalist.commands.check.lines import Fault
 from generalist.data.batch.types import Example
-from generalist.data.stream.source import Record, Records
+from generalist.data.stream.source import Record
 from generalist.evaluate.answer import examples_of
 from generalist.hf.model import GeneralistModel
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.tasks.base.examples import TaskExamples
+from generalist.tasks.base.stand_ins import StandIn
 from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.modalities import build_modalities, modality_class
 from generalist.train.prepare import prepare
-
-
-@dataclass
-class Given:
-    """A source of records in hand."""
-
-    records: list[Record]
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def open(self, split: str) -> Records:
-        return Records(self.records, dict(self.info))
 
 
 class Subject:
@@ -62,7 +51,7 @@ class Subject:
                 f"{kind.__name__}.examples() gives {len(found.good)} good records; return (settings, good, bad), "
                 "or name a file with a function `recipe`"
             )
-        task = kind(name="checked", source=Given(list(found.good), dict(found.info)), **found.settings)
+        task = kind(name="checked", source=StandIn(list(found.good), dict(found.info)), **found.settings)
         return cls(task, _modalities(task, found.modalities), found.bad)
 
     def examples(self) -> list[Example]:
