@@ -101,7 +101,7 @@ class Backbone(Pretrained, PaddedPictures):
             self._load(tower)
             self.digest = weights.digest(tower.state_dict())
 
-    def _looked_at(self, network: dict[str, Any], size: Size) -> list[list[int]]:
+    def _looked_at(self, network: dict[str, Any], size: Any) -> list[list[int]]:
         """[h, w, C] of every map at this size."""
         try:
             shapes = map_shapes(self._tower(network, on_meta=True), size, network["name"])
@@ -121,7 +121,7 @@ class Backbone(Pretrained, PaddedPictures):
     def size_of(self, pixels: Tensor) -> Size:
         return pixels.shape[1], pixels.shape[2]
 
-    def input_shape(self, size: Size) -> tuple[int, ...]:
+    def input_shape(self, size: Any) -> tuple[int, ...]:
         """Of one picture of this size."""
         return 3, *size
 
@@ -252,7 +252,7 @@ class Backbone(Pretrained, PaddedPictures):
             self.__dict__["_transform"] = transform(self.pixels, self.sides)
         return self.__dict__["_transform"](as_picture(value))
 
-    def shapes_at(self, size: Size) -> list[list[int]]:
+    def shapes_at(self, size: Any) -> list[list[int]]:
         """[h, w, C] of every map of a picture of this size."""
         self.adopt()
         if size == self.sides:

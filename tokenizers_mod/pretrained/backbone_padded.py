@@ -34,7 +34,7 @@ class PaddedPictures(Modality):
         """Float[3 H W] of what `read` gave."""
         raise NotImplementedError
 
-    def shapes_at(self, size: tuple[int, int]) -> list[list[int]]:
+    def shapes_at(self, size: Any) -> list[list[int]]:
         """[h, w, C] of every map of a picture of this size."""
         raise NotImplementedError
 
