@@ -167,9 +167,17 @@ def test_a_label_written_otherwise_in_case_or_space_is_the_one_name_that_it_can_
         labels.place("A b")
 
 
-def test_names_that_are_the_same_to_the_tokenizer_are_refused_before_training_makes_anything_of_them():
+def test_names_that_are_one_but_for_case_or_space_are_refused_before_training_makes_anything_of_them():
     texts = modalities()
-    for template in ("{}", "a photo of {}"):
-        with pytest.raises(UserError, match="candidates 'cat' and 'Cat ' are the same to the text tokenizer"):
-            Names(["cat", "dog", "Cat "]).worded(texts, template)
-    assert len(Names(["cat", "dog"]).worded(texts, "{}").sequences) == 2
+    with pytest.raises(UserError, match="candidates 'cat' and 'Cat ' are the same to the text tokenizer"):
+        Names(["cat", "dog", "Cat "]).worded(texts, "{}")
+    assert len(Names(["cat", "dog"]).worded(texts, "a photo of {}").sequences) == 2
+
+
+def test_names_that_the_tokenizer_cuts_to_the_same_are_told_before_training_and_refused_as_answers():
+    texts = modalities(text={"tokenizer": "clip", "max_length": 4, "positions": 4})
+    names = Names(["cat", "dog", "the cat that sat", "the cat that ran"])
+    with pytest.warns(UserWarning, match="cannot tell 1 of 4 candidates .* 'the cat that sat' and 'the cat"):
+        names.worded(texts, "{}")
+    with pytest.raises(UserError, match="candidates 'the cat that sat' and 'the cat that ran' are the same"):
+        names.sequences(texts)

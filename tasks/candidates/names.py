@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
+from warnings import warn
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.labels import alike
 from generalist.data.base.named import named as by_name
 from generalist.data.batch.types import Role, Span
 from generalist.tasks.candidates.base import CandidateSet as CandidateSet
@@ -27,6 +29,11 @@ from generalist.tasks.candidates.templates import TEMPLATED as TEMPLATED
 from generalist.tasks.candidates.templates import TEMPLATES as TEMPLATES
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.capabilities import Writes
+
+SAME = (
+    "candidates {!r} and {!r} are the same to the text tokenizer, so neither could be answered; "
+    "write them alike in the data, or as words that differ"
+)
 
 
 @dataclass
@@ -60,18 +67,33 @@ class Names(CandidateSet):
             raise UserError(f"the template {wrong[0]!r} has no {{}} for the name")
 
     def sequences(self, modalities: dict[str, Modality]) -> list[list[Span]]:
-        return self.apart(self.asked(modalities, self.names))
-
-    def apart(self, found: list[list[Span]]) -> list[list[Span]]:
-        """The same sequences. UserError where two names are the same to the text tokenizer."""
-        seen: dict[tuple[bytes, ...], str] = {}
-        for name, tokens in zip(self.names, contents([spans[1] for spans in found]), strict=True):
-            if (other := seen.setdefault(tokens, name)) != name:
-                raise UserError(
-                    f"candidates {other!r} and {name!r} are the same to the text tokenizer, so neither could be "
-                    "answered; write them alike in the data, or as words that differ"
-                )
+        found = self.asked(modalities, self.names)
+        for one, other in self.twins(found):
+            raise UserError(SAME.format(one, other))
         return found
+
+    def twins(self, found: list[list[Span]]) -> list[tuple[str, str]]:
+        """Names whose sequences are the same to the text tokenizer, each with the first of its kind."""
+        seen: dict[tuple[bytes, ...], str] = {}
+        tokens = contents([spans[1] for spans in found])
+        firsts = [seen.setdefault(held, name) for name, held in zip(self.names, tokens, strict=True)]
+        return [(first, name) for first, name in zip(firsts, self.names, strict=True) if first != name]
+
+    def teachable(self, found: list[list[Span]]) -> None:
+        """Names that are one name but for case and space are the data's mistake: UserError. A tokenizer of few words
+        or few tokens may be a trial's: it is said, and the others are learnt."""
+        twins = self.twins(found)
+        for one, other in twins:
+            if alike(one) == alike(other):
+                raise UserError(SAME.format(one, other))
+        if twins:
+            one, other = twins[0]
+            warn(
+                f"the text tokenizer cannot tell {len(twins)} of {len(self.names)} candidates from another, like "
+                f"{one!r} and {other!r}, and they will not be answered: it does not know their words or cuts them "
+                "short; give it a larger vocabulary or max_length",
+                stacklevel=3,
+            )
 
     def against(self, logits: Tensor) -> Tensor:
         """Logits of the names, Float[... K]: they stand against one another as they are."""
@@ -97,7 +119,9 @@ class Names(CandidateSet):
         others = {i: self.synonyms[name] for i, name in enumerate(self.names) if self.synonyms.get(name)}
         words = [*self.names, *(other for names in others.values() for other in names)]
         made = iter(self.asked(modalities, [template.replace("{}", word) for word in words]))
-        found = self.apart([next(made) for _ in self.names])
+        found = [next(made) for _ in self.names]
+        if template == "{}":
+            self.teachable(found)
         return Worded(found, {i: [next(made) for _ in names] for i, names in others.items()})
 
     def labels(self, modalities: dict[str, Modality]) -> list[str]:
