@@ -107,3 +107,13 @@ def test_info_imports_nothing_heavy():
     assert done.stdout.splitlines()[0] == "versions"
     if not any(os.path.exists(driver) for driver in drivers):  # torch is asked which GPUs there are
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_the_package_warns_of_is_one_line_of_a_command(tmp_path):
+    code = (
+        "import warnings; from generalist.machine import startup; startup.hush();"
+        "warnings.warn_explicit('names are lost', UserWarning, startup.__file__, 3);"
+        "warnings.warn_explicit('of another', UserWarning, 'other.py', 3)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert said.splitlines() == ["generalist: names are lost", "other.py:3: UserWarning: of another"]

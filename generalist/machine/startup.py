@@ -12,7 +12,10 @@ import logging
 import os
 import platform
 import sys
+import warnings
+from pathlib import Path
 
+_formatted = warnings.formatwarning  # the interpreter's own
 TOGETHER = "install the two together: pip install -U torch torchvision"
 
 
@@ -72,12 +75,20 @@ def _build_problem(torch: str, vision: str) -> str:
 def hush() -> None:
     """Keep other libraries' progress bars and notices off a command's output, imported already or not.
 
-    DeepSpeed warns wherever there is no GPU, which is no news to whoever works without one.
+    DeepSpeed warns wherever there is no GPU, which is no news to whoever works without one. What this package warns of
+    is said in one line, without the place in its code.
     """
+    warnings.formatwarning = _noted
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if "transformers" in sys.modules:
         sys.modules["transformers"].logging.disable_progress_bar()
     logging.getLogger("DeepSpeed").addFilter(_is_news)
+
+
+def _noted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"generalist: {message}\n"
+    return _formatted(message, category, filename, lineno, line)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
