@@ -63,7 +63,8 @@ def test_answers_are_measured_kept_and_shown_by_a_reading_alone(tmp_path):
     log_p = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.1, 0.2, 0.7]]).log()
     found = answers_of(Likeliest(), log_p, torch.tensor([0, 2, 2]))
     assert found.metrics["accuracy"] == pytest.approx(2 / 3)
-    assert predictions.head_of(found.task) == {"lines": "named", "metric": "accuracy", "names": ["a", "b", "c"]}
+    told = {"lines": "named", "metric": "accuracy", "kind": "", "names": ["a", "b", "c"]}
+    assert predictions.head_of(found.task) == told
     assert [s["correct"] for s in evaluate.samples(found)] == [True, False, True]
 
 

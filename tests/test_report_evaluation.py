@@ -11,7 +11,7 @@ from test_report import Page, make_run
 
 from generalist.cli import main
 from generalist.data.base.errors import UserError
-from generalist.evaluate import measures
+from generalist.evaluate import measures, predictions
 from generalist.report.report import write_report
 from generalist.tasks.measures import lines
 
@@ -137,3 +137,66 @@ def test_tune_curve_writes_what_the_report_draws(tmp_path, capsys):
     assert "<h2>Learning curves</h2>" in text and text.count("<circle") == 5
     assert main([*base, "--curve", "--shots", "1"]) == 2
     assert "--curve" in capsys.readouterr().err
+
+
+def kept_answers(run, task: str, names: list[str], kind: str, label, said) -> None:
+    """The answers of one task as an evaluation keeps them, named in metrics.json."""
+    path = run / "answers" / f"{task}.jsonl"
+    columns = {"record": np.arange(len(label)), "label": np.array(label), "answer": np.array(said)}
+    head = {"lines": "named", "metric": "accuracy", "kind": kind} | ({"names": names} if names else {})
+    predictions.save(path, head, [f"r{i}" for i in range(len(label))], columns)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tasks"][task]["answers"] = path.name
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+def confused(run) -> str:
+    text = write_report(run).read_text(encoding="utf-8")
+    assert Page(text).open == []
+    return text.partition("<h2>What is taken for what</h2>")[2].partition("<h2>")[0]
+
+
+def test_a_classification_of_few_classes_has_its_whole_confusion_matrix(run):
+    assert confused(run) == ""  # a run that kept no answers
+    kept_answers(run, "digits", ["one", "two<b>", "three"], "classify", [0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 0])
+    section = confused(run)
+    rows = re.findall(r"<tr><td [^>]*>([^<]*)</td>(.*?)</tr>", section, re.S)
+    counts = {name: re.findall(r">([·\d]+)</td>", cells) for name, cells in rows}
+    expected = {"one": ["1", "2", "·"], "two&lt;b&gt;": ["·", "2", "·"], "three": ["1", "·", "·"]}
+    assert counts == expected
+    assert "3 of 6 answers are wrong" in section and 'title="one answered as two&lt;b&gt;: 2 of 3"' in section
+
+
+def test_of_many_classes_the_pairs_confused_most_are_told_with_their_counts(run):
+    label = [*np.arange(40), 7, 7, 3]
+    kept_answers(run, "digits", [], "classify", label, [*np.arange(40), 9, 9, 4])
+    section = confused(run)
+    told = re.findall(r"<tr><td [^>]*>([^<]*)</td><td [^>]*>([^<]*)</td><td>(\d+)</td></tr>", section)
+    assert told == [("candidate 7", "candidate 9", "2"), ("candidate 3", "candidate 4", "1")]
+    assert "of 40 classes" in section and "confusion" not in section
+
+
+def test_what_is_no_classification_has_no_confusion_matrix_and_damaged_answers_are_named(run):
+    kept_answers(run, "digits", ["a", "b"], "fill", [0, 1], [1, 1])
+    assert confused(run) == ""
+    kept_answers(run, "digits", ["a", "b"], "classify", [0, 1], [1, 1])
+    (run / "answers" / "digits.jsonl").write_text("{")
+    with pytest.raises(UserError, match=r"digits\.jsonl holds no saved answers"):
+        write_report(run)
+
+
+def test_model_and_ordinary_method_together_have_a_column(run):
+    assert "<th>Together</th>" not in write_report(run).read_text(encoding="utf-8")
+    metrics = json.loads((run / "metrics.json").read_text())
+    found = {"value": 0.987, "way": "both", "a": 0.5, "b": 1.25, "method": "logistic regression"}
+    metrics["tasks"]["digits"]["together"] = found
+    metrics["tasks"]["sentiment"]["together"] = None  # it could not be joined
+    metrics["tasks"]["wine"]["together"] = found | {"value": 0.51, "way": "ordinary"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<th>Together</th>" in text and Page(text).open == []
+    cells = re.findall(r'<td data-label="Together">(.*?)</td>', text, re.S)
+    assert len(cells) == len(metrics["tasks"])
+    assert re.sub(r"\s+", " ", cells[0]) == "0.987 <small>model^0.5 · baseline^1.2</small> "
+    assert cells[1].strip() == "–" and "the baseline alone" in cells[3]
+    assert text.count('class="tick together"') == 2

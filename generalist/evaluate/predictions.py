@@ -1,6 +1,6 @@
 """Saved answers: a file of JSON lines, one an answer, from which every number is derived again.
 
-{"lines": "named", "names": ["cat", "dog"], "metric": "accuracy"}      the head
+{"lines": "named", "metric": "accuracy", "kind": "classify", "names": ["cat", "dog"]}      the head
 {"id": "photos/7.jpg", "label": 0, "answer": 1, "confidence": 0.61, "nll": 0.94, "rank": 1, ...}
 """
 
@@ -27,8 +27,8 @@ def kept(answers: Answers) -> Columns:
 
 
 def head_of(task: Reading) -> dict[str, Any]:
-    """What stands above the lines: their kind, the task's metric, the candidates' names where they are few."""
-    head: dict[str, Any] = {"lines": task.line_kind, "metric": task.metric}
+    """What stands above the lines: their kind, the task's metric and kind, the candidates' names where they are few."""
+    head: dict[str, Any] = {"lines": task.line_kind, "metric": task.metric, "kind": task.kind}
     if task.candidates is not None:
         names = task.candidates.labels(task.modalities)
         head |= {"names": names} if len(names) <= NAMED else {}

@@ -72,27 +72,31 @@ def worst(answers: Answers) -> tuple[str, list[int], np.ndarray]:
     return name, order[count[order] > 0].tolist(), mean
 
 
-def confusion(columns: Columns, names: list[str]) -> dict[str, Any]:
-    """{"names", "counts" [right][answered], "pairs" [right, answered, count] of the most frequent mistakes}."""
+def confusion(columns: Columns, names: list[str], most: int = CLASSES, shown_pairs: int = PAIRS) -> dict[str, Any]:
+    """{"names", "counts" [right][answered], "pairs" [right, answered, count] of the most frequent mistakes}.
+
+    most: classes that stand in the matrix by themselves, the others together. "seen": how many are right or answered.
+    """
     label, said = columns["label"].astype(int), columns["answer"].astype(int)
     missed = label != said
     mistakes = np.bincount(label[missed & (label >= 0)], minlength=len(names))
     mistakes = mistakes + np.bincount(said[missed], minlength=len(names))
     seen = np.unique(np.concatenate([label[label >= 0], said]))
-    kept = np.sort(seen[np.argsort(-mistakes[seen], kind="stable")][:CLASSES])
+    kept = np.sort(seen[np.argsort(-mistakes[seen], kind="stable")][:most])
     place = np.full(len(names) + 1, len(kept))  # the last is a right answer that is no candidate
     place[kept] = np.arange(len(kept))
     counts = np.zeros((len(kept) + 1, len(kept) + 1), int)
     np.add.at(counts, (place[label], place[said]), 1)
     rest = bool(counts[-1].sum() + counts[:, -1].sum())
-    shown = [names[i] for i in kept] + (["others"] if rest else [])
+    shown = [names[i] for i in kept] + ([] if not rest else ["others"] if len(seen) > most else ["no candidate"])
     pairs, often = np.unique(np.stack([label[missed], said[missed]]), axis=1, return_counts=True)
-    order = np.argsort(-often, kind="stable")[:PAIRS]
+    order = np.argsort(-often, kind="stable")[:shown_pairs]
     called = [*names, "no candidate"]
     return {
         "names": shown,
         "counts": counts[: len(shown), : len(shown)].tolist(),
         "classes": len(names),
+        "seen": len(seen),
         "pairs": [[called[pairs[0, i]], called[pairs[1, i]], int(often[i])] for i in order],
     }
 

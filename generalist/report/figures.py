@@ -260,9 +260,10 @@ def scale_bar(
     high: float | None,
     higher_is_better: bool,
     verdict: str,
+    together: float | None = None,
 ) -> str:
     """The result between chance and baseline on its own scale, better always to the right."""
-    points = {"value": value, "chance": chance, "baseline": baseline, "low": low, "high": high}
+    points = {"value": value, "chance": chance, "baseline": baseline, "low": low, "high": high, "together": together}
     at = {
         k: float(v) * (1 if higher_is_better else -1) for k, v in points.items() if v is not None and math.isfinite(v)
     }
@@ -276,7 +277,9 @@ def scale_bar(
     if "low" in at and "high" in at:
         a, b = sorted((at["low"], at["high"]))
         parts.append(f'<b class="range" style="left:{a:.1f}%;width:{b - a:.1f}%"></b>')
-    parts += [f'<b class="tick {k}" style="left:{at[k]:.1f}%"></b>' for k in ("chance", "baseline") if k in at]
+    parts += [
+        f'<b class="tick {k}" style="left:{at[k]:.1f}%"></b>' for k in ("chance", "baseline", "together") if k in at
+    ]
     parts.append(f'<b class="dot {verdict}" style="left:{at["value"]:.1f}%"></b>')
     words = ", ".join(f"{k} {fmt(v)}" for k, v in points.items() if v is not None)
     return f'<div class="scale" role="img" aria-label="{esc(words)}" title="{esc(words)}">{"".join(parts)}</div>'

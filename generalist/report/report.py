@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from generalist.data.base.errors import UserError
 from generalist.report.figures import colour, curve, esc, fmt, shorten
-from generalist.report.page import page
+from generalist.report.page import render
+from generalist.report.sections.confusion import confusion_section
 from generalist.report.sections.curves import curves_section
 from generalist.report.sections.evaluation import calibration_section, data_section, leakage_section, matrix_section
 from generalist.report.sections.inspect import INSPECTED
 from generalist.report.sections.interference import interference_section
-from generalist.report.sections.results import Result, read_results, results_table, start_table, verdict_sentences
+from generalist.report.sections.results import Result, read_results, results_section
 from generalist.report.sections.samples import predictions_section
 from generalist.report.sections.space import in_order, space_section
 from generalist.train.events import LOG, read_log
@@ -41,10 +43,6 @@ ALONE = (
     "result.json",
     *(f"inspect/{kind}.json" for kind in INSPECTED),
 )  # what others leave apart
-LEAD = (
-    "One shared encoder answers every task by one rule: the answer is the candidate whose representation is most "
-    "like that of the input, <i>p</i>(<i>y</i>|<i>x</i>) ∝ exp(cos(<i>f</i>(<i>x</i>), <i>f</i>(<i>y</i>)) · scale)."
-)
 
 
 def write_report(run: str | os.PathLike) -> Path:
@@ -70,10 +68,11 @@ def write_report(run: str | os.PathLike) -> Path:
     sections = {
         "Results": _missing(run, "metrics.json")
         if results is None
-        else _results(results, (metrics or {}).get("start")),
+        else results_section(results, (metrics or {}).get("start")),
         "Training": _training(events, order) if events else _missing(run, LOG),
         "Other data": data_section(elsewhere) if elsewhere else "",
         "Calibration": calibration_section(measured),
+        "What is taken for what": confusion_section(run, (metrics or {}).get("tasks") or {}),
         "Any to any": "" if matrix is None else matrix_section(matrix),
         "Leakage": leakage_section(measured),
         "Learning curves": curves_section(tuned) if tuned else "",
@@ -88,21 +87,17 @@ def write_report(run: str | os.PathLike) -> Path:
     # a folder that an evaluation or a tuning left is no run: nothing of a run is missing in it
     alone = recipe is None and any((run / name).exists() for name in ALONE)
     sections = {k: html for k, html in sections.items() if html and not (alone and 'class="card missing"' in html)}
-    anchor = {title: title.lower().replace(" ", "-") for title in sections}
-    links = "".join(f'<a href="#{anchor[title]}">{title}</a>' for title in sections)
-    about = f"<p>{esc(recipe['about'])}</p>" if recipe and recipe.get("about") else ""
-    date = datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0")
-    body = [
-        f"<header><h1>{esc(name)}</h1>{about}<p class='lead'>{LEAD}</p>",
-        f"<p class='note'>Report of {date}</p>",
-        _facts(results, events, metrics or {}, recipe or {}),
-        f"<nav>{links}</nav></header>",
-        *(f'<section id="{anchor[title]}"><h2>{title}</h2>{html}</section>' for title, html in sections.items()),
-        "<footer class='note'>Every number on this page was read from the files of the run.</footer>",
-    ]
+    html = render(
+        "page.html",
+        name=name,
+        about=(recipe or {}).get("about"),
+        date=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
+        facts=_facts(results, events, metrics or {}, recipe or {}),
+        sections=sections,
+    )
     out = run / "report.html"
     fresh = run / "report.html.new"
-    fresh.write_text(page(f"{esc(name)} – run report", "\n".join(body)), encoding="utf-8")
+    fresh.write_text(html, encoding="utf-8")
     fresh.replace(out)
     return out
 
@@ -169,17 +164,12 @@ def _space(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 def _missing(run: Path, name: str) -> str:
     command = MADE_BY[name].replace("RUN", str(run))
     state = "is empty" if (run / name).exists() else "is not in this run"
-    words = f"<code>{esc(name)}</code> {state}: <code>{esc(command)}</code> makes it."
-    return f'<div class="card missing"><p>{words}</p></div>'
+    words = "<code>{}</code> {}: <code>{}</code> makes it."
+    return Markup(f'<div class="card missing"><p>{words}</p></div>').format(name, state, command)
 
 
-def _results(results: list[Result], start: Any = None) -> str:
-    sentences = "".join(f"<p>{s}</p>" for s in verdict_sentences(results))
-    return f'<div class="verdict">{sentences}</div>{results_table(results)}{start_table(start)}'
-
-
-def _facts(results: list[Result] | None, events: list[dict], metrics: dict, recipe: dict) -> str:
-    """The numbers to see first; only those that the files give."""
+def _facts(results: list[Result] | None, events: list[dict], metrics: dict, recipe: dict) -> list[tuple[str, str]]:
+    """(name, value) of the numbers to see first; only those that the files give."""
     facts: list[tuple[str, str]] = []
     if results:
         compared = [r for r in results if r.baseline is not None]
@@ -194,8 +184,7 @@ def _facts(results: list[Result] | None, events: list[dict], metrics: dict, reci
     facts += [(k.replace("_", " "), shorten(fmt(v), 40)) for k, v in list(scalars.items())[:6]]
     if "seed" in recipe and "seed" not in scalars:
         facts.append(("seed", shorten(recipe["seed"], 20)))
-    cells = "".join(f"<div><dt>{esc(k)}</dt><dd>{esc(v)}</dd></div>" for k, v in facts)
-    return f'<dl class="facts">{cells}</dl>' if cells else ""
+    return facts
 
 
 def _duration(seconds: float) -> str:
@@ -269,8 +258,7 @@ def _recipe_list(recipe: dict[str, Any]) -> str:
     """The top-level values in sight, the whole tree one click away."""
     flat = _flat(recipe)
     brief = [(k, v) for k, v in flat if not set(k) & set(".[") and k not in ("class", "about")][:12]
-    everything = "" if len(brief) == len(flat) else _list(flat, f"All {len(flat)} settings")
-    return f'<div class="card">{_list(brief)}{everything}</div>'
+    return render("recipe.html", brief=brief, every=flat)
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -281,11 +269,3 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, bool) or value is None or isinstance(value, (dict, list)):
         return [(prefix, json.dumps(value, ensure_ascii=False, default=str))]
     return [(prefix, f"{value:g}" if isinstance(value, float) else str(value))]
-
-
-def _list(pairs: list[tuple[str, str]], summary: str = "") -> str:
-    items = "".join(f"<li><span>{esc(k)}</span><b>{esc(shorten(v, 160))}</b></li>" for k, v in pairs)
-    if not items:
-        return ""
-    listed = f'<ul class="recipe">{items}</ul>'
-    return f"<details><summary>{esc(summary)}</summary>{listed}</details>" if summary else listed

@@ -6,6 +6,7 @@ from typing import Any
 
 from generalist.evaluate.leakage import SHOWN
 from generalist.report.figures import esc, fmt, heat, shorten, svg
+from generalist.report.page import render
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 240, 44, 12, 10, 34
 
@@ -13,16 +14,11 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 240, 44, 12, 10, 34
 def calibration_section(tasks: dict[str, dict[str, Any]]) -> str:
     """A reliability diagram for every task whose answers are named."""
     panels = [
-        f'<figure class="card"><h4>{esc(name)}</h4>{_reliability(line["reliability"], name)}'
-        f"<figcaption>ECE <b>{fmt(_value(line, 'ECE'))}</b>{_interval(line, 'ECE')}</figcaption></figure>"
+        (name, _reliability(line["reliability"], name), _value(line, "ECE"), _interval(line, "ECE"))
         for name, line in tasks.items()
         if line.get("reliability")
     ]
-    note = (
-        "How often answers are right, by how sure the model says it is, in 15 equal bins: on the diagonal it knows "
-        "what it knows; dots are as large as their bins are full. ECE is the mean distance from the diagonal."
-    )
-    return f'<p class="note">{note}</p><div class="grid3">{"".join(panels)}</div>' if panels else ""
+    return render("calibration.html", panels=panels) if panels else ""
 
 
 def _value(line: dict[str, Any], name: str) -> float | None:
@@ -30,8 +26,7 @@ def _value(line: dict[str, Any], name: str) -> float | None:
 
 
 def _interval(line: dict[str, Any], name: str) -> str:
-    one = (line.get("measures") or {}).get(name, {})
-    return "" if one.get("low") is None else f" ({fmt(one['low'])} – {fmt(one['high'])})"
+    return _bounds((line.get("measures") or {}).get(name, {}), "")
 
 
 def _reliability(bins: list[dict[str, float]], name: str) -> str:
@@ -71,7 +66,7 @@ def matrix_section(found: dict[str, Any]) -> str:
     drawing = heat(names, names, values, "retrieval from the row's modality to the column's, R@1", dashed)
     chances = [pair["chance"] for pair in found["pairs"]]
     chance = fmt(min(chances)) + ("" if max(chances) == min(chances) else f" to {fmt(max(chances))}")
-    words = f"R@1 over {fmt(found['n'])} records{_about(found)}; chance {chance}."
+    words = f"R@1 over {fmt(found['n'])} records{esc(_about(found))}; chance {chance}."
     if any(pair["trained"] is False for pair in found["pairs"]):
         words += " Dashed: no task trained the two together."
     if any(pair["trained"] is None for pair in found["pairs"]):
@@ -87,7 +82,7 @@ def matrix_section(found: dict[str, Any]) -> str:
 
 
 def _about(found: dict[str, Any]) -> str:
-    return f" ({esc(shorten(found['about'], 80))})" if found.get("about") else ""
+    return f" ({shorten(found['about'], 80)})" if found.get("about") else ""
 
 
 def _shown(pair: dict[str, Any] | None) -> tuple[float, str] | None:
@@ -100,59 +95,33 @@ def _shown(pair: dict[str, Any] | None) -> tuple[float, str] | None:
 
 def leakage_section(tasks: dict[str, dict[str, Any]]) -> str:
     """Evaluation samples that were trained on, and the results without them."""
-    rows, lists = [], []
-    for name, line in tasks.items():
-        found = line.get("leakage")
-        if not found:
-            continue
-        metric = str(line["metric"])
-        without = (found.get("measures") or {}).get(metric, {}).get("value")
-        rows.append(
-            f"<tr><td>{esc(name)}</td><td>{fmt(found['compared']['evaluation'])} / {fmt(found['compared']['training'])}"
-            f"</td><td>{found['exact']}</td><td>{found['alike']}</td><td>{esc(metric)} {fmt(_value(line, metric))}</td>"
-            f"<td>{fmt(without) if found['count'] else '–'}</td></tr>"
-        )
-        if found["samples"]:
-            items = "".join(_leak(sample) for sample in found["samples"])
-            more = f" (the first {SHOWN})" if found["count"] > SHOWN else ""
-            lists.append(
-                f"<details><summary>{esc(name)}: {found['count']} samples{more}</summary>"
-                f'<ul class="recipe">{items}</ul></details>'
-            )
-    if not rows:
-        return ""
-    heads = "".join(f"<th>{h}</th>" for h in ("task", "test / training", "exact", "alike", "result", "without them"))
-    note = (
-        "Test samples looked for among the training samples: to the byte (exact), or with the same look, sound or "
-        "words (alike, which near twins of one class can be too)."
-    )
-    table = f'<div class="plain"><table><tr>{heads}</tr>{"".join(rows)}</table></div>'
-    return f'<p class="note">{note}</p><div class="card">{table}{"".join(lists)}</div>'
-
-
-def _leak(sample: dict[str, Any]) -> str:
-    known = f"{sample['how']}: {shorten(sample['training'], 60)}"
-    return f"<li><span>{esc(shorten(sample['id'], 60))}</span><b>{esc(known)}</b></li>"
+    lines = [
+        {
+            "name": name,
+            "found": line["leakage"],
+            "metric": line["metric"],
+            "value": _value(line, line["metric"]),
+            "without": _value(line["leakage"], line["metric"]),
+        }
+        for name, line in tasks.items()
+        if line.get("leakage")
+    ]
+    return render("leakage.html", lines=lines, shown=SHOWN) if lines else ""
 
 
 def data_section(results: dict[str, dict[str, Any]]) -> str:
     """Evaluations on other data: every measure with its interval, chance below."""
     cards = []
     for name, result in results.items():
-        rows = "".join(
-            f"<tr><td>{esc(m)}</td><td>{fmt(one['value'])}</td><td>{_bounds(one)}</td>"
-            f"<td>{_chance(result['chance'], m)}</td></tr>"
-            for m, one in result["measures"].items()
-        )
+        rows = [
+            (measure, one["value"], _bounds(one), _chance(result["chance"], measure))
+            for measure, one in result["measures"].items()
+        ]
         chance = ", ".join(f"{k} {fmt(v)}" for k, v in result["chance"].items() if k not in result["measures"])
         among = f", {fmt(result['classes'])} candidates" if "classes" in result else ""
-        words = f"{fmt(result['n'])} samples{among}{_about(result)}" + (f"; chance: {esc(chance)}" if chance else "")
-        heads = "<tr><th>measure</th><th>value</th><th>95 % interval</th><th>chance</th></tr>"
-        cards.append(
-            f'<div class="card"><h4>{esc(name)}</h4><div class="plain"><table>{heads}{rows}</table></div>'
-            f'<p class="note">{words}</p></div>'
-        )
-    return f'<div class="grid2">{"".join(cards)}</div>'
+        words = f"{fmt(result['n'])} samples{among}{_about(result)}" + (f"; chance: {chance}" if chance else "")
+        cards.append({"name": name, "rows": rows, "words": words})
+    return render("data.html", cards=cards)
 
 
 def _chance(chance: dict[str, float], measure: str) -> str:
@@ -165,5 +134,5 @@ def _chance(chance: dict[str, float], measure: str) -> str:
     return fmt(min(1.0, int(guesses) * chance["uniform"]))
 
 
-def _bounds(one: dict[str, Any]) -> str:
-    return "–" if one.get("low") is None else f"{fmt(one['low'])} – {fmt(one['high'])}"
+def _bounds(one: dict[str, Any], none: str = "–") -> str:
+    return none if one.get("low") is None else f"{fmt(one['low'])} – {fmt(one['high'])}"

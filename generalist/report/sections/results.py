@@ -10,6 +10,7 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.report.figures import esc, fmt, scale_bar, shorten
+from generalist.report.page import render
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Result:
     extra: dict[str, Any] = field(default_factory=dict)
     error: str = ""  # why there is no result
     notes: tuple[str, ...] = ()
+    joined: bool = False  # then `together` is what the model and the ordinary method reach together, None if nothing
+    together: float | None = None
+    way: str = ""
 
     def _better(self, a: float | None, b: float | None) -> bool:
         """a is strictly better than b; a value that is no number is better than nothing."""
@@ -71,6 +75,22 @@ class Result:
             return "bad", "not above chance"
         return ("none", "no baseline") if self.reaches is None else ("near", "below baseline")
 
+    @property
+    def bar(self) -> str:
+        """The result between chance and baseline."""
+        found, together = self.verdict[0], self.together
+        return scale_bar(
+            self.value, self.chance, self.baseline, self.low, self.high, self.higher_is_better, found, together
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """What is said below the task's name."""
+        direction = "" if self.higher_is_better else ", lower is better"
+        extra = ", ".join(f"{k.replace('_', ' ')} {fmt(v)}" for k, v in self.extra.items() if k != self.metric)
+        lines = [self.metric + direction, shorten(self.about, 120), shorten(extra, 160)]
+        return [line for line in [*lines, *(shorten(n, 300) for n in (self.error, *self.notes))] if line]
+
 
 def read_results(metrics: dict[str, Any], path: Path) -> list[Result]:
     """The tasks of metrics.json in its order; a malformed entry is a UserError that names it."""
@@ -97,6 +117,9 @@ def _result(name: str, entry: Any, path: Path) -> Result:
             extra=dict(entry.get("extra") or {}),
             error=str(entry.get("error") or ""),
             notes=tuple(str(note) for note in entry.get("notes") or ()),
+            joined="together" in entry,
+            together=_number((entry.get("together") or {}).get("value")),
+            way=_way(entry.get("together") or {}),
             **number,
         )
     except KeyError as error:
@@ -108,6 +131,13 @@ def _result(name: str, entry: Any, path: Path) -> Result:
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def _way(together: dict[str, Any]) -> str:
+    """Which of the two answers where they answer together, "" where nothing says it."""
+    if together.get("way") == "both":
+        return f"model^{float(together['a']):.2g} · baseline^{float(together['b']):.2g}"
+    return {"model": "the model alone", "ordinary": "the baseline alone"}.get(str(together.get("way")), "")
 
 
 def verdict_sentences(results: list[Result]) -> list[str]:
@@ -155,54 +185,15 @@ def _names(results: Iterable[Result]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def results_table(results: list[Result]) -> str:
-    """A row a task; on a narrow screen the style makes a block of each row."""
-    heads = ("Task", "Better →", "Result", "Chance", "Baseline", "Test items", "")
-    head = "".join(f"<th>{h}</th>" for h in heads)
-    key = (
-        '<ul class="legend"><li><i class="chance"></i>chance</li><li><i class="baseline"></i>baseline</li>'
-        '<li><i class="dot"></i>result</li><li><i class="range"></i>its interval</li>'
-        "<li>each bar on its own scale, better to the right</li></ul>"
-    )
-    rows = "".join(_row(r) for r in results)
-    return f'<div class="results"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{key}</div>'
+def results_section(results: list[Result], start: Any = None) -> str:
+    """What the table says, the table, and what the model that the run began from knew and what of it is left.
 
-
-def _row(r: Result) -> str:
-    kind, words = r.verdict
-    made = '<span class="tag">synthetic data</span>' if r.synthetic else ""
-    direction = "" if r.higher_is_better else ", lower is better"
-    extra = ", ".join(f"{k.replace('_', ' ')} {fmt(v)}" for k, v in r.extra.items() if k != r.metric)
-    interval = (
-        f"<small class='range-words'>{fmt(r.low)} – {fmt(r.high)}</small>"
-        if r.low is not None and r.high is not None
-        else ""
+    A row a task; on a narrow screen the style makes a block of each row.
+    """
+    return render(
+        "results.html",
+        sentences=verdict_sentences(results),
+        results=results,
+        joined=any(r.joined for r in results),
+        start=start if isinstance(start, dict) and start.get("tasks") else None,
     )
-    if r.frozen:
-        interval += f"<small>random encoder {'not run' if r.control is None else fmt(r.control)}</small>"
-    bar = scale_bar(r.value, r.chance, r.baseline, r.low, r.high, r.higher_is_better, kind)
-    base = f"<small>{esc(shorten(r.baseline_name, 40))}</small>" if r.baseline_name and r.baseline is not None else ""
-    lines = [r.metric + direction, shorten(r.about, 120), shorten(extra, 160)]
-    lines += [shorten(note, 300) for note in (r.error, *r.notes)]
-    about = "".join(f"<small>{esc(line)}</small>" for line in lines if line)
-    return (
-        f'<tr><td><span class="name">{esc(r.task)}</span>{made}{about}</td><td>{bar}</td>'
-        f'<td data-label="Result"><span class="value">{fmt(r.value)}</span>{interval}</td>'
-        f'<td data-label="Chance">{fmt(r.chance)}</td><td data-label="Baseline">{fmt(r.baseline)}{base}</td>'
-        f'<td data-label="Test items">{fmt(r.n_test)}</td><td><span class="chip {kind}">{words}</span></td></tr>'
-    )
-
-
-def start_table(start: Any) -> str:
-    """What the model that the run began from knew, and what of it is left; "" for a run that began afresh."""
-    rows = start.get("tasks") if isinstance(start, dict) else None
-    if not isinstance(rows, dict) or not rows:
-        return ""
-    heads = "".join(f"<th>{word}</th>" for word in ("Task of the start", "Measure", "Before", "After"))
-    body = "".join(
-        f"<tr><td>{esc(str(name))}</td><td>{esc(str(row['metric']))}</td>"
-        f"<td>{fmt(row['before'])}</td><td>{fmt(row['after'])}</td></tr>"
-        for name, row in rows.items()
-    )
-    about = f"<h3>What the start knew</h3><p>{esc(shorten(str(start.get('from', '')), 120))}</p>"
-    return f'{about}<table class="start"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError
-from generalist.report.figures import esc, shorten
+from generalist.report.page import render
 from generalist.report.sections.inputs import show
 
 SHOWN = 6  # a task
@@ -20,17 +20,11 @@ def predictions_section(samples: dict[str, Any], path: Path) -> str:
     if not isinstance(tasks, dict) or not all(isinstance(items, list) for items in tasks.values()):
         again = f"make it again with `generalist eval {path.parent}`"
         raise UserError(f"{path} has no object 'tasks' of lists: {again}")
-    out = [
-        '<p class="note">Of the test items that were kept, mistakes first, the surest on top. Bars are p(y|x) over the '
-        "task's candidates; the true answer is green. All test items by their error, and what is taken for what: "
-        "<code>generalist inspect RUN --what errors</code>, then this report anew.</p>"
+    shown = [
+        (name, len(items), [card(item, str(name), path) for item in sorted(items, key=_place)[:SHOWN]])
+        for name, items in tasks.items()
     ]
-    for name, items in tasks.items():
-        few = f'<span class="note">first {SHOWN} of {len(items)}</span>' if len(items) > SHOWN else ""
-        cards = "".join(card(item, str(name), path) for item in sorted(items, key=_place)[:SHOWN])
-        cards = cards or '<p class="note">no predictions</p>'
-        out.append(f'<h3>{esc(name)} {few}</h3><div class="answers">{cards}</div>')
-    return "".join(out)
+    return render("samples.html", tasks=shown)
 
 
 def _place(item: Any) -> tuple[int, float]:
@@ -48,39 +42,37 @@ def card(item: Any, task: str, path: Path) -> str:
     if not isinstance(item, dict):
         raise UserError(f"{path}: a prediction of task {task!r} is not an object: make the file again")
     correct, truth = item.get("correct"), item.get("truth")
-    kind, words = ("", "") if correct is None else ("good", "right") if correct else ("bad", "wrong")
-    chip = f'<span class="chip {kind}">{words}</span>' if words else ""
-    said = "" if truth is None else f'<p class="truth"><span>truth</span> {esc(shorten(truth, 200))}</p>'
-    said += f'<p class="note">{esc(shorten(item["note"], 200))}</p>' if item.get("note") else ""
-    bars = _bars(item.get("answers") or [], truth, correct, f"{path}: task {task!r}")
-    return (
-        f'<article class="card answer"><header><span>{esc(shorten(item.get("id", ""), 48))}</span>{chip}</header>'
-        f'<div class="shown">{show(item.get("input"))}</div>{said}{bars}</article>'
+    pairs = _pairs(item.get("answers") or [], f"{path}: task {task!r}")
+    alone = correct is None and len(pairs) == 1 and pairs[0][1] == 1  # a statement, no choice among candidates
+    return render(
+        "card.html",
+        id=item.get("id", ""),
+        correct=correct,
+        picture=show(item.get("input")),
+        truth=truth,
+        note=item.get("note"),
+        statement=pairs[0][0] if alone else "",
+        bars=[_bar(i, *pair, truth, correct) for i, pair in enumerate(pairs[:ANSWERS])],
+        more=len(pairs) - ANSWERS,
     )
 
 
-def _bars(answers: list, truth: Any, correct: bool | None, where: str) -> str:
+def _pairs(answers: list, where: str) -> list[tuple[str, float]]:
     try:
-        pairs = [(str(answer), float(p)) for answer, p in answers]
+        return [(str(answer), float(p)) for answer, p in answers]
     except (TypeError, ValueError):
         raise UserError(f"{where}: 'answers' must be a list of [answer, probability]: make the file again") from None
-    if correct is None and len(pairs) == 1 and pairs[0][1] == 1:  # a statement, no choice among candidates
-        return f'<p class="truth"><span>answer</span> {esc(shorten(pairs[0][0], 200))}</p>'
-    rows = []
-    for i, (answer, p) in enumerate(pairs[:ANSWERS]):
-        # A forecast or a number is not simply right or wrong (correct is null): no colour judges it.
-        is_true = correct is not None and (answer == str(truth) or (i == 0 and correct is True))
-        kind = " ".join(["first"] * (i == 0) + ["true"] * is_true)
-        wide = min(max(p, 0.0), 1.0) * 100 if math.isfinite(p) else 0.0
-        rows.append(
-            f'<li class="{kind}"><span>{esc(shorten(answer, 120))}</span><em>{_percent(p)}</em>'
-            f'<i><b style="width:{wide:.1f}%"></b></i></li>'
-        )
-    more = f'<li class="note">… and {len(pairs) - ANSWERS} more</li>' if len(pairs) > ANSWERS else ""
-    return f'<ul class="bars{" open" if correct is None else ""}">{"".join(rows)}{more}</ul>' if rows else ""
+
+
+def _bar(place: int, answer: str, p: float, truth: Any, correct: bool | None) -> dict[str, str]:
+    # A forecast or a number is not simply right or wrong (correct is null): no colour judges it.
+    is_true = correct is not None and (answer == str(truth) or (place == 0 and correct is True))
+    wide = min(max(p, 0.0), 1.0) * 100 if math.isfinite(p) else 0.0
+    kind = " ".join(["first"] * (place == 0) + ["true"] * is_true)
+    return {"kind": kind, "answer": answer, "percent": _percent(p), "wide": f"{wide:.1f}"}
 
 
 def _percent(p: float) -> str:
     if not math.isfinite(p):
         return "?"
-    return "<1&nbsp;%".replace("<", "&lt;") if 0 < p < 0.005 else f"{100 * p:.0f}&nbsp;%"
+    return "<1\u00a0%" if 0 < p < 0.005 else f"{100 * p:.0f}\u00a0%"
