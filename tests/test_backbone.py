@@ -223,7 +223,7 @@ def test_weights_of_another_network_name_the_first_tensor(tmp_path):
 
 def test_pickles_in_a_folder_and_the_hub_without_a_network_are_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(UserError, match=r"pickles.*save_pretrained"):
+    with pytest.raises(UserError, match=r"a pickle.*save_pretrained"):
         Backbone(**SMALL, weights=str(tmp_path)).build(16)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set"):

@@ -239,7 +239,7 @@ def test_what_cannot_be_converted_ends_in_one_line(folders, monkeypatch, tmp_pat
     assert "add preprocessor_config.json" in said("hf", copied("b", "preprocessor_config.json"))
     pickled = copied("c", "model.safetensors")
     torch.save({}, pickled / "pytorch_model.bin")
-    assert "a pickle, which is not read; save them as safetensors first" in said("hf", pickled)
+    assert "a pickle, which can run code and is not read out of a folder" in said("hf", pickled)
     other = copied("d")
     shutil.copy(folders("siglip")[0] / "model.safetensors", other)
     assert "do not fit its config.json: " in said("hf", other)

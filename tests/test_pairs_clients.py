@@ -55,8 +55,7 @@ class Side(torch.nn.Module):
         return self.model(**dict(zip(self.names, tensors, strict=True))).pooler_output
 
 
-@pytest.mark.soak  # the exporter takes most of a minute
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("text", [True, pytest.param(False, marks=pytest.mark.soak)])  # the exporter's seconds
 def test_a_tower_is_exported_to_onnx_at_any_batch(pair, text, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="pip install generalist-encoder[clients]")
     pytest.importorskip("onnxscript", reason="pip install generalist-encoder[clients]")

@@ -95,7 +95,7 @@ def test_pickles_and_a_folder_without_a_tokenizer_are_refused(encoder, tmp_path)
     for path in (tmp_path / "wordless").iterdir():
         if path.name not in ("config.json", "model.safetensors"):
             path.unlink()
-    for name, said in (("pickled", r"holds pickles \(.bin\)"), ("wordless", "has no tokenizer; put the encoder's own")):
+    for name, said in (("pickled", r"\.bin, a pickle"), ("wordless", "has no tokenizer; put the encoder's own")):
         with pytest.raises(UserError, match=said):
             Sentence(encoder=str(tmp_path / name), inner=16).read("a dog")
     with pytest.raises(UserError, match=said):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.model.folder.stored import whole
+from generalist.tokenizers_mod.libraries.weights import refuse_pickles
 
 CONTAINERS = ("module", "model", "state_dict", "model_state_dict", "net")
 
@@ -36,7 +37,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def load_folder(path: Path) -> dict[str, Tensor]:
-    """All tensors of a model folder, sharded or not, whole where they are stored smaller."""
+    """All tensors of a model folder, sharded or not, whole where they are stored smaller. UserError for pickles."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -48,9 +49,8 @@ def load_folder(path: Path) -> dict[str, Tensor]:
         return whole({k: v for name in names for k, v in _safetensors(path / name).items()})
     if (path / "model.safetensors").is_file():
         return whole(_safetensors(path / "model.safetensors"))
-    if (path / "pytorch_model.bin").is_file():
-        return _torch(path / "pytorch_model.bin")[0]
-    raise UserError(f"{path} holds no model.safetensors or pytorch_model.bin; give a model folder or a checkpoint file")
+    refuse_pickles(path)
+    raise UserError(f"{path} holds no model.safetensors; give a model folder or a checkpoint file")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

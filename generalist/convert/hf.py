@@ -2,7 +2,7 @@
 
     generalist convert hf FOLDER --out DIR
 
-The folder holds config.json and model.safetensors (or pytorch_model.bin); nothing in it is run.
+The folder holds config.json and model.safetensors; nothing in it is run, and pickles (.bin) are refused.
 """
 
 from __future__ import annotations

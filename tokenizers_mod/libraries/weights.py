@@ -21,6 +21,9 @@ from generalist.data.base.errors import UserError, one_line
 from generalist.tokenizers_mod.libraries import zoo
 
 HUB, ZOO = "hub:", "zoo:"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+BY_LIBRARY = "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+BY_TENSOR = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
 HOST, PATIENCE = "huggingface.co", 3.0  # seconds
 
 
@@ -68,11 +71,7 @@ def read(path: Path, what: str) -> dict[str, Tensor]:
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
         if not files:
-            if list(path.glob("*.bin")):
-                raise UserError(
-                    f"{what}: {path} holds pickles (.bin), which can run code; convert it where it is trusted: "
-                    "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-                )
+            refuse_pickles(path, f"{what}: ")
             raise UserError(f"{what}: {path} holds no *.safetensors; give a folder of weights")
         return {name: value for file in files for name, value in read(file, what).items()}
     try:
@@ -89,6 +88,20 @@ def read(path: Path, what: str) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"{what}: {path} is no table of tensors")
     return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def refuse_pickles(folder: Path, what: str = "", way: str = BY_LIBRARY) -> None:
+    """UserError where a folder's weights are pickles alone; it says which file, and how safetensors are made of them.
+
+    what: begins the line. way: the Python that makes them, where the folder is not transformers'.
+    """
+    if not folder.is_dir() or list(folder.glob("*.safetensors")):
+        return
+    if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
+        raise UserError(
+            f"{what}{folder} holds its weights as {pickles[0]}, a pickle, which can run code and is not read out of a "
+            f"folder; save them as safetensors where it is trusted: {way}"
+        )
 
 
 def check_folder(folder: Path, what: str) -> None:

@@ -21,6 +21,7 @@ from generalist.convert.pairs.build import Pair
 from generalist.convert.pairs.tokenizer import Rules, load_tokenizer, text_settings
 from generalist.convert.report import Report
 from generalist.data.base.errors import UserError, nearest, one_line
+from generalist.tokenizers_mod.libraries.weights import BY_TENSOR, refuse_pickles
 from generalist.tokenizers_mod.towers.pictures import PictureTower
 from generalist.tokenizers_mod.towers.words import TextTower
 
@@ -101,11 +102,7 @@ def _folder(folder: Path, tokenizer: Path | None) -> Source:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no readable {SETTINGS}; give an open_clip folder, or convert hf") from error
     files = sorted(folder.glob("*.safetensors"))
-    if not files and (pickles := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])):
-        raise UserError(
-            f"{folder} holds its weights as {pickles[0].name}, a pickle, which is not read out of a folder; save its "
-            "tensors first: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
-        )
+    refuse_pickles(folder, way=BY_TENSOR)
     named = [f for f in files if f.name in ("open_clip_model.safetensors", "model.safetensors")]
     weights = next(iter(named or files), None)
     own = folder if (folder / "tokenizer_config.json").is_file() else None

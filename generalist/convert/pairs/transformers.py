@@ -21,6 +21,7 @@ from generalist.convert.pairs.build import Pair
 from generalist.convert.pairs.tokenizer import Rules, load_tokenizer, text_settings
 from generalist.convert.report import Report
 from generalist.data.base.errors import UserError, one_line
+from generalist.tokenizers_mod.libraries.weights import refuse_pickles
 from generalist.tokenizers_mod.towers.network import OWN, library_features
 from generalist.tokenizers_mod.towers.pictures import ClipTower, PictureTower
 from generalist.tokenizers_mod.towers.sounds import SoundTower
@@ -81,11 +82,7 @@ def library_model(folder: Path) -> Any:
     from transformers.utils import logging
 
     if not any(folder.glob("*.safetensors")):
-        if pickles := sorted(folder.glob("*.bin")):
-            raise UserError(
-                f"{folder} holds its weights as {pickles[0].name}, a pickle, which is not read; save them as "
-                "safetensors first: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-            )
+        refuse_pickles(folder)
         raise UserError(f"{folder} holds no model.safetensors; fetch the model again")
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # they are named below

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -17,6 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from generalist.data.base.errors import UserError, nearest
 from generalist.tokenizers_mod.base.tokenizer import weights_follow
+from generalist.tokenizers_mod.libraries.weights import refuse_pickles
 
 PRIOR = (
     0.05  # objectness at the start; the library's 1 / (labels + 1) = .5 makes an image without objects cost about 110
@@ -122,6 +124,7 @@ def network(
     """A library network and whether its weights are fresh; where a saved model's follow, no checkpoint is read."""
     config = library_config(model_type, settings, backbone)
     if checkpoint and not weights_follow():
+        refuse_pickles(Path(checkpoint), "region: ")
         return kind.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True), False
     with warnings.catch_warnings():  # head widths that are no power of 2 matter to a CUDA kernel only
         warnings.simplefilter("ignore")
@@ -135,6 +138,7 @@ def load_backbone(proposer: nn.Module, model_type: str, folder: str) -> None:
     bodies = [m for m in proposer.modules() if isinstance(m, PreTrainedModel) and m.config.model_type == model_type]
     if not bodies:
         raise UserError(f"region: the proposer has no backbone of type {model_type!r} to load {folder} into")
+    refuse_pickles(Path(folder), "region: ")
     try:
         loaded = type(bodies[0]).from_pretrained(folder, out_features=bodies[0].config.out_features).state_dict()
     except (OSError, ValueError) as error:
