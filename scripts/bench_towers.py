@@ -2,10 +2,11 @@
 
     python -m scripts.bench_towers --minutes 10 --out scripts/bench_results/towers.json
 
-Random weights, one architecture in memory at a time, the cheapest first. Transformers are cut to two layers (their
-widths, heads, pooling and resolutions stay), towers of timm are whole. Where a tokenizer would be fetched, a stand-in
-of a few words takes its place: rows of ids are random. What memory or time leave no room for is named as not run.
-Architectures that the file holds already stay; a second call goes on. Names that are given are measured anew.
+Random weights, one architecture in memory at a time, the cheapest first. Transformers, timm's ViT and EVA too, are cut
+to two layers (their widths, heads, pooling and resolutions stay), other towers of timm are whole. Where a tokenizer
+would be fetched, a stand-in of a few words takes its place: rows of ids are random. What memory or time leave no room
+for is named as not run. Architectures that the file holds already stay; a second call goes on. Names that are given
+are measured anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import timm
 import torch
 
 from generalist.convert.pairs.build import build
@@ -53,6 +55,18 @@ def shortened(source: Source) -> Source:
             config[part]["layers"] = min(LAYERS, config[part]["layers"])
     source.config = config
     return source
+
+
+def shorten_timm() -> None:
+    """The same for the towers that open_clip takes from timm and that are made with a number of layers."""
+    create = timm.create_model
+
+    def cut(name: str, *args: Any, **settings: Any) -> torch.nn.Module:
+        if name.startswith(("vit_", "eva")):
+            settings["depth"] = LAYERS
+        return create(name, *args, **settings)
+
+    timm.create_model = cut
 
 
 def parameters(source: Source) -> int:
@@ -100,6 +114,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="architectures, all by default")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
+    shorten_timm()
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         words = stand_in(Path(folder))

@@ -2,7 +2,9 @@
 
 import gzip
 import random
+import zipfile
 
+import pandas
 import pytest
 
 from generalist.cli import main
@@ -273,3 +275,61 @@ def test_dates_with_points_and_leading_zeros_are_dates_and_codes_with_them_text(
     rows, info = whole(path, label="y", keep=["code"])
     assert [n for n in info["notes"] if "leading zeros" in n] == ["code: numbers with leading zeros (00) are text"]
     assert rows[3]["row"]["code"] == "03"
+
+
+MEASURES = {"price": "${:,}.50", "share": "{} %", "size": "{}.5", "code": "{}", "kind": "k{}"}
+
+
+def measures(rows=40):
+    return [{name: how.format(1000 + i % 9) for name, how in MEASURES.items()} for i in range(rows)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "jsonl", "parquet"])
+def test_measures_are_read_alike_from_every_file(tmp_path, ending):
+    frame = pandas.DataFrame(measures())
+    path = tmp_path / f"t.{ending}"
+    ways = {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "xlsx": lambda: frame.to_excel(path, index=False),
+        "jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        "parquet": lambda: frame.to_parquet(path),
+    }
+    ways[ending]()
+    rows, info = whole(path)
+    typed = ending in ("jsonl", "parquet")  # there a whole number in quotes is a code, and its file says so
+    row = rows[0]["row"]
+    assert {k: row[k] for k in ("price", "size", "kind")} == {"price": 1000.5, "size": 1000.5, "kind": "k1000"}
+    assert row["share"] == pytest.approx(10)
+    assert row["code"] == ("1000" if typed else 1000)
+    assert any("price: texts like '$1,000.50' are read as numbers" in note for note in info.get("notes", [])) == typed
+
+
+def test_rows_as_dictionaries_are_a_table():
+    rows = Tabular(frame=measures(), val=0, test=0).open("train")
+    assert rows[3]["row"]["price"] == 1003.5 and len(rows) == 40
+
+
+def test_a_workbook_is_read_as_it_looks_and_its_other_sheets_are_named(tmp_path):
+    path = tmp_path / "t.xlsx"
+    with pandas.ExcelWriter(path) as book:
+        pandas.DataFrame({"when": pandas.to_datetime(["2020-01-02", "2020-01-03"]), "n": [1, None]}).to_excel(
+            book, sheet_name="own", index=False
+        )
+        pandas.DataFrame({"a": [1]}).to_excel(book, sheet_name="more")
+    rows, info = whole(path)
+    assert [r["row"] for r in rows] == [{"when": "2020-01-02", "n": 1}, {"when": "2020-01-03", "n": None}]
+    assert "sheet 'own' is read; 1 more are not ('more')" in info["notes"]
+    (tmp_path / "no.xlsx").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"no\.xlsx: it is no workbook"):
+        whole(tmp_path / "no.xlsx")
+    pandas.DataFrame().to_excel(tmp_path / "none.xlsx")
+    with pytest.raises(UserError, match=r"none\.xlsx: it is empty"):
+        whole(tmp_path / "none.xlsx")
+
+
+def test_a_workbook_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENERALIST_LIMITS", "table_mb=2")
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("xl/worksheets/sheet1.xml", b"0" * 3_000_000)
+    with pytest.raises(UserError, match="table_mb"):
+        whole(tmp_path / "bomb.xlsx")

@@ -251,9 +251,13 @@ def moments(values: list[Any], name: str) -> list[float]:
 
 
 def from_frame(frame: Any) -> Any:
-    """pandas, polars or pyarrow -> pyarrow Table."""
+    """pandas, polars, pyarrow, or rows as dictionaries -> pyarrow Table."""
     import pyarrow as pa
 
+    if isinstance(frame, list) and frame and all(isinstance(row, dict) for row in frame):
+        import pandas
+
+        frame = pandas.DataFrame(frame)
     if isinstance(frame, pa.Table):
         return frame
     if acts_as(frame, "to_arrow"):
@@ -261,4 +265,6 @@ def from_frame(frame: Any) -> Any:
     if acts_as(frame, "columns", "iloc"):
         names, _ = headed([str(c) for c in frame.columns])
         return pa.Table.from_pandas(frame.set_axis(names, axis=1), preserve_index=False)
-    raise UserError(f"table: a {type(frame).__name__} is no table; give pandas, polars or pyarrow")
+    raise UserError(
+        f"table: a {type(frame).__name__} is no table; give pandas, polars, pyarrow or a list of dictionaries"
+    )

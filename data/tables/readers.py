@@ -10,8 +10,10 @@ import gzip
 import io
 import json
 import re
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from generalist.data.base.labels import name_of
 from generalist.data.tables.table_limits import check_cells, check_table
 
 WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-ENDINGS = (*WRITTEN, ".parquet", ".arrow", ".feather", ".jsonl", ".jsonl.gz", ".json")
+SHEETS = (".xlsx", ".xlsm")
+ENDINGS = (*WRITTEN, *SHEETS, ".parquet", ".arrow", ".feather", ".jsonl", ".jsonl.gz", ".json")
 SEPARATORS = (",", ";", "\t", "|")
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -66,6 +69,8 @@ def _parsed(path: Path, lower: str) -> Raw:
             return read_text(path, lower.endswith((".tsv", ".tsv.gz")))
         if lower.endswith((".jsonl", ".jsonl.gz", ".json")):
             return read_json(path)
+        if lower.endswith(SHEETS):
+            return read_sheet(path)
     except UserError as error:
         raise UserError(f"table {path}: {error}") from error
     except (pa.ArrowException, OSError, EOFError, ValueError, RecursionError) as error:
@@ -159,6 +164,44 @@ def read_text(path: Path, tabs: bool) -> Raw:
     arrays = [pa.array(column.iloc[1:], pa.string(), from_pandas=True) for column in columns]
     table = pa.table(dict(zip(names, arrays, strict=True)))
     return Raw(table, True, separator, [*notes, *told])
+
+
+def read_sheet(path: Path) -> Raw:
+    """The first sheet of a workbook that holds cells, as text: a cell's kind in it is how it looks, not what it is."""
+    import pandas
+    import pyarrow as pa
+
+    try:
+        sheets = pandas.read_excel(path, sheet_name=None, header=None, dtype=object, engine="openpyxl")
+    except ImportError as error:
+        raise UserError("reading workbooks needs openpyxl: pip install openpyxl") from error
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise UserError("it is no workbook, whatever its name says") from error
+    full = {name: frame.dropna(how="all").dropna(how="all", axis=1) for name, frame in sheets.items()}
+    full = {name: frame for name, frame in full.items() if len(frame)}
+    if not full:
+        raise UserError("it is empty")
+    (name, frame), *others = full.items()
+    columns = [[_cell(value) for value in frame[i]] for i in frame.columns]
+    names, notes = headed([column[0] for column in columns])
+    if others:
+        notes.insert(0, f"sheet {name!r} is read; {len(others)} more are not ({others[0][0]!r})")
+    return Raw(
+        pa.table({n: pa.array(c[1:], pa.string()) for n, c in zip(names, columns, strict=True)}), True, "", notes
+    )
+
+
+def _cell(value: Any) -> str:
+    """A cell of a workbook as a text file would hold it; an empty one is empty."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, datetime) and value.time() == time():
+        return value.date().isoformat()
+    return str(value)
 
 
 def headed(names: list[str]) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ def check_table(path: Path) -> None:
         check_lines(path, b"\t" if ".tsv" in lower else b",")
     elif lower.endswith((".jsonl", ".jsonl.gz", ".json")):
         check_json_lines(path)
+    elif lower.endswith((".xlsx", ".xlsm")):
+        check_workbook(path)
     elif lower.endswith(".parquet") and path.is_file():
         check_parquet(path)
 
@@ -62,6 +65,18 @@ def check_json_lines(path: Path) -> None:
             names = piece.partition(b"\n")[0].count(b'":')
             if names > limits().columns:
                 raise over(f"table {path}", "columns", f"{names:,} names in a record")
+
+
+def check_workbook(path: Path) -> None:
+    """UserError where the unpacked sheets of a workbook, as its own directory counts them, are too much."""
+    check_regular(path, "table")
+    try:
+        with zipfile.ZipFile(path) as packed:
+            total = sum(one.file_size for one in packed.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"table {path}: it is no workbook ({error})") from error
+    if total > limits().table_mb * MB:
+        raise over(f"table {path}", "table_mb", f"{total / MB:,.0f} MB unpacked")
 
 
 def check_parquet(path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.sources.tabular import ENDINGS
 from generalist.data.stream.source import ReadsAnew, Record, Records, from_sound
 from generalist.data.tables.identity import is_key
 from generalist.evaluate.together.combined import Weights, looked_at
@@ -229,6 +230,8 @@ def predict_file(
     run: Path, data: str, out: Path | None, task: str = "", model_only: bool = False, precision: str = "fp32"
 ) -> tuple[int, int]:
     """Answer every row of a file; the answers go to `out` as CSV, or to the standard output: (rows, not readable)."""
+    if out is not None and out.suffix.lower() in ENDINGS and out.suffix.lower() != ".csv":
+        raise UserError(f"answers are written as CSV: --out {out.with_suffix('.csv')} instead of {out.name}")
     asked = Asked(run, task, model_only)
     records = asked.records(data)
     for note in records.notes:
