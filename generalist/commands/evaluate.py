@@ -9,9 +9,6 @@ from typing import Any
 
 from generalist.commands.tune import pair, source_of, tell
 
-USUAL = {"image": "image"}  # what goes in where neither --input nor the task says it
-
-
 MODES = """Four ways, told apart by what is given:
 
   eval RUN                               the held-out data of the run's recipe, all tasks, beside ordinary methods
@@ -43,7 +40,12 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     """What an evaluation on data of one's own takes."""
     parser.add_argument("--split", default="test", help="train, val or test")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of the data's source")
-    parser.add_argument("--input", action="append", metavar="MODALITY=FIELD", help="what goes in (default image=image)")
+    parser.add_argument(
+        "--input",
+        action="append",
+        metavar="MODALITY=FIELD",
+        help="what goes in (default: what reads its files, or image=image)",
+    )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="candidate names in the order of the labels")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the labels, one a line, where the data has none")
     parser.add_argument("--template", default="{}", help='what is asked for a name, such as "a photo of {}"')
@@ -102,7 +104,9 @@ def on_data(args: argparse.Namespace, kind: str, **more: Any) -> int:
     records = with_labels(args, records, label)
     inputs = dict(pair(text) for text in args.input or [])
     partners = dict(pair(text) for text in vars(args).get("partner") or [])
-    asked = Asked(kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys), USUAL)
+    asked = Asked(
+        kind, inputs, partners, args.classes, args.template, args.scale, list(args.keys), usual(processor, records)
+    )
     cache = args.cache or (args.out / "candidates" if args.out else None)
     unread = Unread(args.split, mismatches=False)
     with worn(model, args.prompts):
@@ -174,6 +178,17 @@ def opened(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     if args.limit:
         records = records.spread(args.limit)
     return model, processor, records
+
+
+def usual(processor: Any, records: Any) -> dict[str, str]:
+    """What goes in where neither --input nor the task says it: {modality: field}, by the ending of the first file."""
+    from generalist.data.media.kinds import ending
+    from generalist.serve.index import modalities_of_files
+
+    reads = modalities_of_files(processor)
+    files = {name: value for name, value in records[0].items() if isinstance(value, str | Path)}
+    found = {reads[end]: name for name, value in files.items() if (end := ending(Path(value))) in reads}
+    return found or {"image": "image"}
 
 
 def with_labels(args: argparse.Namespace, records: Any, label: str) -> Any:

@@ -18,5 +18,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     args.keys = [f"label={args.label}"]
-    args.input = args.input or ["image"]
     return on_data(args, "classify")

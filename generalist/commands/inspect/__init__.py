@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def question(args: argparse.Namespace, answered: bool) -> tuple[Any, Any, Any]:
     """The model, a task and records: DATA, where `answered` those with a right answer, or the run's test split."""
-    from generalist.commands.evaluate import USUAL, opened
+    from generalist.commands.evaluate import opened, usual
     from generalist.commands.tune import pair
     from generalist.compress.questions import of_run
     from generalist.data.base.errors import UserError
@@ -94,7 +94,9 @@ def question(args: argparse.Namespace, answered: bool) -> tuple[Any, Any, Any]:
     if args.data is not None:
         model, processor, records = opened(args)
         inputs = dict(pair(text) for text in args.input or [])
-        asked = Asked(args.task or "classify", inputs, classes=args.classes, keys=list(args.keys), usual=USUAL)
+        asked = Asked(
+            args.task or "classify", inputs, classes=args.classes, keys=list(args.keys), usual=usual(processor, records)
+        )
         task = task_for(asked, model, processor, records)
         return model, task, named(task.answered(records) if answered else records)
     if args.keys or args.input or args.classes or args.set:

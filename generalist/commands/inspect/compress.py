@@ -59,7 +59,7 @@ def questions(args: argparse.Namespace, model: Any, processor: Any) -> list[Ques
         if args.keys or args.input or args.classes or args.limit or args.set:
             raise UserError("a run is measured as its recipe says; give DATA to measure on other data")
         return of_run(args.run, processor, args.task)
-    records, asked = opened(args, args.split)
+    records, asked = opened(args, processor, args.split)
     records = records.spread(args.limit) if args.limit else records
     return on_data(model, processor, records, asked, args.split)
 
@@ -74,16 +74,17 @@ def lessons(args: argparse.Namespace, model: Any, processor: Any) -> Lessons:
         recipe = recipe_of(args.run)
         assert recipe is not None  # the questions were read from it
         return of_run(args.run, recipe, processor, args.task)
-    records, asked = opened(args, "train")
+    records, asked = opened(args, processor, "train")
     return on_data(processor, tasks_on(model, processor, records, asked), records)
 
 
-def opened(args: argparse.Namespace, split: str) -> tuple[Records, Asked]:
+def opened(args: argparse.Namespace, processor: Any, split: str) -> tuple[Records, Asked]:
     """A split of DATA, and what is asked of it."""
-    from generalist.commands.evaluate import USUAL
+    from generalist.commands.evaluate import usual
     from generalist.commands.tune import pair, source_of
     from generalist.evaluate.zero_shot import Asked
 
     inputs = dict(pair(text) for text in args.input or [])
-    asked = Asked(args.task, inputs, classes=args.classes, keys=list(args.keys), usual=USUAL)
-    return source_of(args, args.data).open(split), asked
+    records = source_of(args, args.data).open(split)
+    asked = Asked(args.task, inputs, classes=args.classes, keys=list(args.keys), usual=usual(processor, records))
+    return records, asked

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.folder.is_dir():
         raise UserError(f"no folder {args.folder}; give one with pictures, sounds, clips or texts")
     model, processor = load_for_asking(args.model)
-    model.name_or_path = str(args.model.resolve())
+    model.name_or_path = str(args.model.resolve() if args.model.exists() else args.model)  # a name stays one
     index = Index(args.out, model, processor, args.folder, args.precision)
     with progress(args.quiet, unit="item") as bar:
         told = index.update(bar.update)
