@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from generalist.scripts import bench_encoder, bench_gpu, bench_packing, bench_training, bench_waiting
+from generalist.scripts import bench_candidates, bench_encoder, bench_gpu, bench_packing, bench_training, bench_waiting
 from generalist.scripts.bench_kept import slower
 from generalist.scripts.timing import keep, machine
 
@@ -40,6 +40,7 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "saves": lambda: bench_training.saves(max(3, rounds // 3)),
         "startup": bench_training.start_up,
         "commands": bench_waiting.commands,
+        "many": lambda: bench_candidates.evaluation(3),
         "lengths": lambda: bench_waiting.lengths(few),
         "causal": lambda: bench_waiting.causal(few),
         "names": lambda: bench_waiting.names(rounds),

@@ -1,4 +1,4 @@
-"""Many candidates: losses and gradients in chunks, the likeliest of all, and a policy chosen by its measured cost."""
+"""Many candidates: losses and gradients in chunks, and a policy chosen by its measured cost."""
 
 import pytest
 import torch
@@ -66,23 +66,6 @@ def test_a_set_whose_loss_looks_at_all_members_is_not_summed_in_chunks(made, mon
     assert torch.isfinite(objective(made)(batch(made, values, task="numbers"))).all()
     with pytest.raises(pytest.fail.Exception):
         objective(made)(batch(made, LABELS))
-
-
-def test_the_nearest_of_chunks_are_the_nearest_of_all():
-    torch.manual_seed(0)
-    queries, members = torch.randn(6, 8), torch.randn(103, 8)
-    right = torch.tensor([0, 5, 50, 101, 102, 7])
-    found = many.nearest(scores, queries, members.split(10), 7, (right, members[right]))
-    log_p = scores(queries, members).log_softmax(-1)
-    best = log_p.topk(7, dim=-1)
-    assert torch.equal(found.numbers, best.indices)
-    torch.testing.assert_close(found.log_p, best.values)
-    torch.testing.assert_close(found.normaliser, scores(queries, members).logsumexp(-1))
-    own = log_p.gather(1, right.unsqueeze(1))
-    torch.testing.assert_close(found.answer_log_p, own[:, 0])
-    assert torch.equal(found.answer_rank, (log_p > own).sum(1))
-    assert many.nearest(scores, queries, members.split(10), 7).answer_rank is None
-    assert many.nearest(scores, queries, members[:3].split(2), 7).numbers.shape == (6, 3)
 
 
 def timed(monkeypatch, *costs):

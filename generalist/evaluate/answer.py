@@ -28,6 +28,7 @@ from generalist.tasks.measures.lines import Columns, Kept, joined
 from generalist.tasks.measures.metrics import Mean, merge
 
 CHUNK = 4096  # asked tokens whose likelihood over all candidates is held at once
+HELD = 2**26  # bytes of likelihood that are held at once: among very many candidates, of fewer asked tokens
 
 
 @dataclass
@@ -73,6 +74,11 @@ class Answers:
     def log_p(self, rows: Tensor | slice) -> Tensor:
         found = self.score(self.queries[rows], self.members)
         return found if self.views == 1 else found.logsumexp(1) - math.log(self.views)
+
+    @property
+    def at_once(self) -> int:
+        """Asked tokens whose likelihood over all candidates is held at once."""
+        return max(1, min(CHUNK, HELD // (4 * max(1, len(self.members) * self.queries.shape[1:-1].numel()))))
 
     def targets(self, rows: Tensor | slice) -> Tensor:
         """What `Task.score` takes: the labels, or which members are right, Bool[m K]."""
@@ -163,7 +169,7 @@ def kept(answers: Answers, direction: str = "forward", log_p: Callable[[slice], 
     stops = np.append(starts[1:], len(owner))
     out, begin = [], 0
     while begin < len(starts):
-        end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + CHUNK, side="right")))
+        end = max(begin + 1, int(np.searchsorted(stops, starts[begin] + answers.at_once, side="right")))
         rows = slice(int(starts[begin]), int(stops[end - 1]))
         found = {name: value[rows].cpu() for name, value in answers.rows.items()}
         told, targets = tell(rows).cpu(), answers.targets(rows).cpu()
@@ -206,8 +212,8 @@ def _scored(answers: Answers) -> dict[str, float]:
 
 def _score(answers: Answers) -> dict[str, Mean]:
     total: dict[str, Mean] = {}
-    for start in range(0, len(answers.queries), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(answers.queries), answers.at_once):
+        rows = slice(start, start + answers.at_once)
         total = merge(total, answers.task.score(answers.log_p(rows), answers.targets(rows)))
     return total
 

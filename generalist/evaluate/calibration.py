@@ -28,7 +28,7 @@ from generalist.tasks.candidates.names import CandidateSet, Numbers
 from generalist.tasks.measures.lines import joined
 
 LEAST = 30  # validation answers, below which nothing is fitted
-MOST = 4000  # that are looked at
+MOST = 4000  # that are looked at, fewer where the candidates are very many
 WINDOWS = 500  # of a forecast, or rows, that tell how wide intervals are
 RANGE = (math.log(0.01), math.log(20.0))  # of log T
 SHOWN = ("ECE", "nll", "CRPS", "coverage of 80% interval")  # measures that a temperature changes
@@ -79,7 +79,7 @@ def told(task: Task, objective: Objective, bad_rate: float) -> Told | str:
     answers = evaluate.answer(task, records, objective, unread=Unread("val", rate=bad_rate))
     if len(answers.queries) < LEAST:
         return f"{len(answers.queries)} validation answers are fewer than {LEAST}"
-    step = max(1, -(-len(answers.queries) // MOST))
+    step = max(1, -(-len(answers.queries) // max(LEAST, min(MOST, answers.at_once))))
     rows = torch.arange(0, len(answers.queries), step)
     return chosen, answers.log_p(rows).double().cpu(), answers.targets(rows).cpu()
 

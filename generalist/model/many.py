@@ -1,16 +1,14 @@
-"""Candidates in numbers that do not fit in memory at once: encoded, compared and searched a chunk at a time.
+"""Candidates in numbers that do not fit in memory at once: encoded and compared a chunk at a time.
 
     encoded(model, members)         f of all, in chunks whose activations are made again in the backward pass
     summed_loss(scores, ...)        -log p of the answers without the matrix of all scores
-    nearest(scores, ...)            the likeliest of any number of candidates, under the exact normaliser
 
 `scores(queries, members)` are the scaled cosines of a model (`PackedModel.scaled`), Float[M D] x Float[K D] -> [M K].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -72,52 +70,3 @@ def _look(scores: Scores, queries: Tensor, members: Tensor, goal: Tensor, start:
         inside = (column >= 0) & (column < len(members))
         own = found.gather(-1, column.clamp(0, len(members) - 1).unsqueeze(-1)).squeeze(-1) * inside
     return found.logsumexp(-1), own, found.sum(-1)
-
-
-@dataclass
-class Nearest:
-    """numbers: Int[M k] of the likeliest, best first; log_p: theirs, Float[M k]; normaliser: log of the sum over all
-    candidates, Float[M]. Where answers were given: answer_log_p, Float[M], and answer_rank, Int[M], 0 for the best.
-    """
-
-    numbers: Tensor
-    log_p: Tensor
-    normaliser: Tensor
-    answer_log_p: Tensor | None = None
-    answer_rank: Tensor | None = None
-
-
-@torch.no_grad()
-def nearest(
-    scores: Scores,
-    queries: Float[Tensor, "M D"],
-    members: Iterable[Tensor],
-    most: int = 10,
-    answers: tuple[Int[Tensor, " M"], Float[Tensor, "M D"]] | None = None,
-) -> Nearest:
-    """The likeliest of all candidates. members: their features in chunks, Float[k D] each, which are looked at once.
-
-    answers: the numbers of the right ones and their features, for their likelihoods and ranks.
-    """
-    best = queries.new_empty(len(queries), 0, dtype=torch.float32)
-    numbers = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
-    normaliser = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
-    right = None
-    if answers is not None:
-        pairs = zip(queries.unsqueeze(1), answers[1].unsqueeze(1), strict=True)
-        right = torch.cat([scores(query, answer) for query, answer in pairs])[:, 0]
-    rank = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    start = 0
-    for chunk in members:
-        found = scores(queries, chunk.to(queries.device))
-        normaliser = torch.logaddexp(normaliser, found.logsumexp(-1))
-        if right is not None and answers is not None:
-            own = answers[0].unsqueeze(1) == torch.arange(start, start + len(chunk), device=queries.device)
-            rank += ((found > right.unsqueeze(1)) & ~own).sum(-1)
-        top = found.topk(min(most, len(chunk)), dim=-1)
-        best, numbers = torch.cat([best, top.values], -1), torch.cat([numbers, top.indices + start], -1)
-        kept = best.topk(min(most, best.shape[1]), dim=-1)
-        best, numbers = kept.values, numbers.gather(-1, kept.indices)
-        start += len(chunk)
-    told = (None, None) if right is None else (right - normaliser, rank)
-    return Nearest(numbers, best - normaliser.unsqueeze(1), normaliser, *told)
