@@ -4,17 +4,19 @@
 
 Random weights, batches as their library takes them, both ways taking turns in one process, medians (`scripts.timing`).
 ratio: samples a second, ours over the library's, of processor time. memory: the most that one batch adds to a forked
-process's resident memory, ours over the library's.
+process's resident memory, medians of as many readings, ours over the library's.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -69,8 +71,14 @@ TOWERS: dict[str, Callable[[], Ways]] = {
 }
 
 
+# mallopt's: pieces from here on are given back when they are free. By itself glibc moves it, and a peak then tells what
+# the heap happened to hold: the same call took 63 or 70 MB.
+MMAP_THRESHOLD = -3
+
+
 def grown(call: Callable[[], Any]) -> int:
     """Bytes that a call adds at most to the resident memory of a process that has made one already."""
+    ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 1 << 16)
     call()
     read, write = os.pipe()
     child = os.fork()
@@ -95,12 +103,17 @@ def _resident(key: str) -> int:
 def measured(ways: Ways, rounds: int) -> dict[str, float]:
     found = alternate(ways, "library", rounds)
     low, middle, high = found.ratios["ours"]
-    memory = {name: grown(call) for name, call in ways.items()}
+    taken: dict[str, list[int]] = {name: [] for name in ways}
+    for _ in range(rounds):  # one reading depends on what the allocator holds: both take turns
+        for name, call in ways.items():
+            taken[name].append(grown(call))
+    memory = {name: median(found) for name, found in taken.items()}
     return {
         "ratio": 1 / found.cpu["ours"],
         "ratio_on_the_clock": 1 / middle,
         "quartiles_on_the_clock": [1 / high, 1 / low],
         "memory": memory["ours"] / max(1, memory["library"]),
+        "megabytes": {name: [round(one / 1e6, 1) for one in found] for name, found in taken.items()},
     }
 
 

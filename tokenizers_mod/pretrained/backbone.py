@@ -7,7 +7,6 @@ pixels (`generalist.tokenizers_mod.libraries.pixels`).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,24 +19,24 @@ from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.tokenizer import weights_follow
 from generalist.tokenizers_mod.libraries import names, weights, zoo
+from generalist.tokenizers_mod.libraries.chain import front_shape, front_state
 from generalist.tokenizers_mod.libraries.pixels import as_picture, free_size, transform
 from generalist.tokenizers_mod.libraries.tower import KINDS, Tower, build_tower, map_shapes
-from generalist.tokenizers_mod.pretrained.backbone_padded import PaddedPictures
+from generalist.tokenizers_mod.pretrained.backbone_padded import KeptPictures
 from generalist.tokenizers_mod.pretrained.backbone_padded import Seen as Seen
 from generalist.tokenizers_mod.pretrained.backbone_tokens import BackboneTokens
 from generalist.tokenizers_mod.pretrained.base import Pretrained, vector
-from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers
-from generalist.tokenizers_mod.vision.augment import crop_and_flip, strong
+from generalist.tokenizers_mod.vision.augment import crop_and_flip, mirrors, strong
 from generalist.tokenizers_mod.vision.films.frames import resize_cover
 from generalist.tokenizers_mod.vision.image import ENOUGH, read_image
 
-AUGMENTATIONS = ("none", "crop", "strong")
+AUGMENTATIONS = ("none", "flip", "crop", "strong")
 Size = tuple[int, int]
 Found = tuple[dict[str, Any], dict[str, Any], str]
 
 
 @dataclass
-class Backbone(Pretrained, PaddedPictures):
+class Backbone(Pretrained, KeptPictures):
     """backbone: a name (timm's, "open_clip:ARCH", "zoo:NAME", "hub:NAME", a folder) or a configuration, as of `Region`.
 
     maps: "last" (a token a cell of the last map, its final norm applied where the library can), "all" (the cells of
@@ -45,9 +44,11 @@ class Backbone(Pretrained, PaddedPictures):
     size: of its pictures, one number or [height, width]; 0 = the library's own. aspect: pictures keep theirs, the
         longer side is `size` and both are multiples of `stride`; for networks that take any size.
     quick: as of `Image`.
-    augment: in training, "crop" (crop and flip) or "strong" (`Video`'s).
-    network, pixels and shapes are read at the first use and then part of the settings, so that a saved model stands
-    alone.
+    augment: in training, "flip" (mirrored half of the time), "crop" (crop and flip) or "strong" (`Video`'s).
+    tail: of a network of stages in a row, with maps="embedding", the last so many learn; all before them stay as they
+        are and run once a sample, what they make of it (and of it mirrored) being kept on disk.
+    network, pixels, shapes and front (of what is kept, with `tail`) are read at the first use and then part of the
+    settings, so that a saved model stands alone.
 
     >>> picture = Backbone(backbone="test_convnext", size=64)  # or "zoo:efficientnet_lite0", whose weights are here
     >>> picture.span(picture.read(np.zeros((40, 50, 3)))).grid
@@ -69,6 +70,8 @@ class Backbone(Pretrained, PaddedPictures):
     augment: str = "none"
     background: float = 1.0
     quick: bool = field(default=False, kw_only=True)
+    tail: int = field(default=0, kw_only=True)
+    front: list[int] = field(default_factory=list, kw_only=True)
     network: dict[str, Any] = field(default_factory=dict)
     pixels: dict[str, Any] = field(default_factory=dict)
     shapes: list[list[int]] = field(default_factory=list)
@@ -79,6 +82,7 @@ class Backbone(Pretrained, PaddedPictures):
             raise UserError(f"{self.name}: maps {self.maps!r}; {nearest(self.maps, KINDS)}")
         if self.augment not in AUGMENTATIONS:
             raise UserError(f"{self.name}: augment {self.augment!r}; {nearest(self.augment, AUGMENTATIONS)}")
+        self.check_tail()
         sides = [self.size] if isinstance(self.size, int) else self.size
         if len(sides) not in (1, 2) or any(not isinstance(s, int) or s < 0 for s in sides) or self.stride < 1:
             raise UserError(f"{self.name}: size is {self.size!r}; it is a number of pixels or [height, width]")
@@ -96,10 +100,13 @@ class Backbone(Pretrained, PaddedPictures):
             if not self.size:
                 self.size = pixels.get("size", [224, 224])
             self.network, self.pixels, self.shapes = network, pixels, self._looked_at(network, self.sides)
-        if self.frozen and self.weights and not weights_follow():
+            if self.tail:
+                self.front = front_shape(self._tower(network), self.sides, self.tail, self.name)
+        if (self.frozen or self.tail) and self.weights and not weights_follow():
             tower = self._tower(network)
             self._load(tower)
-            self.digest = weights.digest(tower.state_dict())
+            fixed = front_state(tower.net, self.tail, self.name) if self.tail else tower.state_dict()
+            self.digest = weights.digest(fixed)
 
     def _looked_at(self, network: dict[str, Any], size: Any) -> list[list[int]]:
         """[h, w, C] of every map at this size."""
@@ -112,6 +119,20 @@ class Backbone(Pretrained, PaddedPictures):
     def find(self) -> Found:
         """The network, what prepares its pixels, and where its weights come from."""
         return names.find(self.backbone, self.weights)
+
+    def check_tail(self) -> None:
+        """UserError: a tail that cannot be."""
+        if self.tail < 0:
+            raise UserError(f"{self.name}: tail is {self.tail}; it is a number of stages, 0 = none")
+        if self.tail and (self.frozen or self.lora or self.aspect or self.maps != "embedding"):
+            raise UserError(f'{self.name}: tail goes with maps="embedding" and neither with frozen, lora nor aspect')
+
+    def learns(self) -> str:
+        return f"its last {self.tail} stages tuned" if self.tail else super().learns()
+
+    @property
+    def stays(self) -> bool:
+        return self.frozen or self.tail > 0
 
     @property
     def ragged(self) -> bool:
@@ -167,20 +188,15 @@ class Backbone(Pretrained, PaddedPictures):
     def pixels_of(self, value: Tensor | Seen) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        return self._decoded(value.raw) if value.pixels is None else value.pixels
-
-    @property
-    def store(self) -> Features:
-        """The features on disk of this network, its pixels and its weights."""
-        if "_features" not in self.__dict__:
-            about = json.dumps(self.about(), sort_keys=True)
-            self.__dict__["_features"] = Features(self.features, self.digest, about)
-        return self.__dict__["_features"]
+        pixels = self._decoded(value.raw) if value.pixels is None else value.pixels
+        return pixels.flip(-1) if value.mirrored else pixels
 
     def about(self) -> list[Any]:
         """What a feature depends on besides the sample and the weights."""
         quick = ["quick"] * self.quick
-        return [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background, *quick]
+        tail = ["tail", self.tail] * bool(self.tail)
+        made = [self.network, self.pixels, self.maps, self.sides, self.aspect and self.stride, self.background]
+        return [*made, *quick, *tail]
 
     def plain(self, raw: Any) -> Any:
         return {"pixels": self._decoded(raw).numpy()}
@@ -202,37 +218,14 @@ class Backbone(Pretrained, PaddedPictures):
         Where features are kept: pixels, none of a picture whose features are there, size, key Int[1, 2], known Bool[1]
         and kept, its features or none.
         """
-        if isinstance(value, Seen) and (rng is None or self.augment == "none"):
-            return self._kept_span(value)
+        if isinstance(value, Seen) and (rng is None or self.augment in ("none", "flip")):
+            return self.kept_span(value.flipped() if self.augment == "flip" and mirrors(rng) else value)
         pixels = self.prepared(self.pixels_of(value), rng)
         size = self.size_of(pixels)
         data = {"pixels": pixels[None]}
         if self.ragged:
             data = {"pixels": pixels.reshape(-1), "size": torch.tensor([size])}
-        return self._span(data, self.shapes_at(size))
-
-    def _kept_span(self, value: Seen) -> Span:
-        size, found, pixels = self.sides, None, torch.zeros(0)
-        if not self.ragged:  # else a feature does not tell the picture's size
-            found = self.store.get(value.key, sum(h * w * c for h, w, c in self.shapes))
-        if found is None:
-            pixels = self.prepared(self.pixels_of(value))
-            size = self.size_of(pixels)
-            shapes = self.shapes_at(size)
-            if self.ragged:
-                found = self.store.get(value.key, sum(h * w * c for h, w, c in shapes))
-        data = {
-            "pixels": pixels.reshape(-1) if found is None else torch.zeros(0),
-            "size": torch.tensor([size]),
-            "key": as_numbers(value.key).view(1, KEY),
-            "known": torch.tensor([found is not None]),
-            "kept": torch.zeros(0) if found is None else found,
-        }
-        return self._span(data, self.shapes_at(size))
-
-    def _span(self, data: dict[str, Tensor], shapes: list[list[int]]) -> Span:
-        length = sum(h * w for h, w, _ in shapes)
-        return Span(self.name, data, length, grid=(shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None)
+        return self.span_of(data, self.shapes_at(size))
 
     def steady(self) -> tuple[str, ...]:
         return ("read", "span") if self.augment == "none" and not self.keeps else ("read",)
@@ -241,7 +234,9 @@ class Backbone(Pretrained, PaddedPictures):
         """Float[3 H W] in 0..1 -> Float[3 h w] as the library prepares it, augmented in training."""
         self.adopt()
         if rng is not None and self.augment != "none":
-            if self.augment == "strong":
+            if self.augment == "flip":
+                value = value.flip(-1) if mirrors(rng) else value
+            elif self.augment == "strong":
                 value = strong(value[None], self.sides, 0.5, rng)[0]
             else:
                 larger = (self.sides[0] * 9 // 8, self.sides[1] * 9 // 8)

@@ -1,7 +1,9 @@
-"""Pictures for a library's network as the tensors that Hugging Face clients hold, and back."""
+"""Pictures for a library's network: as the tensors that Hugging Face clients hold, and as features that are kept."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,10 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.cells import cells
+from generalist.data.batch.types import Span
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.padded import stack_padded
+from generalist.tokenizers_mod.pretrained.features import KEY, Features, as_numbers, numbers
 
 
 @dataclass
@@ -21,6 +25,12 @@ class Seen:
     key: str
     raw: Any
     pixels: Tensor | None = None
+    mirrored: bool = False
+
+    def flipped(self) -> Seen:
+        """The same picture mirrored, under a key of its own."""
+        key = hashlib.blake2b(self.key.encode(), digest_size=len(self.key) // 2).hexdigest()
+        return Seen(key, self.raw, self.pixels, not self.mirrored)
 
 
 class PaddedPictures(Modality):
@@ -64,3 +74,66 @@ class PaddedPictures(Modality):
         cell = cells(rows, columns, pixels.device).expand(len(pixels), -1, -1)
         size = torch.tensor([rows, columns], device=pixels.device).expand(len(pixels), 2)
         return torch.cat([cell, size.unsqueeze(1).expand_as(cell)], dim=-1)
+
+
+class KeptPictures(PaddedPictures):
+    """What a `Backbone` keeps on disk: the maps of a frozen network, or what the front makes where a tail learns."""
+
+    features: float
+    digest: str
+    tail: int
+    front: list[int]
+
+    @property
+    def ragged(self) -> bool:
+        """Whether what goes into the network differs in size."""
+        raise NotImplementedError
+
+    @property
+    def sides(self) -> Any:
+        """The size of what goes in."""
+        raise NotImplementedError
+
+    def size_of(self, pixels: Tensor) -> Any:
+        """Of one that goes in."""
+        raise NotImplementedError
+
+    def about(self) -> list[Any]:
+        """What a feature depends on besides the sample and the weights."""
+        raise NotImplementedError
+
+    def span_of(self, data: dict[str, Tensor], shapes: list[list[int]]) -> Span:
+        """Tokens of maps of these shapes."""
+        length = sum(h * w for h, w, _ in shapes)
+        return Span(self.name, data, length, grid=(shapes[0][0], shapes[0][1]) if len(shapes) == 1 else None)
+
+    @property
+    def store(self) -> Features:
+        """The features on disk of this network, its pixels and its weights."""
+        if "_features" not in self.__dict__:
+            about = json.dumps(self.about(), sort_keys=True)
+            self.__dict__["_features"] = Features(self.features, self.digest, about)
+        return self.__dict__["_features"]
+
+    def kept_at(self, size: Any) -> list[list[int]]:
+        """[h, w, C] of every map that is kept of a picture of this size."""
+        return [self.front] if self.tail else self.shapes_at(size)
+
+    def kept_span(self, value: Seen) -> Span:
+        """Of a picture (`Seen`) the features, or its pixels where there are none yet."""
+        size, found, pixels = self.sides, None, torch.zeros(0)
+        if not self.ragged:  # else a feature does not tell the picture's size
+            found = self.store.get(value.key, numbers(self.kept_at(self.sides)))
+        if found is None:
+            pixels = self.prepared(self.pixels_of(value))
+            size = self.size_of(pixels)
+            if self.ragged:
+                found = self.store.get(value.key, numbers(self.kept_at(size)))
+        data = {
+            "pixels": pixels.reshape(-1) if found is None else torch.zeros(0),
+            "size": torch.tensor([size]),
+            "key": as_numbers(value.key).view(1, KEY),
+            "known": torch.tensor([found is not None]),
+            "kept": torch.zeros(0) if found is None else found,
+        }
+        return self.span_of(data, self.shapes_at(size))

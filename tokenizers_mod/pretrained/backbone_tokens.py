@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from generalist.data.base.errors import UserError
 from generalist.tokenizers_mod.base.base import sincos
+from generalist.tokenizers_mod.libraries.chain import cut, front_state, through
 from generalist.tokenizers_mod.libraries.tower import Tower
 from generalist.tokenizers_mod.pretrained.base import PretrainedTokens, frozen
-from generalist.tokenizers_mod.pretrained.features import as_key
+from generalist.tokenizers_mod.pretrained.features import as_key, numbers
 
 
 class BackboneTokens(PretrainedTokens):
@@ -20,21 +21,45 @@ class BackboneTokens(PretrainedTokens):
 
     Of pictures of several sizes, {"pixels": Float[sum 3 h w], "size": Int[B 2]}; with features that are kept also
     {"key": Int[B 2], "known": Bool[B], "kept": Float[...]}: a picture has pixels or, where it is known, features.
-    settings: the `Backbone`.
+    settings: the `Backbone`; with its `tail` features are what the front of the network makes, and the rest learns.
     """
+
+    cut: int = 0  # stages of the tail
 
     def __init__(self, tower: Tower, width: int, settings: Any) -> None:
         super().__init__(tower, settings.frozen, settings.lora)
         if width % 4:
             raise UserError(f"{settings.name}: width {width} is not a multiple of 4, which 2-D positions need")
-        self.width, self.settings = width, settings
+        self.width, self.settings, self.cut = width, settings, settings.tail
         self.one = settings.maps == "embedding" and settings.shapes[0][:2] == [1, 1]
         linears = [nn.Linear(shape[2], width) for shape in settings.shapes]
         self.projections = nn.ModuleList(linears)
         self.scales = nn.Parameter(torch.randn(len(settings.shapes), width) * 0.02) if settings.maps == "all" else None
         for linear in linears:
             nn.init.zeros_(linear.bias)
+        self.settle()
         self.train(self.training)
+
+    def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        return cut(cast(Tower, self.encoder).net, self.cut, self.settings.name)
+
+    def settle(self) -> None:
+        super().settle()
+        if self.cut:
+            for part in self.halves()[0]:
+                part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> BackboneTokens:
+        super().train(mode)
+        if self.cut:
+            for part in self.halves()[0]:
+                part.eval()
+        return self
+
+    def fixed(self) -> dict[str, Tensor]:
+        if not self.cut:
+            return super().fixed()
+        return front_state(cast(Tower, self.encoder).net, self.cut, self.settings.name)
 
     def forward(self, data: dict[str, Tensor]) -> Tensor:
         if "size" not in data:
@@ -82,10 +107,8 @@ class BackboneTokens(PretrainedTokens):
         self.check()
         sizes = [tuple(size) for size in data["size"].tolist()]
         known = data["known"].tolist()
-        shapes = [self.settings.shapes_at(size) for size in sizes]
-        counts = [
-            sum(h * w * c for h, w, c in shape) if there else 0 for shape, there in zip(shapes, known, strict=True)
-        ]
+        shapes = [self.settings.kept_at(size) for size in sizes]
+        counts = [numbers(shape) if there else 0 for shape, there in zip(shapes, known, strict=True)]
         kept = data["kept"].split(counts)
         new = [i for i, there in enumerate(known) if not there]
         inputs = [self.settings.input_shape(sizes[i]) for i in new]
@@ -97,7 +120,18 @@ class BackboneTokens(PretrainedTokens):
             for i, maps in made.items():
                 if self.state():  # of other than float32 nothing is kept
                     self.settings.store.put(as_key(keys[i]), torch.cat([m.reshape(-1) for m in maps]))
-        return [made[i] if i in made else unflat(kept[i], shapes[i]) for i in range(len(sizes))]
+        found = [made[i] if i in made else unflat(kept[i], shapes[i]) for i in range(len(sizes))]
+        return self._finished([one[0] for one in found]) if self.cut else found
+
+    def _finished(self, fronts: list[Tensor]) -> list[list[Tensor]]:
+        """What the tail makes of the front's maps [Float[C h w]]: a vector a picture, as a map of one cell."""
+        with frozen(self.frozen):
+            rows = through(self.halves()[1], torch.stack(fronts).to(next(self.projections.parameters()).dtype))
+        return [[row[:, None, None]] for row in rows]
+
+    def _front(self, pixels: Tensor) -> list[Tensor]:
+        """The maps that are kept."""
+        return [through(self.halves()[0], pixels)] if self.cut else self.encoder(pixels)
 
     def _made(self, pictures: list[Tensor], rows: list[int]) -> dict[int, list[Tensor]]:
         """The maps of pictures [Float[3 h w]] by their rows.
@@ -111,7 +145,7 @@ class BackboneTokens(PretrainedTokens):
             for j, picture in enumerate(pictures):
                 groups.setdefault(j if picture.device.type == "cpu" else picture.shape, []).append(j)
             for group in groups.values():
-                maps = self.encoder(torch.stack([pictures[j] for j in group]).to(kind))
+                maps = self._front(torch.stack([pictures[j] for j in group]).to(kind))
                 for place, j in enumerate(group):
                     made[rows[j]] = [m[place].float() for m in maps]
         return made

@@ -51,7 +51,12 @@ class Pretrained:
     @property
     def keeps(self) -> bool:
         """Whether what the encoder makes of a sample is kept on disk: it is frozen, and its weights are known."""
-        return self.frozen and self.features > 0 and bool(self.digest)
+        return self.stays and self.features > 0 and bool(self.digest)
+
+    @property
+    def stays(self) -> bool:
+        """Whether what comes of a sample before anything that learns stays the same."""
+        return self.frozen
 
     def reference(self) -> dict[str, str] | None:
         """Where a saved model finds the frozen weights that it leaves out: those of a package, by name and hash."""
@@ -60,9 +65,13 @@ class Pretrained:
         found = entry(self.weights)
         return {"weights": self.weights, "package": f"{found.package} {found.version}".strip(), "digest": self.digest}
 
+    def learns(self) -> str:
+        """What of it does, in words."""
+        return "frozen" if self.frozen else f"with LoRA of rank {self.lora}" if self.lora else "tuned"
+
     def origin(self) -> list[str]:
         """What is said of the weights, a line."""
-        learns = "frozen" if self.frozen else f"with LoRA of rank {self.lora}" if self.lora else "tuned"
+        learns = self.learns()
         if not self.weights:
             return [f"its encoder begins with RANDOM weights, {learns}; weights= gives pretrained ones"]
         return [f"its encoder begins with the weights {self.weights}, {learns}"]
@@ -86,10 +95,14 @@ class PretrainedTokens(Tokenizer):
                 value.requires_grad_(bool(self.lora) and "lora_" in name)
 
     def state(self) -> str:
-        """The digest of the encoder's weights as they are; "" where they are not float32, and not what was read."""
+        """The digest of the weights that stay as they are; "" where they are not float32, and not what was read."""
         if not self._state and all(v.dtype == torch.float32 for v in self.encoder.parameters()):
-            self._state = digest(self.encoder.state_dict())
+            self._state = digest(self.fixed())
         return self._state
+
+    def fixed(self) -> dict[str, Tensor]:
+        """The weights by which features are kept."""
+        return self.encoder.state_dict()
 
     def _apply(self, fn: Any, recurse: bool = True) -> PretrainedTokens:
         self.forget()  # another device or type

@@ -61,3 +61,8 @@ def as_numbers(key: str) -> Tensor:
 
 def as_key(numbers: Tensor) -> str:
     return numbers.cpu().numpy().astype(np.int64).tobytes().hex()
+
+
+def numbers(shapes: list[list[int]]) -> int:
+    """How many there are in maps of these shapes, [h, w, C] each."""
+    return sum(h * w * c for h, w, c in shapes)

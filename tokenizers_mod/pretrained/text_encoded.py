@@ -106,6 +106,19 @@ class EncodedText(PretrainedTokens):
         self.kept = OrderedDict()
 
     def _hidden(self, ids: Tensor, lengths: list[int]) -> Tensor:
+        """As `_encoded`, anew. On a CPU texts of about one length go together: padding takes as long as words there."""
+        groups = alike(lengths) if ids.device.type == "cpu" else [list(range(len(lengths)))]
+        if len(groups) < 2:
+            return self._padded(ids, lengths)
+        texts, made = ids.split(lengths), [ids] * len(lengths)
+        for group in groups:
+            own = [lengths[i] for i in group]
+            found = self._padded(torch.cat([texts[i] for i in group]), own)
+            for i, one in zip(group, found.split([1] * len(own) if self.pooling else own), strict=True):
+                made[i] = one
+        return torch.cat(made)
+
+    def _padded(self, ids: Tensor, lengths: list[int]) -> Tensor:
         padded = pad_sequence(list(ids.split(lengths)), batch_first=True, padding_value=self.fill)
         real = torch.arange(padded.shape[1], device=ids.device) < torch.tensor(lengths, device=ids.device).unsqueeze(1)
         skip = 0
@@ -120,3 +133,17 @@ class EncodedText(PretrainedTokens):
         if self.pooling == "cls":
             return nn.functional.normalize(hidden[:, 0], dim=-1)
         return hidden[:, skip:][real]
+
+
+def alike(lengths: list[int], least: int = 8, longer: float = 1.25) -> list[list[int]]:
+    """The numbers of texts in groups of about one length: one of `least` takes none that is `longer` times its first.
+
+    >>> alike([3, 9, 3, 4], least=2)
+    [[0, 2], [3, 1]]
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if not groups or (len(groups[-1]) >= least and lengths[i] > longer * lengths[groups[-1][0]]):
+            groups.append([])
+        groups[-1].append(i)
+    return groups

@@ -33,6 +33,11 @@ def seeded(rng: torch.Generator) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
+def mirrors(rng: torch.Generator | None) -> bool:
+    """Whether a picture is mirrored this time: half of the time in training, never outside it."""
+    return rng is not None and float(torch.rand(1, generator=rng)) < 0.5
+
+
 def crop_and_flip(value: Tensor, sides: Sides, flip: float, rng: torch.Generator) -> Tensor:
     """A random height x width crop, mirrored with probability `flip`."""
     spare = (have - side for have, side in zip(value.shape[-2:], sides, strict=True))
