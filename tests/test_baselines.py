@@ -142,3 +142,17 @@ def test_a_budget_that_ends_after_the_first_method_is_fitted_leaves_this_one(str
         found = choose([Method("first", Late), Method("second", Late)], x, y, x, y)
         assert (found.name, found.left_out) == ("first", ["second"])
         assert refitted(found, [(x, y), (x, y)]) is found.model and found.model.score(x, y) == 0.5
+
+
+def test_partners_that_the_features_do_not_tell_apart_are_found_by_chance_and_equal_texts_either_way():
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.eye(2), 20, 0) + rng.normal(0, 0.01, (40, 2))
+    texts = [f"{('cat', 'dog')[i // 20]} {i}" for i in range(40)]  # numbers that no other text has
+    kinds = [text[:3] for text in texts]
+    train, test = np.arange(0, 40, 2), np.arange(1, 40, 2)
+
+    def found(texts):
+        part = [(x[rows], [texts[i] for i in rows]) for rows in (train, test)]
+        return baselines.retrieval_baseline(Splits(*part))["value"]
+
+    assert found(texts) == pytest.approx(0.1) and found(kinds) == 1

@@ -30,7 +30,7 @@ from generalist.data.media.pictures import open_picture
 from generalist.data.media.sounds import read_sound
 from generalist.data.stream.source import Records
 from generalist.data.tables.columns import typed
-from generalist.data.tables.readers import WRITTEN, read_raw
+from generalist.data.tables.readers import SHEETS, WRITTEN, read_raw
 from generalist.data.tables.table_limits import check_parquet
 
 SPLITS = ("train", "val", "test")
@@ -50,10 +50,10 @@ def load_columns(path: str) -> dict[str, Any]:
         if file.suffix == ".parquet":
             check_parquet(file)
             frame = pandas.read_parquet(file)
-        elif file.name.lower().endswith((*WRITTEN, ".jsonl", ".jsonl.gz")):
+        elif file.name.lower().endswith((*WRITTEN, *SHEETS, ".jsonl", ".jsonl.gz")):
             frame = typed([read_raw(file)])[0][0].to_pandas()
         else:
-            raise UserError(f"{path}: unknown kind of file; use .npz, .parquet, .csv, .csv.gz, .tsv or .jsonl")
+            raise UserError(f"{path}: unknown kind of file; use .npz, .parquet, .csv, .csv.gz, .tsv, .xlsx or .jsonl")
     except UserError:
         raise
     except Exception as error:

@@ -18,6 +18,7 @@ from generalist.data.stream.source import Record, Records
 from generalist.tasks.baselines import features
 from generalist.tasks.baselines.budget import clock
 from generalist.tasks.baselines.methods import (
+    Partners,
     Result,
     Splits,
     classification_baseline,
@@ -154,7 +155,7 @@ def retrieval(
         raw, _ = _sides(fields, parts, modalities)
         y = [dense(side) for side in raw]
         centre, scale = y[0].mean(0), y[0].std(0) + 1e-9
-        y = [(side - centre) / scale for side in y]
+        y = [Partners.of((side - centre) / scale) for side in y]
         found = matching_baseline(Splits.of(x, y), name=name)
     return found | {"value": (found["value"] + found["value_reverse"]) / 2}
 

@@ -171,7 +171,8 @@ def retrieval_baseline(
         words.set_params(min_df=1).fit(texts)
 
     def told(rows: Rows) -> Rows:
-        return rows[0], words.transform(rows[1]).toarray()
+        _, kin = np.unique(np.asarray(rows[1]), return_inverse=True)
+        return rows[0], Partners(words.transform(rows[1]).toarray(), kin)
 
     val = None if splits.val is None else told(splits.val)
     return matching_baseline(Splits(told(splits.train), told(splits.test), val), "TF-IDF", name)
@@ -180,12 +181,34 @@ def retrieval_baseline(
 WORDS = 8000  # words and pairs that a text is described by at most
 
 
+@dataclass
+class Partners:
+    """Features of partners, [n, e]; kin: Int[n], the same where two are one, so that either is found as well."""
+
+    rows: np.ndarray
+    kin: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Partners:
+        """Those are one that have the same features."""
+        return cls(rows, np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: np.ndarray) -> Partners:
+        return Partners(self.rows[chosen], self.kin[chosen])
+
+
 def matching_baseline(
     splits: Splits,
     what: str = "features",
     name: str = "",
 ) -> Result:
-    """R@1 of ridge regression from x [n, d] to the partners' features y [n, e], ranked by cosine; both directions."""
+    """R@1 of ridge regression from x [n, d] to the `Partners` y, ranked by cosine; both directions.
+
+    Of several that are equally like, each is as good as taken by chance.
+    """
     from sklearn.linear_model import Ridge
 
     train, test = (dense(splits.train[0]), splits.train[1]), (dense(splits.test[0]), splits.test[1])
@@ -193,27 +216,29 @@ def matching_baseline(
     centre, scale = train[0].mean(0), train[0].std() + 1e-9
     (x_fit, y_fit), (x_val, told) = Splits(train, test, val).to_choose()
 
-    def ranks(model: Any, x: np.ndarray, partner: np.ndarray) -> tuple[float, float]:
+    def found(model: Any, x: np.ndarray, partners: Partners) -> tuple[float, float]:
         guess = unit(model.predict((x - centre) / scale))
-        partner = unit(partner)
-        likeness, same = guess @ partner.T, (partner @ partner.T) > 1 - 1e-6
-        np.fill_diagonal(same, True)  # one whose words are all unknown is its own
-        across = np.arange(len(x))
-        return same[across, likeness.argmax(1)].mean(), same[across, likeness.argmax(0)].mean()
+        likeness, same = guess @ unit(partners.rows).T, partners.kin[:, None] == partners.kin
+        best = [likeness >= likeness.max(axis, keepdims=True) - ROUNDING for axis in (1, 0)]
+        forth, back = ((same & one).sum(axis) / one.sum(axis) for one, axis in zip(best, (1, 0), strict=True))
+        return float(forth.mean()), float(back.mean())
 
     fitted, left_out = {}, []
     for a in RIDGE:
         try:
             clock().begin()
-            fitted[a] = Ridge(a).fit((x_fit - centre) / scale, y_fit)
+            fitted[a] = Ridge(a).fit((x_fit - centre) / scale, y_fit.rows)
         except OutOfTime:
             if not fitted:
                 raise
             left_out.append(f"alpha={a:g}")
-    alpha, model = max(fitted.items(), key=lambda item: sum(ranks(item[1], x_val, told)))
-    forth, back = ranks(model, *test)
+    alpha, model = max(fitted.items(), key=lambda item: sum(found(item[1], x_val, told)))
+    forth, back = found(model, *test)
     said = Choice(f"ridge regression to {what} alpha={alpha:g}", model, left_out).said
-    return {**result_of(name, "R@1", forth, 1 / len(test[1]), said, len(test[1])), "value_reverse": float(back)}
+    return {**result_of(name, "R@1", forth, 1 / len(test[1]), said, len(test[1])), "value_reverse": back}
+
+
+ROUNDING = 1e-6  # cosines nearer to one another are one
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

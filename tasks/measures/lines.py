@@ -97,13 +97,12 @@ def numbers(
 
 def gallery(log_p: Tensor, right: Tensor, direction: str) -> Columns:
     """log_p Float[M K] over the partners, right Bool[M K]; rank: of the best right one, the others not counted."""
-    own = log_p.masked_fill(~right, float("-inf")).amax(-1)
-    found = counted(right)
-    upto = torch.where(own.isnan(), found, counted(log_p <= own.unsqueeze(-1)))  # what is no number is never found
+    own = log_p.masked_fill(~right, float("-inf")).amax(-1, keepdim=True)
+    behind = counted((log_p < own) | right)  # ties count against, what is no number is never found
     return {
         "direction": np.full(len(log_p), direction),
-        "rank": (log_p.shape[-1] - upto).cpu().numpy(),
-        "right": found.cpu().numpy(),
+        "rank": (log_p.shape[-1] - behind).cpu().numpy(),
+        "right": counted(right).cpu().numpy(),
         "choices": np.full(len(log_p), right.shape[-1]),
     }
 
