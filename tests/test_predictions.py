@@ -17,6 +17,7 @@ from generalist.tasks.candidates.names import Numbers
 from generalist.tasks.kinds.answer import Answer, soft_scores
 from generalist.tasks.kinds.regions.detect import Detect
 from generalist.tasks.kinds.regions.segment import Segment
+from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tasks.measures import lines
 
 
@@ -184,3 +185,13 @@ def test_average_precision_of_a_saved_model_on_annotated_pictures(tmp_path, caps
     found = {name: one["value"] for name, one in json.loads(capsys.readouterr().out)["measures"].items()}
     assert found == pytest.approx(expected, nan_ok=True, abs=1e-6)
     assert predictions.derived(tmp_path / "out" / "predictions.jsonl") == pytest.approx(found, nan_ok=True)
+
+
+def test_partners_that_are_all_alike_are_not_found():
+    score = Retrieve(name="pairs", source=None, inputs={"image": "image"}).score
+    alike, right = torch.full((3, 4), -1.4), torch.eye(3, 4, dtype=torch.bool)
+    assert lines.gallery(alike, right, "forward")["rank"].tolist() == [3, 3, 3]
+    assert score(alike, right)["recall@1"].value == 0
+    clear = alike + right
+    assert lines.gallery(clear, right, "forward")["rank"].tolist() == [0, 0, 0]
+    assert score(clear, right)["recall@1"].value == 1
