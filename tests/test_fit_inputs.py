@@ -2,6 +2,7 @@
 
 import io
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -12,8 +13,10 @@ from PIL import Image
 from generalist.data.base.errors import UserError
 from generalist.fitting.answers import answer_of
 from generalist.fitting.decide import fix_steps, recipe_of
+from generalist.fitting.inputs import encoders
 from generalist.fitting.parts import Ask
 from generalist.fitting.run import little
+from generalist.tokenizers_mod.pretrained.backbone import Backbone
 from generalist.tokenizers_mod.vision.image import Image as Picture
 from generalist.train.prepare import prepare
 
@@ -114,3 +117,19 @@ def test_sounds_without_a_sample_do_not_end_the_look_at_the_others(tmp_path):
             soundfile.write(tmp_path / kind / f"{i}.wav", wave if i % 4 else wave[:0], 8000)
     recipe, parts = recipe_of([Ask(str(tmp_path))], "sounds", 0, 20.0, True)
     assert {"audio", "wave"} & set(recipe.modalities) and "sounds of 2 classes" in parts[0].told[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "tail", "size"), [(8000, 600.0, 2, 160), (8000, 300.0, 0, 160), (300, 600.0, 0, 224)]
+)
+def test_the_last_stages_of_a_pretrained_network_learn_where_pictures_and_time_suffice(
+    count, seconds, tail, size, monkeypatch
+):
+    def cost(modality, values, do=encoders._encoded):  # a calm core's seconds of one picture
+        return 0.002 if do is encoders._read else 0.002 + 0.010 * (modality.size / 160) ** 2
+
+    monkeypatch.setattr(encoders, "_cost", cost)
+    monkeypatch.setattr(encoders, "entry", lambda name: SimpleNamespace(installed=True, package="p"))
+    offer = encoders.backbone(Backbone, [0] * 48, count, seconds)
+    assert (offer.modality.tail, offer.modality.size, offer.modality.frozen) == (tail, size, not tail)
+    assert ("stages learn" in offer.told) == bool(tail)

@@ -34,6 +34,11 @@ SMALL, LARGE = 2_000, 20_000  # rows of a table, from which it is cut more finel
 # training has at least; measuring steps; and rows answered behind the training for each row of it
 TRAINING, LITTLE, MEASURED, HELD = 0.7, 0.15, 0.05, 0.8
 
+# of a pretrained network of pictures the last stages learn too: so many of them, at so many pixels, from so many
+# pictures on, where so many epochs fit into a part of the time given; what an epoch costs a picture, in passes through
+# the whole network
+TAIL, TAIL_SIZE, TAIL_ROWS, TAIL_EPOCHS, TAIL_TIME, TAIL_COST = 2, 160, 1_000, 2, 0.5, 0.7
+
 # of what is read from scratch
 LARGEST = 96  # pixels of a picture's longer side
 LONGEST = 128  # pieces of a text

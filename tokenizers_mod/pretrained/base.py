@@ -135,8 +135,8 @@ class PretrainedTokens(Tokenizer):
 
 
 def vector(modality: Any, raw: Any) -> np.ndarray | None:
-    """What a modality's frozen encoder makes of a raw value, Float[inner]; None of one that learns."""
-    if not modality.frozen:
+    """What a modality's encoder, as it was pretrained, makes of a raw value, Float[inner]; None of one tuned whole."""
+    if not modality.stays:
         return None
     span = modality.span(modality.read(raw))
     if span.length != 1:

