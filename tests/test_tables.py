@@ -119,6 +119,11 @@ def test_odd_cells_of_a_column_of_numbers_are_missing_counted_and_said(tmp_path)
     assert rows[3]["x"] == "3" and "mostly numbers, but 32 cells are no number" in info["notes"][0]
 
 
+def test_files_that_are_numbered_are_no_numbers_of_a_unit(tmp_path):
+    rows, _ = whole(write(tmp_path / "t.csv", "photo,kind\n" + "".join(f"{i}.jpg,{'ab'[i % 2]}\n" for i in range(40))))
+    assert str(rows[7]["photo"]).endswith("7.jpg")
+
+
 def test_leading_zeros_and_long_numbers_stay_text_and_late_changes_are_seen(tmp_path):
     lines = [f"{i:05d},0{2100 + i},{10**17 + i},{i}" for i in range(60)]
     rows, info = whole(
