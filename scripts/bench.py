@@ -40,6 +40,7 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "saves": lambda: bench_training.saves(max(3, rounds // 3)),
         "startup": bench_training.start_up,
         "commands": bench_waiting.commands,
+        "candidates": lambda: bench_candidates.steps(few),
         "many": lambda: bench_candidates.evaluation(3),
         "lengths": lambda: bench_waiting.lengths(few),
         "causal": lambda: bench_waiting.causal(few),

@@ -45,7 +45,7 @@ def test_members_encoded_in_chunks_train_as_all_at_once(made, monkeypatch):
     whole(b).sum().backward()
     parts = objective(made)
     monkeypatch.setattr(many, "CHUNK", 10)
-    monkeypatch.setattr(candidates, "CHUNK", 10)
+    monkeypatch.setattr(many, "ACTIVATIONS", 1000)
     monkeypatch.setattr(objectives, "SCORES", 20)
     looked = []
     look = many.summed_loss

@@ -14,8 +14,8 @@ Encoding K members can cost more than the batch (49,411 words against 64 sentenc
     auto      exact, or sampled (cached where the set's loss looks at all members) where that costs less than two
               thirds of it: measured in the first uses, said once, kept in checkpoints.
 
-Of more than `many.CHUNK` members, exact holds the activations of one chunk at a time and makes them again in the
-backward pass; of more than `many.SCORES` scores the loss is summed in chunks.
+Of members whose activations would take more than `many.ACTIVATIONS` bytes, exact holds those of one chunk at a time and
+makes them again in the backward pass; of more than `many.SCORES` scores the loss is summed in chunks.
 
 Evaluation never uses a policy: it compares with every member (`Objective.members`).
 Sources: sampled softmax, Bengio and Senecal 2008; log-Q correction, Yi et al. 2019 (RecSys), section 4;
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from generalist.data.batch.types import Packed
 from generalist.machine.collectives import gather, rank, sum_over_ranks, world
-from generalist.model.many import CHUNK, encoded
+from generalist.model.many import encoded, too_large
 from generalist.recipe.specs import CandidateSpec
 from generalist.tasks.candidates.likelihood import asked, negative_log_likelihood
 
@@ -102,7 +102,7 @@ class Exact(nn.Module):
         if members.shard:
             queries, share = model.encode_together([inputs.packed, members.share()], inputs.tokens)
             features = gather(share)[: members.count]
-        elif members.count > CHUNK and torch.is_grad_enabled():
+        elif torch.is_grad_enabled() and too_large(model, members):
             queries, features = model.features(inputs.packed, tokens=inputs.tokens), encoded(model, members)
         else:
             queries, features = model.encode_together([inputs.packed, members.pack(None, True)], inputs.tokens)

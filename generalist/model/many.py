@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from generalist.model.model import PackedModel
 
 CHUNK = 4096  # members encoded at once
+ACTIVATIONS = 2**30  # bytes of members' activations that are held for the backward pass; beyond, they are made again
 SCORES = 2**24  # scores that are held at once; beyond, the loss is summed up in chunks
 Scores = Callable[[Tensor, Tensor], Tensor]
+
+
+def too_large(model: PackedModel, members: Members) -> bool:
+    """Whether the activations of all members, roughly, are more than may be held: making them again costs a third."""
+    spec = model.config
+    each = 4 * spec.layers * (8 * spec.width + 2 * spec.hidden)  # bytes a token: what a layer keeps for its gradients
+    return members.count > CHUNK and each * members.pack(None, True).tokens > ACTIVATIONS
 
 
 def encoded(model: PackedModel, members: Members) -> Float[Tensor, "K D"]:
