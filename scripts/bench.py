@@ -21,7 +21,15 @@ from typing import Any
 
 import torch
 
-from generalist.scripts import bench_candidates, bench_encoder, bench_gpu, bench_packing, bench_training, bench_waiting
+from generalist.scripts import (
+    bench_candidates,
+    bench_data,
+    bench_encoder,
+    bench_gpu,
+    bench_packing,
+    bench_training,
+    bench_waiting,
+)
 from generalist.scripts.bench_kept import slower
 from generalist.scripts.timing import keep, machine
 
@@ -42,6 +50,7 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "commands": bench_waiting.commands,
         "candidates": lambda: bench_candidates.steps(few),
         "many": lambda: bench_candidates.evaluation(3),
+        "loader": lambda: bench_data.raw_samples(rounds),
         "lengths": lambda: bench_waiting.lengths(few),
         "causal": lambda: bench_waiting.causal(few),
         "names": lambda: bench_waiting.names(rounds),

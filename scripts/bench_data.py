@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from generalist.data.sources.shard_rows import ShardRows
+from generalist.data.batch.shipping import ship, unpacked
 from generalist.data.sources.shards import Shards
+from generalist.data.stream.raw import Raw, raw_batches
 from generalist.data.stream.source import Record, Records
 from generalist.data.tools.shard_writer import Plan, write_split
 from generalist.scripts.bench_training import folder
@@ -78,21 +79,18 @@ def unpack(raw: bytes, text: str, decode: bool) -> tuple[Any, str]:
     return (pixels(raw) if decode else raw), text
 
 
-class Ours(Dataset):
+def opened(batch: list[Raw], decode: bool) -> list[tuple[Any, str]]:
+    return [unpack(held["jpg.jpg"], json.loads(held["json"])["txt"], decode) for _, held in batch]
+
+
+class Decoded(Dataset):
     """Batches by number: the stream's own order and random access, without tokenizers."""
 
-    def __init__(self, records: Records, decode: bool) -> None:
-        self.records, self.decode = records, decode
+    def __init__(self, records: Records) -> None:
+        self.records = records
 
     def __getitem__(self, step: int) -> list[tuple[Any, str]]:
-        order = self.records.order
-        assert order is not None
-        found = []
-        for number in order.at(0, "bench", step * BATCH, BATCH, BATCH):
-            assert isinstance(self.records.rows, ShardRows)
-            _, held = self.records.rows.raw(number)
-            found.append(unpack(held["jpg.jpg"], json.loads(held["json"])["txt"], self.decode))
-        return found
+        return opened(next(raw_batches(self.records, BATCH, step, step + 1, threads=0)), True)
 
 
 def ours(root: Path, workers: int, decode: bool, count: int) -> Callable[[], Iterable]:
@@ -100,7 +98,16 @@ def ours(root: Path, workers: int, decode: bool, count: int) -> Callable[[], Ite
     steps = range(count // BATCH)
 
     def start() -> Iterable:
-        return DataLoader(Ours(records, decode), batch_size=None, sampler=steps, num_workers=workers)  # type: ignore[arg-type]
+        if not decode:  # by threads of this process
+            return (opened(batch, False) for batch in raw_batches(records, BATCH, 0, len(steps), threads=workers))
+        made = DataLoader(
+            Decoded(records),
+            batch_size=None,
+            sampler=steps,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=ship if workers else None,
+        )
+        return map(unpacked, made) if workers else made
 
     return start
 
@@ -164,6 +171,23 @@ def speed(start: Callable[[], Iterable], count: int) -> float:
         seen += len(batch)
     del first
     return seen / (time.perf_counter() - began)
+
+
+def raw_samples(rounds: int, samples: int = 3000, workers: int = 2) -> list[dict[str, Any]]:
+    """Raw samples by as many threads of ours as litdata has workers: the ratio of times, in turn."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        write_split(Plan(Pictures(samples), "train", root, per=250))
+        own = ours(root, workers, False, samples)
+        try:
+            other = litdata(root, workers, False, samples)
+        except ImportError as error:
+            return [{"what": "raw samples", "failed": f"{error}; pip install litdata"}]
+        pairs = [(speed(own, samples), speed(other, samples)) for _ in range(rounds)]
+    low, middle, high = statistics.quantiles([theirs / found for found, theirs in pairs], n=4)
+    seconds = dict(zip(("ours", "litdata"), (1 / statistics.median(s) for s in zip(*pairs, strict=True)), strict=True))
+    found = {"what": "raw samples, two threads", "against": "litdata, two workers", "ratio": middle}
+    return [found | {"quartiles": [low, high], "cpu_ratio": middle, "target": "<= .91", "seconds": seconds}]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from generalist.data.sources.folder import Folder
 from generalist.data.sources.places import source_at
 from generalist.data.sources.shards import Shards, expand
 from generalist.data.sources.tabular import Tabular
+from generalist.data.stream.raw import raw_batches
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Records
 from generalist.data.stream.stream import Feed, Steps, loader
@@ -284,6 +285,29 @@ def test_a_resumed_stream_over_shards_is_bit_identical(written, workers):
     full = [(b.records, b.inputs.data["x"]["x"].numpy().tobytes()) for b in loader(steps(records), 0, 40)]
     resumed = loader(steps(Shards(str(written), window=2, lanes=2).open("train")), 13, 40, workers=workers)
     assert [(b.records, b.inputs.data["x"]["x"].numpy().tobytes()) for b in resumed] == full[13:]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_raw_samples_read_by_threads_are_those_of_the_stream_and_go_on_anywhere(written, threads):
+    records = Shards(str(written)).open("train")
+    found = list(raw_batches(records, 8, 0, 9, seed=3, name="t", threads=threads))
+    keys = [key for batch in found for key, _ in batch]
+    rows = records.rows
+    assert keys == [rows.raw(i)[0] for i in records.at(3, "t", 0, 72, 8)]
+    assert sorted(keys[:COUNT]) == [rows.raw(i)[0] for i in range(COUNT)]
+    assert found[0][0] == rows.raw(records.at(3, "t", 0, 1, 8)[0])
+    assert any(value.startswith(b"RIFF") for value in found[0][0][1].values())
+    assert list(raw_batches(records, 8, 5, 9, seed=3, name="t", threads=threads)) == found[5:]
+
+
+def test_raw_samples_are_of_shards_and_a_broken_one_ends_in_its_line(written):
+    with pytest.raises(UserError, match="raw samples are read from shards"):
+        next(raw_batches(Made().open("train"), 8, 0, 1))
+    records = Shards(str(written)).open("train")
+    for path in sorted((written / "train").glob("*.tar")):
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="tar"):
+        list(raw_batches(records, 8, 0, 9))
 
 
 def test_an_epoch_over_shards_loses_and_repeats_nothing_when_two_ranks_become_four(written):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from generalist.data.base.errors import UserError
-from generalist.data.stream.order import ShardOrder
+from generalist.data.stream.order import ShardOrder, records_at
 
 T = TypeVar("T")
 
@@ -45,6 +45,12 @@ class Records:
 
     def __getitem__(self, index: int) -> Record:
         return self.rows[index]
+
+    def at(self, seed: int, task: str, start: int, count: int, batch: int) -> list[int]:
+        """The records at positions start..start+count-1 of a task's endless stream. batch: positions a step."""
+        if self.order is not None:
+            return self.order.at(seed, task, start, count, batch)
+        return records_at(seed, task, len(self), start, count)
 
     @property
     def notes(self) -> list[str]:

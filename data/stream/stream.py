@@ -20,7 +20,6 @@ from generalist.data.base.errors import UserError, blame, nearest
 from generalist.data.batch.shipping import ship, unpacked
 from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.memory import Memory
-from generalist.data.stream.order import records_at
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.source import Prefetches, Records
 
@@ -98,9 +97,7 @@ class Steps(Dataset):
     def _numbers(self, task: str, start: int, count: int) -> list[int]:
         """The records at these positions of the task's stream."""
         feed = self.feeds[task]
-        if feed.records.order is not None:
-            return feed.records.order.at(self.seed, task, start, count, feed.batch)
-        return records_at(self.seed, task, len(feed.records), start, count)
+        return feed.records.at(self.seed, task, start, count, feed.batch)
 
     def _example(self, task: str, position: int, number: int, skipped: list[str]) -> Example:
         """The example at a position; where it is broken and may be skipped, that of the next sound position."""
