@@ -17,6 +17,7 @@ from generalist.fitting.inputs import encoders
 from generalist.fitting.parts import Ask
 from generalist.fitting.run import little
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.tokenizers_mod.pretrained.heard import Heard
 from generalist.tokenizers_mod.vision.image import Image as Picture
 from generalist.train.prepare import prepare
 
@@ -133,3 +134,9 @@ def test_the_last_stages_of_a_pretrained_network_learn_where_pictures_and_time_s
     offer = encoders.backbone(Backbone, [0] * 48, count, seconds)
     assert (offer.modality.tail, offer.modality.size, offer.modality.frozen) == (tail, size, not tail)
     assert ("stages learn" in offer.told) == bool(tail)
+
+
+def test_sounds_are_seen_from_their_own_loudest_cell(monkeypatch):
+    monkeypatch.setattr(encoders, "_cost", lambda *_: 0.001)
+    monkeypatch.setattr(encoders, "entry", lambda name: SimpleNamespace(installed=True, package="p"))
+    assert encoders.backbone(Heard, [0] * 48, 300, 60.0).modality.below == 12.0

@@ -39,6 +39,9 @@ TRAINING, LITTLE, MEASURED, HELD = 0.7, 0.15, 0.05, 0.8
 # the whole network
 TAIL, TAIL_SIZE, TAIL_ROWS, TAIL_EPOCHS, TAIL_TIME, TAIL_COST = 2, 160, 1_000, 2, 0.5, 0.7
 
+# of a spectrogram as a picture: so many natural logarithms of energy below its loudest cell are black
+BELOW = 12.0
+
 # of what is read from scratch
 LARGEST = 96  # pixels of a picture's longer side
 LONGEST = 128  # pieces of a text

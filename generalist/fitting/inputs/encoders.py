@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from generalist.fitting.defaults import TAIL, TAIL_COST, TAIL_EPOCHS, TAIL_ROWS, TAIL_SIZE, TAIL_TIME
+from generalist.fitting.defaults import BELOW, TAIL, TAIL_COST, TAIL_EPOCHS, TAIL_ROWS, TAIL_SIZE, TAIL_TIME
 from generalist.fitting.parts import MOST
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.libraries.zoo import entry
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.tokenizers_mod.pretrained.heard import Heard
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
 
 TEXTS, PICTURES = "zoo:minilm", "zoo:efficientnet_lite0"
@@ -80,7 +81,8 @@ def backbone(kind: type[Backbone], values: Sequence[Any], count: int, seconds: f
 
 
 def _settings(kind: type[Backbone], size: int) -> dict[str, Any]:
-    return {"backbone": PICTURES, "maps": "embedding", "frozen": True, "size": size, "quick": kind is Backbone}
+    own = {"below": BELOW} if issubclass(kind, Heard) else {"quick": True}
+    return {"backbone": PICTURES, "maps": "embedding", "frozen": True, "size": size, **own}
 
 
 def _tail(values: Sequence[Any], count: int, seconds: float) -> Offer | None:
