@@ -9,6 +9,7 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.tasks.candidates.names import Names
 from generalist.tokenizers_mod.pretrained.text import PretrainedText
+from generalist.tokenizers_mod.pretrained.text_encoded import alike
 from generalist.tokenizers_mod.text.summary import Summary
 from tests.roberta import roberta
 
@@ -42,6 +43,19 @@ def test_tokens_are_the_encoders_last_hidden_states(encoder):
     for span, rows in zip(spans, out, strict=True):
         ids = torch.cat([torch.tensor([0]), span.data["ids"]])[None]
         torch.testing.assert_close(rows, network(input_ids=ids).last_hidden_state[0, 1:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["", "mean"])
+def test_texts_of_about_one_length_go_together_and_come_back_in_order(encoder, pooling):
+    modality = text(encoder, pooling=pooling)
+    module = modality.build(24).eval()
+    lengths = [1, 9, 2, 8, 3, 9, 1, 2, 7, 1, 2, 1, 9, 3, 1, 2, 1, 9, 2, 1]
+    assert sorted(i for group in alike(lengths) for i in group) == list(range(20)) and len(alike(lengths)) > 1
+    assert all(lengths[group[-1]] <= 1.25 * lengths[group[0]] or len(group) <= 8 for group in alike(lengths))
+    spans = [modality.span(" ".join(WORDS[:n])) for n in lengths]
+    together = module({k: torch.cat([s.data[k] for s in spans]) for k in spans[0].data})
+    alone = torch.cat([module(s.data) for s in spans])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_words_may_be_narrower_than_hidden_states():
