@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoProcessor
 
 from generalist.cli import main
 from generalist.compress.methods import parsed
-from generalist.compress.ways.slicing import Moments, least
+from generalist.compress.ways.refit import Moments, least, watching
+from generalist.compress.ways.stems import Stem, narrowed
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError
 from generalist.data.batch.at import At
@@ -22,6 +23,9 @@ from generalist.hf.saved import read_model
 from generalist.nn.encoder import Encoder
 from generalist.recipe.encoder import EncoderSpec
 from generalist.recipe.layers import LayerSpec
+from generalist.run.train import train_run
+from generalist.tokenizers_mod.vision.stem import ConvStem
+from tests.tiny import tiny
 
 BOTH = [{"kind": "rotary"}, {"kind": "relative", "hidden": 8}]
 
@@ -78,6 +82,42 @@ def test_what_stays_is_the_least_squares_fit_and_the_first_to_go_costs_least():
         np.testing.assert_allclose(weight, expected[0], atol=0.02)
         np.testing.assert_allclose(bias, expected[1], atol=0.05)
         assert lost == pytest.approx(expected[2], rel=0.02)
+
+
+@torch.no_grad()
+def test_a_stem_without_channels_that_nothing_reads_computes_the_same():
+    torch.manual_seed(0)
+    whole = ConvStem(3, 16, 4, 24)
+    assert whole.inner() == [(1, 3), (3, 6)]
+    for place, dead in ((3, [0, 3]), (6, [1, 2, 4, 7])):
+        weight = whole[place].weight
+        weight.view(len(weight), 4 if place == 3 else 8, -1)[:, dead] = 0
+    pictures = torch.rand(40, 3 * 16 * 16)
+    with watching([whole[3], whole[6]]) as moments:
+        expected = whole(pictures)
+    assert [own.count for own in moments] == [40 * 16, 40]  # a row a window of a convolution
+    state, channels, lost = narrowed(Stem("stem", "image", whole), moments, 0.5)
+    assert channels == 2 and lost < 1e-6
+    thin = ConvStem(3, 16, channels, 24)
+    thin.load_state_dict({name.removeprefix("stem."): value for name, value in state.items()})
+    torch.testing.assert_close(thin(pictures), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_model_with_a_stem_is_sliced_there_too(tmp_path):
+    made = tiny(modalities__image__size=16, modalities__image__patch=16, modalities__image__stem=4)
+    made.baseline, made.checkpoint.every = False, 0
+    train_run(made, tmp_path / "run", quiet=True)
+    for share, channels in (("0", 2), ("1", 4)):
+        out = tmp_path / share
+        told = compressed(tmp_path / "run", out, f"slice:0.5,stem={share}")["methods"][0]
+        model, processor = AutoModel.from_pretrained(out).eval(), AutoProcessor.from_pretrained(out)
+        assert model.config.modalities["image"]["stem"] == processor.modalities["image"]["stem"] == channels
+        assert json.loads((out / "preprocessor_config.json").read_text())["modality"]["image"]["stem"] == channels
+        assert model.tokenizers["image"].projection[3].weight.shape[:2] == (2 * channels, channels)
+        assert told.get("image's stem after", 4) == channels
+        assert torch.equal(
+            model.encode(processor(image=pictures())), read_model(out)[0].encode(processor(image=pictures()))
+        )
 
 
 def test_a_sliced_model_is_smaller_for_every_client(small_run, tmp_path, capsys):
@@ -140,6 +180,7 @@ def test_data_of_ones_own_teach_and_measure_where_no_recipe_is(small_run, tmp_pa
     ("words", "line"),
     [
         (["slice:2"], "does not lie between 0 and 1"),
+        (["slice:0.5,stem=2"], "stem=2"),
         (["slice:0.5,sample=3"], "did you mean 'samples'"),
         (["slice:0.5,0.3"], "is not key=value"),
         (["slice:half"], "share='half': this key takes float"),

@@ -31,7 +31,7 @@ def test_the_sampled_gradient_of_four_tokens_is_the_enumerated_one():
 
     def rewards(u):
         right = ((u[:, 0] > 0) | ((u[:, 1] > 0) & (u[:, 2] > 0))).double()
-        return reward(u.sum(1), torch.full((len(u),), 4.0, dtype=torch.double), right)
+        return reward(u.sum(1), torch.full((len(u),), 4.0, dtype=torch.double), right, 1.0)
 
     every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.double)
     own = logits.clone().requires_grad_()

@@ -21,9 +21,11 @@ from generalist.compress.lessons import Lessons
 from generalist.compress.methods import Method
 from generalist.compress.questions import Question, asked_of
 from generalist.compress.table import SIDES, section
+from generalist.compress.ways.stems import SETTING
 from generalist.compress.work import Work
 from generalist.convert.files import load_folder
 from generalist.data.base.errors import UserError
+from generalist.hf.folder import write_json
 from generalist.hf.saved import read_model
 from generalist.model.folder.stored import read_small
 from generalist.shipped import model_folder
@@ -86,10 +88,23 @@ def write(work: Work, source: Path, folder: Path) -> None:
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*WEIGHTS, "__pycache__"))
     if work.other:
         work.model.save_pretrained(folder)
+        tell_processor(folder, work.model.config.modalities)
     tensors = load_folder(folder if work.other else source)
     for path in (path for pattern in WEIGHTS for path in folder.glob(pattern)):
         path.unlink()
     save_file(work.stored(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def tell_processor(folder: Path, modalities: dict[str, dict[str, Any]]) -> None:
+    """Sizes of modalities that a method changed stand in the processors' files too."""
+    for path in (folder / "processor_config.json", folder / "preprocessor_config.json"):
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for entry in (entry for entry in told.values() if isinstance(entry, dict)):
+            for name in entry.keys() & modalities.keys():
+                if SETTING in modalities[name]:
+                    entry[name][SETTING] = modalities[name][SETTING]
+        if told:
+            write_json(path, told)
 
 
 def measured(models: Sequence[Any], folders: Sequence[Path], questions: Sequence[Question]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ patch, so that patches remain independent tokens (packing, masking and hiding th
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import nn
 
 
@@ -17,6 +19,7 @@ class ConvStem(nn.Sequential):
     """
 
     def __init__(self, channels: int, patch: int, hidden: int, width: int) -> None:
+        first = hidden
         layers: list[nn.Module] = [nn.Unflatten(1, (channels, patch, patch))]
         side, have = patch, channels
         while side > 4 or have == channels:
@@ -28,3 +31,9 @@ class ConvStem(nn.Sequential):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        self.channels = first
+
+    def inner(self) -> list[tuple[int, int]]:
+        """The convolutions by their places, each with the one layer that reads its channels."""
+        found = [place for place, layer in enumerate(self) if isinstance(layer, nn.Conv2d | nn.Linear)]
+        return list(pairwise(found))

@@ -2,11 +2,12 @@
 
 A `Keep` goes in front of each group of layers. From the front group on, one after the other,
 
-    u ~ Bernoulli(score)        R(u) = 1 - (kept / N)^2 where the law's answer is right, else -1
+    u ~ Bernoulli(score)        R(u) = 1 - (kept / N)^2 where the law's answer is right, else -tau
     gradient = (R(u) - R(greedy)) grad log p(u)        greedy: u = score > 1/2, the self-critical baseline
 
 with the model fixed; groups behind the trained one drop nothing more. A token once dropped stays dropped. Then the
-group's own layers are taught again, by the law and the source's ranking, with its interpreter fixed. N counts the
+layers behind the interpreter and the head are taught again, by the law and the source's ranking, with it fixed. tau is
+3, 5 and 8 from group to group, the authors' constants: the further back, the more there is to lose. N counts the
 tokens of a sequence's maps. Against the source an interpreter begins by keeping every token (its scores begin at .8,
 the same for all), so that it learns what to drop and not what to keep. Deployed by a share each map keeps equally many,
 so that sequences of one length stay of one length; by the threshold as many as score above a half.
@@ -39,7 +40,7 @@ from generalist.recipe.layers import divides
 MODES = ("share", "threshold")
 BEGIN = 0.8  # what every token scores before anything is learnt
 RATE, FINE = 3e-3, 5e-4  # peak rates of interpreters, and of the layers that are taught again
-WRONG = -1.0
+TAUS = (3.0, 5.0, 8.0)  # of the groups from the front on: what a wrong answer costs
 SMOOTH = 0.9  # of the running mean of what is kept
 
 
@@ -47,12 +48,14 @@ SMOOTH = 0.9  # of the running mean of what is kept
 class IaRed:
     """share: of a map's tokens that each group keeps of those that reach it, 0 = what its interpreter keeps of them on
     average. groups: of layers, 0 = two, or three of six layers and more. by: "share" or "threshold", how tokens are
-    chosen once it is trained. steps: of each interpreter; seconds: in all, half of them for the layers."""
+    chosen once it is trained. tau: what a wrong answer costs an interpreter, 0 = TAUS. steps: of each interpreter;
+    seconds: in all, half of them for the layers."""
 
     share: float = 0.0
     groups: int = 0
     by: str = "share"
     interpreter_heads: int = 0
+    tau: float = 0.0
     steps: int = 400
     seconds: float = 90.0
     lr: float = 0.0
@@ -64,6 +67,8 @@ class IaRed:
             raise UserError(f"ia_red: by={self.by!r}; {nearest(self.by, MODES)} ({' or '.join(MODES)})")
         if self.groups < 0 or self.interpreter_heads < 0:
             raise UserError("ia_red: groups and interpreter_heads are positive, or 0 for the usual number")
+        if not 0 <= self.tau < float("inf"):
+            raise UserError(f"ia_red: tau={self.tau:g}; it is positive, or 0 for the usual ones")
         Pace(self.steps, self.seconds, self.lr).check("ia_red")
 
     def run(self, work: Work) -> dict[str, Any]:
@@ -77,16 +82,15 @@ class IaRed:
             begin(keep)
         part, shares = self.seconds / (2 * len(places)), list[float]()
         blocks = numbers_of(work.model)
-        last = blocks[-1] + 1
         for i, (name, keep) in enumerate(keeps):
             for _, other in keeps[i:]:
                 other.share = 1.0  # those behind drop nothing more
             keep.share = 0.0
             pace = Pace(self.steps, part, self.lr)
-            shares.append(reinforce(work.model, work.lessons, name, keep, pace))
+            tau = self.tau or TAUS[min(i, len(TAUS) - 1)]
+            shares.append(reinforce(work.model, work.lessons, name, keep, pace, tau))
             keep.share = 0.0 if self.by == "threshold" else self.share or max(0.05, round(shares[-1], 2))
-            behind = numbers[i + 1] if i + 1 < len(numbers) else last
-            own = tuple(f"encoder.layers.{n}." for n in blocks if numbers[i] <= n < behind)
+            own = ("head.", *(f"encoder.layers.{n}." for n in blocks if n >= numbers[i]))
             teach(work.model, work.lessons, Pace(self.steps, part), FINE, work.source, only=own)
         deployed(work, {block: keep.share for block, (_, keep) in zip(places, keeps, strict=True)})
         kept = math.prod(keep.share or share for (_, keep), share in zip(keeps, shares, strict=True))
@@ -159,9 +163,9 @@ def by_sequence(values: Tensor, at: At, sequences: int) -> Tensor:
     return values.new_zeros(sequences + 1).index_add(0, owner.to(values.device), values)[:sequences]
 
 
-def reward(kept: Tensor, counts: Tensor, right: Tensor) -> Tensor:
-    """1 - (kept / N)^2 for the share of a sequence's answers that is right, WRONG for the rest: Float[B]."""
-    return right * (1 - (kept / counts.clamp(min=1)) ** 2) + (1 - right) * WRONG
+def reward(kept: Tensor, counts: Tensor, right: Tensor, tau: float) -> Tensor:
+    """1 - (kept / N)^2 for the share of a sequence's answers that is right, -tau for the rest: Float[B]."""
+    return right * (1 - (kept / counts.clamp(min=1)) ** 2) - (1 - right) * tau
 
 
 def surrogate(log_p: Tensor, drawn: Tensor, greedy: Tensor, real: Tensor) -> Tensor:
@@ -182,7 +186,7 @@ def masked(model: Any) -> Iterator[None]:
             keep.masked = False
 
 
-def reinforce(model: Any, lessons: Lessons, name: str, keep: Keep, pace: Pace) -> float:
+def reinforce(model: Any, lessons: Lessons, name: str, keep: Keep, pace: Pace, tau: float) -> float:
     """Trains one interpreter with all else fixed; the running mean of the share that it keeps of what reaches it."""
     model.eval()
     judged = Judged(model, lessons)
@@ -198,7 +202,7 @@ def reinforce(model: Any, lessons: Lessons, name: str, keep: Keep, pace: Pace) -
                 break
             for group in optimizer.param_groups:
                 group["lr"] = (pace.lr or RATE) * max(0.05, 0.5 * (1 + math.cos(math.pi * gone)))
-            found = pass_twice(model, judged, name, batch.to(model.device))
+            found = pass_twice(model, judged, name, batch.to(model.device), tau)
             if found is None:
                 continue
             loss, now = found
@@ -216,7 +220,7 @@ def reinforce(model: Any, lessons: Lessons, name: str, keep: Keep, pace: Pace) -
     return share
 
 
-def pass_twice(model: Any, judged: Judged, name: str, batch: Batch) -> tuple[Tensor, float] | None:
+def pass_twice(model: Any, judged: Judged, name: str, batch: Batch, tau: float) -> tuple[Tensor, float] | None:
     """The surrogate of a batch, greedily and drawn; the share of its map tokens at hand that is kept greedily."""
     sequences = batch.inputs.sequences
     greedy, drawn = (Drawn(name, is_greedy, sequences) for is_greedy in (True, False))
@@ -229,7 +233,9 @@ def pass_twice(model: Any, judged: Judged, name: str, batch: Batch) -> tuple[Ten
     real = (greedy.counts > 0).float()
     if not bool(real.any()):
         return None
-    of_draw, of_greedy = reward(drawn.kept, greedy.counts, found), reward(greedy.kept, greedy.counts, base)
+    of_draw, of_greedy = (
+        reward(own.kept, greedy.counts, is_right, tau) for own, is_right in ((drawn, found), (greedy, base))
+    )
     share = greedy.kept.sum() / greedy.alive.sum().clamp(min=1)
     return surrogate(drawn.log_p, of_draw, of_greedy, real), float(share)
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from generalist.compress.lessons import Lessons
-from generalist.compress.ways.slicing import Moments, blocks_of, least, observed, parts_of, sliced
+from generalist.compress.ways.refit import Moments, least, observed
+from generalist.compress.ways.slicing import blocks_of, parts_of, sliced
 from generalist.compress.ways.weights import check_share
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError
@@ -167,7 +168,7 @@ def parts_with_costs(work: Work, samples: int) -> tuple[list[Part], dict[str, Mo
     named = {f"{n}.{kind}": own for n, block in blocks_of(model) for kind, own in parts_of(block).items()}
     if not named:
         raise UserError("search: no layer of this model has heads or hidden units that can be taken out; leave it out")
-    found = observed(work, [units.out for _, units in named.values()], samples)
+    found, _ = observed(work, [units.out for _, units in named.values()], samples)
     moments = dict(zip(named, found, strict=True))
     batch = next(work.lessons.batches(2)).to(model.device)
     with torch.no_grad(), weighing(model), FlopCounterMode(display=False) as counter:
