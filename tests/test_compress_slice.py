@@ -118,6 +118,10 @@ def test_a_model_with_a_stem_is_sliced_there_too(tmp_path):
         assert torch.equal(
             model.encode(processor(image=pictures())), read_model(out)[0].encode(processor(image=pictures()))
         )
+    mended = compressed(
+        tmp_path / "run", tmp_path / "mended", "slice:0.5", "distil:steps=3"
+    )  # by a teacher whose stem is whole
+    assert mended["methods"][1]["steps"] == 3
 
 
 def test_a_sliced_model_is_smaller_for_every_client(small_run, tmp_path, capsys):

@@ -45,7 +45,8 @@ class Distill:
             if name not in theirs:
                 raise UserError(f"{said} has no modality {name!r}; leave it out or train a teacher with it")
             kept = theirs[name]
-            if other := sorted(k for k in {**own, **kept} if own.get(k) != kept.get(k)):
+            inner = objective.model.modalities[name].inner
+            if other := sorted(k for k in {**own, **kept} if own.get(k) != kept.get(k) and k not in inner):
                 raise UserError(
                     f"{said}: its modality {name!r} has {other[0]}={brief(kept.get(other[0]))}, the recipe "
                     f"{brief(own.get(other[0]))}; both must cut the same tokens, set modalities.{name}.{other[0]} alike"
