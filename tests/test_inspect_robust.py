@@ -8,8 +8,9 @@ from test_inspect_explain import ROWS, WORDS, bound, model_of
 
 from generalist.cli import main
 from generalist.data.base.errors import UserError
-from generalist.inspect.asking.attack import Attack, one_each
+from generalist.inspect.asking.attack import Attack, one_each, spread_out
 from generalist.inspect.asking.look import frozen, looks
+from generalist.inspect.asking.pool import Pool
 from generalist.inspect.base import analyser
 from generalist.inspect.heads import weighing
 from generalist.inspect.robust import Robust, Temperature
@@ -35,7 +36,7 @@ def pictures():
 def test_what_is_disturbed_is_one_token_of_each_record_and_stays_in_its_range(pictures):
     task, records, objective = pictures
     look = next(looks(task, records, objective))
-    data = look.packed.data
+    data, pool = look.packed.data, Pool([look])
     low, high = float(data["image"]["patch"].min()), float(data["image"]["patch"].max())
     seen = torch.zeros(len(look.x), dtype=torch.bool)
     with frozen(objective.model):
@@ -46,15 +47,16 @@ def test_what_is_disturbed_is_one_token_of_each_record_and_stays_in_its_range(pi
                 torch.bincount(look.packed.owner[tokens], minlength=8).tolist() == [1] * 8 and not (tokens & seen).any()
             )
             seen |= tokens
-            attack = Attack(look, tokens, torch.Generator().manual_seed(place))
+            attack = Attack(look, tokens, torch.Generator().manual_seed(place), pool)
             for x in (attack.natural(), attack.adversarial(answers, 3)):
                 assert torch.equal(x[~tokens], look.x[~tokens]) and bool((x[tokens] != look.x[tokens]).any())
-            for (name, key), (_, least, most) in attack.floats.items():
+            for (name, key), (_, least, most, _) in attack.floats.items():
                 assert name == "table" or (key == "patch" and float(least.min()) == low and float(most.max()) == high)
-            for (name, key), (rows, allowed) in attack.ids.items():  # categories of the same column
+            for (name, key), (rows, allowed, often) in attack.ids.items():  # categories of the same column
                 column = data[name]["column"]
-                for row, ids in zip(rows.tolist(), allowed, strict=True):
-                    assert ids.tolist() == data[name][key][column == column[row]].unique().tolist()
+                for row, ids, counts in zip(rows.tolist(), allowed, often, strict=True):
+                    of_column = data[name][key][column == column[row]]
+                    assert ids.tolist() == of_column.unique().tolist() and counts.sum() == len(of_column)
     assert torch.equal(seen, look.open) and not one_each(look, 8).any()
 
 
@@ -66,9 +68,59 @@ def test_an_attack_costs_at_least_as_much_as_nothing_and_more_with_more_steps(pi
         answers = look.chosen(before)
         p = []
         for steps in (0, 4, 12):
-            attack = Attack(look, one_each(look, 0), torch.Generator().manual_seed(0))
+            attack = Attack(look, one_each(look, 0), torch.Generator().manual_seed(0), Pool([look]))
             p.append(look.of(look.log_p(attack.adversarial(answers, steps)), answers))
     assert bool((p[1] <= p[0] + 1e-6).all()) and bool((p[2] <= p[1] + 1e-6).all()) and p[2].mean() < p[0].mean()
+
+
+@torch.no_grad()
+def test_of_a_single_cell_everything_that_may_stand_there_is_tried(pictures):
+    """No value of a category's column, and none of a number's at steps of a sixteenth, costs more than the attack."""
+    task, records, objective = pictures
+    look = next(looks(task, records, objective))
+    assert sorted(map(spread_out, range(17))) == [i / 16 for i in range(17)]
+    table = look.packed.source == list(look.packed.data).index("table")
+    with frozen(objective.model):
+        answers = look.chosen(look.log_p())
+        for place in (0, 1):
+            tokens = torch.zeros(len(look.x), dtype=torch.bool)
+            for b in range(8):
+                tokens[(table & (look.packed.owner == b)).nonzero().squeeze(1)[place]] = True
+            attack = Attack(look, tokens, torch.Generator().manual_seed(0), Pool([look]))
+            with torch.enable_grad():
+                found = look.of(look.log_p(attack.adversarial(answers, 16)), answers)
+            held = attack.start()
+            for share in range(17):
+                for at, value in held.items():
+                    if at in attack.ids:
+                        held[at] = torch.stack([ids[share % len(ids)] for ids in attack.ids[at][1]]).view_as(value)
+                    else:
+                        _, low, high, _ = attack.floats[at]
+                        held[at] = (low + (high - low) * share / 16).view_as(value)
+                assert bool((found <= look.of(look.log_p(attack.tokens_with(held)), answers) + 1e-5).all())
+
+
+def test_words_down_the_gradient_cost_more_than_words_by_chance():
+    kinds = modalities()
+    rows = [{"text": f"{a} {b} {c}", "label": WORDS[0]} for a in "abcdefg" for b in "hijklmn" for c in "opqrstu"][:64]
+    task, records, objective = bound(rows, WORDS, kinds, model_of(kinds), {"text": "text"})
+    look = next(looks(task, records, objective))
+    with frozen(objective.model):
+        with torch.no_grad():
+            before = look.log_p()
+        answers = look.chosen(before)
+        losses = []
+        for weighed in (True, False):
+            attack = Attack(
+                look, one_each(look, 1), torch.Generator().manual_seed(0), Pool(looks(task, records, objective))
+            )
+            if not weighed:
+                drawn = {at: [ids[torch.randperm(len(ids))] for ids in own] for at, (_, own, _) in attack.ids.items()}
+                attack._order = lambda answers, steps, drawn=drawn: drawn
+            losses.append(
+                float((look.of(before, answers) - look.of(look.log_p(attack.adversarial(answers, 3)), answers)).mean())
+            )
+    assert losses[0] > losses[1] > 0
 
 
 def test_a_model_that_says_one_thing_is_never_fooled(pictures):

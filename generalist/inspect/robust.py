@@ -21,6 +21,7 @@ from generalist.evaluate.answer import answer
 from generalist.inspect.asking.attack import Attack, one_each
 from generalist.inspect.asking.heats import heats
 from generalist.inspect.asking.look import Look, frozen, looks
+from generalist.inspect.asking.pool import Pool
 from generalist.inspect.base import Analyser
 from generalist.inspect.explain.explain import said
 from generalist.inspect.heads import weighing
@@ -74,19 +75,20 @@ class Robust(Analyser):
             )
         chosen = chosen.spread(MOST)
         with frozen(objective.model):
-            found = self._measured(task, chosen, objective)
-            found["samples"] = drawn(task, chosen.spread(SHOWN), objective)
+            pool = Pool(looks(task, records, objective))
+            found = self._measured(task, chosen, objective, pool)
+            found["samples"] = drawn(task, chosen.spread(SHOWN), objective, pool)
         about: dict[str, Any] = {"task": task.name, "metric": task.metric}
         about["of"] = "all" if right is None else "right ones"
         if right is not None:
             about["value"] = float(answer(task, records, objective).metrics[task.metric])
         found = about | found
         if self.temperature is not None:
-            found["temperature"] = self._tempered(task, records, chosen, objective, right is not None)
+            found["temperature"] = self._tempered(task, records, chosen, objective, pool, right is not None)
         return found
 
     def _tempered(
-        self, task: Task, records: Records, chosen: Records, objective: Objective, labelled: bool
+        self, task: Task, records: Records, chosen: Records, objective: Objective, pool: Pool, labelled: bool
     ) -> dict[str, Any]:
         assert self.temperature is not None
         tap = Temperature(self.temperature)
@@ -94,14 +96,14 @@ class Robust(Analyser):
             inside.enter_context(weighing(objective.model))
             inside.enter_context(objective.model.tapped(tap))
             inside.enter_context(frozen(objective.model))
-            found: dict[str, Any] = {"T": self.temperature, **self._measured(task, chosen, objective)}
+            found: dict[str, Any] = {"T": self.temperature, **self._measured(task, chosen, objective, pool)}
             if labelled:
                 found["value"] = float(answer(task, records, objective).metrics[task.metric])
         if not tap.found:
             raise UserError("--temperature: this model has no attention; none of its token mixers is one")
         return found
 
-    def _measured(self, task: Task, records: Records, objective: Objective) -> dict[str, Any]:
+    def _measured(self, task: Task, records: Records, objective: Objective, pool: Pool) -> dict[str, Any]:
         """What one token does, at PLACES of every record's tokens."""
         sums = {kind: {"fooled": 0.0, "rise": 0.0} for kind in KINDS}
         tried, rng = 0, torch.Generator().manual_seed(0)
@@ -114,7 +116,7 @@ class Robust(Analyser):
                 own = torch.zeros(look.count, dtype=torch.bool, device=before.device)
                 own[look.packed.owner[tokens]] = True
                 tried += int(own.sum())
-                attack = Attack(look, tokens, rng)
+                attack = Attack(look, tokens, rng, pool)
                 for kind, x in (("natural", attack.natural()), ("adversarial", attack.adversarial(answers))):
                     with torch.no_grad():
                         after = look.log_p(x)
@@ -154,7 +156,7 @@ def _each(of_questions: Tensor) -> Tensor:
     return of_questions if of_questions.ndim == 1 else of_questions.flatten(1).mean(1)
 
 
-def drawn(task: Task, records: Records, objective: Objective) -> list[dict[str, Any]]:
+def drawn(task: Task, records: Records, objective: Objective, pool: Pool) -> list[dict[str, Any]]:
     """A few records with the rise of -log p that each of their tokens brings alone."""
     out, rng = [], torch.Generator().manual_seed(0)
     for look in looks(task, records, objective):
@@ -166,7 +168,7 @@ def drawn(task: Task, records: Records, objective: Objective) -> list[dict[str, 
         most = max(int((look.open & (look.packed.owner == b)).sum()) for b in range(look.count))
         for place in range(min(most, TRIED)):
             tokens = one_each(look, place)
-            attack = Attack(look, tokens, rng)
+            attack = Attack(look, tokens, rng, pool)
             for kind, x in (("natural", attack.natural()), ("adversarial", attack.adversarial(answers, STEPS))):
                 with torch.no_grad():
                     rise = clean - look.of(look.log_p(x), answers)

@@ -156,9 +156,8 @@ class Modality:
             return found if self.tensor_names[0] in found else {}
         return {k: v for k, v in tensors.items() if k.startswith(f"{self.name}_") and v is not None}
 
-    # masked modelling: integer keys of a token's kind (a table's column); whether its second half of numbers are flags
-    kind_keys: ClassVar[tuple[str, ...]] = ()
-    flagged: ClassVar[bool] = False
+    kind_keys: ClassVar[tuple[str, ...]] = ()  # masked modelling: integer keys of a token's kind (a table's column)
+    flagged: ClassVar[bool] = False  # whether the second half of its numbers says which were measured
 
     def content(self) -> dict[str, float]:
         """What a token shows, and not where it is: {key of its data: what a hidden token shows instead}."""
