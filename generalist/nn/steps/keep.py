@@ -62,13 +62,17 @@ class Keep(Step):
     def score(self, x: Float[Tensor, "N D"], at: At) -> Float[Tensor, " N"]:
         """How much every token matters, 0..1."""
         x = self.norm(x)
-        q, keys = self.query(x.index_select(0, at.sequences[0])), self.key(x)
-        # a row a head, with zeros where the others are: one product of matrices a group, no query a token
+        q = self.query(x.index_select(0, at.sequences[0]))
+        # a row a head, with zeros where the others are, and the keys' matrix taken to the queries, of which there is
+        # one a sequence: q . (W x + b) = (W^T q) . x + q . b, and no key a token is made
         own = torch.eye(self.heads, dtype=q.dtype, device=q.device).repeat_interleave(x.shape[1] // self.heads, 1)
-        rows, parts, sequence = q.unsqueeze(1) * own / math.sqrt(x.shape[1] // self.heads), [], 0
+        rows = q.unsqueeze(1) * own / math.sqrt(x.shape[1] // self.heads)
+        turned, shift = rows @ self.key.weight, rows @ self.key.bias
+        parts, sequence = [], 0
         for g in at.groups:
-            tokens = keys[g.start : g.start + g.count * g.length].view(g.count, g.length, -1)
-            products = rows[sequence : sequence + g.count] @ tokens.transpose(1, 2)
+            tokens = x[g.start : g.start + g.count * g.length].view(g.count, g.length, -1)
+            mine = slice(sequence, sequence + g.count)
+            products = turned[mine] @ tokens.transpose(1, 2) + shift[mine].unsqueeze(2)
             parts.append(products.sigmoid().mean(1).flatten())
             sequence += g.count
         return torch.cat(parts)
