@@ -39,7 +39,7 @@ class Modality:
     takes_input: ClassVar[bool] = True  # False: there is nothing to give, as of the summary token
     kind: ClassVar[str] = "other"  # "vision", "text" or "other": the attribute bit of conditional MoE
     causal = False  # a token sees those before it and itself only
-    inner: ClassVar[tuple[str, ...]] = ()  # settings of the device half's inside: with others the same tokens are cut
+    device_keys: ClassVar[tuple[str, ...]] = ()  # settings of the device half's inside; the same tokens are cut by all
     whole: ClassVar[bool] = False  # tokens of a sample see each other in the device half: none of them can be left out
     view: ClassVar[int | None] = None  # set on the instance while a sample is looked at several times (`views`)
 

@@ -114,7 +114,7 @@ class Image(Modality):
     raw: ClassVar[str] = "path, PIL image, array [H, W], [H, W, C] or [C, H, W], any mode and size"
     count: ClassVar[str] = "max(1, round(size * H / max(H, W) / patch)) * max(1, round(size * W / max(H, W) / patch))"
     kind: ClassVar[str] = "vision"
-    inner: ClassVar[tuple[str, ...]] = ("stem",)
+    device_keys: ClassVar[tuple[str, ...]] = ("stem",)
     worth: ClassVar[int] = 1024  # a small picture is decoded as fast as its file is read
 
     size: int = 32

@@ -79,7 +79,7 @@ class Video(FilmTensors):
         "of size [height, width]: (height // patch) * (width // patch) a tubelet"
     )
     kind: ClassVar[str] = "vision"
-    inner: ClassVar[tuple[str, ...]] = ("stem",)
+    device_keys: ClassVar[tuple[str, ...]] = ("stem",)
 
     size: int | list[int] = 64
     patch: int = 16

@@ -233,9 +233,8 @@ def pass_twice(model: Any, judged: Judged, name: str, batch: Batch, tau: float) 
     real = (greedy.counts > 0).float()
     if not bool(real.any()):
         return None
-    of_draw, of_greedy = (
-        reward(own.kept, greedy.counts, is_right, tau) for own, is_right in ((drawn, found), (greedy, base))
-    )
+    of_draw = reward(drawn.kept, greedy.counts, found, tau)
+    of_greedy = reward(greedy.kept, greedy.counts, base, tau)
     share = greedy.kept.sum() / greedy.alive.sum().clamp(min=1)
     return surrogate(drawn.log_p, of_draw, of_greedy, real), float(share)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import layer_norm, normalize
 EXPANSION = 4
 SPARSITY = 1.0
 LR = 1e-3
-STEPS, BATCH = 800, 512
+STEPS, BATCH = 2000, 512
 WEISZFELD = 20  # rounds of the geometric median
 
 

@@ -45,7 +45,7 @@ class Distill:
             if name not in theirs:
                 raise UserError(f"{said} has no modality {name!r}; leave it out or train a teacher with it")
             kept = theirs[name]
-            inner = objective.model.modalities[name].inner
+            inner = objective.model.modalities[name].device_keys
             if other := sorted(k for k in {**own, **kept} if own.get(k) != kept.get(k) and k not in inner):
                 raise UserError(
                     f"{said}: its modality {name!r} has {other[0]}={brief(kept.get(other[0]))}, the recipe "
