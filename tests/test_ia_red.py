@@ -110,6 +110,7 @@ def test_what_is_dropped_gets_no_gradient():
         (["ia_red:1.5"], "0 <= share < 1"),
         (["ia_red:by=half"], "by='half'"),
         (["ia_red:groups=-1"], "positive"),
+        (["ia_red:tau=-1"], "tau=-1"),
         (["ia_red:steps=0"], "all are positive"),
     ],
 )
