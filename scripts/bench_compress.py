@@ -40,6 +40,7 @@ METHODS = (
     "prune:0.3,scope=global",
     "int8",
     "slice:0.5",
+    "slice:0.5,stem=1",
     "search:0.5,population=24,rounds=4,samples=96",
     "slice:0.5 distil:steps=150,seconds=600",
     "ia_red:steps=150,seconds=600",
@@ -104,7 +105,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     head = ("set", "methods", "before", "after", "bytes", "multiply-adds", "faster 1", "faster 64")
     shown = [head]
     for row in rows:
-        ratios = (f"{row[key]:.2f}" for key in ("bytes", "multiply_adds", "faster_1", "faster_64"))
+        ratios = (
+            "-" if row[key] is None else f"{row[key]:.2f}"
+            for key in ("bytes", "multiply_adds", "faster_1", "faster_64")
+        )
         shown.append((row["set"], row["methods"], f"{row['before']:.4f}", f"{row['after']:.4f}", *ratios))
     return columns(shown)
 
