@@ -20,7 +20,7 @@ from generalist.data.stream.source import Records
 from generalist.evaluate import answer as evaluate
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
-from generalist.model.candidates import LOOKS, Auto
+from generalist.model.candidates import Auto
 from generalist.model.objective import Objective
 from generalist.recipe.specs import CandidateSpec
 from generalist.scripts.bench_training import line
@@ -129,7 +129,7 @@ def _step_costs(made: dict[str, Modality], count: int, rounds: int) -> tuple[Tim
         if isinstance(policy, Auto):
             policy.told = told.append
         calls[name] = partial(_step, objective, _sentences(made, count))
-        for _ in range(2 * LOOKS):
+        while isinstance(policy, Auto) and not told:
             calls[name]()
     calls["batch"] = partial(_alone, objective, _sentences(made, count))
     timing = alternate(calls, "exact", rounds, warm=1)

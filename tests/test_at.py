@@ -7,6 +7,7 @@ import torch
 
 from generalist.data.batch.at import At
 from generalist.data.batch.pack import pack
+from generalist.data.batch.pieces import Pieces
 from generalist.data.batch.types import Span
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
@@ -304,3 +305,13 @@ def test_a_model_with_a_merge_answers_as_one_by_one_and_in_one_pass_with_candida
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
     both = made.encode_together([pack(given[1:]), pack(given[:1])])
     torch.testing.assert_close(torch.cat([both[1], both[0]]), together, atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_behind_others_are_each_moved_and_none_is_mixed_up():
+    first = Pieces([0, 1], [0, 4], [4, 3], [(2, 2), None], {0: torch.arange(4)}, {1}, {0})
+    other = Pieces([0, 0], [0, 2], [2, 5], [None, (5,)], {1: torch.arange(5)}, set(), {1})
+    moved = [piece._replace(sequence=piece.sequence + 2, start=piece.start + 7) for piece in other]
+    for own, wanted in zip(first.behind(7, 2, other), [*first, *moved], strict=True):
+        assert own[:4] == wanted[:4] and own[5:] == wanted[5:]
+        assert (own.cells is None) == (wanted.cells is None)
+        assert own.cells is None or torch.equal(own.cells, wanted.cells)

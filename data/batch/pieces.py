@@ -82,8 +82,16 @@ class Pieces:
 
     def behind(self, tokens: int, sequences: int, other: Pieces) -> Pieces:
         """These, and `other`'s behind this many tokens and sequences."""
-        moved = [p._replace(sequence=p.sequence + sequences, start=p.start + tokens) for p in other]
-        return Pieces.of([*self, *moved])
+        own = len(self)
+        return Pieces(
+            [*self.sequence, *(sequence + sequences for sequence in other.sequence)],
+            [*self.start, *(start + tokens for start in other.start)],
+            [*self.length, *other.length],
+            shape=[*self.shape, *other.shape],
+            cells=self.cells | {own + i: cells for i, cells in other.cells.items()},
+            bound=self.bound | {own + i for i in other.bound},
+            asked=self.asked | {own + i for i in other.asked},
+        )
 
 
 def cells_of(pieces: list[Piece]) -> tuple[Tensor, Tensor]:
