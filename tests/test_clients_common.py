@@ -57,14 +57,12 @@ EXPLAINED = {
     "attribute not present": "the one component is the tokenizer: other inputs are read by the model's modalities",
     "attribute(s), test requires multimodal processor": "the same",
     "support images with text": "the same",
-    "accpet text inputs": "the same",
     "has no chat template": "no chat model",
     "_get_num_multimodal_tokens": "no picture stands for tokens inside a text",
     "backends": "one code, without torchvision, serves both backends",
     "torchvision backend": "the same",
     "dict size or list image_mean": "size and mean are those of the modality",
     "No validation found": "settings are checked where a modality is built, inputs where they are read",
-    "modalities by name": "said in hf_processors.py",
 }
 
 

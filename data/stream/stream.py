@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from generalist.data.base.errors import UserError, blame, nearest
+from generalist.data.base.signals import STOPPING, known
 from generalist.data.batch.shipping import ship, unpacked
 from generalist.data.batch.types import Batch, Example
 from generalist.data.stream.memory import Memory
@@ -125,7 +126,7 @@ def outlive_stop(worker: int) -> None:
     SLURM signals every process of a job, a terminal every process of its group, and torch's loader fails in the
     trainer when a worker dies of it. A handler, not SIG_IGN, which programs behind `pipe:` would inherit.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in STOPPING:
         signal.signal(number, lambda *_: None)
 
 
@@ -169,7 +170,8 @@ def started(steps: Steps, indices: Sequence[int], workers: int, pin: bool) -> It
 
     torch's own handler of SIGCHLD raises wherever the program is, also while the optimiser is moving the weights.
     """
-    handler = signal.getsignal(signal.SIGCHLD)
+    child = known("SIGCHLD")
+    handler = None if child is None else signal.getsignal(child)
     batches = iter(
         DataLoader(
             steps,
@@ -185,8 +187,8 @@ def started(steps: Steps, indices: Sequence[int], workers: int, pin: bool) -> It
             generator=torch.Generator().manual_seed(steps.seed),
         )
     )
-    if signal.getsignal(signal.SIGCHLD) is not handler:
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    if child is not None and signal.getsignal(child) is not handler:
+        signal.signal(child, handler or signal.SIG_DFL)
     return batches
 
 

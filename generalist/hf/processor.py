@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from generalist.data.base.errors import UserError, nearest
 from generalist.data.base.trust import trusting
 from generalist.data.batch.types import Span
+from generalist.hf.processors import GeneralistFeatureExtractor, GeneralistImageProcessor
 from generalist.model.processor import Processor, blamed
 from generalist.tokenizers_mod.audio.rates import at_rate
 from generalist.tokenizers_mod.base.capabilities import Writes
@@ -55,7 +57,7 @@ class Prepared(list[list[Span]]):
 Mapping.register(Prepared)  # what `datasets` and accelerate ask of a batch
 
 
-class GeneralistProcessor(Processor, ProcessorMixin):
+class GeneralistProcessor(ProcessorMixin, Processor):
     """modalities: {name: settings}; candidate_sets: {name: values}, both JSON; tasks: {name: task, or its JSON values}.
 
     `processor(image=..., text=...)` gives sequences for `model.encode`, `rank` and `log_likelihood`.
@@ -81,6 +83,13 @@ class GeneralistProcessor(Processor, ProcessorMixin):
             for name, settings in found.modalities.items():
                 modality_class(name, settings.get("class"))
         return found
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of the padded tensors of texts, pictures and sounds, whichever the model reads."""
+        faces = {"image": GeneralistImageProcessor, "audio": GeneralistFeatureExtractor}
+        more = [name for kind, face in faces.items() if kind in self.modalities for name in face.model_input_names]
+        return [*super().model_input_names, *more]
 
     def __getstate__(self) -> dict[str, Any]:
         """What it was made of, without what a call leaves behind: `datasets` knows by this what it has done before."""
@@ -148,7 +157,7 @@ class GeneralistProcessor(Processor, ProcessorMixin):
             inputs.pop(word, None)
         if (rate := inputs.pop("sampling_rate", None)) is not None:
             inputs = at_rate(inputs, rate, self.built)
-        sequences = super().__call__(**inputs)
+        sequences = Processor.__call__(self, **inputs)
         columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
         return Prepared(sequences, lambda: self.padded(columns))
 
@@ -180,6 +189,20 @@ class GeneralistProcessor(Processor, ProcessorMixin):
             made = blamed(name, modality.tensors, values)
             data |= fitted(made, modality, words) if isinstance(modality, TextTensors) else made
         return BatchFeature({k: v.numpy() for k, v in data.items()}, tensor_type=kind)
+
+
+# What other tools look for by name. It is said and not written above: the order in which inputs are given is the order
+# of their spans, and an argument with a name has no place among the others. A sound is not named: it needs its rate.
+GeneralistProcessor.__call__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
+        *(
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Any)
+            for name in ("text", "images")
+        ),
+        inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD, annotation=Any),
+    ]
+)
 
 
 def _is_text(raw: Any) -> bool:

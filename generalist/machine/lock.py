@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 from generalist.data.base.errors import UserError
@@ -69,7 +70,8 @@ class Lock:
 
     def _take(self) -> None:
         """Create the file, or take it over from a holder that is dead; one at a time on a machine."""
-        own = f"{os.getuid()} {self.path.resolve()}".encode()  # outside the folder, where nothing of it is left
+        own = f"{psutil.Process().username()} {self.path.resolve()}".encode()
+        # outside the folder, where nothing of it is left
         with FileLock(Path(tempfile.gettempdir()) / f"generalist-{hashlib.sha256(own).hexdigest()[:24]}.lock"):
             self._take_in_turn()
 
@@ -157,13 +159,10 @@ def _began(process: object) -> str:
         return "" if fields[0] in "ZX" else fields[19]
     if Path("/proc/self/stat").exists():
         return ""
-    try:  # no /proc: that the number is taken is all there is to know
-        os.kill(int(str(process)), 0)
-    except (ProcessLookupError, ValueError):
+    try:  # no /proc: not by os.kill(number, 0), which on Windows ends the process
+        return str(psutil.Process(int(str(process))).create_time())
+    except (psutil.Error, ValueError):
         return ""
-    except PermissionError:
-        pass
-    return "alive"
 
 
 def _text(path: str) -> str:

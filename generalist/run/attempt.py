@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError
+from generalist.data.base.signals import HANGUP, STOPPING
 from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps, WorkerLost, loader
 from generalist.machine import ranks, stop_file
@@ -48,14 +49,14 @@ def stop_flag() -> Iterator[list[int]]:
 
     def ask(number: int, _frame: object) -> None:
         asked.append(number)
-        if number == signal.SIGHUP and terminals:  # nobody reads there any more, and writing would fail
+        if number == HANGUP and terminals:  # nobody reads there any more, and writing would fail
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for terminal in terminals:
                 os.dup2(nowhere, terminal)
             os.close(nowhere)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+    for number in STOPPING:
+        if number == HANGUP and signal.getsignal(number) == signal.SIG_IGN:
             continue  # nohup
         with suppress(ValueError):  # not the main thread: the caller keeps its own handling
             kept[number] = signal.signal(number, ask)

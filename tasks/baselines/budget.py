@@ -15,6 +15,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from generalist.data.base.signals import known
+
 
 class OutOfTime(Exception):
     """The budget is spent."""
@@ -69,28 +71,31 @@ def budget(seconds: float, strong: bool = False) -> Iterator[Clock]:
 
     Inside, libraries use one thread: several spend more processor time on the same work, most of it waiting.
 
-    Outside the main thread, where no timer can interrupt, only `Clock.check` raises.
+    Outside the main thread, where no timer can interrupt, and where the system has none (Windows), only
+    `Clock.check` raises.
     """
     if seconds <= 0:
         seconds = float("inf")
     own = Clock(seconds, strong=strong)
-    timed = seconds < float("inf") and threading.current_thread() is threading.main_thread()
+    timer = known("SIGPROF")
+    if seconds == float("inf") or threading.current_thread() is not threading.main_thread():
+        timer = None
 
     def ring(number: int, frame: Any) -> None:
         raise OutOfTime(seconds)
 
-    before = signal.signal(signal.SIGPROF, ring) if timed else None
+    before = None if timer is None else signal.signal(timer, ring)
     _running.append(own)
     try:
-        if timed:
+        if timer is not None:
             signal.setitimer(signal.ITIMER_PROF, seconds)
         with threadpool_limits(1):
             yield own
     finally:
         _running.pop()
-        if timed:
+        if timer is not None:
             signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, before)
+            signal.signal(timer, before)
 
 
 @contextmanager
