@@ -1,6 +1,6 @@
 """Speed as ratios, measured in one process with the candidates in turn; `make bench`.
 
-    python -m scripts.bench                       all but ViT-B/32 in bf16 on a CPU: about five minutes on one core
+    python -m scripts.bench                       all but ViT-B/32 in bf16 on a CPU: about ten minutes on one core
     python -m scripts.bench --only encoder packed --rounds 30
     python -m scripts.bench --full                ViT-B/32 at 224 px in bf16 too
 
