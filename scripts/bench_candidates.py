@@ -5,11 +5,11 @@ python -m scripts.bench_candidates peak 200000 bounded      # MB that an evaluat
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,11 +64,17 @@ def measured(found: evaluate.Answers, way: str) -> None:
 
 
 def peak(count: int, way: str) -> float:
-    """MB of memory that this process took more at its worst than before."""
+    """MB of memory that this process took more at its worst than before (on Linux)."""
     found = answers(count)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _worst()
     measured(found, way)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _worst() - before
+
+
+def _worst() -> float:
+    """MB; not getrusage's, which begins with what the process had that started this one."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def evaluation(rounds: int) -> list[dict[str, Any]]:
