@@ -155,8 +155,8 @@ def retrieval(
         raw, _ = _sides(fields, parts, modalities)
         y = [dense(side) for side in raw]
         centre, scale = y[0].mean(0), y[0].std(0) + 1e-9
-        y = [Partners.of((side - centre) / scale) for side in y]
-        found = matching_baseline(Splits.of(x, y), name=name)
+        partners_of = [Partners.of((side - centre) / scale) for side in y]
+        found = matching_baseline(Splits.of(x, partners_of), name=name)
     return found | {"value": (found["value"] + found["value_reverse"]) / 2}
 
 
