@@ -89,7 +89,12 @@ class Result:
         direction = "" if self.higher_is_better else ", lower is better"
         extra = ", ".join(f"{k.replace('_', ' ')} {fmt(v)}" for k, v in self.extra.items() if k != self.metric)
         lines = [self.metric + direction, shorten(self.about, 120), shorten(extra, 160)]
-        return [line for line in [*lines, *(shorten(n, 300) for n in (self.error, *self.notes))] if line]
+        return [line for line in [*lines, shorten(self.error, 300)] if line]
+
+    @property
+    def more(self) -> list[str]:
+        """What is said below the task's row, as wide as the table."""
+        return [shorten(note, 300) for note in self.notes]
 
 
 def read_results(metrics: dict[str, Any], path: Path) -> list[Result]:
