@@ -25,7 +25,7 @@ from generalist.run.attempt import Interrupted
 from generalist.run.train import train_run
 from generalist.shipped import model_folder, names, path
 from generalist.tokenizers_mod.libraries import zoo
-from generalist.tokenizers_mod.pretrained.sentence import Sentence
+from generalist.tokenizers_mod.pretrained.sentence import Sentence, frozen_encoder
 from generalist.train.checkpoints import checkpoint
 from generalist.train.start.initial import initial_folder
 from scripts import starter_data
@@ -72,6 +72,7 @@ def test_weights_are_kept_in_half_and_computed_with_in_full(shipped):
 
 
 def test_pictures_are_read_without_the_text_encoder_and_words_say_what_to_install(monkeypatch):
+    frozen_encoder.cache_clear()  # another test may have loaded it
     monkeypatch.setattr(zoo, "find_spec", lambda module: None)
     model, processor = generalist.load("starter")
     assert model.encode(processor(image=np.zeros((20, 30), np.uint8))).shape == (1, model.config.hidden_size)
