@@ -51,6 +51,7 @@ MIXERS |= {
     "activator": {"mixers": ["activator", "activator", "activator", "attention"]},
     "identity": {"mixers": ["identity", "identity", "identity", "attention"]},
     "minimal_attention": {"mixers": {"kind": "minimal_attention", "qk": "shared"}, "channel_mixers": "none"},
+    "minimal_bare": {"mixers": {"kind": "minimal_attention", "vo": "none"}, "channel_mixers": "none"},
 }
 EVERY = [*MIXERS, *KINDS]
 EPOCHS = {"retention": 16}
