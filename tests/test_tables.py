@@ -14,6 +14,7 @@ from generalist.data.sources.tabular import Tabular
 from generalist.data.tables.dates import moment, parts_of, style_of
 from generalist.data.tables.identity import names_rows, tells
 from generalist.data.tables.typed import number
+from generalist.fitting.predict import predict_file
 
 WORDS = ["AF", "NA", "nan", "null", "None", "?", "N/A"]
 
@@ -338,3 +339,8 @@ def test_a_workbook_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, mon
         packed.writestr("xl/worksheets/sheet1.xml", b"0" * 3_000_000)
     with pytest.raises(UserError, match="table_mb"):
         whole(tmp_path / "bomb.xlsx")
+
+
+def test_answers_are_not_written_as_csv_under_another_name(tmp_path):
+    with pytest.raises(UserError, match=r"answers are written as CSV: --out .*a\.csv instead of a\.xlsx"):
+        predict_file(tmp_path / "run", "rows.csv", tmp_path / "a.xlsx")
