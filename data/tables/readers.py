@@ -19,10 +19,10 @@ from typing import Any
 
 from generalist.data.base.errors import UserError
 from generalist.data.base.labels import name_of
+from generalist.data.tables.table_limits import SHEETS as SHEETS
+from generalist.data.tables.table_limits import WRITTEN as WRITTEN
 from generalist.data.tables.table_limits import check_cells, check_table
 
-WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-SHEETS = (".xlsx", ".xlsm")
 ENDINGS = (*WRITTEN, *SHEETS, ".parquet", ".arrow", ".feather", ".jsonl", ".jsonl.gz", ".json")
 SEPARATORS = (",", ";", "\t", "|")
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))

@@ -13,15 +13,18 @@ from generalist.data.base.files import check_regular
 from generalist.data.base.limits import MB, limits, over
 from generalist.data.media.jsons import check_depth, pieces
 
+WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # cells are text
+SHEETS = (".xlsx", ".xlsm")
+
 
 def check_table(path: Path) -> None:
     """UserError for a table file of any known ending that is over a limit; of others nothing is said."""
     lower = path.name.lower()
-    if lower.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+    if lower.endswith(WRITTEN):
         check_lines(path, b"\t" if ".tsv" in lower else b",")
     elif lower.endswith((".jsonl", ".jsonl.gz", ".json")):
         check_json_lines(path)
-    elif lower.endswith((".xlsx", ".xlsm")):
+    elif lower.endswith(SHEETS):
         check_workbook(path)
     elif lower.endswith(".parquet") and path.is_file():
         check_parquet(path)

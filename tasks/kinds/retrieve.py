@@ -106,8 +106,7 @@ class Retrieve(Task):
 
     def score(self, log_p: Float[Tensor, "M ... K"], labels: Shaped[Tensor, "M ..."]) -> dict[str, Mean]:
         """log_p: Float[M K] over the gallery; labels: the right members, Bool[M K], of which the first counts."""
-        own = log_p.masked_fill(~labels, float("-inf")).amax(-1, keepdim=True)
-        rank = (~(log_p < own) & ~labels).sum(-1)  # 0 = first; ties count against, what is no number is never found
+        rank = lines.rank_of_best(log_p, labels)
         out = {f"recall@{k}": mean_of(rank < k) for k in (1, 5, 10)}
         return out | {"median rank": Mean(float(rank.median() + 1), 1.0)}
 

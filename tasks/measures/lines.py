@@ -97,14 +97,19 @@ def numbers(
 
 def gallery(log_p: Tensor, right: Tensor, direction: str) -> Columns:
     """log_p Float[M K] over the partners, right Bool[M K]; rank: of the best right one, the others not counted."""
-    own = log_p.masked_fill(~right, float("-inf")).amax(-1, keepdim=True)
-    behind = counted((log_p < own) | right)  # ties count against, what is no number is never found
     return {
         "direction": np.full(len(log_p), direction),
-        "rank": (log_p.shape[-1] - behind).cpu().numpy(),
+        "rank": rank_of_best(log_p, right).cpu().numpy(),
         "right": counted(right).cpu().numpy(),
         "choices": np.full(len(log_p), right.shape[-1]),
     }
+
+
+def rank_of_best(log_p: Tensor, right: Tensor) -> Tensor:
+    """Of Float[M K] with the right ones Bool[M K] the place of the best right one, the others not counted: Int[M] from
+    0 = first. Ties count against, what is no number is never found."""
+    own = log_p.masked_fill(~right, float("-inf")).amax(-1, keepdim=True)
+    return log_p.shape[-1] - counted((log_p < own) | right)
 
 
 def counted(which: Tensor) -> Tensor:

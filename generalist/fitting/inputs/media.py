@@ -67,11 +67,7 @@ def _readable(kind: str, raw: Any) -> bool:
     """Whether a picture or sound can be read at all: what cannot is told of where it is met."""
     if kind == "picture":
         return _opened(raw) is not None
-    try:
-        wave, _ = read_sound(raw)
-    except UserError:
-        return False
-    return np.size(wave) > 0
+    return _heard(raw) is not None
 
 
 def spread(values: Sequence[Any]) -> list[Any]:
@@ -127,15 +123,17 @@ def _opened(raw: Any) -> np.ndarray | None:
         return None
 
 
+def _heard(raw: Any) -> tuple[Any, int] | None:
+    """A sound and its rate; None of what cannot be read or holds no sample."""
+    try:
+        wave, rate = read_sound(raw)
+    except UserError:
+        return None
+    return (wave, rate) if np.size(wave) else None
+
+
 def _audio(some: list[Any]) -> Audio:
-    heard = []
-    for raw in some:
-        try:
-            wave, rate = read_sound(raw)
-        except UserError:
-            continue
-        if np.size(wave):
-            heard.append((wave, rate))
+    heard = [sound for raw in some if (sound := _heard(raw)) is not None]
     if not heard:
         raise UserError("none of the sounds can be read; check the paths (they are relative to the table's file)")
     rate = int(min(16000, np.median([rate for _, rate in heard])))
