@@ -216,3 +216,43 @@ def test_a_text_that_begins_like_json_is_a_text_and_a_file_is_there_until_the_an
     sent = client.post("/forecast", files={"series": ("past.npy", buffer.getvalue())}).json()
     told = client.post("/forecast", json={"inputs": {"series": past.tolist()}}).json()
     assert sent["quantiles"]["0.5"] == pytest.approx(told["quantiles"]["0.5"], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def indexed(model_folder, tmp_path_factory):
+    """A client of the same model with an index of nine pictures, a broken one and words."""
+    pytest.importorskip("faiss", reason="needs the extra serve")
+    things = tmp_path_factory.mktemp("things")
+    for seed in range(9):
+        (things / f"{seed}.png").write_bytes(png(seed))
+    (things / "words.txt").write_text("a seven")
+    place = tmp_path_factory.mktemp("index")
+    assert main(["index", str(model_folder), str(things), "--out", str(place), "--quiet"]) == 0
+    with TestClient(app_of(model_folder, {}, index=place)) as found:
+        yield found, things
+
+
+def test_the_nearest_items_of_an_index_and_their_pictures(indexed):
+    client, things = indexed
+    assert client.get("/about").json()["indexed"] == 10
+    found = client.post("/nearest", files={"image": ("a.png", png(4))}, data={"most": 3}).json()["nearest"]
+    assert len(found) == 3 and found[0]["file"] == "4.png" and found[0]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert [one["cosine"] for one in found] == sorted((one["cosine"] for one in found), reverse=True)
+    seen = client.get(f"/items/{found[0]['item']}")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen.content))), clients.picture(16, 16, 4))
+    words = client.post("/nearest", json={"inputs": {"text": "a seven"}, "most": 10}).json()["nearest"]
+    assert {one["file"] for one in words} == {path.name for path in things.iterdir()}
+    number = next(one["item"] for one in words if one["file"] == "words.txt")
+    assert client.get(f"/items/{number}").status_code == 404
+    gone = next(one["item"] for one in words if one["file"] == "8.png")
+    (things / "8.png").unlink()
+    for one in (gone, 10, -1):  # a file that went meanwhile, numbers that there are not
+        assert "no such item" in client.get(f"/items/{one}").json()["error"]
+
+
+def test_an_index_that_is_not_there_or_asked_wrongly(client, indexed):
+    assert "--index" in client.post("/nearest", files={"image": ("a.png", png(0))}).json()["error"]
+    assert client.get("/items/0").status_code == 404
+    for most in (0, 1001, "x", True, 1.5):
+        told = indexed[0].post("/nearest", json={"inputs": {"text": "a"}, "most": most})
+        assert told.status_code == 422 and "whole number" in told.json()["error"]

@@ -126,6 +126,8 @@ def as_given(task: Task, raw: Mapping[str, Any], candidates: list[str] | None = 
 
 def task_of(processor: Processor, given: Collection[str], candidates: bool) -> Task:
     """The first task with these inputs (and with candidates of its own, when none are given)."""
+    if not processor.tasks:
+        raise UserError("this model was saved without a task; ask it from Python: model.rank(inputs, candidates)")
     fitting = [task for task in processor.tasks.values() if set(task.given()) == set(given)]
     if not candidates:
         fitting = [task for task in fitting if task.candidates is not None]

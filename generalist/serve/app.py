@@ -1,7 +1,8 @@
 """The HTTP side: a form or JSON in, JSON out, one line for a mistake, numbers for Prometheus, and a page to try it.
 
-POST /rank /encode /forecast /detect /describe    multipart/form-data (files and fields by modality) or application/json
+POST /rank /encode /forecast /detect /describe /nearest    multipart/form-data (files and fields by modality) or JSON
 GET  /about /health /metrics /                    what can be asked, whether it lives, measurements, the page
+GET  /items/N                                     a small picture of an item of the served index
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from generalist.data.media import jsons
 from generalist.serve.batching import Batcher, Full
 from generalist.serve.inputs import SETTINGS, candidates_of, from_field, from_file, from_json
 from generalist.serve.service import Service
+from generalist.serve.thumbnail import thumbnail
 
 PAGE = Path(__file__).with_name("page.html")
 MB = 1_000_000
+MOST = 1000  # items that one request may ask for
 READERS = 4  # threads that decode; more would only take the interpreter's lock from each other and from the model
 FIELDS: dict[str, Any] = {
     "candidates": {"type": "array", "items": {"type": "string"}, "description": "names to choose among"},
@@ -37,6 +40,7 @@ FIELDS: dict[str, Any] = {
     "prompts": {"type": "string", "description": "a set of prompts that is served"},
     "side": {"type": "string", "enum": ["input", "candidate"], "description": "of /encode"},
     "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "of /detect"},
+    "most": {"type": "integer", "minimum": 1, "maximum": MOST, "description": "of /nearest"},
 }
 BODY = {
     "required": True,
@@ -98,12 +102,13 @@ def app_of(
     waiting: int = 1024,
     body_mb: int = 64,
     precision: str = "fp32",
+    index: Path | None = None,
 ) -> FastAPI:
     """The application of a model folder. prompts: {name: prompt file}; body_mb: what one request may send; precision:
-    in which it answers."""
+    in which it answers; index: a folder of `generalist index`, whose items may then be searched and seen."""
     measured = Measured(lambda: batcher)
     batcher = Batcher(batch, waiting, measured.passed)
-    service = Service(folder, prompts, batcher, precision)
+    service = Service(folder, prompts, batcher, precision, index)
     readers = ThreadPoolExecutor(READERS, "reader")
     app = FastAPI(
         title="generalist", description="One encoder, one likelihood, any modality.", docs_url=None, redoc_url=None
@@ -139,6 +144,14 @@ def app_of(
     @app.get("/about")
     def about() -> dict[str, Any]:
         return service.about()
+
+    @app.get("/items/{number}", responses={404: {"description": "no such item, or none that can be seen"}})
+    def item(number: int) -> Response:
+        try:
+            seen = thumbnail(service.look(number))
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 404)
+        return Response(seen, media_type="image/png")
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -180,7 +193,18 @@ def ways(service: Service) -> dict[str, Callable[[dict[str, Any], dict[str, Any]
         """A caption"""
         return service.describe(raw, told.get("task"), told.get("prompts"))
 
-    return {"rank": rank, "encode": encode, "forecast": forecast, "detect": detect, "describe": describe}
+    def nearest(raw: dict[str, Any], told: dict[str, Any]) -> Future[Any]:
+        """The items of the served index that are most like it"""
+        return service.nearest(raw, told.get("most", 8))
+
+    return {
+        "rank": rank,
+        "encode": encode,
+        "forecast": forecast,
+        "detect": detect,
+        "describe": describe,
+        "nearest": nearest,
+    }
 
 
 def _endpoint(way: str, ask: Any, answered: Any) -> Callable[[Request], Awaitable[Response]]:
@@ -256,4 +280,9 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
             out["threshold"] = float(out["threshold"])
         except (TypeError, ValueError) as error:
             raise UserError(f"threshold {out['threshold']!r} is no number") from error
+    if "most" in out:
+        word = str(out["most"])
+        if not word.isdecimal() or not 1 <= int(word[:10]) <= MOST:
+            raise UserError(f"most {word!r} is no whole number from 1 to {MOST}")
+        out["most"] = int(word)
     return out

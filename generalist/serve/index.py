@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class Index:
         told.made = len(made)
         self.items = [*old, *made]
         self.vectors = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
+        self.__dict__.pop("flat", None)  # made of the vectors before
         self._save()
         return told
 
@@ -155,15 +157,24 @@ class Index:
 
     def search(self, modality: str, raw: Any, most: int = 10) -> list[tuple[str, float]]:
         """[(file, cosine)] of the nearest items, nearest first; raw: a value of the modality."""
+        query = self.encode(self.processor(**{modality: [raw]}), modality)
+        return [(self.items[number].file, cosine) for number, cosine in self.nearest(query, most)[0]]
+
+    def nearest(self, queries: np.ndarray, most: int) -> list[list[tuple[int, float]]]:
+        """For each of Float32[q D] the numbers of its nearest items with their cosines, nearest first."""
+        if not self.items:
+            return [[] for _ in queries]
+        cosines, numbers = self.flat.search(np.ascontiguousarray(queries), min(most, len(self.items)))
+        return [list(zip(n, c, strict=True)) for n, c in zip(numbers.tolist(), cosines.tolist(), strict=True)]
+
+    @cached_property
+    def flat(self) -> Any:
+        """FAISS's exact index of the vectors. ImportError: the extra `serve` is not installed."""
         import faiss
 
-        if not len(self.vectors):
-            return []
-        query = self.encode(self.processor(**{modality: [raw]}), modality)
         flat = faiss.IndexFlatIP(self.vectors.shape[1])
         flat.add(np.ascontiguousarray(self.vectors))
-        cosine, number = flat.search(np.ascontiguousarray(query), min(most, len(self.items)))
-        return [(self.items[i].file, float(c)) for c, i in zip(cosine[0], number[0], strict=True)]
+        return flat
 
 
 def place_of(place: Path) -> tuple[Path, Path, str]:

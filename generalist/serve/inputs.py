@@ -21,7 +21,7 @@ from generalist.data.media.pictures import open_picture
 from generalist.tokenizers_mod.base.base import Modality
 
 # fields of a form that are no input
-SETTINGS = ("candidates", "task", "prompts", "side", "threshold")
+SETTINGS = ("candidates", "task", "prompts", "side", "threshold", "most")
 
 
 def modality_of(name: str, built: Mapping[str, Modality]) -> Modality:

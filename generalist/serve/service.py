@@ -14,11 +14,13 @@ import torch
 
 from generalist.adapt.kept import read_part, wearing
 from generalist.data.base.errors import UserError, nearest
+from generalist.data.base.files import is_regular
 from generalist.data.batch.types import Span
 from generalist.hf.detection import detection_task
 from generalist.hf.predict import as_given, ask, load_for_asking, task_of
 from generalist.model import ask as asking
 from generalist.serve.batching import Batcher
+from generalist.serve.index import Index, place_of
 from generalist.tasks.base.task import Task
 
 
@@ -31,12 +33,22 @@ class Read(dict[str, Any]):
 class Service:
     """A model folder, the prompts that may be worn, and the thread that answers."""
 
-    def __init__(self, folder: Path, prompts: Mapping[str, Path], batcher: Batcher, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prompts: Mapping[str, Path],
+        batcher: Batcher,
+        precision: str = "fp32",
+        index: Path | None = None,
+    ) -> None:
         self.model, self.processor = load_for_asking(folder)
         self.model.eval()
         self.parts = {name: read_part(path, self.model) for name, path in prompts.items()}
         self.batcher, self.precision = batcher, precision
         asking.in_precision(precision, self.model.device)  # one that does not exist is said before anybody asks
+        self.index: Index | None = None
+        if index is not None:
+            self.index = Index(index, self.model, self.processor, place_of(index)[1], precision)
 
     def about(self) -> dict[str, Any]:
         """What can be asked: modalities, tasks with their inputs and answers, prompts."""
@@ -51,7 +63,8 @@ class Service:
         modalities = {
             name: {"words": one.reads_words} for name, one in self.processor.built.items() if name != "summary"
         }
-        return {"modalities": modalities, "tasks": tasks, "prompts": sorted(self.parts)}
+        indexed = 0 if self.index is None else len(self.index.items)
+        return {"modalities": modalities, "tasks": tasks, "prompts": sorted(self.parts), "indexed": indexed}
 
     def rank(
         self, raw: dict[str, Any], candidates: list[str] | None, task: str | None, prompts: str | None
@@ -88,6 +101,35 @@ class Service:
             return [{"vector": [round(v, 6) for v in row]} for row in vectors.float().tolist()]
 
         return self.batcher.ask(("encode", side, prompts, frozenset(raw)), sequence, answer)
+
+    def nearest(self, raw: dict[str, Any], most: int) -> Future[Any]:
+        """{"nearest": [{"item", "file", "modality", "cosine"}, ...]} of the index that is served."""
+        index = self._index()
+        if len(raw) != 1:
+            raise UserError("the index is searched by one input; send one modality")
+        ((modality, value),) = raw.items()
+        sequence = self.processor(**{modality: [value]})[0]
+
+        def answer(sequences: list[Any]) -> Sequence[Any]:
+            found = index.nearest(index.encode(sequences, modality), most)
+            return [{"nearest": [self._item(number, cosine) for number, cosine in row]} for row in found]
+
+        return self.batcher.ask(("nearest", modality, most), sequence, answer)
+
+    def _item(self, number: int, cosine: float) -> dict[str, Any]:
+        item = self._index().items[number]
+        return {"item": number, "file": item.file, "modality": item.modality, "cosine": round(cosine, 6)}
+
+    def _index(self) -> Index:
+        if self.index is None:
+            raise UserError("no index is served; make one with generalist index, and serve with --index DIR")
+        return self.index
+
+    def look(self, number: int) -> Path | None:
+        """The file of an item of the index; None where there is no such item, or the file is gone."""
+        index = self._index()
+        path = index.folder / index.items[number].file if 0 <= number < len(index.items) else None
+        return path if path is not None and is_regular(str(path)) else None
 
     def _of(self, name: str | None, does: str, fits: Any) -> Task:
         found = {key: task for key, task in self.processor.tasks.items() if fits(task)}

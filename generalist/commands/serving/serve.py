@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts", action="append", default=[], metavar="NAME=FILE", help="prompts that a request may ask for by name"
     )
+    parser.add_argument("--index", type=Path, metavar="DIR", help="an index of this model: what is most like an input")
     parser.add_argument("--batch", type=int, default=64, help="requests answered in one pass at most (default 64)")
     parser.add_argument("--waiting", type=int, default=1024, help="requests that may wait (default 1024)")
     precision_flag(parser)
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         prompts[name] = Path(file)
     if min(args.batch, args.waiting, args.body_mb) < 1:
         raise UserError("--batch, --waiting and --body-mb are at least 1")
-    app = app_of(args.model, prompts, args.batch, args.waiting, args.body_mb, args.precision)
+    app = app_of(args.model, prompts, args.batch, args.waiting, args.body_mb, args.precision, args.index)
     print(f"http://{args.host}:{args.port}/   the page; /about says what can be asked; Ctrl-C ends it", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
     return 0
