@@ -11,16 +11,13 @@ from PIL import Image
 
 from generalist.cli import main
 
-for name, extra in (("fastapi", "serve"), ("uvicorn", "serve"), ("faiss", "serve"), ("playwright", "test")):
-    pytest.importorskip(name, reason=f"needs the extra {extra}")
+pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("faiss", reason="needs the extra serve")
+uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
+play = pytest.importorskip("playwright.sync_api", reason="needs the extra test")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("needs Chromium (Debian: apt install chromium)", allow_module_level=True)
-import uvicorn
-from playwright.sync_api import expect, sync_playwright
-
-from generalist.serve.app import app_of
-
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
+expect = play.expect
 expect.set_options(timeout=30_000)  # ms: of a busy machine
 PHONE = {"width": 390, "height": 844}
 
@@ -28,6 +25,8 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, small_run):
     """The page of a small model that ranks, with an index of four pictures."""
+    from generalist.serve.app import app_of
+
     home, model = tmp_path_factory.mktemp("page"), small_run / "model"
     (home / "things").mkdir()
     for seed in range(4):
@@ -47,8 +46,8 @@ def address(tmp_path_factory, small_run):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with play.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found
         found.close()
 
