@@ -8,12 +8,15 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import tiny
 
 from generalist.data.base.errors import UserError
 from generalist.data.batch.pack import pack
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
+from generalist.recipe.keys import override
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
+from generalist.train.prepare import prepare
 from tests.references import HERE
 
 # system -> timm's name, the size of the pictures, timm's names of the golden's settings
@@ -211,6 +214,23 @@ def test_a_mistake_is_one_line(settings, said):
     with pytest.raises(UserError) as told:
         Backbone(**settings).build(16)
     assert said in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("backbone", '{"model_type": "stages", "kind": "rmtt"}', "backbone: unknown kind 'rmtt'; did you mean 'rmt'"),
+        ("backbone", "zoo:minilmm", "the zoo has no 'minilmm'"),
+        ("size", "100", "backbone: stages refuses an input of 100 x 100"),
+    ],
+)
+def test_a_recipe_whose_network_cannot_work_is_refused_before_any_sample_is_read(key, value, said):
+    made = tiny()
+    svt = 'modalities.image.backbone={"model_type": "stages", "kind": "svt"}'
+    override(made, "modalities.image.class=backbone", svt, f"modalities.image.{key}={value}")
+    with pytest.raises(UserError) as told:
+        prepare(made)
+    assert str(told.value).startswith(said) and "\n" not in str(told.value)
 
 
 def test_weights_of_another_network_name_the_first_tensor(tmp_path):

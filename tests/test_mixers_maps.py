@@ -276,7 +276,11 @@ def test_a_convolution_in_the_mlp_sees_maps_and_leaves_other_tokens():
         ),
         ([{"kind": "window", "style": "swin"}, "attention"], PICTURE, "window: style 'swin'"),
         ([{"kind": "window", "siez": 2}, "attention"], PICTURE, "did you mean 'size'"),
-        ([{"kind": "window", "size": "two"}, "attention"], PICTURE, "a value of the wrong kind"),
+        (
+            [{"kind": "window", "size": "two"}, "attention"],
+            PICTURE,
+            "the mixer 'window' cannot be built of {'size': 'two'",
+        ),
         (["windows", "attention"], PICTURE, "did you mean 'window'"),
         ({"kind": "minimal_attention", "qk": "collapsed"}, PICTURE, "of one head, not 2; set model.heads=1"),
         (

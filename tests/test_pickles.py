@@ -12,6 +12,7 @@ from generalist.convert.files import load_folder
 from generalist.data.base.errors import UserError
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
+from generalist.tokenizers_mod.libraries.weights import BY_TENSOR
 from generalist.tokenizers_mod.pretrained.backbone import Backbone
 from generalist.tokenizers_mod.pretrained.heard import Heard
 from generalist.tokenizers_mod.pretrained.sentence import Sentence
@@ -114,11 +115,31 @@ def test_the_command_refuses_a_folder_of_pickles(kind, pickled, tmp_path, capsys
     assert "pytorch_model.bin, a pickle" in line and not (tmp_path / "out").exists()
 
 
-def test_a_run_does_not_begin_from_pickles(tmp_path):
+def saved_model(folder):
+    """A small model of this project, saved."""
     made = {"summary": {}, "image": {"size": 32, "patch": 16}}
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = GeneralistModel(GeneralistConfig(**sizes, modalities=made))
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("kind", [GeneralistModel, AutoModel])
+def test_a_model_of_our_own_is_not_read_out_of_a_pickle_and_the_line_mends_it(kind, tmp_path, monkeypatch):
+    model = saved_model(tmp_path)
+    as_pickle(tmp_path)
+    with pytest.raises(UserError, match=r"pytorch_model\.bin, a pickle") as told:
+        kind.from_pretrained(tmp_path)
+    assert "\n" not in str(told.value) and str(told.value).endswith(BY_TENSOR)
+    monkeypatch.chdir(tmp_path)
+    way = BY_TENSOR.replace("FILE", "'pytorch_model.bin'")
+    exec(f"import safetensors.torch, torch; {way}")
+    again = kind.from_pretrained(tmp_path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_run_does_not_begin_from_pickles(tmp_path):
+    model = saved_model(tmp_path)
     load_initial(model, tmp_path)
     as_pickle(tmp_path)
     assert "modalities" in json.loads((tmp_path / "config.json").read_text())

@@ -30,7 +30,7 @@ from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import CandidateSet
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.base.cached import cache_reads, remember
-from generalist.tokenizers_mod.base.capabilities import Tokenizes
+from generalist.tokenizers_mod.base.capabilities import Adopts, Tokenizes
 from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import freeze, load_encoder
@@ -170,6 +170,9 @@ def prepare(recipe: Recipe) -> Prepared:
         adopt_tokenizers(modalities, Path(recipe.init))
     if recipe.asked_method == "distill":  # a teacher reads what the student does
         adopt_tokenizers(modalities, Path(recipe.distill.teacher), "distill.teacher")
+    for modality in modalities.values():
+        if isinstance(modality, Adopts):
+            modality.adopt()
     records = {task.name: task.open("train") for task in recipe.tasks}
     texts: list[str] = []
     for task in recipe.tasks:

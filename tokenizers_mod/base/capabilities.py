@@ -32,6 +32,15 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Adopts(Protocol):
+    """Stands on a network that is found by a name or lies in a folder, and reads it once."""
+
+    def adopt(self) -> None:
+        """UserError for a network that is not there or that cannot work; of the recipe then, and of no sample."""
+        ...
+
+
+@runtime_checkable
 class Tokenizes(Protocol):
     """Reads texts, and says which tokenizer a processor has beside it."""
 

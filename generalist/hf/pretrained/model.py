@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.folder.referred import complete, prefix_of
 from generalist.model.model import PackedModel
 from generalist.nn.attention.kernels import needs_flash
+from generalist.tokenizers_mod.libraries.weights import BY_TENSOR, refuse_pickles
 
 
 class SavedModel(PackedModel, PreTrainedModel):
@@ -48,9 +50,14 @@ class SavedModel(PackedModel, PreTrainedModel):
             raise UserError(needs_flash(flash_attn_version)) from error
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names."""
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """A saved model; trust_remote_code=True also allows the modules of foreign modalities that it names.
+
+        UserError for a folder whose weights are a pickle alone: transformers would read it.
+        """
+        if pretrained_model_name_or_path is not None:
+            refuse_pickles(Path(pretrained_model_name_or_path) / kwargs.get("subfolder", ""), way=BY_TENSOR)
         with trusting(bool(kwargs.get("trust_remote_code"))):
-            found = super().from_pretrained(*args, **kwargs)
+            found = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
             complete(found[0] if isinstance(found, tuple) else found)
             return found

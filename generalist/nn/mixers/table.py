@@ -113,7 +113,15 @@ def channel_mixer(spec: EncoderSpec, layer: LayerSpec) -> Mixer:
 def _built(table: Table, what: dict[str, Any] | str, spec: EncoderSpec, layer: LayerSpec, *sizes: Any) -> Mixer:
     """A mixer of its sizes and settings; experts take the description's router besides."""
     name, settings = named(what, "mixers")
-    kind: Any = mixer_class(table, name)
+    try:
+        return _made(name, dict(settings), mixer_class(table, name), spec, layer, *sizes)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"model: the mixer {name!r} cannot be built of {settings} ({error})") from error
+
+
+def _made(name: str, settings: dict[str, Any], kind: Any, spec: EncoderSpec, layer: LayerSpec, *sizes: Any) -> Mixer:
     if not issubclass(kind, Mixer):
         more = {"heads": layer.heads} if "heads" in inspect.signature(kind.__init__).parameters else {}
         return MapMixer(kind(layer.width, **more, **settings))
