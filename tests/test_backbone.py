@@ -241,6 +241,13 @@ def test_weights_of_another_network_name_the_first_tensor(tmp_path):
         Backbone(**SMALL, weights=str(tmp_path / "w.safetensors")).build(16)
 
 
+def test_a_batch_norm_of_one_cell_says_what_it_needs():
+    module = Backbone(backbone="test_efficientnet", size=16).build(16).train()
+    with pytest.raises(UserError, match="one sample whose map is one cell; take more samples"):
+        module({"pixels": torch.rand(1, 3, 16, 16)})
+    module({"pixels": torch.rand(2, 3, 16, 16)})
+
+
 def test_pickles_in_a_folder_and_the_hub_without_a_network_are_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match=r"a pickle.*save_pretrained"):

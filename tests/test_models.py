@@ -1,6 +1,7 @@
 """`generalist models`: what pretrained weights are on this machine, by their names, without fetching any."""
 
 import json
+from importlib.util import find_spec
 
 import torch
 from safetensors.torch import save_file
@@ -48,5 +49,7 @@ def test_packages_the_hubs_cache_and_folders_are_listed(tmp_path, monkeypatch, c
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line.startswith("starter ")]
+    (voices,) = [line for line in lines if line.startswith("zoo:resemblyzer ")]
+    assert "pip install --no-deps Resemblyzer" in voices or find_spec("resemblyzer") is not None
     assert "5 MB" in line and "apache-2.0" in line and any(line.startswith("zoo:minilm ") for line in lines)
     assert main(["models", str(tmp_path / "nowhere")]) == 2

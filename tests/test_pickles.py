@@ -145,3 +145,11 @@ def test_a_run_does_not_begin_from_pickles(tmp_path):
     assert "modalities" in json.loads((tmp_path / "config.json").read_text())
     with pytest.raises(UserError, match=r"pytorch_model\.bin, a pickle"):
         load_initial(model, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("hf", "hub:nobody/nothing"), ("open-clip", "hf-hub:nobody/nothing")])
+def test_a_name_of_the_hub_without_a_network_is_told_at_once(kind, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["convert", kind, name, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "hub:nobody/nothing is not in the Hugging Face cache and HF_HUB_OFFLINE is set" in said and "\n" not in said

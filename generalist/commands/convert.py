@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+OF_OPEN_CLIP = "hf-hub:"  # what open_clip calls the hub
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from generalist.convert import KINDS
 
     about = "; ".join(f"{kind}: {words}" for kind, (_, words) in KINDS.items())
     parser.add_argument("kind", help=about)
-    parser.add_argument("checkpoint", help="a checkpoint file, a model folder, or the name of a model")
+    parser.add_argument("checkpoint", help="a checkpoint file, a model folder, hub:NAME, or the name of a model")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model to write (a file on the way back)")
     parser.add_argument("--lenient", action="store_true", help="keep fresh weights where the file lacks some")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from generalist.convert import KINDS
     from generalist.data.base.errors import UserError, nearest
+    from generalist.tokenizers_mod.libraries.weights import HUB, resolve
 
     if args.kind not in KINDS:
         raise UserError(f"unknown kind {args.kind!r}; {nearest(args.kind, KINDS)}")
@@ -55,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     taken = vars(module).get("OPTIONS", tuple(inspect.signature(module.convert).parameters))
     if wrong := [name for name in options if name not in taken]:
         raise UserError(f"--{wrong[0].replace('_', '-')} does not apply to {args.kind}")
-    report = module.convert(Path(args.checkpoint), args.out, **options)
+    name = args.checkpoint.removeprefix("hf-") if args.checkpoint.startswith(OF_OPEN_CLIP) else args.checkpoint
+    place = resolve(name, "convert") if name.startswith(HUB) else Path(name)
+    report = module.convert(place, args.out, **options)
     print(json.dumps(asdict(report), indent=1) if args.json else f"{report}\nwritten to {args.out}")
     return 0

@@ -26,6 +26,7 @@ LIBRARIES = {
     "open_clip": "generalist.tokenizers_mod.libraries.open_clip_tower",
     "sequences": "generalist.tokenizers_mod.libraries.sequence_tower",
     "frames": "generalist.tokenizers_mod.libraries.frames_tower",
+    "voice": "generalist.tokenizers_mod.libraries.voices.tower",
 }
 
 

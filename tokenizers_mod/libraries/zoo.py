@@ -18,7 +18,9 @@ class Entry:
     """One set of weights. file: inside the package `module`, a folder or a file. backbone: of a picture network, what
     `Backbone` calls it; pixels: how its pictures are prepared, where the library's own settings are not its own.
 
-    by_order: its tensors have names of their own and the library's order.
+    by_order: its tensors have names of their own and the library's order. library: of an encoder of sounds, which of
+    `generalist.tokenizers_mod.libraries.tower.LIBRARIES` knows it by this name. alone: nothing of the package but the
+    file is used, and what it depends on need not be installed.
     """
 
     name: str
@@ -31,10 +33,17 @@ class Entry:
     backbone: str = ""
     pixels: dict[str, Any] = field(default_factory=dict)
     by_order: bool = False
+    library: str = ""
+    alone: bool = False
 
     @property
     def installed(self) -> bool:
         return find_spec(self.module) is not None
+
+    @property
+    def wanted(self) -> str:
+        """What `pip install` is given."""
+        return f"--no-deps {self.package}" if self.alone else self.package
 
     @property
     def version(self) -> str:
@@ -47,7 +56,8 @@ class Entry:
         """UserError where the package is not installed or lacks the file."""
         spec = find_spec(self.module)
         if spec is None or spec.origin is None:
-            raise UserError(f"zoo:{self.name} needs {self.package}; pip install {self.package} (or the extra zoo)")
+            extra = "" if self.alone else " (or the extra zoo)"
+            raise UserError(f"zoo:{self.name} needs {self.package}; pip install {self.wanted}{extra}")
         path = Path(spec.origin).parent / self.file
         if not path.exists():
             raise UserError(f"zoo:{self.name}: the installed {self.package} lacks {self.file}; install it anew")
@@ -91,6 +101,17 @@ ZOO: dict[str, Entry] = {
             backbone="tf_efficientnet_lite0",  # TensorFlow's padding, (value - 127) / 128
             by_order=True,
         ),
+        Entry(
+            "resemblyzer",
+            "Resemblyzer",
+            "resemblyzer",
+            "pretrained.pt",
+            "audio",
+            "Apache-2.0",
+            "voices of speakers, 1.4 M parameters, width 256",
+            library="voice",
+            alone=True,
+        ),
     )
 }
 
@@ -101,3 +122,12 @@ def entry(name: str) -> Entry:
     if bare not in ZOO:
         raise UserError(f"the zoo has no {bare!r}; {nearest(bare, ZOO)} (generalist models lists what is here)")
     return ZOO[bare]
+
+
+def encoder(name: str, modality: str) -> dict[str, Any]:
+    """The description of an encoder of sounds, films or series. UserError: it is of another kind, or not installed."""
+    found = entry(name)
+    if not found.library or found.modality != modality:
+        raise UserError(f"{modality}: {name} is no encoder of {modality} but of {found.modality}")
+    found.path()
+    return {"library": found.library, "name": found.name, "settings": {}}

@@ -15,6 +15,8 @@ from generalist.tokenizers_mod.libraries.tower import Tower
 from generalist.tokenizers_mod.pretrained.base import PretrainedTokens, frozen
 from generalist.tokenizers_mod.pretrained.features import as_key, numbers
 
+ALONE = "more than 1 value per channel"  # torch's words
+
 
 class BackboneTokens(PretrainedTokens):
     """forward({"pixels": Float[B 3 H W]}) -> Float[N width], the cells of every picture's maps row by row.
@@ -88,7 +90,15 @@ class BackboneTokens(PretrainedTokens):
     def encoded(self, pixels: Tensor) -> list[Tensor]:
         """Float[B 3 H W] -> the network's maps, [Float[B C h w], ...]."""
         with frozen(self.frozen):
-            return self.encoder(pixels.to(next(self.projections.parameters()).dtype))
+            try:
+                return self.encoder(pixels.to(next(self.projections.parameters()).dtype))
+            except ValueError as error:  # a batch norm that learns from one sample's map of one cell
+                if ALONE not in str(error):
+                    raise
+                raise UserError(
+                    f"{self.settings.name}: a batch norm of its network cannot learn from one sample whose map is one "
+                    "cell; take more samples a step and process (batch), a larger size, or frozen=true"
+                ) from error
 
     def of_sizes(self, data: dict[str, Tensor]) -> list[list[Tensor]]:
         """Of every picture its maps [Float[C h w], ...]; each distinct size goes through the network once."""

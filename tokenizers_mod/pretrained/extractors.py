@@ -8,6 +8,7 @@ from torch import Tensor
 
 from generalist.data.base.errors import UserError
 from generalist.data.base.named import in_library
+from generalist.tokenizers_mod.libraries.voices.sound import EXTRACTOR, VoiceExtractor
 
 # model types -> transformers' feature extractor of sounds, where there is no folder that names one
 EXTRACTORS = {
@@ -29,6 +30,8 @@ def asked_of(network: dict[str, Any]) -> dict[str, Any]:
 
 
 def extractor_of(name: str, settings: dict[str, Any]) -> Any:
+    if name == EXTRACTOR:
+        return VoiceExtractor()
     kind = in_library("transformers", name)
     if kind is None:
         raise UserError(f"audio: this version of transformers has no {name}; update transformers")

@@ -19,9 +19,11 @@ from generalist.data.base.errors import UserError, nearest
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.examples import Examples
 from generalist.tokenizers_mod.base.views import spread
-from generalist.tokenizers_mod.libraries import names, weights
+from generalist.tokenizers_mod.libraries import names, weights, zoo
 from generalist.tokenizers_mod.libraries.pixels import as_picture, processor_settings, transform
 from generalist.tokenizers_mod.libraries.sequence_tower import describe
+from generalist.tokenizers_mod.libraries.voices.sound import EXTRACTOR
+from generalist.tokenizers_mod.libraries.voices.tower import FRAMES, MELS
 from generalist.tokenizers_mod.numbers.series import Series
 from generalist.tokenizers_mod.pretrained.backbone import Backbone, Found
 from generalist.tokenizers_mod.pretrained.extractors import EXTRACTORS, WAVES, asked_of, extracted_of, extractor_of
@@ -57,6 +59,8 @@ class Sequences(Backbone):
         if isinstance(self.backbone, dict):
             settings = dict(self.backbone)
             return describe(settings.pop("model_type", ""), settings), "", self.weights
+        if self.backbone.startswith(weights.ZOO):
+            return zoo.encoder(self.backbone, type(self).name), "", self.weights or self.backbone
         folder = weights.resolve(self.backbone, self.name)
         config = weights.config_of(folder) if folder.is_dir() else {}
         if "model_type" not in config:
@@ -114,6 +118,8 @@ class PretrainedAudio(Sequences):
     def preparation(self, network: dict[str, Any], folder: str) -> dict[str, Any]:
         from transformers import AutoFeatureExtractor
 
+        if network["library"] == "voice":
+            return {"extractor": EXTRACTOR, "settings": {}, "size": [1, FRAMES, MELS], "any": True}
         if folder and (Path(folder) / "preprocessor_config.json").is_file():
             made = AutoFeatureExtractor.from_pretrained(folder)
         else:

