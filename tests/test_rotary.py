@@ -262,7 +262,7 @@ def test_padded_places_are_those_of_the_packed_spans(modality):
 def test_every_modality_whose_spans_may_carry_a_plane_says_so():
     gridded = {name for name in MODALITIES if modality_class(name).axes > 1}
     networks = {"backbone", "heard", "pretrained_audio", "pretrained_video", "pretrained_series"}
-    assert gridded == {"image", "xray", "thermal", "depth", "audio", "video", "spectral"} | networks
+    assert gridded == {"image", "stages", "xray", "thermal", "depth", "audio", "video", "spectral"} | networks
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ MODALITIES: dict[str, str] = {
     "table": "generalist.tokenizers_mod.tables.table:Table",
     "number": "generalist.tokenizers_mod.numbers.number:Number",
     # encoders that bring their weights
+    "stages": "generalist.tokenizers_mod.pretrained.stages.stages:Stages",
     "backbone": "generalist.tokenizers_mod.pretrained.backbone:Backbone",
     "heard": "generalist.tokenizers_mod.pretrained.heard:Heard",
     "pretrained_text": "generalist.tokenizers_mod.pretrained.text:PretrainedText",

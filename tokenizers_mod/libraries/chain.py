@@ -36,6 +36,15 @@ def cut(net: nn.Module, tail: int, name: str) -> tuple[list[nn.Module], list[nn.
     return parts[:first], parts[first:]
 
 
+def beginning(net: nn.Module, stages: int, name: str) -> list[nn.Module]:
+    """Everything up to the end of the first `stages` stages. UserError: no stages in a row, or not so many."""
+    found = next((len(p) for own, p in net.named_children() if own in STAGES and isinstance(p, nn.Sequential)), 0)
+    if not 0 < stages < found:
+        has = f"{found} stages, of which the first 1 to {found - 1} may be taken" if found else "no stages in a row"
+        raise UserError(f"{name}: stages is {stages}; the network has {has}")
+    return cut(net, found - stages, name)[0]
+
+
 def through(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
     """What comes out of parts that follow each other."""
     for part in parts:

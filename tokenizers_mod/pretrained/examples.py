@@ -36,6 +36,18 @@ def backbone() -> Examples:
     )
 
 
+def stages() -> Examples:
+    rng = np.random.default_rng(0)
+    counted = [({"size": s, "patch": 32}, rng.random((h, w)), {"H": h, "W": w}) for s, h, w in ((32, 9, 5), (64, 9, 9))]
+    return Examples(
+        {"network": "test_efficientnet", "stages": 2, "size": 64, "patch": 32},
+        [rng.random((20, 33)), rng.random((7, 5, 3)), rng.random((1, 1))],
+        [(np.zeros((0, 5)), r"at least one pixel"), *unreadable()],
+        [(np.full((1, 1), 0.5), 4)],
+        counted,
+    )
+
+
 def text() -> Examples:
     from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -1,0 +1,1 @@
+"""The first stages of a pretrained picture network: pictures as one token each."""
