@@ -26,6 +26,7 @@ from generalist.run.train import train_run
 from generalist.shipped import model_folder, names, path
 from generalist.tokenizers_mod.libraries import zoo
 from generalist.tokenizers_mod.pretrained.sentence import Sentence, frozen_encoder
+from generalist.tokenizers_mod.pretrained.stages.stages import Stages
 from generalist.train.checkpoints import checkpoint
 from generalist.train.start.initial import initial_folder
 from scripts import starter_data
@@ -226,6 +227,8 @@ def small(data: Path, tiny: Path, steps: int):
     kept = {name for task in recipe.tasks for name in (*task.inputs, *task.other_side(), "summary", "text")}
     recipe.modalities = {name: value for name, value in recipe.modalities.items() if name in kept}
     recipe.modalities["text"] = Sentence(encoder=str(tiny), inner=16)
+    recipe.modalities["image"] = Stages(network="test_efficientnet", stages=2, shift=4, zoom=0.2, invert=0.5)
+    recipe.engine.precision = "fp32"
     for task in recipe.tasks:
         task.batch = 8
     recipe.model.width, recipe.model.layers, recipe.model.hidden, recipe.model.heads = 16, 1, 16, 2
