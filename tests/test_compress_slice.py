@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoProcessor
 
 from generalist.cli import main
 from generalist.compress.methods import parsed
-from generalist.compress.ways.refit import Moments, least, watching
+from generalist.compress.ways.refit import Moments, least, rest, watching
 from generalist.compress.ways.stems import Stem, narrowed
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError
@@ -82,6 +82,39 @@ def test_what_stays_is_the_least_squares_fit_and_the_first_to_go_costs_least():
         np.testing.assert_allclose(weight, expected[0], atol=0.02)
         np.testing.assert_allclose(bias, expected[1], atol=0.05)
         assert lost == pytest.approx(expected[2], rel=0.02)
+
+
+def test_what_pruning_leaves_is_the_least_squares_fit_row_by_row():
+    torch.manual_seed(0)
+    x = torch.randn(400, 24) @ torch.randn(24, 24)  # inputs that know of each other
+    linear = nn.Linear(24, 7)
+    with watching([linear]) as (seen,):
+        linear(x)
+    stays = torch.rand(7, 24) < 0.6
+    found = rest(linear.weight, seen, stays)
+    assert torch.equal(found != 0, stays)
+    centred = (x - x.mean(0)).double()
+    for row, mask, own in zip(linear.weight.detach().double(), stays, found, strict=True):
+        exact = torch.linalg.lstsq(centred[:, mask], centred @ row).solution
+        error, least_of_all = ((centred @ row - centred[:, mask] @ w).square().sum() for w in (own[mask], exact))
+        assert error < 1.01 * least_of_all + 1e-9 * (centred @ row).square().sum()
+        assert error < (centred @ (row * ~mask)).square().sum()  # of leaving the rest as it is
+
+
+def test_pruning_with_data_keeps_the_zeros_and_comes_nearer_to_the_source(small_run, tmp_path):
+    whole, _ = read_model(small_run / "model")
+    found = {}
+    for word in ("prune:0.6", "prune:0.6,refit=0"):
+        compressed(small_run, tmp_path / word.replace(":", "-"), word)
+        found[word], processor = read_model(tmp_path / word.replace(":", "-"))
+    fitted, plain = found.values()
+    name = "encoder.layers.0.mlp.up"
+    zeros = [model.get_submodule(name).weight == 0 for model in (fitted, plain)]
+    assert torch.equal(*zeros) and 0.55 < zeros[0].float().mean() < 0.65
+    asked = processor(image=pictures(1))
+    with torch.no_grad():
+        far = [(model.encode(asked) - whole.encode(asked)).square().sum() for model in (fitted, plain)]
+    assert far[0] < 0.8 * far[1]
 
 
 @torch.no_grad()

@@ -134,3 +134,24 @@ def least(weight: Tensor, moments: Moments, count: int, keep: int) -> tuple[Tens
     stays = columns[kept].flatten()
     bias = w @ moments.mean - refitted[:, stays] @ moments.mean[stays]
     return kept, refitted[:, stays], bias, lost / whole if whole else 0.0
+
+
+def rest(weight: Tensor, moments: Moments, stays: Tensor, rounds: int = 40) -> Tensor:
+    """The weight refitted where it stays (Bool[out u]) to what the whole one computed, Float64[out u], zero elsewhere.
+
+    Conjugate gradients, every row its own, from the weight as it stands: each round lessens the squared error.
+    """
+    w, c = weight.detach().double().cpu(), moments.covariance
+    mask, scale = stays.double().cpu(), c.diagonal()
+    x = w * mask
+    residual = ((w - x) @ c) * mask
+    z = residual / scale
+    way, was = z, (residual * z).sum(1, keepdim=True)
+    for _ in range(rounds):
+        across = (way @ c) * mask
+        step = was / (way * across).sum(1, keepdim=True).clamp(min=1e-30)
+        x, residual = x + step * way, residual - step * across
+        z = residual / scale
+        now = (residual * z).sum(1, keepdim=True)
+        way, was = z + now / was.clamp(min=1e-30) * way, now
+    return x

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune as pruning
 
+from generalist.compress.ways.refit import Moments, looked_at, rest, watching
 from generalist.compress.work import Work
 from generalist.data.base.errors import UserError, nearest
 from generalist.nn.experts.experts import ExpertLinear
@@ -35,13 +37,19 @@ class Prune:
 
     scope: "matrix", the smallest of every matrix of the encoder's layers (tokenizers, which hold embeddings and
     positions, and heads are left out); "global", the smallest of all linears' and convolutions' weights of the model.
+    refit: where there is training data, what is left of a linear layer with a bias is fitted by least squares to what
+    the whole one computes of the same inputs, those of so many samples behind the layers before it as they have become
+    (`refit.rest`; no label is looked at); 0 = left as it is.
     """
 
     share: float
     scope: str = "matrix"
+    refit: int = 512
 
     def check(self) -> None:
         check_share("prune", self.share)
+        if self.refit < 0:
+            raise UserError(f"prune: refit={self.refit} is a number of samples, or 0 to leave the rest as it is")
         if self.scope not in SCOPES:
             raise UserError(f"prune: scope {self.scope!r}; {nearest(self.scope, SCOPES)} ({' or '.join(SCOPES)})")
 
@@ -51,6 +59,8 @@ class Prune:
         if self.scope == "matrix":
             found = {name: module for name, module in found.items() if name.startswith(ENCODER)}
         chosen = [(module, "weight") for module in found.values()]
+        linears = {n: m for n, m in found.items() if isinstance(m, nn.Linear) and m.bias is not None}
+        whole = {name: linear.weight.clone() for name, linear in linears.items()}
         if not chosen:
             raise UserError("this model has no linear weight of its own to prune; leave prune out")
         if self.scope == "global":
@@ -60,12 +70,28 @@ class Prune:
                 pruning.l1_unstructured(module, name, amount=self.share)
         for module, name in chosen:
             pruning.remove(module, name)
+        by_layer = groupby(linears, lambda name: name.split(".")[:3])  # encoder.layers.N; of others whatever it is
+        for _, names in by_layer if self.refit and work.learn is not None else ():
+            layer = list(names)
+            with watching([linears[name] for name in layer]) as moments:
+                looked_at(work.model, work.lessons, self.refit)
+            for name, seen in zip(layer, moments, strict=True):
+                if seen.count:
+                    refit(linears[name], whole[name], seen)
         for name in found:
             work.factors.pop(f"{name}.weight", None)  # what was of low rank is no longer
         weights: list[Any] = [module.weight for module, _ in chosen]
         total, zeros = sum(w.numel() for w in weights), sum(int((w == 0).sum()) for w in weights)
         most = max(float((w == 0).float().mean()) for w in weights)
         return {"weights": total, "zeros": zeros, "share": zeros / total, "share of the most pruned matrix": most}
+
+
+def refit(linear: nn.Linear, whole: Tensor, seen: Moments) -> None:
+    """What is left of a linear layer takes over what it can of the whole output, its bias what left of the mean."""
+    found = rest(whole, seen, linear.weight != 0)
+    mean = (whole.detach().double().cpu() - found) @ seen.mean
+    linear.weight.copy_(found)
+    linear.bias.add_(mean.to(linear.bias))
 
 
 @dataclass
