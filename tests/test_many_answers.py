@@ -10,6 +10,7 @@ from generalist.evaluate import answer as evaluate
 from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
+from generalist.tasks.candidates import likelihood
 from generalist.tasks.candidates.names import Names, Vocabulary
 from generalist.tasks.kinds.classify import Classify
 from generalist.tasks.kinds.describe import Describe
@@ -60,6 +61,20 @@ def test_answers_that_are_not_held_at_once_are_measured_as_those_that_are(name, 
     assert held.metrics.keys() == found.metrics.keys()
     for metric, value in held.metrics.items():
         assert f"{found.metrics[metric]:.5g}" == f"{value:.5g}", metric
+
+
+def test_members_are_brought_to_length_one_once_for_all_blocks_and_say_the_same(monkeypatch):
+    held = answered("describe")
+    alone = [held.log_p(slice(i, i + 3)) for i in range(0, len(held.queries), 3)]
+    made = []
+    inner = likelihood.normalize
+    monkeypatch.setattr(likelihood, "normalize", lambda x, **how: made.append(len(x)) or inner(x, **how))
+    monkeypatch.setattr(evaluate, "HELD", 4 * len(held.members) * 3 + 1)
+    told = held.reader()
+    blocks = [told(slice(i, i + 3)) for i in range(0, len(held.queries), 3)]
+    assert all(torch.equal(one, other) for one, other in zip(blocks, alone, strict=True))
+    evaluate.kept(held)
+    assert len(blocks) > 3 and made.count(len(held.members)) == 2  # for the reader, and for what is kept
 
 
 def test_a_likelihood_that_is_no_number_is_never_found():

@@ -38,7 +38,7 @@ def answers_of(task: Task, log_p: torch.Tensor, labels: torch.Tensor, keys=None)
     records = Records([{"id": str(i)} for i in rows.tolist()], {})
 
     def score(queries, members):
-        return queries if len(members) == queries.shape[-1] else queries[..., : len(members)]
+        return queries[..., : len(members.vectors)]
 
     found = evaluate.Answers(task, records, log_p, log_p, labels, rows, score, keys=keys, ids=[str(i) for i in rows])
     found.columns = lines.joined(evaluate.kept(found))

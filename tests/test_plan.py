@@ -17,7 +17,11 @@ from generalist.data.stream.schedule import Schedule
 from generalist.data.stream.stream import Steps
 from generalist.machine.command_line import Launch
 from generalist.model.objective import Objective
-from generalist.train.counted import count
+from generalist.tasks.base.stand_ins import stand_in
+from generalist.train import counted
+from generalist.train.counted import cost, count
+from generalist.train.counting import few
+from generalist.train.counting.unsummed import Unsummed
 from generalist.train.optimizer import build_optimizer
 from generalist.train.plan import plan, state_bytes, table, weak_scaling
 from generalist.train.prepare import prepare
@@ -85,6 +89,75 @@ def test_counted_flops_are_those_of_the_whole_model_and_agree_with_the_formula()
         # asked alone
         each = 6 * layer * counted[name].tokens
         assert each * (recipe.model.layers - 1) * 0.9 < counted[name].flops < each * recipe.model.layers * 2
+
+
+def of_every_kind():
+    """A recipe of a task with partners, one with names and one that fills words in, on stand-ins; mixed lengths."""
+    from small import shrink
+
+    from generalist.recipes.uni_perceiver import pretraining
+
+    recipe = pretraining("tiny", root="/nowhere")
+    shrink(recipe, ("imagenet22k", "books_wiki", "cc3m_caption", "cc3m_retrieval"), layers=2, batch=24, steps=10)
+    recipe.model.drop_path = 0.0
+    stand_in(recipe.tasks, recipe.modalities)
+    return recipe
+
+
+def test_few_samples_and_few_members_of_a_set_tell_what_all_would_take(monkeypatch):
+    recipe = of_every_kind()
+    number, layer, whole = count(recipe, 1)
+    monkeypatch.setattr(few, "SMALL", 0)
+    monkeypatch.setattr(few, "MEMBERS", 16)
+    steps = []
+    monkeypatch.setattr(
+        counted, "cost", lambda objective, batch: steps.append(batch.inputs.sequences) or cost(objective, batch)
+    )
+    found = count(recipe, 1)
+    assert (number, layer) == found[:2]
+    assert max(steps) == 3 * few.SAMPLES < 24 and len(steps) > 20
+    for name, one in found[2].items():
+        # what is drawn differs from sample to sample: words that are hidden, names in a batch
+        assert one.samples == whole[name].samples == 24
+        assert one.tokens == pytest.approx(whole[name].tokens, rel=0.05), name
+        assert one.flops == pytest.approx(whole[name].flops, rel=0.05), name
+        assert one.activations == pytest.approx(whole[name].activations, rel=0.05), name
+
+
+def test_a_step_without_sums_takes_what_one_with_them_takes():
+    objective, batches = parts(tiny(**WIDE))
+    for name, batch in batches.items():
+        wanted = cost(objective, batch)
+        with Unsummed():
+            assert cost(objective, batch) == wanted, name
+
+
+@pytest.mark.parametrize(("samples", "members"), [(2.5, 1.0), (7.0, 12.25)])
+def test_a_polynomial_is_read_at_the_whole_from_a_few_points(samples, members):
+    def taken(s, m):
+        return 3 + 5 * s + 7 * s * s + 11 * m + 13 * s * m
+
+    points = {(r, m): taken(r, m) for r in (1, 2, 3) for m in (1, 2)}
+    by_samples, by_members = few.weights((1, 2, 3), samples), few.weights((1, 2), members)
+    found = sum(a * b * points[r, m] for r, a in enumerate(by_samples, 1) for m, b in enumerate(by_members, 1))
+    assert found == pytest.approx(taken(samples, members))
+
+
+def test_the_plan_of_a_base_model_takes_little_time_and_memory():
+    code = (
+        "import resource, time; from generalist.recipe.load import load_recipe\n"
+        "from generalist.train.plan import plan\n"
+        "start = time.process_time(); found = plan(load_recipe('uni_perceiver_base'), 1, 'h100')\n"
+        "print(time.process_time() - start)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
+        "one = found['tasks']['imagenet22k']; print(one['samples'], one['tokens'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    seconds, gib, samples, tokens = map(float, done.stdout.split())
+    assert seconds < 60 and gib < 4  # 14 to 24 GB and minutes where all of a batch is made
+    # a picture of 160 pixels has a hundred patches, before and behind them the question; names are three
+    assert samples == 720 * 64 and 100 * samples < tokens < 103 * samples
 
 
 def test_zero_shards_more_with_every_stage_and_a_layer_is_whole_at_stage_three():

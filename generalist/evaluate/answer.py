@@ -24,6 +24,7 @@ from generalist.model.model import PackedModel
 from generalist.model.objective import Objective
 from generalist.tasks.base.reading import Reading
 from generalist.tasks.base.task import Task
+from generalist.tasks.candidates.likelihood import Unit
 from generalist.tasks.measures.lines import Columns, Kept, joined
 from generalist.tasks.measures.metrics import Mean, merge
 
@@ -45,7 +46,7 @@ class Answers:
     members: Tensor
     labels: Tensor
     owner: Tensor  # Int[M], the record of each asked token
-    score: Callable[[Tensor, Tensor], Tensor]  # queries and members -> log p, the model's own
+    score: Callable[[Tensor, Unit], Tensor]  # queries and members -> log p, the model's own
     keys: Tensor | None = None
     member_owner: Tensor | None = None  # Int[K], the record of each partner
     columns: Columns = field(
@@ -70,10 +71,20 @@ class Answers:
             member_owner=self.owner,
         )
 
-    @torch.no_grad()
     def log_p(self, rows: Tensor | slice) -> Tensor:
-        found = self.score(self.queries[rows], self.members)
-        return found if self.views == 1 else found.logsumexp(1) - math.log(self.views)
+        return self.reader()(rows)
+
+    @torch.no_grad()
+    def reader(self) -> Callable[[Tensor | slice], Tensor]:
+        """`log_p` for many blocks of asked tokens: members are brought to length one once, and held while it is."""
+        members = Unit.of(self.members)
+
+        @torch.no_grad()
+        def log_p(rows: Tensor | slice) -> Tensor:
+            found = self.score(self.queries[rows], members)
+            return found if self.views == 1 else found.logsumexp(1) - math.log(self.views)
+
+        return log_p
 
     @property
     def at_once(self) -> int:
@@ -163,7 +174,7 @@ def kept(answers: Answers, direction: str = "forward", log_p: Callable[[slice], 
 
     log_p: of the asked tokens in a slice, in the place of the model's own.
     """
-    tell = answers.log_p if log_p is None else log_p
+    tell = answers.reader() if log_p is None else log_p
     owner = answers.owner.cpu()
     starts = np.flatnonzero(np.diff(owner.numpy(), prepend=-1))  # of the records
     stops = np.append(starts[1:], len(owner))
@@ -212,9 +223,10 @@ def _scored(answers: Answers) -> dict[str, float]:
 
 def _score(answers: Answers) -> dict[str, Mean]:
     total: dict[str, Mean] = {}
+    log_p = answers.reader()
     for start in range(0, len(answers.queries), answers.at_once):
         rows = slice(start, start + answers.at_once)
-        total = merge(total, answers.task.score(answers.log_p(rows), answers.targets(rows)))
+        total = merge(total, answers.task.score(log_p(rows), answers.targets(rows)))
     return total
 
 

@@ -67,11 +67,14 @@ class Compared:
 class Members:
     """A shared set's members, ready to encode: `pack(numbers, keep)` gives those (None: all) as one packed batch.
 
-    keep: they will be asked for again. shard: whether to encode them in shares over the ranks.
+    keep: they will be asked for again. shard: whether to encode them in shares over the ranks. times: how often they
+    stand in the set that they stand for (`objective.Larger`).
     """
 
-    def __init__(self, count: int, pack: Callable[[tuple[int, ...] | None, bool], Packed], shard: bool) -> None:
-        self.count, self.pack, self.shard = count, pack, shard
+    def __init__(
+        self, count: int, pack: Callable[[tuple[int, ...] | None, bool], Packed], shard: bool, times: float = 1.0
+    ) -> None:
+        self.count, self.pack, self.shard, self.times = count, pack, shard, times
 
     def share(self) -> Packed:
         """This rank's share: an even split, the tail filled up by member 0 so that all shares are of one size."""

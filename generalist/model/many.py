@@ -33,7 +33,9 @@ def too_large(model: PackedModel, members: Members) -> bool:
     """Whether the activations of all members, roughly, are more than may be held: making them again costs a third."""
     spec = model.config
     each = 4 * spec.layers * (8 * spec.width + 2 * spec.hidden)  # bytes a token: what a layer keeps for its gradients
-    return members.count > CHUNK and each * members.pack(None, True).tokens > ACTIVATIONS
+    return (
+        members.count * members.times > CHUNK and each * members.times * members.pack(None, True).tokens > ACTIVATIONS
+    )
 
 
 def encoded(model: PackedModel, members: Members) -> Float[Tensor, "K D"]:

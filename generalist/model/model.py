@@ -36,14 +36,14 @@ class PackedModel(EncodingModel):
     """
 
     def logits(
-        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
+        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"] | likelihood.Unit, scale: str
     ) -> Float[Tensor, "*M K"]:
         """Scaled cosines under a named logit scale, with its linear head if it has one: Float[... K]."""
         cosines = self.scaled(queries, candidates, scale)
         return self.tempered(self.linear_heads(scale, queries, cosines), scale)
 
     def scaled(
-        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
+        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"] | likelihood.Unit, scale: str
     ) -> Float[Tensor, "*M K"]:
         """cos · scale, and the scale's bias where it has one: Float[... K]."""
         found = likelihood.logits(queries, candidates, self.log_scale(scale), self.config.largest_scale)
@@ -55,7 +55,7 @@ class PackedModel(EncodingModel):
         return logits if found is None else logits / found
 
     def score(
-        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], scale: str
+        self, queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"] | likelihood.Unit, scale: str
     ) -> Float[Tensor, "*M K"]:
         """log p(candidate | query): Float[... K], rows sum to one in p."""
         return self.logits(queries, candidates, scale).log_softmax(dim=-1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,14 @@ def same_answer(keys: Tensor | None, over: Callable[[Tensor], Tensor] = gather) 
     return same / same.sum(-1, keepdim=True)
 
 
+class Larger(NamedTuple):
+    """How many times larger are the batch and the set that others stand for, where a step is only counted: whether all
+    is held at once goes by their size."""
+
+    samples: float = 1.0
+    members: float = 1.0
+
+
 class Objective(nn.Module):
     """Holds the model and the shared candidate sets; a step encodes those of its own task and no others.
 
@@ -58,6 +67,7 @@ class Objective(nn.Module):
         self.specs = {name: (specs or {}).get(name, CandidateSpec()) for name in {**sets, **(specs or {})}}
         self.mixed = mixed
         self.extra: Callable[[Ranked], Tensor | None] | None = None
+        self.larger = Larger()
         self._modalities = modalities
         self._templates = {name: chosen.templates_of(modalities) for name, chosen in sets.items()}
         self._worded = {(name, BARE): chosen.worded(modalities, BARE) for name, chosen in sets.items()}
@@ -197,7 +207,7 @@ class Objective(nn.Module):
         policy = self.policies[self._policy_of[name]] if training else self._exact
         drawn = self._drawn(name) if training and name in self._draws else None
         choose = partial(self._pack, name, drawn=drawn)
-        members = Members(self.count(name), choose, training and self.shards(name))
+        members = Members(self.count(name), choose, training and self.shards(name), self.larger.members)
         made = self.model.embedded(batch.inputs)
         labels = batch.inputs.labels if made.labels is None else made.labels  # or of the objects that proposals matched
         compared = policy(self.model, Inputs(batch.inputs, made.x), members, chosen.target(labels))
@@ -231,7 +241,7 @@ class Objective(nn.Module):
     def _bounded(self, batch: Batch, compared: Compared, name: str) -> bool:
         """Whether the scores are too many to be held, and nobody looks at them all."""
         looked_at = (self.extra is not None and self.model.training) or self._whole(name)
-        many = asked(compared.target).numel() * len(compared.members) > SCORES
+        many = asked(compared.target).numel() * len(compared.members) * prod(self.larger) > SCORES
         return many and not looked_at and batch.scale not in self.model.linear_heads
 
     def _in_chunks(self, batch: Batch, compared: Compared) -> Tensor:

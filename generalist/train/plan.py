@@ -2,8 +2,9 @@
 
 Counted, not guessed: one micro step of every task runs here (on the CPU, with the recipe's own width, once with its
 last layer and once with each kind of layer before it) under torch's FLOP counter and under hooks that see every tensor
-kept for the backward pass; the difference is a layer, and the recipe's layers follow. Assumed, and printed as such: the
-share of a GPU's peak that its kernels reach, and the bandwidth between GPUs.
+kept for the backward pass; the difference is a layer, and the recipe's layers follow. Of a large batch a few samples
+run, of a large candidate set a few members, and the whole follows (`generalist.train.counting.few`). Assumed, and
+printed as such: the share of a GPU's peak that its kernels reach, and the bandwidth between GPUs.
 """
 
 from __future__ import annotations

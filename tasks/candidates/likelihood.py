@@ -5,12 +5,25 @@ Uni-Perceiver (2112.01522), equation 1; the clamp of the scale at 100 is CLIP's 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
 MAX_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Candidates of length one, Float[K D] in float32: made once where many blocks of queries meet them."""
+
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, candidates: Float[Tensor, "K D"]) -> Unit:
+        return cls(normalize(candidates.float(), dim=-1, eps=0.0))
 
 
 def scale_of(log_scale: Float[Tensor, "1"], most: float = MAX_SCALE) -> Float[Tensor, "1"]:
@@ -20,7 +33,7 @@ def scale_of(log_scale: Float[Tensor, "1"], most: float = MAX_SCALE) -> Float[Te
 
 def logits(
     queries: Float[Tensor, "*M D"],
-    candidates: Float[Tensor, "K D"],
+    candidates: Float[Tensor, "K D"] | Unit,
     log_scale: Float[Tensor, "1"],
     most: float = MAX_SCALE,
 ) -> Float[Tensor, "*M K"]:
@@ -30,12 +43,12 @@ def logits(
     """
     with torch.autocast(queries.device.type, enabled=False):
         q = normalize(queries.float(), dim=-1, eps=0.0)
-        c = normalize(candidates.float(), dim=-1, eps=0.0)
-        return q @ c.T * scale_of(log_scale, most)
+        c = candidates if isinstance(candidates, Unit) else Unit.of(candidates)
+        return q @ c.vectors.T * scale_of(log_scale, most)
 
 
 def log_likelihood(
-    queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"], log_scale: Float[Tensor, "1"]
+    queries: Float[Tensor, "*M D"], candidates: Float[Tensor, "K D"] | Unit, log_scale: Float[Tensor, "1"]
 ) -> Float[Tensor, "*M K"]:
     """log p(candidate | query): Float[... D] x Float[K D] -> Float[... K]; rows sum to one in p."""
     return logits(queries, candidates, log_scale).log_softmax(dim=-1)

@@ -90,7 +90,8 @@ def spectral() -> Examples:
     )
 
 
-def video() -> Examples:
+def video(frame: bool = False) -> Examples:
+    """frame: those of a modality of single frames."""
     rng = np.random.default_rng(0)
     clips: tuple[tuple[int, dict[str, int]], ...] = (
         (1, {}),
@@ -101,7 +102,7 @@ def video() -> Examples:
     )
     return Examples(
         {**SMALL, "frames": 5},
-        [rng.random((5, 16, 20, 3)), rng.random((2, 30, 30, 3))],
+        [rng.random((20, 33, 3))] if frame else [rng.random((5, 16, 20, 3)), rng.random((2, 30, 30, 3))],
         [
             *unreadable(),
             (np.zeros((0, 5, 5, 3)), r"no frame"),

@@ -261,7 +261,7 @@ class Video(FilmTensors):
     def examples(cls) -> Examples:
         from generalist.tokenizers_mod.vision.examples import video
 
-        return video()
+        return video(cls.axes == 2)
 
     def build(self, width: int) -> nn.Module:
         return nn.Identity() if self.shares else VideoTokens(replace(self), width)

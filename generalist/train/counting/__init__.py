@@ -1,0 +1,1 @@
+"""How much a step of many samples and members takes, from steps of a few."""
