@@ -2,8 +2,10 @@
 
     python -m scripts.bench_mixers [--width 96 --heads 4 --batch 2 --repeats 5 --out FILE]
 
-Seconds of the processor, one thread; candidates take turns, and of each the quickest turn counts. Printed is how many
-times attention's time a mixer takes less: 2.0 is twice as fast. The bounds that are held are at the end of each line.
+Seconds of the processor, one thread; candidates take turns, and of each the quickest turn counts. A turn is as many
+calls in a row as make 4,096 cells, as a model calls its layers: single calls of a tenth of a millisecond would measure
+what the others left in the caches (`--calls 1` does). Printed is how many times attention's time a mixer takes less:
+2.0 is twice as fast. The bounds that are held are at the end of each line.
 """
 
 from __future__ import annotations
@@ -50,19 +52,22 @@ def placed(cells: int, batch: int) -> At:
     return At(pack([[row]] * batch).layout)
 
 
-def measured(run: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, float]:
-    """The quickest of the turns of each, in seconds."""
+def measured(run: dict[str, Callable[[], Tensor]], repeats: int, calls: int = 1) -> dict[str, float]:
+    """The quickest of the turns of each, a turn being so many calls; in seconds a call."""
     best = dict.fromkeys(run, math.inf)
     for _ in range(repeats + 1):  # the first turn warms up
         for name, call in run.items():
             began = time.process_time()
-            call()
-            best[name] = min(best[name], time.process_time() - began)
+            for _ in range(calls):
+                call()
+            best[name] = min(best[name], (time.process_time() - began) / calls)
     return best
 
 
-def ratios(cells: int, width: int, heads: int, batch: int, repeats: int, training: bool) -> dict[str, float]:
-    """How many times faster than attention each mixer is on maps of so many cells."""
+def ratios(
+    cells: int, width: int, heads: int, batch: int, repeats: int, calls: int, training: bool
+) -> dict[str, float]:
+    """How many times faster than attention each mixer is on maps of so many cells. calls: of a turn, 0: 4,096 cells."""
     at, x = placed(cells, batch), torch.randn(batch * cells, width, requires_grad=training)
     made = {name: mixer(name, width, heads) for name in ("attention", *BOUNDS)}
     run: dict[str, Callable[[], Tensor]] = {}
@@ -76,18 +81,18 @@ def ratios(cells: int, width: int, heads: int, batch: int, repeats: int, trainin
             return out
 
         run[name] = step
-    seconds = measured(run, repeats)
+    seconds = measured(run, repeats, calls or CELLS[-1] // cells)
     return {name: seconds["attention"] / taken for name, taken in seconds.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (("width", 96), ("heads", 4), ("batch", 2), ("repeats", 5)):
+    for name, default in (("width", 96), ("heads", 4), ("batch", 2), ("repeats", 5), ("calls", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, help="keep the numbers as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    how = (args.width, args.heads, args.batch, args.repeats)
+    how = (args.width, args.heads, args.batch, args.repeats, args.calls)
     found = {
         kind: {cells: ratios(cells, *how, training=kind == "training") for cells in CELLS}
         for kind in ("forward", "training")
