@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from generalist.model.candidates import Auto
 from generalist.model.objective import Objective
 from generalist.recipe.specs import CandidateSpec
 from generalist.scripts.bench_training import line
-from generalist.scripts.timing import Timing, alternate
+from generalist.scripts.timing import Timing, alternate, worst
 from generalist.tasks.candidates.likelihood import log_likelihood
 from generalist.tasks.candidates.names import Vocabulary
 from generalist.tasks.kinds.classify import Classify
@@ -66,15 +65,9 @@ def measured(found: evaluate.Answers, way: str) -> None:
 def peak(count: int, way: str) -> float:
     """MB of memory that this process took more at its worst than before (on Linux)."""
     found = answers(count)
-    before = _worst()
+    before = worst()
     measured(found, way)
-    return _worst() - before
-
-
-def _worst() -> float:
-    """MB; not getrusage's, which begins with what the process had that started this one."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return worst() - before
 
 
 def evaluation(rounds: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from generalist.model.model import PackedModel
 from generalist.nn.encoder import Encoder
 from generalist.recipe.encoder import EncoderSpec
 from generalist.scripts.bench_training import line
-from generalist.scripts.timing import alternate
+from generalist.scripts.timing import alternate, worst
 
 STARTS = 5
 MANY = 127  # lengths
@@ -84,7 +84,31 @@ def causal(rounds: int) -> list[dict[str, Any]]:
     encoder = Encoder(EncoderSpec(width=64, layers=1, heads=2, hidden=64))
     made = {"full": _tokens([LONG], 64), "causal": _tokens([LONG], 64, True)}
     timing = alternate({name: partial(_step, encoder, *own) for name, own in made.items()}, "full", rounds, warm=1)
-    return [line(f"{LONG} causal tokens", "full attention", timing, "causal", "<= 1")]
+    full, own = (told("asked_memory", way) for way in ("full", "causal"))
+    more = {"least": own / full, "target": 1.2, "MB": {"full": full, "causal": own}}
+    what = f"{LONG} causal tokens, a question at every 16th: memory over full attention's"
+    return [line(f"{LONG} causal tokens", "full attention", timing, "causal", "<= 1"), {"what": what, **more}]
+
+
+def told(name: str, *words: str) -> float:
+    """What a function of this file says in a process of its own."""
+    code = f"import sys; from generalist.scripts import bench_waiting as b; print(b.{name}(*sys.argv[1:]))"
+    return float(
+        subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True).stdout
+    )
+
+
+def asked_memory(way: str) -> float:
+    """MB that a step on one long sequence, causal or full, adds to this process at its worst (on Linux)."""
+    encoder = Encoder(EncoderSpec(width=64, layers=1, heads=2, hidden=64))
+    causal = torch.ones(LONG, dtype=torch.bool) if way == "causal" else None
+    asked = Span("x", {"x": torch.zeros(LONG, 1)}, LONG, causal=causal).ask(list(range(0, LONG, 16)))
+    packed, x = pack([[asked]]), torch.randn(LONG, 64)
+    _step(encoder, *_tokens([16], 64))
+    before = worst()
+    out, _ = encoder(x, At(packed.layout, only=True))
+    out.sum().backward()
+    return worst() - before
 
 
 def _tokens(sizes: list[int], width: int, causal: bool = False) -> tuple[At, Tensor]:

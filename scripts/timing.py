@@ -69,6 +69,12 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
+def worst() -> float:
+    """MB of this process at its worst (on Linux); not getrusage's, which begins with those of who started it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def keep(results: dict[str, Any], out: Path, what: str) -> None:
     """Write results into folder `out`, under the date and what was measured, and say where."""
     out.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from generalist.nn.attention.asked import queries_of
 from generalist.nn.attention.kernels import kernel
 from generalist.nn.attention.parts import Part, parts_of
 from generalist.nn.attention.positions.base import Position
+from generalist.nn.attention.prefixes import fits, of_prefixes
 
 
 def attend(
@@ -86,6 +87,8 @@ def _of_asked(
         if of is None:
             continue
         done = part.whole(qs, ks, vs, of.asks) if whole else None
+        if whole and fits(of, qs):
+            done = of_prefixes(of, qs, ks, vs)
         if done is not None:
             out.append(done)
             continue
