@@ -44,6 +44,7 @@ METHODS = (
     "search:0.5,population=24,rounds=4,samples=96",
     "slice:0.5 distil:steps=150,seconds=600",
     "ia_red:steps=150,seconds=600",
+    "ia_red:0.7,steps=150,seconds=3000",
     STUDENT,
     f"{STUDENT},weight=0",
 )
@@ -73,9 +74,9 @@ def faster(run: Path, out: Path, seconds: float = 5.0) -> dict[str, float]:
     question, models = of_run(run, processor)[0], (before, read_model(out)[0])
     found = {}
     for size in SIZES:
-        inputs, begin = inputs_of(question, size), time.perf_counter()
+        inputs, begin = inputs_of(question, size), time.process_time()
         least = [float("inf")] * len(models)
-        while time.perf_counter() - begin < seconds:
+        while time.process_time() - begin < seconds:  # as many rounds on a busy machine
             for number, model in enumerate(models):
                 start = time.process_time()
                 model.features(inputs)
