@@ -3,6 +3,7 @@
     python -m scripts.bench                       all but ViT-B/32 in bf16 on a CPU: about ten minutes on one core
     python -m scripts.bench --only encoder packed --rounds 30
     python -m scripts.bench --full                ViT-B/32 at 224 px in bf16 too
+    UNI_PERCEIVER=FOLDER python -m scripts.bench --only published      beside the published code, where it was fetched
 
 Writes scripts/bench_results/DATE-MACHINE.json and says what takes a twentieth longer than in the newest kept file of
 the same machine type. On a GPU it adds tokens/s, MFU and memory. Nothing here can fail a test: timings depend on the
@@ -27,6 +28,8 @@ from generalist.scripts import (
     bench_encoder,
     bench_gpu,
     bench_packing,
+    bench_precision,
+    bench_published,
     bench_training,
     bench_waiting,
 )
@@ -54,6 +57,8 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "lengths": lambda: bench_waiting.lengths(few),
         "causal": lambda: bench_waiting.causal(few),
         "names": lambda: bench_waiting.names(rounds),
+        "precision": lambda: bench_precision.measure(rounds),
+        "published": lambda: bench_published.measure(rounds),
     }
     if device == "cuda":
         found["gpu"] = bench_gpu.measure
