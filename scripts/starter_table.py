@@ -1,16 +1,17 @@
 """What the starter knows and what it is worth, beside an encoder of random weights: the table of its card.
 
-    python -m scripts.starter_table DATA SETS                       # all of it, about half an hour on one core
+    python -m scripts.starter_table DATA SETS                       # all of it, hours on one core
     python -m scripts.starter_table DATA SETS --only unseen probe   # parts: ordinary unseen probe tuned
     python -m scripts.starter_table DATA SETS --model RUN           # other weights
 
 DATA: the folder that `scripts.starter_data` wrote; SETS: the folder of sets that is transferred to. Lines are written
-to scripts/bench_results/starter.json as they are measured. The control has the same sizes and has learnt nothing.
+to scripts/bench_results/starter.json as they are measured. Two controls have the same sizes: `random` has learnt
+nothing, `begun` is the model as its training began, with what its picture network learnt elsewhere.
 
 unseen    no weight is changed: names of icon sets by draughtsmen that training never saw, emoji, glyphs, digits, a
           sound never heard, pairs of modalities that met through words only
 probe     a linear probe on frozen features at 1, 2, 5, 10 and 100 % of the labels
-tuned     prompts, LoRA and all weights, 100 steps at 2 % of the labels
+tuned     prompts, LoRA and all weights, the same shares (--share picks some); this is hours
 ordinary  ridge regression from oriented gradients to TF-IDF of the names, beside the first lines of `unseen`
 """
 
@@ -27,15 +28,20 @@ from typing import Any
 import torch
 
 from generalist.data.base.errors import UserError
+from generalist.hf.model import GeneralistModel
 from generalist.hf.predict import load
 from generalist.hf.saved import weights_hash
 from scripts.starter_card import RESULTS, table
 from scripts.starter_ordinary import ordinary
-from scripts.starter_transfer import fresh, probed, tuned
+from scripts.starter_transfer import SHARES, begun, fresh, probed, tuned
 from scripts.starter_unseen import unseen
 
 PARTS = ("ordinary", "unseen", "probe", "tuned")
-SIDES = ("random", "starter")
+SIDES: dict[str, Callable[[GeneralistModel], GeneralistModel]] = {
+    "random": fresh,
+    "begun": begun,
+    "starter": lambda model: model,
+}
 
 
 def taken(measured: dict[str, Any], side: str, found: Iterable[dict[str, Any]], save: Callable[[], None]) -> None:
@@ -59,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("sets", type=Path)
     parser.add_argument("--model", default="starter")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--side", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--side", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--tune", nargs="+", metavar="SET", help="sets of the part `tuned` (default: all)")
+    parser.add_argument("--share", nargs="+", type=float, default=SHARES, help="of the labels, in the part `tuned`")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -73,11 +80,11 @@ def main(argv: list[str] | None = None) -> int:
     if "ordinary" in args.only:
         taken(measured, "ordinary", ordinary(args.data), save)
     for side in args.side:
-        asked = fresh(model) if side == "random" else model
+        asked = SIDES[side](model)
         parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
             "unseen": partial(unseen, asked, args.data),
             "probe": partial(probed, asked, processor.built, args.sets),
-            "tuned": partial(tuned, asked, processor.built, args.sets, set(args.tune or ())),
+            "tuned": partial(tuned, asked, processor.built, args.sets, set(args.tune or ()), args.share),
         }
         for name, part in parts.items():
             if name in args.only:

@@ -1,12 +1,13 @@
-"""What the starter is worth with little labelled data: other sets, probed at 1 to 100 %, tuned at 2 %.
+"""What the starter is worth with labelled data: other sets at 1 to 100 %, probed and tuned by every method.
 
 Sets whose modality the starter has: digits, fashion_mnist, cifar10_subset and pneumonia as pictures, lowpoly as clouds,
-fsdd as sound, spoken by people who say nothing in training. None of them is trained on.
+fsdd as sound, spoken by people who say nothing in training; and drawn as pictures (`scripts.starter_drawn`) landsat,
+watch, of persons not in training, and japanese_vowels. None of them is trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from generalist.hf.model import GeneralistModel
 from generalist.recipes import sensed_sets
 from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.tokenizer import bare
+from scripts.starter_drawn import DRAWN, drawn
 
 READ_AS = {"xray": "image"}  # modality of the recipe's sets -> the starter's
 SHARES = (0.01, 0.02, 0.05, 0.1, 1.0)
-TUNED = 0.02
-STEPS = 100
+METHODS = ("prompts", "lora", "full")
+STEPS, MORE, MANY = 100, 300, 0.1  # of tuning, and with at least so large a share of the labels
 DRAWS = 3
 MOST = (4000, 1000)  # records of a training and of a test split that are looked at, evenly spread
 Line = dict[str, Any]
@@ -37,9 +40,13 @@ Line = dict[str, Any]
 def sets(data: Path) -> Iterator[Classify]:
     """The sets as tasks of the starter's modalities; those whose files are not there are left out."""
     yield Classify(name="digits", source=Embedded("digits"), inputs={"image": "image"})
-    named = {"fashion_mnist", "cifar10", "pneumonia", "lowpoly", "fsdd"}
-    for task in [*sensed_sets.pictures(data), *sensed_sets.clips_and_clouds(data), *sensed_sets.sounds(data)]:
+    named = {"fashion_mnist", "cifar10", "pneumonia", "lowpoly", "fsdd", *DRAWN}
+    parts = (sensed_sets.pictures, sensed_sets.clips_and_clouds, sensed_sets.sounds, sensed_sets.motion)
+    for task in [task for part in parts for task in part(data)]:
         if task.name in named and isinstance(task, Classify):
+            if task.name in DRAWN:
+                yield drawn(task)
+                continue
             inputs = {READ_AS.get(modality, modality): name for modality, name in task.inputs.items()}
             yield replace(task, inputs=inputs)
 
@@ -79,20 +86,26 @@ def probed(model: GeneralistModel, modalities: dict[str, Modality], data: Path) 
 
 
 def tuned(
-    model: GeneralistModel, modalities: dict[str, Modality], data: Path, only: set[str] | None = None
+    model: GeneralistModel,
+    modalities: dict[str, Modality],
+    data: Path,
+    only: set[str] | None = None,
+    shares: Sequence[float] = SHARES,
 ) -> Iterator[Line]:
-    """Prompts, LoRA and all weights with little data."""
-    for task in sets(data):
-        if only and task.name not in only:
-            continue
-        training, test = opened(task)
-        for method in ("prompts", "lora", "full"):
-            values = []
-            for seed in range(DRAWS):
-                how = Tuning(method, fraction=TUNED, steps=STEPS, seed=seed)
-                values.append(methods.tune(model, modalities, task, training, test, how).metrics["accuracy"])
-            assert task.candidates is not None
-            yield line(task.name, method, TUNED, values, len(task.candidates.offered()))
+    """Prompts, LoRA and all weights of every set, at these shares of the labels."""
+    for share in shares:
+        for task in sets(data):
+            if only and task.name not in only:
+                continue
+            training, test = opened(task)
+            steps = MORE if share >= MANY else STEPS
+            for method in METHODS:
+                values = []
+                for seed in range(DRAWS if share < 1 else 1):
+                    how = Tuning(method, fraction=share if share < 1 else None, steps=steps, seed=seed)
+                    values.append(methods.tune(model, modalities, task, training, test, how).metrics["accuracy"])
+                assert task.candidates is not None
+                yield line(task.name, method, share, values, len(task.candidates.offered()))
 
 
 def line(name: str, method: str, share: float, values: list[float], classes: int) -> Line:
@@ -101,6 +114,13 @@ def line(name: str, method: str, share: float, values: list[float], classes: int
 
 
 def fresh(like: GeneralistModel, seed: int = 0) -> GeneralistModel:
-    """The control: the same model with every weight drawn anew, as before any training."""
+    """The control: the same model with every weight drawn anew, also those that began pretrained."""
+    torch.manual_seed(seed)
+    with bare():
+        return GeneralistModel(like.config).eval()
+
+
+def begun(like: GeneralistModel, seed: int = 0) -> GeneralistModel:
+    """The other control: the same model as its training began, with the pretrained weights that it began from."""
     torch.manual_seed(seed)
     return GeneralistModel(like.config).eval()

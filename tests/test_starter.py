@@ -69,7 +69,7 @@ def test_weights_are_kept_in_half_and_computed_with_in_full(shipped):
     assert {value.dtype for value in kept.values()} == {torch.bfloat16}
     assert {value.dtype for value in shipped[0].parameters()} == {torch.float32}
     assert not [name for name in kept if "encoder.embeddings" in name]  # the text encoder is not among them
-    assert (path("starter") / "model.safetensors").stat().st_size < 8e6
+    assert (path("starter") / "model.safetensors").stat().st_size < 12e6
 
 
 def test_pictures_are_read_without_the_text_encoder_and_words_say_what_to_install(monkeypatch):
