@@ -1,0 +1,53 @@
+"""The starter's pictures: what is drawn of the kept lines, and icons that a sentence finds."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from generalist.data.base.errors import UserError
+from scripts import starter_pictures
+from scripts.starter_pictures import ASKED, SHOWN, curves, draw_found, draw_transfer, nearest
+
+
+def png(grey: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (32, 32), grey).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+LINES = {
+    "lines": [
+        {"what": "digits", "measure": "probe 1%", "random": [0.2, 0.1], "starter": [0.5, 0.1]},
+        {"what": "digits", "measure": "probe 100%", "starter": [0.9]},
+        {"what": "digits", "measure": "full 2%", "starter": [0.7, 0.1]},
+        {"what": "icons of unseen sets", "measure": "R@1 of 1000", "starter": [0.2, 0.1]},
+    ]
+}
+
+
+def test_shares_of_labels_are_drawn_and_nothing_else(tmp_path):
+    found = curves(LINES)
+    assert found["digits", "probe"] == {"random": {"1%": 0.2}, "starter": {"1%": 0.5, "100%": 0.9}}
+    assert {name for name, _ in found} == {"digits"}
+    draw_transfer(LINES, tmp_path / "t.png")
+    assert Image.open(tmp_path / "t.png").width > 300
+    with pytest.raises(UserError, match="no lines of transfer"):
+        draw_transfer({"lines": []}, tmp_path / "none.png")
+
+
+def test_the_likest_icons_come_first_and_a_drawing_once(tmp_path, monkeypatch):
+    raws = [png(grey) for grey in range(40)] + [png(7)]
+    turned = torch.eye(41)
+    turned[40] = turned[7]
+    monkeypatch.setattr(starter_pictures, "column", lambda records, name: raws)
+    monkeypatch.setattr(starter_pictures, "Shards", lambda path: type("S", (), {"open": lambda self, split: None})())
+    asked = torch.zeros(len(ASKED), 41)
+    asked[:, 7], asked[:, 3] = 2, 1
+    monkeypatch.setattr(starter_pictures, "encode", lambda model, kind, raw: turned if kind == "image" else asked)
+    found = nearest(None, tmp_path)
+    assert [words for words, _ in found] == list(ASKED)
+    assert found[0][1][:2] == [raws[7], raws[3]] and len(set(found[0][1])) == SHOWN
+    draw_found(found, tmp_path / "f.png")
+    assert Image.open(tmp_path / "f.png").height > 300
