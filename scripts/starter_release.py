@@ -57,8 +57,8 @@ def write(model_folder: Path, recipe: Path, out: Path) -> int:
 
 def card(folder: Path, data: Path, measured: dict[str, Any]) -> str:
     """README.md of the folder: how it is used, what it reached, what it was trained on and under which licences."""
-    _, processor = read_model(folder)
-    head = model_card("starter", processor, "icons").partition("\n## Measured results")[0]
+    model, processor = read_model(folder)
+    head = model_card("starter", processor, model.config.zero_shot_scale).partition("\n## Measured results")[0]
     head = re.sub(r'from_pretrained\("\."\)', 'from_pretrained(generalist.path("starter"))', head)
     head = re.sub(r" {3,}#", "  #", head)  # as the formatter has it
     return head + results(measured) + licences((data / "LICENCES.md").read_text(encoding="utf-8"))
