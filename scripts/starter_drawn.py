@@ -22,8 +22,8 @@ def bands(cube: np.ndarray) -> np.ndarray:
 
 
 def lines(signal: np.ndarray) -> np.ndarray:
-    """[T, channels] -> [channels, T], a row a channel."""
-    return signal.T.astype(np.float32)
+    """[T, channels] -> [channels, T], a row a channel; what a shorter signal was filled up with is left out."""
+    return signal[~np.isnan(signal).any(1)].T.astype(np.float32)
 
 
 def spectrum(signal: np.ndarray) -> np.ndarray:
@@ -38,13 +38,17 @@ def spectrum(signal: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Grey:
-    """Values -> uint8: the mean of training is the middle, SPREAD standard deviations are black and white."""
+    """[channels ...] -> uint8: a channel's mean in training is the middle, SPREAD of its deviations black and white.
 
-    mean: float
-    spread: float
+    mean, spread: Float[channels].
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return np.clip((values - self.mean) / (2 * SPREAD * self.spread) * 255 + 127.5, 0, 255).astype(np.uint8)
+        flat = (values.reshape(len(values), -1) - self.mean[:, None]) / (2 * SPREAD * self.spread[:, None])
+        return np.clip(flat * 255 + 127.5, 0, 255).astype(np.uint8).reshape(values.shape)
 
 
 @dataclass
@@ -60,8 +64,9 @@ class Drawn:
         records = self.source.open(split)
         if self.grey is None:
             training = (records if split == "train" else self.source.open("train")).spread(LOOKED_AT)
-            values = np.concatenate([self.draw(training[i][self.name]).ravel() for i in range(len(training))])
-            self.grey = Grey(float(values.mean()), float(values.std()))
+            shown = [self.draw(training[i][self.name]) for i in range(len(training))]
+            values = np.concatenate([one.reshape(len(one), -1) for one in shown], axis=1)
+            self.grey = Grey(values.mean(1), values.std(1) + 1e-6)
         return replace(records, rows=Pictures(records.rows, self))
 
 

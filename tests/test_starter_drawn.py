@@ -12,7 +12,7 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.recipes.sensed_sets import classify
 from generalist.tokenizers_mod.base.tokenizer import bare
-from scripts.starter_drawn import WINDOW, Drawn, bands, drawn, lines, spectrum
+from scripts.starter_drawn import WINDOW, Drawn, Grey, bands, drawn, lines, spectrum
 from scripts.starter_transfer import begun, fresh
 
 
@@ -36,6 +36,15 @@ def test_grey_is_of_the_training_records_whichever_split_is_opened_first():
     assert np.array_equal(first, source.open("test")[3]["image"]) and first.dtype == np.uint8 and first.shape == (2, 23)
     assert training.std() < 60 and 100 < training.mean() < 155  # in the middle, and the louder ones are black or white
     assert np.isin(first, [0, 255]).mean() > 0.5
+
+
+def test_every_channel_has_its_own_scale_and_what_fills_a_signal_up_is_left_out():
+    signal = np.stack([np.arange(9.0), 100 * np.arange(9.0)], axis=1)
+    signal[6:] = np.nan
+    assert lines(signal).shape == (2, 6)
+    shown = lines(signal)
+    grey = Grey(shown.mean(1), shown.std(1))(shown)
+    assert np.array_equal(grey[0], grey[1]) and grey[0, 0] < 100 < 155 < grey[0, -1]
 
 
 def test_a_pitch_stands_where_it_is_in_the_spectrum():
