@@ -33,7 +33,7 @@ from generalist.hf.predict import load
 from generalist.hf.saved import weights_hash
 from scripts.starter_card import RESULTS, table
 from scripts.starter_ordinary import ordinary
-from scripts.starter_transfer import SHARES, begun, fresh, probed, tuned
+from scripts.starter_transfer import NAMED, SHARES, begun, fresh, probed, tuned
 from scripts.starter_unseen import unseen
 
 PARTS = ("ordinary", "unseen", "probe", "tuned")
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="starter")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--side", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--tune", nargs="+", metavar="SET", help="sets of the part `tuned` (default: all)")
+    parser.add_argument("--on", nargs="+", choices=NAMED, default=NAMED, help="sets of the parts `probe` and `tuned`")
     parser.add_argument("--share", nargs="+", type=float, default=SHARES, help="of the labels, in the part `tuned`")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         asked = SIDES[side](model)
         parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
             "unseen": partial(unseen, asked, args.data),
-            "probe": partial(probed, asked, processor.built, args.sets),
-            "tuned": partial(tuned, asked, processor.built, args.sets, set(args.tune or ()), args.share),
+            "probe": partial(probed, asked, processor.built, args.sets, args.on),
+            "tuned": partial(tuned, asked, processor.built, args.sets, args.on, args.share),
         }
         for name, part in parts.items():
             if name in args.only:

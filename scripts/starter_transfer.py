@@ -7,7 +7,7 @@ watch, of persons not in training, and japanese_vowels. None of them is trained 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,18 @@ MOST = (4000, 1000)  # records of a training and of a test split that are looked
 Line = dict[str, Any]
 
 
-def sets(data: Path) -> Iterator[Classify]:
-    """The sets as tasks of the starter's modalities; those whose files are not there are left out."""
-    yield Classify(name="digits", source=Embedded("digits"), inputs={"image": "image"})
-    named = {"fashion_mnist", "cifar10", "pneumonia", "lowpoly", "fsdd", *DRAWN}
+NAMED = ("digits", "fashion_mnist", "cifar10", "pneumonia", "lowpoly", "fsdd", *DRAWN)
+
+
+def sets(data: Path, only: Collection[str] = ()) -> Iterator[Classify]:
+    """The sets as tasks of the starter's modalities, all or `only` some; those that are not there are left out."""
     parts = (sensed_sets.pictures, sensed_sets.clips_and_clouds, sensed_sets.sounds, sensed_sets.motion)
-    for task in [task for part in parts for task in part(data)]:
-        if task.name in named and isinstance(task, Classify):
-            if task.name in DRAWN:
-                yield drawn(task)
-                continue
-            inputs = {READ_AS.get(modality, modality): name for modality, name in task.inputs.items()}
-            yield replace(task, inputs=inputs)
+    found = [task for part in parts for task in part(data)]
+    for task in [Classify(name="digits", source=Embedded("digits"), inputs={"image": "image"}), *found]:
+        if task.name not in (only or NAMED) or not isinstance(task, Classify):
+            continue
+        inputs = {READ_AS.get(modality, modality): name for modality, name in task.inputs.items()}
+        yield drawn(task) if task.name in DRAWN else replace(task, inputs=inputs)
 
 
 def opened(task: Classify) -> tuple[Records, Records]:
@@ -69,9 +69,11 @@ def fitted(x: Tensor, y: Tensor, held: Tensor, labels: Tensor) -> float:
     return float((found.predict(held.numpy()) == labels.numpy()).mean())
 
 
-def probed(model: GeneralistModel, modalities: dict[str, Modality], data: Path) -> Iterator[Line]:
+def probed(
+    model: GeneralistModel, modalities: dict[str, Modality], data: Path, only: Collection[str] = ()
+) -> Iterator[Line]:
     """A linear probe on frozen features of every set, at every share; each record is encoded once."""
-    for task in sets(data):
+    for task in sets(data, only):
         training, test = opened(task)
         methods.bind(model, modalities, task, training)
         x, y = methods.features(model, task, training)
@@ -89,14 +91,12 @@ def tuned(
     model: GeneralistModel,
     modalities: dict[str, Modality],
     data: Path,
-    only: set[str] | None = None,
+    only: Collection[str] = (),
     shares: Sequence[float] = SHARES,
 ) -> Iterator[Line]:
     """Prompts, LoRA and all weights of every set, at these shares of the labels."""
     for share in shares:
-        for task in sets(data):
-            if only and task.name not in only:
-                continue
+        for task in sets(data, only):
             training, test = opened(task)
             steps = MORE if share >= MANY else STEPS
             for method in METHODS:
