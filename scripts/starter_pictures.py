@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from generalist.data.base.errors import UserError
@@ -39,27 +40,37 @@ SIDES = {"starter": "starter", "begun": "ImageNet's stages, the rest random", "r
 COLOURS = {"starter": "#0b6e4f", "begun": "#d08c00", "random": "#888888"}
 
 
-def nearest(model: GeneralistModel, sets: Path) -> list[tuple[str, list[bytes]]]:
-    """For each sentence the nearest icons of sets that training never saw, as PNG, the same drawing once."""
+def pixels(raw: Any) -> np.ndarray:
+    """UInt8[h w 3] of a picture or a file's bytes."""
+    from PIL import Image
+
+    return np.asarray((Image.open(io.BytesIO(raw)) if isinstance(raw, bytes) else raw).convert("RGB"))
+
+
+def nearest(model: GeneralistModel, sets: Path) -> list[tuple[str, list[np.ndarray]]]:
+    """For each sentence the nearest icons of sets that training never saw, UInt8[h w 3], the same drawing once."""
     held = Shards(str(sets / "icons")).open("test")
     raws = column(held, "image")
     scores = encode(model, "text", ASKED) @ encode(model, "image", raws).T
-    return [
-        (words, list(dict.fromkeys(raws[i] for i in row.topk(3 * SHOWN).indices.tolist()))[:SHOWN])
-        for words, row in zip(ASKED, scores, strict=True)
-    ]
+    found = []
+    for words, row in zip(ASKED, scores, strict=True):
+        shown: dict[bytes, np.ndarray] = {}
+        for i in row.topk(3 * SHOWN).indices.tolist():
+            one = pixels(raws[i])
+            shown.setdefault(one.tobytes(), one)
+        found.append((words, list(shown.values())[:SHOWN]))
+    return found
 
 
-def draw_found(found: list[tuple[str, list[bytes]]], out: Path) -> None:
+def draw_found(found: list[tuple[str, list[np.ndarray]]], out: Path) -> None:
     """A row a sentence, the likest icon first."""
     import matplotlib.pyplot as plt
-    from PIL import Image
 
     figure, places = plt.subplots(len(found), SHOWN, figsize=(SHOWN * 0.62 + 2.2, len(found) * 0.62))
     for (words, pictures), row in zip(found, places, strict=True):
         row[0].text(-0.25, 0.5, words, ha="right", va="center", fontsize=9, transform=row[0].transAxes)
         for place, picture in zip(row, pictures, strict=False):
-            place.imshow(Image.open(io.BytesIO(picture)).convert("RGB"))
+            place.imshow(picture)
         for place in row:
             place.axis("off")
     figure.subplots_adjust(left=0.3, right=0.99, top=0.99, bottom=0.01, wspace=0.15, hspace=0.15)
