@@ -1,5 +1,8 @@
 """Every modality of the table passes every check on its own examples; several of them in one sequence."""
 
+from dataclasses import fields
+from inspect import isfunction
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +48,13 @@ def sequence(modalities, *parts):
     """[summary asked, spans...] of (modality, raw) pairs."""
     spans = [unasked(modalities[name].span(modalities[name].read(raw))) for name, raw in parts]
     return [modalities["summary"].span(None).ask([0]), *spans]
+
+
+@pytest.mark.parametrize("name", sorted(MODALITIES))
+def test_no_setting_of_a_modality_takes_the_place_of_a_method(name):
+    found = modality_class(name)
+    methods = {m for c in found.__mro__ for m, value in vars(c).items() if isfunction(value)}
+    assert not methods & {one.name for one in fields(found)}
 
 
 @pytest.mark.parametrize("name", MODALITIES)

@@ -56,7 +56,7 @@ def test_the_weights_are_those_of_the_file_and_are_left_alone_where_others_follo
 
 def test_a_picture_is_one_token_seen_larger_than_it_is_read():
     torch.manual_seed(0)
-    small, large = Stages(**SMALL), Stages(**SMALL, seen=64)
+    small, large = Stages(**SMALL), Stages(**SMALL, input_size=64)
     raw = (np.random.default_rng(0).random((20, 30, 3)) * 255).astype(np.uint8)
     span = large.span(large.read(raw))
     assert span.length == 1 and span.data["patch"].shape == (1, 3 * 32 * 32)
@@ -69,7 +69,7 @@ def test_a_picture_is_one_token_seen_larger_than_it_is_read():
     ("settings", "said"),
     [
         ({"stages": 0}, "stages is 0"),
-        ({"seen": -1}, "seen -1"),
+        ({"input_size": -1}, "input_size -1"),
         ({"stem": 4}, "no stem"),
         ({"channels": 1}, "channels=3"),
     ],

@@ -44,7 +44,7 @@ def modalities() -> dict[str, Modality]:
     return {
         "summary": Summary(),
         "text": Sentence(sha256=ENCODER),
-        "image": Stages(seen=48, shift=4, zoom=0.2, invert=0.5, weights="zoo:efficientnet_lite0"),
+        "image": Stages(input_size=48, shift=4, zoom=0.2, invert=0.5, weights="zoo:efficientnet_lite0"),
         "audio": Audio(rate=8000, mels=40, patch=[40, 8], stride=[40, 8], mean=-6.0, std=2.0, max_seconds=4.0),
         "points": Points(groups=32, size=16, hidden=32, scale=0.1, jitter=0.01),
         "series": Series(patch=8, periods=[12.0, 52.0, 11.0, 4.0]),

@@ -50,20 +50,20 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 class StageToken(nn.Module):
     """Flattened pictures Float[N, 3 * side * side] -> Float[N, width]: the stages, a norm, a linear map of all cells.
 
-    The map is flattened, not averaged: where a stroke of a drawing lies says what it is. seen: the side in pixels that
-    the network sees them at. UserError where the parts one after the other make no map.
+    The map is flattened, not averaged: where a stroke of a drawing lies says what it is. input_size: the side in
+    pixels that the network sees them at. UserError where the parts one after the other make no map.
     """
 
-    def __init__(self, tower: Tower, stages: int, side: int, seen: int, width: int, name: str) -> None:
+    def __init__(self, tower: Tower, stages: int, side: int, input_size: int, width: int, name: str) -> None:
         super().__init__()
         parts = beginning(tower.net, stages, name)
         for part in parts:
             part.eval()
-        self.side, self.seen, self.stages = side, seen, folded(parts)
+        self.side, self.input_size, self.stages = side, input_size, folded(parts)
         device = next(self.stages.parameters()).device
         try:
             with torch.no_grad():
-                cells = through(parts, torch.zeros(1, 3, seen, seen, device=device))
+                cells = through(parts, torch.zeros(1, 3, input_size, input_size, device=device))
         except Exception as error:  # parts that want more than what the one before them made
             raise UserError(f"{name}: these stages are no chain ({one_line(error)}); take another network") from error
         inner = cells[0].numel()
@@ -73,7 +73,7 @@ class StageToken(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         pixels = patches.unflatten(1, (3, self.side, self.side))
-        if self.seen != self.side:
-            pixels = interpolate(pixels, (self.seen, self.seen), mode="bilinear", align_corners=False)
+        if self.input_size != self.side:
+            pixels = interpolate(pixels, (self.input_size, self.input_size), mode="bilinear", align_corners=False)
         pixels = pixels.contiguous(memory_format=torch.channels_last)  # quicker on a CPU
         return self.out(self.norm(self.stages(pixels).flatten(1)))

@@ -25,8 +25,8 @@ from generalist.tokenizers_mod.vision.patch_tokens import PatchEmbedding
 class Stages(Image):
     """Pictures of `patch` pixels, a token each; larger ones (`size`) as several, side by side.
 
-    seen: the side in pixels that the network sees a token's picture at, 0 = `patch`; small pictures are enlarged on the
-    device, which costs a sample nothing where it is read.
+    input_size: the side in pixels that the network sees a token's picture at, 0 = `patch`; small pictures are enlarged
+    on the device, which costs a sample nothing where it is read.
     network: a network of timm whose stages stand in a row, such as EfficientNet or ConvNeXt; stages: how many of them.
     weights: "zoo:NAME", a file, "" = random ones, which is said. All of it learns; norms of batches are folded into the
     convolutions. mean and std: .5 is right to a hundredth for "zoo:efficientnet_lite0".
@@ -40,7 +40,7 @@ class Stages(Image):
 
     size: int = 32
     patch: int = 32
-    seen: int = field(default=0, kw_only=True)
+    input_size: int = field(default=0, kw_only=True)
     network: str = field(default="tf_efficientnet_lite0", kw_only=True)
     stages: int = field(default=5, kw_only=True)
     weights: str = field(default="", kw_only=True)
@@ -49,8 +49,10 @@ class Stages(Image):
         super().__post_init__()
         if self.channels != 3 or self.stem:
             raise UserError(f"{self.name}: a pretrained network takes channels=3 and no stem")
-        if self.stages < 1 or self.seen < 0:
-            raise UserError(f"{self.name}: stages is {self.stages} and seen {self.seen}; at least 1 and 0 are needed")
+        if self.stages < 1 or self.input_size < 0:
+            raise UserError(
+                f"{self.name}: stages is {self.stages} and input_size {self.input_size}; at least 1 and 0 are needed"
+            )
 
     def told(self) -> list[str]:
         if not self.weights:
@@ -65,11 +67,11 @@ class Stages(Image):
 
     def build(self, width: int) -> nn.Module:
         description, _, _ = names.find({"model_type": "timm_backbone", "backbone": self.network}, "")
-        seen = self.seen or self.patch
-        tower = build_tower(description, (seen, seen), "last")
+        input_size = self.input_size or self.patch
+        tower = build_tower(description, (input_size, input_size), "last")
         if self.weights and not weights_follow():
             self._load(tower)
-        stem = StageToken(tower, self.stages, self.patch, seen, width, self.name)
+        stem = StageToken(tower, self.stages, self.patch, input_size, width, self.name)
         return PatchEmbedding(3 * self.patch**2, width, self.size // self.patch, stem)
 
     def _load(self, tower: Tower) -> None:
