@@ -51,5 +51,5 @@ def test_packages_the_hubs_cache_and_folders_are_listed(tmp_path, monkeypatch, c
     (line,) = [line for line in lines if line.startswith("starter ")]
     (voices,) = [line for line in lines if line.startswith("zoo:resemblyzer ")]
     assert "pip install --no-deps Resemblyzer" in voices or find_spec("resemblyzer") is not None
-    assert "5 MB" in line and "apache-2.0" in line and any(line.startswith("zoo:minilm ") for line in lines)
+    assert "8 MB" in line and "apache-2.0" in line and any(line.startswith("zoo:minilm ") for line in lines)
     assert main(["models", str(tmp_path / "nowhere")]) == 2
