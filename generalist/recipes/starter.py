@@ -1,7 +1,7 @@
 """One encoder that knows something: pictures, sounds, solids, tables and series bound by words, to begin from.
 
     python -m scripts.starter_data starter_data --with DATA   # shards, about three minutes (its header says more)
-    generalist train starter                                  # about 80 minutes on one core without AMX
+    generalist train starter                                  # about 90 minutes on one core without AMX
 
 Five of six steps are icons against their names (147,514 pictures of 178 sets of icons); the other tasks are small
 and keep the tokenizers of further modalities. Pictures go through the first five stages of an EfficientNet-Lite0 that
