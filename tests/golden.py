@@ -182,9 +182,11 @@ def many_series(_: Path) -> Recipe:
     return recipe
 
 
-def borrowed(_: Path) -> Recipe:
+BORROWED = ("backbone", "heard", "pretrained_audio", "pretrained_video", "pretrained_series")
+
+
+def borrowed(kinds: tuple[str, ...] = BORROWED, steps: int = 10) -> Recipe:
     """Networks of other libraries as tokenizers, a step each."""
-    kinds = ["backbone", "heard", "pretrained_audio", "pretrained_video", "pretrained_series"]
     shown = {name: modality_class(name).examples() for name in (*kinds, "pretrained_text")}
     own = {name: {"class": name, **one.settings} for name, one in shown.items()}
     made = build_modalities({"summary": {}, "text": own.pop("pretrained_text"), **own})
@@ -193,7 +195,7 @@ def borrowed(_: Path) -> Recipe:
         rows = [{"id": str(i), name: shown[name].good[i % 2], "label": i % 2} for i in range(4)]
         source = Listed({"train": rows}, {"classes": ["a cat", "two dogs"]})
         tasks.append(Classify(name=f"of_{name}", source=source, inputs={name: name}, batch=2, templates=[]))
-    recipe = Recipe(name="borrowed", about="golden", steps=10, modalities=made, tasks=tasks)
+    recipe = Recipe(name="borrowed", about="golden", steps=steps, modalities=made, tasks=tasks)
     override(recipe, "model.width=16", "model.layers=1", "model.heads=2", "model.hidden=24", "optimizer.warmup=2")
     return recipe
 
@@ -204,7 +206,8 @@ RUNS: dict[str, Callable[[Path], Recipe]] = {
     "rarer": rarer,
     "tags": tags,
     "variates": many_series,
-    "borrowed": borrowed,
+    "borrowed": lambda folder: borrowed(),
+    "stages": lambda folder: borrowed(("stages",), steps=4),
     "boxes": lambda folder: regions(folder, Detect, masks=False),
     "masks": lambda folder: regions(folder, Segment, masks=True),
 }
