@@ -125,11 +125,12 @@ class Service:
             raise UserError("no index is served; make one with generalist index, and serve with --index DIR")
         return self.index
 
-    def look(self, number: int) -> Path | None:
-        """The file of an item of the index; None where there is no such item, or the file is gone."""
+    def look(self, number: int) -> Path:
+        """The file of an item of the index. UserError where there is no such item, or the file is gone."""
         index = self._index()
-        path = index.folder / index.items[number].file if 0 <= number < len(index.items) else None
-        return path if path is not None and is_regular(str(path)) else None
+        if 0 <= number < len(index.items) and is_regular(str(path := index.folder / index.items[number].file)):
+            return path
+        raise UserError("no such item; GET /about says how many there are")
 
     def _of(self, name: str | None, does: str, fits: Any) -> Task:
         found = {key: task for key, task in self.processor.tasks.items() if fits(task)}

@@ -15,10 +15,8 @@ from generalist.data.media.pictures import bounded, open_picture
 SIDE = 192  # px
 
 
-def thumbnail(path: Path | None) -> bytes:
-    """PNG bytes, no side above SIDE pixels. UserError: no file, or one that is no picture."""
-    if path is None:
-        raise UserError("no such item; GET /about says how many there are")
+def thumbnail(path: Path) -> bytes:
+    """PNG bytes, no side above SIDE pixels. UserError for a file that is no picture."""
     if ending(path) not in PICTURES:
         raise UserError(f"{path.name} is no picture")
     try:

@@ -59,10 +59,11 @@ class Prune:
         if self.scope == "matrix":
             found = {name: module for name, module in found.items() if name.startswith(ENCODER)}
         chosen = [(module, "weight") for module in found.values()]
-        linears = {n: m for n, m in found.items() if isinstance(m, nn.Linear) and m.bias is not None}
-        whole = {name: linear.weight.clone() for name, linear in linears.items()}
         if not chosen:
             raise UserError("this model has no linear weight of its own to prune; leave prune out")
+        fitted = found if self.refit and work.learn is not None else {}
+        linears = {n: m for n, m in fitted.items() if isinstance(m, nn.Linear) and m.bias is not None}
+        whole = {name: linear.weight.clone() for name, linear in linears.items()}
         if self.scope == "global":
             pruning.global_unstructured(chosen, pruning.L1Unstructured, amount=self.share)
         else:
@@ -70,8 +71,7 @@ class Prune:
                 pruning.l1_unstructured(module, name, amount=self.share)
         for module, name in chosen:
             pruning.remove(module, name)
-        by_layer = groupby(linears, lambda name: name.split(".")[:3])  # encoder.layers.N; of others whatever it is
-        for _, names in by_layer if self.refit and work.learn is not None else ():
+        for _, names in groupby(linears, lambda name: name.split(".")[:3]):  # encoder.layers.N; else whatever it is
             layer = list(names)
             with watching([linears[name] for name in layer]) as moments:
                 looked_at(work.model, work.lessons, self.refit)
