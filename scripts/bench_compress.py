@@ -46,7 +46,7 @@ METHODS = (
     "ia_red:steps=150,seconds=600",
     "ia_red:0.7,steps=150,seconds=3000",
     STUDENT,
-    f"{STUDENT},weight=0",
+    f"{STUDENT},weight=0,fresh=1",
 )
 
 

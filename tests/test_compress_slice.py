@@ -205,6 +205,16 @@ def test_a_student_of_any_size_learns_from_the_source_and_a_sliced_model_is_mend
     assert mended["after"]["weight_bytes"] < 0.35 * rough["after"]["weight_bytes"]
 
 
+def test_a_student_begins_with_what_has_the_teachers_size_unless_it_is_to_learn_alone(small_run):
+    model, _ = read_model(small_run / "model")
+    theirs, equal = model.state_dict(), {}
+    for word in ("distil:width=32", "distil:width=32,fresh=1"):
+        own = parsed([word])[0].way.student(model, 0).state_dict()
+        equal[word] = {name for name, value in own.items() if torch.equal(value, theirs[name])}
+    taken = equal["distil:width=32"] - equal["distil:width=32,fresh=1"]
+    assert any(name.startswith("log_scales.") for name in taken), equal  # learnt, and of one size in both
+
+
 def test_data_of_ones_own_teach_and_measure_where_no_recipe_is(small_run, tmp_path):
     shutil.copytree(small_run / "model", tmp_path / "model")
     words = ["compress", str(tmp_path / "model"), "embedded:digits", "--limit", "40", "--method"]

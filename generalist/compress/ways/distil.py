@@ -26,7 +26,8 @@ FRESH, MENDED = 2e-3, 5e-4  # peak rates
 class Distil:
     """width, layers, heads, hidden: of the student, 0 = as the teacher's (heads and hidden then in the proportion of
     the widths); none of them: the model under way is the student. steps, seconds, lr: how long, and the peak rate.
-    weight, temperature: as `distill.*` of a recipe.
+    weight, temperature: as `distill.*` of a recipe. fresh: a student of other sizes takes over none of the teacher's
+    tensors, not even those of its own size, such as a picture's convolutional stem; with weight=0 it learns alone.
     """
 
     width: int = 0
@@ -38,6 +39,7 @@ class Distil:
     lr: float = 0.0
     weight: float = 1.0
     temperature: float = 2.0
+    fresh: bool = False
 
     def check(self) -> None:
         for name in ("width", "layers", "heads", "hidden"):
@@ -54,16 +56,17 @@ class Distil:
     def run(self, work: Work) -> dict[str, Any]:
         if work.source is None:
             raise UserError("distil needs the folder of the model that teaches")
-        lessons, fresh = work.lessons, bool(self.width or self.layers or self.heads or self.hidden)
-        if fresh:
+        lessons, other = work.lessons, bool(self.width or self.layers or self.heads or self.hidden)
+        if other:
             work.becomes(self.student(work.model, lessons.recipe.seed))
-        rate = FRESH if fresh else MENDED
+        rate = FRESH if other else MENDED
         found = teach(work.model, lessons, self.pace, rate, work.source, self.weight, self.temperature)
         work.factors.clear()
         return {"parameters": sum(p.numel() for p in work.model.parameters()), **found}
 
     def student(self, teacher: Any, seed: int) -> GeneralistModel:
-        """A model of these sizes. Tensors of equal name and size begin as the teacher's, its layers evenly spread."""
+        """A model of these sizes. Unless it is `fresh`, tensors of equal name and size begin as the teacher's, its
+        layers evenly spread."""
         config = teacher.config
         if config.steps:
             raise UserError("distil: this model's layers are listed one by one; give distil without sizes")
@@ -77,7 +80,8 @@ class Distil:
         lists = {name: [value[i] for i in chosen] for name, value in given.items() if isinstance(value, list)}
         torch.manual_seed(seed)
         made = with_settings(teacher, width=width, layers=layers, heads=heads, hidden=hidden, dropped_paths=[], **lists)
-        made.load_state_dict(inherited(made.state_dict(), teacher.state_dict(), chosen), strict=False)
+        if not self.fresh:
+            made.load_state_dict(inherited(made.state_dict(), teacher.state_dict(), chosen), strict=False)
         return made
 
 
