@@ -7,7 +7,8 @@ Each set trains a model of 3 layers of width 64 in under a minute of one idle co
 in --out is not trained again, and each set's findings go to scripts/bench_results/inspect.json as soon as they are
 there. canvas: scikit-learn's digits in one corner of 24 x 24 pixels, so that it is known where the answer stands.
 
-    active        concepts active a token: natural < half shuffled < shuffled < noise, in how many of the layers
+    active        concepts active a token: natural < half shuffled < shuffled < noise, in how many of the layers; the
+                  same of autoencoders that are taught longer, until the counts have settled
     fooled        share of right answers (numbers: medians that leave their 80 % range) that one token changes
     rise          what one token adds to -log p of the answer, in nats
     inside        T-TAME's mean mask in the digit's box over that outside
@@ -50,6 +51,7 @@ QUICK = {
 RECORDS = 300  # of a test split
 OF_CONCEPTS = 1024  # the same, of which one half trains the autoencoders
 HALVES = 100  # records of each half for the heads
+PLACES = {"adult": 14}  # tokens of a record that are disturbed: all cells of a row, for few of them decide it
 
 
 def recipe(data: Path, name: str) -> Recipe:
@@ -103,13 +105,20 @@ def looked_into(name: str, run: Path) -> dict[str, Any]:
     if name == "canvas":
         found["inside"] = inside(explain, records)
         return found | {"seconds of a core": round(time.process_time() - began, 1)}
-    found["robust"] = analyser("robust", temperature=1.5).run(task, records, objective)
+    found["robust"] = analyser("robust", temperature=1.5, places=PLACES.get(name, 4)).run(task, records, objective)
     del found["robust"]["samples"]
     concepts = analyser("concepts").run(task, task.open("test").spread(OF_CONCEPTS), objective)
-    found["active"] = {line["layer"]: [round(v, 3) for v in line["active"].values()] for line in concepts["layers"]}
+    found["active"] = counts(concepts)
+    settled = analyser("concepts", settled=True).run(task, task.open("test").spread(OF_CONCEPTS), objective)
+    found["active, settled"] = counts(settled)
     found["predict"] = {"what": concepts["predict"]["what"], "layers": concepts["predict"]["layers"]}
     found["heads"] = heads(task, records, objective)
     return found | {"seconds of a core": round(time.process_time() - began, 1)}
+
+
+def counts(concepts: dict[str, Any]) -> dict[str, list[float]]:
+    """{layer: active concepts a token of each kind of input}."""
+    return {line["layer"]: [round(v, 3) for v in line["active"].values()] for line in concepts["layers"]}
 
 
 def rises(active: list[float]) -> bool:

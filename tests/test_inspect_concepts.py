@@ -73,6 +73,8 @@ def test_training_keeps_rows_of_length_one_and_finds_planted_directions(monkeypa
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
     first, last = (one.loss(x).item() for one in (train(x, steps=0), sae))
     assert last < 0.5 * first  # measured .2
+    active = {way: train(x, steps=400, settled=way).encode(x).gt(0).sum(1).double().mean() for way in (False, True)}
+    assert active[True] < 3 < active[False], active  # one direction each; measured 2.2 and 5.8
     assert torch.allclose(geometric_median(torch.tensor([[0.0], [0.0], [9.0]])), torch.zeros(1), atol=1e-2)
 
 

@@ -134,7 +134,16 @@ def test_a_model_that_says_one_thing_is_never_fooled(pictures):
     with torch.no_grad():
         head.weight.copy_(kept[0])
         head.bias.copy_(kept[1])
-    assert found["natural"] == found["adversarial"] == {"fooled": 0, "rise": 0} and found["tried"] > 0
+    assert found["natural"] == found["adversarial"] == {"fooled": 0, "rise": 0}
+    assert found["tried"] == 4 * found["n"] > 0
+
+
+def test_every_token_is_disturbed_where_so_many_places_are_asked_for(pictures):
+    task, records, objective = pictures
+    tokens = sum(int(look.open.sum()) for look in looks(task, records, objective)) // len(records)
+    tried = {places: Robust(places=places).run(task, records, objective) for places in (1, 99)}
+    assert tokens > 4 and tried[99]["tried"] == tokens * tried[99]["n"]
+    assert tried[1]["tried"] == tried[1]["n"]
 
 
 def test_a_temperature_is_that_of_the_scores_and_one_is_the_plain_model(pictures):

@@ -54,9 +54,11 @@ class Temperature:
 
 @dataclass
 class Robust(Analyser):
-    """The analysis `--what robust`. temperature: also with all attention at T."""
+    """The analysis `--what robust`. temperature: also with all attention at T. places: tokens of each record, one at a
+    time, drawn; the paper tries every one."""
 
     temperature: float | None = None
+    places: int = PLACES
 
     needs_answers: ClassVar[bool] = False
 
@@ -104,14 +106,14 @@ class Robust(Analyser):
         return found
 
     def _measured(self, task: Task, records: Records, objective: Objective, pool: Pool) -> dict[str, Any]:
-        """What one token does, at PLACES of every record's tokens."""
+        """What one token does, at `places` of every record's tokens."""
         sums = {kind: {"fooled": 0.0, "rise": 0.0} for kind in KINDS}
         tried, rng = 0, torch.Generator().manual_seed(0)
         for look in looks(task, records, objective):
             with torch.no_grad():
                 before = look.log_p()
             answers = look.chosen(before)
-            for place in range(PLACES):
+            for place in range(self.places):
                 tokens = one_each(look, place)
                 own = torch.zeros(look.count, dtype=torch.bool, device=before.device)
                 own[look.packed.owner[tokens]] = True

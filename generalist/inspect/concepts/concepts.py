@@ -38,11 +38,12 @@ SUPPRESSED = 10
 
 
 class Concepts(Analyser):
-    """The analysis `--what concepts`."""
+    """The analysis `--what concepts`. settled: the autoencoders are taught until how many are active has settled."""
 
     needs_answers: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, settled: bool = False) -> None:
+        self.settled = settled
         self.saes: dict[str, SparseAutoencoder] = {}
 
     def run(
@@ -52,7 +53,7 @@ class Concepts(Analyser):
             raise UserError(f"{len(records)} records: concepts are learnt on one half of them; give at least {LEAST}")
         learnt, told = (records.only(list(range(start, len(records), 2))).spread(MOST) for start in (1, 0))
         with frozen(objective.model):
-            self.saes = _learnt(task, learnt, objective)
+            self.saes = _learnt(task, learnt, objective, self.settled)
             batches = list(looks(task, told, objective))
             layers, pooled = self._active(batches)
             found: dict[str, Any] = {"task": task.name, "n": len(told), "learnt": len(learnt), "layers": layers}
@@ -180,7 +181,7 @@ class Concepts(Analyser):
         return "\n".join(lines)
 
 
-def _learnt(task: Task, records: Records, objective: Objective) -> dict[str, SparseAutoencoder]:
+def _learnt(task: Task, records: Records, objective: Objective, settled: bool) -> dict[str, SparseAutoencoder]:
     """An autoencoder a layer. UserError where no layer has the input's tokens."""
     held: dict[str, list[Tensor]] = defaultdict(list)
     for look in looks(task, records, objective):
@@ -189,7 +190,7 @@ def _learnt(task: Task, records: Records, objective: Objective) -> dict[str, Spa
     held.pop("embedded", None)
     if not held:
         raise UserError("concepts need a layer with the tokens of the input; the first step of this model changes them")
-    return {name: train(torch.cat(parts)) for name, parts in held.items()}
+    return {name: train(torch.cat(parts), settled=settled) for name, parts in held.items()}
 
 
 def _ratio(parts: Tensor) -> float:

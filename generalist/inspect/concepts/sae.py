@@ -20,6 +20,7 @@ EXPANSION = 4
 SPARSITY = 1.0
 LR = 1e-3
 STEPS, BATCH = 2000, 512
+SETTLED_LR, SETTLED_STEPS = 5e-3, 3000  # at first, then in a straight line to 0: how many are active has settled
 WEISZFELD = 20  # rounds of the geometric median
 
 
@@ -82,8 +83,8 @@ def geometric_median(x: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
     return found
 
 
-def train(x: Float[Tensor, "N D"], steps: int | None = None, seed: int = 0) -> SparseAutoencoder:
-    """Learnt from normalised tokens."""
+def train(x: Float[Tensor, "N D"], steps: int | None = None, seed: int = 0, settled: bool = False) -> SparseAutoencoder:
+    """Learnt from normalised tokens. settled: as far as 6,000 steps at LR come, by a rate that falls to 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sae = SparseAutoencoder(x.shape[1], EXPANSION * x.shape[1]).to(x.device)
@@ -91,7 +92,11 @@ def train(x: Float[Tensor, "N D"], steps: int | None = None, seed: int = 0) -> S
         sae.b_dec.copy_(geometric_median(x))
     optimizer = torch.optim.Adam(sae.parameters(), lr=LR)
     rng = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS if steps is None else steps):
+    usual = SETTLED_STEPS if settled else STEPS
+    steps = usual if steps is None else steps
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = SETTLED_LR * (1 - step / steps) if settled else LR
         optimizer.zero_grad()
         sae.loss(x[torch.randint(len(x), (min(BATCH, len(x)),), generator=rng).to(x.device)]).backward()
         optimizer.step()
