@@ -4,14 +4,15 @@
     python -m scripts.starter_data OUT                    # icons drawn anew from npm's @iconify/json
     generalist data validate OUT/icons --against SRC       # what is checked here can be checked again
 
-OUT/icons, OUT/emoji, OUT/sounds, OUT/land, OUT/chests and OUT/models hold shards, OUT/LICENCES.md what they are under, OUT/left_out.json how many samples
-were left out and why. About three minutes on one core. What the recipe generates itself or finds in installed libraries
-(glyphs, solids, tones, tables, series) needs no files.
+OUT/icons, emoji, sounds, land, chests and models hold shards, OUT/LICENCES.md what they are under, OUT/left_out.json
+how many samples were left out and why. About three minutes on one core. What the recipe generates itself or finds in
+installed libraries (glyphs, solids, tones, tables, series) needs no files.
 
-Of the sets with few classes (land, chests, models) only the training split is trained on. Left out of training: pictures that look like one that the starter is measured on (`generalist.data.tools.alike`), and
-in sets of emoji everything that is called like an emoji of the test split or of the categories kept apart. Pictures
-that look like a drawn digit, garment, chest or photograph of the transfer sets go too. Sets whose licence asks that
-works made from them be shared alike (CC BY-SA), or that state none, are not trained on.
+Of the sets with few classes (land, chests, models) the training split alone is trained on. Left out of training:
+pictures that look like one that the starter is measured on (`generalist.data.tools.alike`), and in sets of emoji
+everything that is called like an emoji of the test split or of the categories kept apart. Pictures that look like a
+drawn digit, garment, chest or photograph of the transfer sets go too. Sets whose licence asks that works made from them
+be shared alike (CC BY-SA), or that state none, are not trained on.
 """
 
 from __future__ import annotations

@@ -43,6 +43,12 @@ class Report:
                 lines.append(f"    ... and {len(found) - 20} more")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
+    @property
+    def brief(self) -> str:
+        """In one line."""
+        told = f"{self.kind}: {self.loaded} tensors, {self.parameters:,} parameters taken"
+        return f"{told}; {len(self.unexpected)} of it left behind, {len(self.notes)} begin anew"
+
     def write(self, folder: Path) -> None:
         (folder / "conversion.json").write_text(json.dumps(asdict(self), indent=1))
 

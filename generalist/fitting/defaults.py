@@ -39,6 +39,10 @@ TRAINING, LITTLE, MEASURED, HELD = 0.7, 0.15, 0.05, 0.8
 # the whole network
 TAIL, TAIL_SIZE, TAIL_ROWS, TAIL_EPOCHS, TAIL_TIME, TAIL_COST = 2, 160, 1_000, 2, 0.5, 0.7
 
+# training samples that tell which beginning knows more of them, at most and for each second given; the learning rate
+# of what begins from the package's starter
+PROBED, PROBED_A_SECOND, STARTER_LR = 600, 1.5, 2e-4
+
 # of a spectrogram as a picture: so many natural logarithms of energy below its loudest cell are black
 BELOW = 12.0
 

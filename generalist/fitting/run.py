@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError
+from generalist.fitting.beginning import better
 from generalist.fitting.decide import copied, fix_steps, recipe_of
 from generalist.fitting.defaults import LEAST, TRAINING
 from generalist.fitting.inputs.large import thinned
@@ -54,6 +55,10 @@ def fit(
     asks = [replace(ask, data=file) for ask, (file, _) in zip(asks, thin, strict=True)]
     recipe, parts = recipe_of(asks, name, seed, seconds, encoders)
     recipe.baseline, recipe.combine = baseline, baseline and not model_only
+    if encoders:
+        found = better(recipe, seconds)
+        recipe, parts[-1].told = found.recipe, [*parts[-1].told, *([f"  {found.told}"] if found.told else [])]
+        parts[-1].task = recipe.tasks[-1]
     prepared = fix_steps(recipe, parts, began, seconds)
     told = [*(line for _, line in thin if line), *explained(recipe, parts, prepared, out, seconds)]
     save(recipe, told, out / FILE)

@@ -29,6 +29,7 @@ from generalist.run.looks import Looks, load_weights
 from generalist.run.looks import read as read_history
 from generalist.run.preflight import preflight
 from generalist.run.results import evaluate_run, exporter, save_model, write_json
+from generalist.shipped import names
 from generalist.train.average import average_of
 from generalist.train.checkpoints import checkpoint, manifest
 from generalist.train.engines.base import Engine, seed_all
@@ -145,10 +146,11 @@ def _train_control(as_given: dict[str, Any], out: Path, resume: bool, quiet: boo
 
 
 def start_from(recipe: Recipe, objective: Objective, out: Path) -> None:
-    """Take the weights of `recipe.init`; what was taken is told and written beside the run."""
+    """Take the weights of `recipe.init`; what was taken is told, of a model that comes with the package in one line,
+    and written beside the run."""
     report = load_initial(objective.model, Path(recipe.init))
     if ranks.is_first():
-        print(report, file=sys.stderr, flush=True)
+        print(report.brief if recipe.init in names() else report, file=sys.stderr, flush=True)
         write_json(out / "init.json", asdict(report))
 
 

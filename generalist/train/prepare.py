@@ -35,7 +35,7 @@ from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.freeze import freeze, load_encoder
 from generalist.train.start.grow import adopt_towers
-from generalist.train.start.initial import adopt_tokenizers, initial_folder, law_of_start, started_from
+from generalist.train.start.initial import adopt_tokenizers, initial_folder, known, law_of_start, started_from
 
 BYTES = 258  # entries of a vocabulary that has learnt no words
 
@@ -64,7 +64,8 @@ class Prepared:
         for name, records in self.records.items():
             notes = [*records.info.get("notes", []), *self.tasks[name].notes(records)]
             lines += [f"  {name}: {note}" for note in notes]
-        lines += [f"  {name}: {told}" for name, m in self.modalities.items() for told in m.told()]
+        begun = known(self.modalities, Path(recipe.init)) if recipe.init else {}  # which the start's own weights fill
+        lines += [f"  {n}: {told}" for n, m in self.modalities.items() if n not in begun for told in m.told()]
         if made_up:
             lines.append(f"  SYNTHETIC data, generated: {', '.join(made_up)}")
         return "\n".join(lines)

@@ -23,6 +23,8 @@ from generalist.recipe.encoder import HOW, EncoderSpec
 from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.shipped import model_folder
+from generalist.tokenizers_mod.base.base import Modality
+from generalist.tokenizers_mod.base.modalities import modality_settings
 from generalist.train.start.grow import begin_as_identity, going_on, grown_spec, grows, has_grown
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
@@ -82,7 +84,7 @@ def load_initial(model: PackedModel, folder: Path) -> Report:
     home = initial_folder(folder)
     saved = GeneralistConfig.from_pretrained(home)
     theirs = load_folder(home) | referred_tensors(saved)
-    settings = saved.modalities or {}
+    settings = known(model.modalities, folder)
     _same_function(model, saved, folder)
     _same_words(model, settings, folder)
     own, learnt = model.state_dict(), {name for name, _ in model.named_parameters()}
@@ -117,6 +119,14 @@ def load_initial(model: PackedModel, folder: Path) -> Report:
     return report
 
 
+def known(modalities: dict[str, Modality], folder: Path, key: str = "init") -> dict[str, Any]:
+    """A saved model's settings of the modalities that are of the same class in both; another class under a name is
+    another modality, whose weights begin anew."""
+    own = modality_settings(modalities)
+    theirs = GeneralistConfig.from_pretrained(initial_folder(folder, key)).modalities or {}
+    return {name: s for name, s in theirs.items() if name in own and s.get("class") == own[name].get("class")}
+
+
 def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
     """UserError where equal weights would compute something else: settings that no tensor's size shows."""
     known, own = saved.described(), model.config.described()
@@ -143,8 +153,8 @@ def _same_words(model: Any, settings: dict[str, Any], folder: Path) -> None:
             )
 
 
-def adopt_tokenizers(modalities: dict[str, Any], folder: Path, key: str = "init") -> None:
+def adopt_tokenizers(modalities: dict[str, Modality], folder: Path, key: str = "init") -> None:
     """Modalities that were to learn a tokenizer take the one of the saved model instead."""
-    settings = GeneralistConfig.from_pretrained(initial_folder(folder, key)).modalities or {}
+    settings = known(modalities, folder, key)
     for name, modality in modalities.items():
         modality.adopt_words(settings.get(name, {}))
