@@ -8,8 +8,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from generalist.cli import main
-from generalist.fitting.beginning import better, from_starter
 from generalist.fitting.decide import copied, recipe_of
+from generalist.fitting.inputs.beginning import better, from_starter
 from generalist.fitting.parts import Ask
 from generalist.hf.predict import load
 from generalist.recipe.json import to_json

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.base.errors import UserError
-from generalist.fitting.beginning import better
 from generalist.fitting.decide import copied, fix_steps, recipe_of
 from generalist.fitting.defaults import LEAST, TRAINING
+from generalist.fitting.inputs.beginning import better
 from generalist.fitting.inputs.large import thinned
 from generalist.fitting.parts import Ask, Part, plain_word
 from generalist.fitting.source_code import save

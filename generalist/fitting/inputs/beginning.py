@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generalist.adapt.methods import features
+from generalist.data.stream.source import Records
 from generalist.evaluate.unread import Unread, readable
 from generalist.fitting.decide import copied
 from generalist.fitting.defaults import PROBED, PROBED_A_SECOND, STARTER_LR
@@ -75,7 +76,8 @@ def from_starter(recipe: Recipe) -> Recipe | None:
     found = copied(recipe)
     (task,) = found.tasks
     reads = {name: READ.get(type(found.modalities[name])) for name in task.inputs}
-    if None in reads.values():
+    tails = any(isinstance(m, Backbone) and m.tail for m in found.modalities.values())
+    if None in reads.values() or tails:  # a network whose last stages learn from a thousand pictures goes further
         return None
     inputs = {str(theirs): task.inputs[name] for name, theirs in reads.items()}  # a sound read twice is read once
     words = ["text"] if entry(TEXTS).installed else []  # names of classes mean what the starter has learnt of them
@@ -95,8 +97,8 @@ def plain(modality: Modality) -> Modality:
 
 
 def right(recipe: Recipe, most: int) -> Tensor | None:
-    """Which of `most` training samples a linear map of the untrained model's features gets right, fitted on the other
-    folds: Float[n] of 0 and 1. None: too few, or of one class."""
+    """Which of `most` training samples a linear map of the untrained model's features, or of its pretrained encoders'
+    vectors, gets right, fitted on the other folds: Float[n] of 0 and 1. None: too few, or of one class."""
     trial = copied(recipe)
     prepared = prepare(trial)
     (task,) = prepared.tasks.values()
@@ -110,7 +112,20 @@ def right(recipe: Recipe, most: int) -> Tensor | None:
         x, y = features(model.eval(), task, some)
     if len(y) < LEAST or len(y.unique()) < 2:
         return None
-    return of_map(x, y)
+    found = [of_map(x, y)]
+    if (vectors := encoded(task, some)) is not None:  # which say more by themselves than through random weights
+        found.append(of_map(vectors, y))
+    return max(found, key=lambda one: float(one.mean()))
+
+
+def encoded(task: Classify, records: Records) -> Tensor | None:
+    """What pretrained encoders among a task's inputs make of records, Float[n D]; None without one or with gaps."""
+    columns = []
+    for name, field in task.inputs.items():
+        made = [task.modalities[name].vector(records[i][field]) for i in range(len(records))]
+        if made and all(vector is not None for vector in made):
+            columns.append(nn.functional.normalize(torch.from_numpy(np.stack(made)).float(), dim=-1))
+    return torch.cat(columns, dim=-1) if columns else None
 
 
 def of_map(x: Tensor, y: Tensor) -> Tensor:
