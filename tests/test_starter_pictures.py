@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from generalist.data.base.errors import UserError
-from scripts import starter_pictures
+from scripts import starter_pictures, starter_space
 from scripts.starter_pictures import ASKED, SHOWN, curves, draw_found, draw_transfer, nearest
 
 
@@ -52,3 +52,17 @@ def test_the_likest_icons_come_first_and_a_drawing_once(tmp_path, monkeypatch):
     assert greys[:2] == [7, 3] and len(set(greys)) == SHOWN
     draw_found(found, tmp_path / "f.png")
     assert Image.open(tmp_path / "f.png").height > 300
+
+
+def test_every_modality_has_its_mark_and_what_it_has_in_common_is_taken_out(tmp_path, monkeypatch):
+    shift = torch.tensor([5.0, 0.0, 0.0, 0.0])  # of one modality against the others
+    monkeypatch.setattr(starter_space, "encode", lambda model, modality, raws: torch.stack(list(raws)) + shift)
+    found = [
+        starter_space.centred(None, modality, torch.randn(12, 4, generator=torch.Generator().manual_seed(i)), "ab" * 6)
+        for i, modality in enumerate(starter_space.KINDS)
+    ]
+    for one in found:
+        assert abs(float(one.features[:, 0].mean())) < 0.4 and torch.allclose(one.features.norm(dim=-1), torch.ones(12))
+    starter_space.draw(found, tmp_path / "space.png")
+    assert Image.open(tmp_path / "space.png").width > 500
+    assert starter_space.some(["b", "a", "b"], ["a", "b"]) == [1, 0, 2]
