@@ -25,6 +25,7 @@ import torch
 from generalist.scripts import (
     bench_candidates,
     bench_data,
+    bench_demo,
     bench_encoder,
     bench_gpu,
     bench_packing,
@@ -47,6 +48,7 @@ def sections(rounds: int, full: bool) -> dict[str, Callable[[], list[dict[str, A
         "packed": lambda: bench_packing.packed_against_padded(rounds),
         "engines": lambda: bench_training.engines(2 * rounds),
         "tasks": lambda: bench_training.tasks_mixed(rounds),
+        "demo": lambda: bench_demo.measure(few),
         "compile": lambda: bench_training.compiled(rounds),
         "saves": lambda: bench_training.saves(max(3, rounds // 3)),
         "startup": bench_training.start_up,

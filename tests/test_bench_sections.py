@@ -2,7 +2,9 @@
 
 import torch
 
-from generalist.scripts import bench_precision, bench_published
+from generalist.scripts import bench_demo, bench_precision, bench_published
+from generalist.scripts.bench_training import batches, demo, objective
+from generalist.train.engines.flat import Flat
 
 THEIRS = """
 from torch import nn
@@ -55,3 +57,21 @@ def test_what_auto_takes_is_held_to_the_cheaper_precision(monkeypatch):
     assert auto["taken"] in ("fp32", "bf16")
     assert (auto["least"] == 1.0) == (auto["taken"] == cheaper) and auto["least"] >= 1.0
     assert torch.get_num_threads() == 1
+
+
+def test_the_demos_step_without_what_saves_time_computes_the_same():
+    recipe, prepared = demo(["digits"])
+    model, (batch,) = objective(recipe, prepared).eval(), batches(recipe, prepared, 1)["digits"]
+    widths = []
+    model.model.encoder.layers[-1].mlp.register_forward_hook(lambda own, given, out: widths.append(len(out)))
+    saving = model(batch)
+    with bench_demo.neither():
+        plain = model(batch)
+        plain.sum().backward()
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        states = [{"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)} for p in parameters]
+        assert len(Flat().runs(parameters, states, True)) == len(parameters)
+    assert len(Flat().runs(parameters, states, True)) == 1
+    torch.testing.assert_close(saving, plain, atol=0, rtol=1e-5)
+    assert widths == [batch.count, batch.inputs.tokens]
+    assert [one["against"] for one in bench_demo.measure(1, ["digits"])] == list(bench_demo.AGAINST.values())
