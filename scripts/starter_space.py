@@ -29,8 +29,25 @@ from scripts.starter_card import RESULTS
 from scripts.starter_unseen import HEARD, MODELS, column, encode
 
 EACH = 8  # points of a thing in a modality
-KINDS = {"text": ("words", "*"), "image": ("pictures", "o"), "audio": ("sounds", "^"), "points": ("clouds", "s")}
-KINDS |= {"table": ("rows of a table", "D")}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a modality is drawn; named: each point with its name beside it."""
+
+    label: str
+    marker: str
+    size: int = 28
+    named: bool = False
+
+
+KINDS = {
+    "text": Mark("words", "*", 120, named=True),
+    "image": Mark("pictures", "o"),
+    "audio": Mark("sounds", "^"),
+    "points": Mark("clouds", "s"),
+    "table": Mark("rows of a table", "D"),
+}
 
 
 @dataclass
@@ -88,14 +105,13 @@ def draw(points: Sequence[Points], out: Path) -> None:
     for one in points:
         x, y = flat[start : start + len(one.names)].T
         start += len(one.names)
-        _, mark = KINDS[one.modality]
-        size = 120 if one.modality == "text" else 28
-        place.scatter(x, y, s=size, marker=mark, c=[colours[name] for name in one.names], linewidths=0)
-        if one.modality == "text":
+        mark = KINDS[one.modality]
+        place.scatter(x, y, s=mark.size, marker=mark.marker, c=[colours[name] for name in one.names], linewidths=0)
+        if mark.named:
             for name, across, up in zip(one.names, x, y, strict=True):
                 place.annotate(name, (across, up), fontsize=8, xytext=(4, 4), textcoords="offset points")
-    marks = [plt.Line2D([], [], color="#555555", linestyle="", marker=mark) for _, mark in KINDS.values()]
-    place.legend(marks, [label for label, _ in KINDS.values()], fontsize=8)
+    marks = [plt.Line2D([], [], color="#555555", linestyle="", marker=mark.marker) for mark in KINDS.values()]
+    place.legend(marks, [mark.label for mark in KINDS.values()], fontsize=8)
     place.axis("off")
     figure.tight_layout()
     figure.savefig(out, dpi=100)

@@ -73,5 +73,6 @@ def test_the_demos_step_without_what_saves_time_computes_the_same():
         assert len(Flat().runs(parameters, states, True)) == len(parameters)
     assert len(Flat().runs(parameters, states, True)) == 1
     torch.testing.assert_close(saving, plain, atol=0, rtol=1e-5)
-    assert widths == [batch.count, batch.inputs.tokens]
+    asked, every = widths  # with the candidates
+    assert batch.count <= asked < every / 2 and every >= batch.inputs.tokens
     assert [one["against"] for one in bench_demo.measure(1, ["digits"])] == list(bench_demo.AGAINST.values())
