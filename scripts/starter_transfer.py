@@ -2,8 +2,7 @@
 
 Sets whose modality the starter has: digits, fashion_mnist, cifar10_subset and pneumonia as pictures, lowpoly as clouds,
 fsdd as sound, spoken by people who say nothing in training; and drawn as pictures (`scripts.starter_drawn`) landsat,
-watch, of persons not in training, and japanese_vowels. The starter has had the training splits of pneumonia, landsat
-and lowpoly in words, whose lines say what it kept of them; none of the others is trained on.
+watch, of persons not in training, and japanese_vowels. None of them is trained on.
 """
 
 from __future__ import annotations

@@ -45,9 +45,6 @@ SOLIDS = {
     "cone": ("cone",),
     "torus": ("ring",),
 }
-MODELS = {
-    kind: (kind,) for kind in ("tree", "cactus", "fish", "gun", "door", "window", "lamp", "bottle", "stairs", "road")
-}
 CATEGORIES = {"Food & Drink": "food or drink", "Animals & Nature": "animal or plant", "Activities": "sport or game"}
 Line = dict[str, Any]
 
@@ -175,31 +172,13 @@ def sounds(model: GeneralistModel, sets: Path) -> list[Line]:
     return lines
 
 
-def worded(model: GeneralistModel, sets: Path) -> list[Line]:
-    """Test splits of what training had in words: land and chests by sentence, models by their kind."""
-    lines = []
-    for what, name, modality in (
-        ("land from above, test split", "land", "image"),
-        ("chests, test split", "chests", "image"),
-        ("low-poly models, test split", "models", "points"),
-    ):
-        held = Shards(str(sets / name)).open("test")
-        kinds = [text.partition(",")[0] for text in column(held, "text")]
-        order = sorted(set(kinds))
-        asked, texts = encode(model, modality, column(held, modality)), encode(model, "text", order)
-        value = recall(asked, texts, [order.index(kind) for kind in kinds], 1)
-        lines.append({"what": what, "measure": f"accuracy of {len(order)}", "value": [value], "chance": 1 / len(order)})
-    return lines
-
-
 def never_paired(model: GeneralistModel, sets: Path) -> list[Line]:
-    """Sounds, solids and low-poly models that find icons of the same thing, which they met through words only."""
+    """Sounds and solids that find icons of the same thing, which they met through words only."""
     held = Shards(str(sets / "icons")).open("test")
     names, pictures = column(held, "text"), None
     heard = Shards(str(sets / "sounds")).open("test")
     solids = Embedded("solids").open("test")
     kinds = solids.info["classes"]
-    models = Shards(str(sets / "models")).open("test")
     askers: list[tuple[str, str, list[Any], list[str], dict[str, tuple[str, ...]]]] = [
         ("sound finds icon", "audio", column(heard, "audio"), column(heard, "class"), HEARD),
         (
@@ -208,13 +187,6 @@ def never_paired(model: GeneralistModel, sets: Path) -> list[Line]:
             column(solids, "points")[:200],
             [kinds[i] for i in column(solids, "label")][:200],
             SOLIDS,
-        ),
-        (
-            "low-poly model finds icon",
-            "points",
-            column(models, "points"),
-            [text.partition(",")[0] for text in column(models, "text")],
-            MODELS,
         ),
     ]
     lines = []
@@ -249,7 +221,6 @@ def unseen(model: GeneralistModel, sets: Path) -> list[Line]:
         lambda: glyphs(model),
         lambda: digits(model),
         lambda: sounds(model, sets),
-        lambda: worded(model, sets),
         lambda: never_paired(model, sets),
     ]
     return [line for part in parts for line in part()]
