@@ -4,15 +4,14 @@
     python -m scripts.starter_data OUT                    # icons drawn anew from npm's @iconify/json
     generalist data validate OUT/icons --against SRC       # what is checked here can be checked again
 
-OUT/icons, emoji, sounds, land, chests and models hold shards, OUT/LICENCES.md what they are under, OUT/left_out.json
-how many samples were left out and why. About three minutes on one core. What the recipe generates itself or finds in
-installed libraries (glyphs, solids, tones, tables, series) needs no files.
+OUT/icons, OUT/emoji and OUT/sounds hold shards, OUT/LICENCES.md what they are under, OUT/left_out.json how many samples
+were left out and why. About three minutes on one core. What the recipe generates itself or finds in installed libraries
+(glyphs, solids, tones, tables, series) needs no files.
 
-Of the sets with few classes (land, chests, models) the training split alone is trained on. Left out of training:
-pictures that look like one that the starter is measured on (`generalist.data.tools.alike`), and in sets of emoji
-everything that is called like an emoji of the test split or of the categories kept apart. Pictures that look like a
-drawn digit, garment, chest or photograph of the transfer sets go too. Sets whose licence asks that works made from them
-be shared alike (CC BY-SA), or that state none, are not trained on.
+Left out of training: pictures that look like one that the starter is measured on (`generalist.data.tools.alike`), and
+in sets of emoji everything that is called like an emoji of the test split or of the categories kept apart. Pictures
+that look like a drawn digit, garment, chest or photograph of the transfer sets go too. Sets whose licence asks that
+works made from them be shared alike (CC BY-SA), or that state none, are not trained on.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from generalist.data.stream.source import Record, Records
 from generalist.data.tools.alike import Looks, plain_words
 from generalist.data.tools.shard_writer import Plan, write_split
 from scripts.starter_icons import drawn_icons
-from scripts.starter_worded import WORDED
 
 APART = ("Food & Drink", "Animals & Nature", "Activities")  # categories of emoji that training never shows
 EMOJI_SETS = frozenset(
@@ -210,7 +208,6 @@ def main(argv: list[str] | None = None) -> int:
     gone = keep_apart(own, measured(data, own))
     if (data / "esc10_audio").is_dir():
         own["sounds"] = sounds(data)
-    own |= {name: read(data) for name, (folder, read) in WORDED.items() if (data / folder).is_dir()}
     for name, splits in own.items():
         for split, rows in splits.items():
             if not rows or (name == "emoji" and split == "val" and not rows):
@@ -229,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
 def licences(data: Path) -> str:
     """What the sets say of their licences, one after the other."""
     parts = ["# Licences of the starter's data\n"]
-    for name in ("icons", "emoji_text", "esc10_audio", *(folder for folder, _ in WORDED.values())):
+    for name in ("icons", "emoji_text", "esc10_audio"):
         for file in ("README.md", "LICENSE_per_clip.md"):
             path = data / name / file
             if path.is_file():

@@ -24,7 +24,6 @@ from generalist.tasks.base import Task
 from generalist.tasks.kinds.classify import Classify
 from generalist.tasks.kinds.forecast import Forecast
 from generalist.tasks.kinds.regress import Regress
-from generalist.tasks.kinds.restore import Restore, RestoreCodes
 from generalist.tasks.kinds.retrieve import Retrieve
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.base import Modality
@@ -57,26 +56,18 @@ def modalities() -> dict[str, Modality]:
 
 def tasks(root: str) -> list[Task]:
     """Icons, and eight small companions."""
-    picture, row, cloud, heard = {"image": "image"}, {"table": "row"}, {"points": "points"}, {"audio": "audio"}
+    picture, row = {"image": "image"}, {"table": "row"}
     usual: dict[str, Any] = {"batch": 32, "smoothing": 0.1}
     return [
         Retrieve(name="icons", source=shards(root, "icons"), inputs=picture, batch=256, share=12.0),
         Retrieve(name="emoji", source=shards(root, "emoji"), inputs=picture, batch=128, share=0.3),
         Retrieve(name="glyphs", source=Embedded("glyphs", options={"size": 32}), inputs=picture, batch=64, share=0.3),
-        Retrieve(name="land", source=shards(root, "land"), inputs=picture, batch=64, share=0.3),
-        Retrieve(name="chests", source=shards(root, "chests"), inputs=picture, batch=64, share=0.2),
-        Retrieve(name="models", source=shards(root, "models"), inputs=cloud, batch=64, share=0.4),
-        Retrieve(name="sounds", source=shards(root, "sounds"), inputs=heard, batch=24, share=0.3),
-        Classify(name="tones", source=Embedded("tones"), inputs=heard, share=0.2, **usual),
-        Classify(name="solids", source=Embedded("solids"), inputs=cloud, share=0.2, **usual),
+        Retrieve(name="sounds", source=shards(root, "sounds"), inputs={"audio": "audio"}, batch=24, share=0.3),
+        Classify(name="tones", source=Embedded("tones"), inputs={"audio": "audio"}, share=0.3, **usual),
+        Classify(name="solids", source=Embedded("solids"), inputs={"points": "points"}, share=0.3, **usual),
         Classify(name="breast_cancer", source=Embedded("breast_cancer"), inputs=row, share=0.1, **usual),
         Regress(name="diabetes", source=Embedded("diabetes"), inputs=row, share=0.1, sigma=8.0, batch=32),
-        Forecast(name="series", source=Embedded("series"), horizon=24, batch=32, share=0.2),
-        Restore(name="hidden_sounds", source=shards(root, "sounds"), inputs=heard, batch=24, share=0.2),
-        Restore(name="hidden_tones", source=Embedded("tones"), inputs=heard, batch=32, share=0.2),
-        RestoreCodes(name="hidden_models", source=shards(root, "models"), inputs=cloud, batch=32, share=0.1),
-        Restore(name="hidden_series", source=Embedded("series"), inputs={"series": "past"}, batch=32, share=0.1),
-        RestoreCodes(name="hidden_cells", source=Embedded("wine"), inputs=row, batch=32, share=0.1),
+        Forecast(name="series", source=Embedded("series"), horizon=24, batch=32, share=0.3),
     ]
 
 
@@ -89,7 +80,7 @@ def starter(root: str = "starter_data") -> Recipe:
     return Recipe(
         name="starter",
         about="icons and names, and a little of every other modality, bound by frozen words",
-        steps=5600,
+        steps=4950,
         step_seconds=0.8,
         workers=0,
         cache_gb=2.0,  # sentence embeddings, 2 kB each
