@@ -26,7 +26,7 @@ from generalist.data.sources.shards import Shards
 from generalist.hf.model import GeneralistModel
 from generalist.hf.predict import load
 from scripts.starter_card import RESULTS
-from scripts.starter_unseen import HEARD, MODELS, column, encode
+from scripts.starter_unseen import HEARD, SOLIDS, column, encode
 
 EACH = 8  # points of a thing in a modality
 
@@ -71,8 +71,9 @@ def some(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 def shown(model: GeneralistModel, sets: Path) -> list[Points]:
     """Things that are heard or stand in space, icons that are called like them, the words, and rows of a table."""
-    icons, sounds, clouds = (Shards(str(sets / name)).open("test") for name in ("icons", "sounds", "models"))
-    words = {name.lower(): keys for name, keys in HEARD.items()} | MODELS
+    icons, sounds = (Shards(str(sets / name)).open("test") for name in ("icons", "sounds"))
+    solids = Embedded("solids").open("test").spread(200)
+    words = {name.lower(): keys for name, keys in HEARD.items()} | SOLIDS
     called = column(icons, "text")
     of = [next((name for name, keys in words.items() if set(text.split()) & set(keys)), "") for text in called]
     at = some(of, list(words))
@@ -80,9 +81,9 @@ def shown(model: GeneralistModel, sets: Path) -> list[Points]:
     heard = [str(name).lower() for name in column(sounds, "class")]
     at = some(heard, [name.lower() for name in HEARD])
     found.append(centred(model, "audio", [sounds[i]["audio"] for i in at], [heard[i] for i in at]))
-    kinds = [text.partition(",")[0] for text in column(clouds, "text")]
-    at = some(kinds, list(MODELS))
-    found.append(centred(model, "points", [clouds[i]["points"] for i in at], [kinds[i] for i in at]))
+    kinds = [str(solids.info["classes"][i]) for i in column(solids, "label")]
+    at = some(kinds, list(SOLIDS))
+    found.append(centred(model, "points", [solids[i]["points"] for i in at], [kinds[i] for i in at]))
     rows = Embedded("breast_cancer").open("test")
     classes = [str(rows.info["classes"][i]) for i in column(rows, "label")]
     at = some(classes, rows.info["classes"])
