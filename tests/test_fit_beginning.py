@@ -55,23 +55,24 @@ def test_it_begins_from_the_starter_where_that_tells_the_pictures_apart(digits, 
     assert main(["predict", str(out), "--image", picture]) == 0
     assert "digit" in capsys.readouterr().out
     longer = ["steps=80", "optimizer.warmup=8", "baseline=false", "combine=false"]  # however fast the machine is
-    assert main(["train", str(out / "recipe.py"), *longer, "--out", str(tmp_path / "longer"), "--quiet"]) == 0
+    assert main(["train", str(out / "recipe.json"), *longer, "--out", str(tmp_path / "longer"), "--quiet"]) == 0
     line = next(iter(json.loads((tmp_path / "longer" / "metrics.json").read_text())["tasks"].values()))
     assert line["value"] > 0.6  # a tenth is chance; measured .9
 
 
 def test_labels_that_nothing_tells_are_no_reason_to(drawn, alone, tmp_path):
     labels = np.random.default_rng(0).integers(0, 4, len(drawn[0]))
-    recipe, _ = recipe_of([Ask(str(folder(tmp_path / "noise", labels, drawn[1])))], "noise", 0, 120.0)
+    recipe, parts = recipe_of([Ask(str(folder(tmp_path / "noise", labels, drawn[1])))], "noise", 0, 120.0)
     before = to_json(recipe)
-    found = better(recipe, 120.0)
+    found = better(recipe, parts, 120.0)
     assert found.recipe is recipe and to_json(recipe) == before
     assert found.told.startswith("does not begin from the package's starter")
 
 
 def test_too_little_time_or_another_kind_of_data_compares_nothing(digits, alone, tmp_path):
-    recipe, _ = recipe_of([Ask(str(digits))], "digits", 0, 20.0)
-    assert better(recipe, 20.0).told == ""
+    recipe, parts = recipe_of([Ask(str(digits))], "digits", 0, 20.0)
+    assert better(recipe, parts, 20.0).told == ""
+    assert better(recipe, [*parts, *parts], 120.0).told == ""  # a joint model
     (tmp_path / "t.csv").write_text("a,b,y\n" + "\n".join(f"{i},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(90)))
     table, _ = recipe_of([Ask(str(tmp_path / "t.csv"), label="y")], "t", 0, 60.0)
     assert from_starter(table) is None

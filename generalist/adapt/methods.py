@@ -27,6 +27,7 @@ from generalist.hf.model import GeneralistModel
 from generalist.hf.pretrained.config import GeneralistConfig
 from generalist.model.objective import Objective
 from generalist.nn.prompts import prompt_tuning
+from generalist.tasks.base.task import Task
 from generalist.tasks.candidates.names import Names
 from generalist.tasks.kinds.classify import Classify
 from generalist.tokenizers_mod.base.base import Modality
@@ -221,7 +222,7 @@ def lora(
 
 
 @torch.no_grad()
-def features(model: GeneralistModel, task: Classify, records: Records) -> tuple[Tensor, Tensor]:
+def features(model: GeneralistModel, task: Task, records: Records) -> tuple[Tensor, Tensor]:
     """Unit features Float[n D] and labels Int[n] of labelled records."""
     found = [(model.features(b.inputs.to(model.device)), b.inputs.labels) for b in evaluate.batches(task, records)]
     x = nn.functional.normalize(torch.cat([f.float() for f, _ in found]), dim=-1)

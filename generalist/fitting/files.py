@@ -48,7 +48,7 @@ def folder_part(ask: Ask, house: House) -> Part:
     told = [f"{ask.data}: {len(records):,} training {kind}s of {len(classes)} classes: {several(classes, 5)}; classify"]
     told.append(f"  read by {', '.join(inputs)} <- the file")
     told += [f"  {note}" for note in records.info.get("notes", [])[:2]]
-    return Part(task, len(records), [*told, f"  split: {how}"])
+    return Part(task, len(records), [*told, f"  split: {how}"], one_of=True)
 
 
 def coco_part(ask: Ask, house: House) -> Part:

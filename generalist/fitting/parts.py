@@ -48,6 +48,7 @@ class Part:
     """A part decided: its task, how many rows it trains on, and what to say of it, in lines.
 
     test: rows that it is tested on, 0 = in proportion. encoding: seconds that pretrained encoders take for its samples.
+    one_of: whether its answer is one of some classes.
     """
 
     task: Task
@@ -55,6 +56,7 @@ class Part:
     told: list[str]
     test: int = 0
     encoding: float = 0.0
+    one_of: bool = False
 
 
 @dataclass

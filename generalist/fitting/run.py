@@ -56,7 +56,7 @@ def fit(
     recipe, parts = recipe_of(asks, name, seed, seconds, encoders)
     recipe.baseline, recipe.combine = baseline, baseline and not model_only
     if encoders:
-        found = better(recipe, seconds)
+        found = better(recipe, parts, seconds)
         recipe, parts[-1].told = found.recipe, [*parts[-1].told, *([f"  {found.told}"] if found.told else [])]
         parts[-1].task = recipe.tasks[-1]
     prepared = fix_steps(recipe, parts, began, seconds)

@@ -109,7 +109,8 @@ def table_part(ask: Ask, house: House) -> Part:
     told += [f"  {note}" for note in [*given_away(columns, label, answer), *rare(answer, count), *notes[:2]]]
     told.append(f"  {split_said(ask)}")
     held = round(len(others) + 2 * VAL * count) if ask.test else 0
-    return Part(task, round(count * (1 - VAL - (0 if ask.test else TEST))), told, held)
+    one_of = answer.kind not in ("number", "names")
+    return Part(task, round(count * (1 - VAL - (0 if ask.test else TEST))), told, held, one_of=one_of)
 
 
 def inputs_of(columns: list[Column], rows: int, folder: Path, house: House) -> dict[str, str]:

@@ -9,6 +9,7 @@ standard errors.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,10 +22,11 @@ from generalist.evaluate.unread import Unread, readable
 from generalist.fitting.decide import copied
 from generalist.fitting.defaults import PROBED, PROBED_A_SECOND, STARTER_LR
 from generalist.fitting.inputs.encoders import TEXTS
+from generalist.fitting.parts import Part
 from generalist.recipe.load import read_recipe
 from generalist.recipe.recipe import Recipe
 from generalist.shipped import path
-from generalist.tasks.kinds.classify import Classify
+from generalist.tasks.base.task import Task
 from generalist.tokenizers_mod.audio.audio import Audio
 from generalist.tokenizers_mod.base.base import Modality
 from generalist.tokenizers_mod.libraries.zoo import entry
@@ -49,9 +51,9 @@ class Beginning:
     told: str = ""
 
 
-def better(recipe: Recipe, seconds: float) -> Beginning:
-    """The recipe, or the same from the starter. seconds: given to all of `fit`."""
-    other = from_starter(recipe)
+def better(recipe: Recipe, parts: Sequence[Part], seconds: float) -> Beginning:
+    """The recipe, or the same from the starter. parts: of its data; seconds: given to all of `fit`."""
+    other = from_starter(recipe) if [part.one_of for part in parts] == [True] else None
     most = min(PROBED, int(PROBED_A_SECOND * seconds))
     if other is None or most < LEAST:
         return Beginning(recipe)
@@ -69,9 +71,7 @@ def better(recipe: Recipe, seconds: float) -> Beginning:
 
 
 def from_starter(recipe: Recipe) -> Recipe | None:
-    """The recipe on the starter's encoder; None where that reads not all of its inputs, or the task is another."""
-    if len(recipe.tasks) != 1 or not isinstance(recipe.tasks[0], Classify):
-        return None
+    """The recipe of one task on the starter's encoder; None where that reads not all of its inputs."""
     known = read_recipe(path(STARTER) / "recipe.json")
     found = copied(recipe)
     (task,) = found.tasks
@@ -102,7 +102,6 @@ def right(recipe: Recipe, most: int) -> Tensor | None:
     trial = copied(recipe)
     prepared = prepare(trial)
     (task,) = prepared.tasks.values()
-    assert isinstance(task, Classify)
     model = prepared.model(trial)
     if trial.init:
         load_initial(model, path(STARTER))
@@ -118,12 +117,13 @@ def right(recipe: Recipe, most: int) -> Tensor | None:
     return max(found, key=lambda one: float(one.mean()))
 
 
-def encoded(task: Classify, records: Records) -> Tensor | None:
+def encoded(task: Task, records: Records) -> Tensor | None:
     """What pretrained encoders among a task's inputs make of records, Float[n D]; None without one or with gaps."""
     columns = []
     for name, field in task.inputs.items():
-        made = [task.modalities[name].vector(records[i][field]) for i in range(len(records))]
-        if made and all(vector is not None for vector in made):
+        found = (task.modalities[name].vector(records[i][field]) for i in range(len(records)))
+        made = [vector for vector in found if vector is not None]
+        if made and len(made) == len(records):
             columns.append(nn.functional.normalize(torch.from_numpy(np.stack(made)).float(), dim=-1))
     return torch.cat(columns, dim=-1) if columns else None
 
