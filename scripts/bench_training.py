@@ -231,19 +231,20 @@ def start_up() -> list[dict[str, Any]]:
     """Seconds from the command to the end of the demo's first training step, in a fresh process."""
     code = (
         "import time, sys; start = time.time()\n"
-        "import generalist.run.train as run\n"
+        "import generalist.run.attempt as attempt\n"
+        "from generalist.run.train import train_run\n"
         "from pathlib import Path\n"
         "from generalist.recipe.load import load_recipe\n"
         "times = {'import': time.time() - start}\n"
         "recipe = load_recipe('demo')\n"
-        "inner = run.train\n"
+        "inner = attempt.train\n"
         "def train(*args, **more):\n"
         "    args = list(args)\n"
         "    args[9] = lambda result: (print('FIRST', time.time() - start, times['import']), sys.stdout.flush(), "
         "__import__('os')._exit(0))\n"
         "    return inner(*args, **more)\n"
-        "run.train = train\n"
-        "run.train_run(recipe, Path(sys.argv[1]), quiet=True)\n"
+        "attempt.train = train\n"
+        "train_run(recipe, Path(sys.argv[1]), quiet=True)\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(

@@ -2,7 +2,7 @@
 
 import torch
 
-from generalist.scripts import bench_demo, bench_precision, bench_published
+from generalist.scripts import bench_demo, bench_precision, bench_published, bench_training
 from generalist.scripts.bench_training import batches, demo, objective
 from generalist.train.engines.flat import Flat
 
@@ -76,3 +76,8 @@ def test_the_demos_step_without_what_saves_time_computes_the_same():
     asked, every = widths  # with the candidates
     assert batch.count <= asked < every / 2 and every >= batch.inputs.tokens
     assert [one["against"] for one in bench_demo.measure(1, ["digits"])] == list(bench_demo.AGAINST.values())
+
+
+def test_the_start_to_the_first_step_is_timed():
+    (line,) = bench_training.start_up()
+    assert "failed" not in line and line["seconds"] > 0
