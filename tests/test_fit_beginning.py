@@ -14,6 +14,7 @@ from generalist.fitting.parts import Ask
 from generalist.hf.predict import load
 from generalist.recipe.json import to_json
 from generalist.shipped import path
+from generalist.tokenizers_mod.base.modalities import build_modalities
 from generalist.tokenizers_mod.libraries import zoo
 from generalist.tokenizers_mod.text.text import Text
 from generalist.train.prepare import prepare
@@ -91,3 +92,13 @@ def test_a_modality_of_another_class_under_a_name_begins_anew(digits, alone):
     for name, value in model.state_dict().items():
         if name.startswith(("encoder.", "tokenizers.image.")):
             assert value.equal(taken[name]), name
+
+
+@pytest.mark.parametrize("way", ["stages", "tokenizers_mod.pretrained.stages.stages:Stages"])
+def test_a_class_is_known_by_whatever_path_a_folder_gives(way, tmp_path):
+    config = json.loads((path("starter") / "config.json").read_text())
+    image = config["modalities"]["image"]
+    own = {"image": build_modalities({"image": image})["image"]}
+    image["class"] = way
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert set(known(own, tmp_path)) == {"image"}

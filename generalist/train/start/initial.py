@@ -24,7 +24,7 @@ from generalist.recipe.recipe import Recipe
 from generalist.recipe.specs import ModelSpec
 from generalist.shipped import model_folder
 from generalist.tokenizers_mod.base.base import Modality
-from generalist.tokenizers_mod.base.modalities import modality_settings
+from generalist.tokenizers_mod.base.modalities import modality_class
 from generalist.train.start.grow import begin_as_identity, going_on, grown_spec, grows, has_grown
 
 # beginnings of names that a recipe adds to a model on purpose; modalities are judged by the folder's own list
@@ -122,9 +122,10 @@ def load_initial(model: PackedModel, folder: Path) -> Report:
 def known(modalities: dict[str, Modality], folder: Path, key: str = "init") -> dict[str, Any]:
     """A saved model's settings of the modalities that are of the same class in both; another class under a name is
     another modality, whose weights begin anew."""
-    own = modality_settings(modalities)
     theirs = GeneralistConfig.from_pretrained(initial_folder(folder, key)).modalities or {}
-    return {name: s for name, s in theirs.items() if name in own and s.get("class") == own[name].get("class")}
+    shared = {name: theirs[name] for name in modalities if name in theirs}
+    # the class itself and not its path, which may be a name of the table or where the class was in an earlier version
+    return {n: s for n, s in shared.items() if modality_class(n, s.get("class")) is type(modalities[n])}
 
 
 def _same_function(model: Any, saved: GeneralistConfig, folder: Path) -> None:
