@@ -1,8 +1,9 @@
-"""The starter in two pictures: icons of unseen sets found by a sentence, and transfer by share of the labels.
+"""The starter in pictures: icons of unseen sets found by a sentence, transfer by share of the labels, and its space.
 
     python -m scripts.starter_pictures DATA [--model starter]    # DATA: what scripts.starter_data wrote
 
-scripts/bench_results/starter_found.png, starter_transfer.png (of the lines in starter.json). A minute on one core.
+scripts/bench_results/starter_found.png, starter_transfer.png (of the lines in starter.json) and starter_space.png
+(`scripts.starter_space`). A minute and a half on one core.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from generalist.data.sources.shards import Shards
 from generalist.hf.model import GeneralistModel
 from generalist.hf.predict import load
 from scripts.starter_card import RESULTS
+from scripts.starter_space import draw, shown
 from scripts.starter_unseen import column, encode
 
 ASKED = (
@@ -131,6 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     model, _ = load(args.model)
     draw_transfer(json.loads(args.results.read_text()), args.out / "starter_transfer.png")
     draw_found(nearest(model, args.data), args.out / "starter_found.png")
+    draw(shown(model, args.data), args.out / "starter_space.png")
     return 0
 
 

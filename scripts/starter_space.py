@@ -1,16 +1,13 @@
 """The starter's space in one picture: words, pictures, sounds, clouds and rows of a table side by side.
 
-    python -m scripts.starter_space DATA [--model starter]    # DATA: what scripts.starter_data wrote
-
-scripts/bench_results/starter_space.png. Points that no training showed (test splits), two dimensions of t-SNE on cosine
-distances. What all points of a modality have in common is taken out first: it is most of the distance between
-modalities (Liang et al. 2022, 2203.02053) and says nothing of what is shown. Half a minute on one core.
+Drawn by `python -m scripts.starter_pictures DATA` into scripts/bench_results/starter_space.png. Points that no training
+showed (test splits), two dimensions of t-SNE on cosine distances. What all points of a modality have in common is taken
+out first: it is most of the distance between modalities (Liang et al. 2022, 2203.02053) and says nothing of what is
+shown.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.data.base.errors import UserError
 from generalist.data.sources.embedded import Embedded
 from generalist.data.sources.shards import Shards
 from generalist.hf.model import GeneralistModel
-from generalist.hf.predict import load
-from scripts.starter_card import RESULTS
 from scripts.starter_unseen import HEARD, SOLIDS, column, encode
 
 EACH = 8  # points of a thing in a modality
@@ -117,22 +111,3 @@ def draw(points: Sequence[Points], out: Path) -> None:
     figure.tight_layout()
     figure.savefig(out, dpi=100)
     plt.close(figure)
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="starter")
-    parser.add_argument("--out", type=Path, default=RESULTS.parent)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    model, _ = load(args.model)
-    draw(shown(model, args.data), args.out / "starter_space.png")
-    return 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"starter_space: {error}")
